@@ -1,0 +1,22 @@
+"""Where images come from."""
+
+from dfkd.domains.base import Domain, Images, fit_images, to_float
+from dfkd.domains.digits import digits
+from dfkd.domains.files import image_folder, npz
+from dfkd.domains.points import points
+from dfkd.domains.restyle import textured, tinted
+from dfkd.domains.vision import vision
+
+__all__ = [
+    "Domain",
+    "Images",
+    "digits",
+    "fit_images",
+    "image_folder",
+    "npz",
+    "points",
+    "textured",
+    "tinted",
+    "to_float",
+    "vision",
+]

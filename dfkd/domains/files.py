@@ -1,0 +1,111 @@
+"""Domains from a user's own files: npz archives and image folders."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import ImageFolder
+
+from dfkd.domains.base import Domain, Images, carve, fit_images, limited
+
+
+def npz(
+    path: str,
+    classes: int | None = None,
+    label: str | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    val_share: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+) -> Domain:
+    """A NumPy archive with x_train, y_train, x_test, y_test.
+
+    x is (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 in 0..255 or float in [0, 1]; y is (N,), integer.
+
+    Args:
+        classes: number of classes; the largest label + 1 if None.
+        label: the domain's name in tables; the file's name if None.
+        limit: at most this many images a split, a seeded choice.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an npz archive, or an array is missing or has an impossible shape. Arrays of Python
+            objects are refused: reading them would run code from the file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {file.resolve()}; give path=FILE.npz")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+    except KeyError as error:
+        raise ValueError(f"{file} lacks an array: {error.args[0]}") from error
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} cannot be read as an npz archive: {error}") from error
+    parts = [
+        Images(
+            fit_images(_channels_first(arrays[f"x_{part}"], file), size, channels),
+            torch.from_numpy(arrays[f"y_{part}"]).long().flatten(),
+        )
+        for part in ("train", "test")
+    ]
+    classes = classes or int(max(part.y.max() for part in parts)) + 1
+    train, val = carve(parts[0], val_share, split_seed)
+    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
+    return Domain(label or file.stem, classes, train, val, test)
+
+
+def _channels_first(x: np.ndarray, file: Path) -> torch.Tensor:
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"{file} holds images of shape {x.shape[1:]}; use (H, W), (H, W, C) or (C, H, W), C = 1 or 3")
+    if x.dtype != np.uint8:
+        x = x.astype(np.float32)
+        if x.min() < 0 or x.max() > 1:
+            raise ValueError(f"{file} holds float images in {x.min():.3g}..{x.max():.3g}; use uint8, or floats in [0, 1]")
+    return torch.from_numpy(np.ascontiguousarray(x))
+
+
+def image_folder(
+    path: str,
+    size: int | None = None,
+    channels: int | None = 3,
+    val_share: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+) -> Domain:
+    """A folder `path/train/<class>/*.png` with `path/test/<class>/*.png`, the classes in alphabetical order.
+
+    Args:
+        size: side in pixels all images are resized to (`ntl_scenario.size`), needed.
+
+    Raises:
+        FileNotFoundError: the train or test folder is missing or holds no images.
+        ValueError: no size is given, or train and test have different classes.
+    """
+    if size is None:
+        raise ValueError(f"image folder {path}: its images may differ in size; set ntl_scenario.size=32, say")
+    parts, names = [], []
+    for part in ("train", "test"):
+        folder = Path(path) / part
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no {folder.resolve()}; expected {path}/train/<class>/ and .../test/")
+        source = ImageFolder(str(folder))
+        names.append(source.classes)
+        x = [fit_images(_read(image), size, channels) for image, _ in source]
+        parts.append(Images(torch.cat(x), torch.tensor(source.targets)))
+    if names[0] != names[1]:
+        raise ValueError(f"{path}: train has the classes {names[0]}, test has {names[1]}")
+    train, val = carve(parts[0], val_share, split_seed)
+    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
+    return Domain(Path(path).name, len(names[0]), train, val, test)
+
+
+def _read(image) -> torch.Tensor:
+    """A PIL image as (1, 3, H, W), uint8."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]

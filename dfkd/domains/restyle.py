@@ -1,0 +1,64 @@
+"""Procedural variants of a domain, as out-of-distribution data that needs no download: textured and tinted."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dfkd.domains.base import Domain, Images, to_float
+
+
+def textured(of: Domain, strength: float = 1.0, style_seed: int = 0) -> Domain:
+    """Every image on a texture of its own, |texture - image|, in the manner of MNIST-M.
+
+    A texture is a sum of four random plane waves per channel, rescaled to [0, 1].
+
+    Args:
+        of: the domain to restyle; labels and splits stay.
+        strength: 1 is the full texture, 0 gives the image back.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie in [0, 1], got {strength}")
+
+    def style(x: Tensor, generator: torch.Generator) -> Tensor:
+        return (strength * _waves(x.shape, generator) - x).abs()
+
+    return _restyled(of, "textured", style, style_seed)
+
+
+def tinted(of: Domain, style_seed: int = 0) -> Domain:
+    """Every image between two random colours: background + x * (foreground - background).
+
+    The two colours of an image differ by at least a third in some channel, so that the image stays legible.
+    """
+
+    def style(x: Tensor, generator: torch.Generator) -> Tensor:
+        shape = (len(x), x.shape[1], 1, 1)
+        back, fore = torch.rand(shape, generator=generator), torch.rand(shape, generator=generator)
+        close = ((fore - back).abs().amax(1, keepdim=True) < 1 / 3).float()
+        fore = fore * (1 - close) + ((back + 0.5) % 1.0) * close
+        return back + x * (fore - back)
+
+    return _restyled(of, "tinted", style, style_seed)
+
+
+def _restyled(of: Domain, name: str, style, seed: int) -> Domain:
+    parts = []
+    for number, images in enumerate((of.train, of.val, of.test)):
+        generator = torch.Generator().manual_seed(3 * seed + number)
+        x = torch.cat([style(to_float(part), generator) for part in images.x.split(2000)])
+        parts.append(Images((x.clamp(0, 1) * 255).round().to(torch.uint8), images.y))
+    return Domain(f"{name}_{of.name}", of.classes, *parts)
+
+
+def _waves(shape: tuple[int, ...], generator: torch.Generator, count: int = 4) -> Tensor:
+    """Sums of `count` plane waves a channel with 1 to 4 periods across the image, in [0, 1], of `shape` (N, C, H, W)."""
+    n, c, h, w = shape
+    rows, columns = torch.linspace(0, 1, h).view(1, 1, h, 1), torch.linspace(0, 1, w).view(1, 1, 1, w)
+    total = torch.zeros(shape)
+    for _ in range(count):
+        angle, phase = (2 * math.pi * torch.rand(n, c, 1, 1, generator=generator) for _ in range(2))
+        periods = 1 + 3 * torch.rand(n, c, 1, 1, generator=generator)
+        total += torch.sin(2 * math.pi * periods * (rows * angle.cos() + columns * angle.sin()) + phase)
+    low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
+    return (total - low) / (high - low).clamp_min(1e-6)

@@ -1,0 +1,80 @@
+"""torchvision's data sets."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+
+from dfkd.domains.base import Domain, Images, carve, fit_images, limited
+
+# Where torchvision's constructors differ: the words for (train, test).
+SPLITS = {"SVHN": ("train", "test"), "STL10": ("train", "test")}
+
+
+def vision(
+    dataset: str,
+    root: str,
+    download: bool,
+    classes: int = 10,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    val_share: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+) -> Domain:
+    """A torchvision data set by its class name (MNIST, FashionMNIST, USPS, SVHN, CIFAR10, CIFAR100, STL10, ...).
+
+    Args:
+        root: the folder that holds it, or will (`data.root`).
+        download: whether it may be downloaded (`data.download`).
+        mean, std: normalisation, of length 1 or C; measured on the training images if None.
+        limit: at most this many training (and validation and test) images, a seeded choice.
+
+    Raises:
+        ValueError: torchvision has no such set.
+        FileNotFoundError: the set is not there and may not be downloaded.
+    """
+    if not hasattr(torchvision.datasets, dataset):
+        raise ValueError(f"torchvision.datasets has no '{dataset}'")
+    maker, words = getattr(torchvision.datasets, dataset), SPLITS.get(dataset, (True, False))
+    parts = []
+    for word in words:
+        keyword = {"split": word} if isinstance(word, str) else {"train": word}
+        try:
+            parts.append(_tensors(maker(root, download=download, **keyword), size, channels))
+        except (RuntimeError, FileNotFoundError) as error:
+            if download:
+                raise FileNotFoundError(f"{dataset} could not be downloaded to {root}: {error}") from error
+            raise FileNotFoundError(
+                f"{dataset} is not in {Path(root).resolve()}; set data.root to the folder that has it, "
+                f"or data.download=true to fetch it"
+            ) from error
+    train, val = carve(parts[0], val_share, split_seed)
+    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
+    return Domain(
+        dataset.lower(), classes, train, val, test, _per_channel(mean, train), _per_channel(std, train)
+    )
+
+
+def _tensors(source: torch.utils.data.Dataset, size: int | None, channels: int | None) -> Images:
+    """The whole set as 8-bit tensors, whatever shape torchvision keeps it in."""
+    x = torch.as_tensor(np.asarray(source.data))
+    if x.dim() == 3:  # MNIST and its kin: (N, H, W)
+        x = x[:, None]
+    elif x.shape[-1] == 3:  # CIFAR: (N, H, W, C)
+        x = x.permute(0, 3, 1, 2)
+    labels = source.targets if hasattr(source, "targets") else source.labels
+    return Images(fit_images(x.contiguous(), size, channels), torch.as_tensor(np.asarray(labels)).long())
+
+
+def _per_channel(values: list[float] | None, images: Images) -> list[float]:
+    """One value a channel; the mean of the values where a colour set is used in grey."""
+    if values is None:
+        return []
+    channels = images.x.shape[1]
+    if len(values) == channels:
+        return list(values)
+    return [sum(values) / len(values)] * channels

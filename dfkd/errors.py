@@ -1,0 +1,19 @@
+"""The two errors a user meets by name."""
+
+
+class ConfigError(ValueError):
+    """What the user asked for cannot run. Printed as a plain message, without a traceback, before any work."""
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss term became NaN or infinite.
+
+    Attributes:
+        term: the name of the term, as it appears in the metrics.
+        step: the optimisation step at which the check saw it.
+        state: the last state known to be good (a state dict), or None.
+    """
+
+    def __init__(self, term: str, step: int, state: dict | None = None):
+        super().__init__(f"loss term '{term}' is not finite at step {step}; lower its weight or the learning rate")
+        self.term, self.step, self.state = term, step, state

@@ -1,0 +1,175 @@
+"""A network together with what is needed to use it: image shape, classes, mean and std; and its frozen form."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dfkd.errors import ConfigError
+
+
+class Classifier(nn.Module):
+    """A network that takes images in [0, 1] and normalises them itself.
+
+    Args:
+        net: maps normalised images (B, C, H, W) to logits (B, classes).
+        shape: (C, H, W) of the images.
+        classes: number of classes.
+        mean, std: per-channel statistics, each of length C (or 1, for all channels).
+
+    Raises:
+        ValueError: mean or std do not fit the channels, a std is not positive, or the network does not map images
+            of `shape` to `classes` logits.
+    """
+
+    def __init__(self, net: nn.Module, shape: tuple[int, int, int], classes: int, mean: list[float], std: list[float]):
+        super().__init__()
+        if len(mean) not in (1, shape[0]) or len(std) not in (1, shape[0]):
+            raise ValueError(f"mean={list(mean)} and std={list(std)} do not fit images of {shape[0]} channels")
+        if min(std) <= 0:
+            raise ValueError(f"std must be positive, got {list(std)}")
+        self.net, self.shape, self.classes = net, tuple(shape), classes
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self._try_one_image()
+
+    def _try_one_image(self) -> None:
+        mode = self.training
+        size = "x".join(map(str, self.shape))
+        try:
+            with torch.no_grad():
+                logits = self.eval()(torch.zeros(1, *self.shape))
+        except RuntimeError as error:
+            raise ValueError(f"the network cannot take {size} images: {error}") from error
+        finally:
+            self.train(mode)
+        if logits.shape != (1, self.classes):
+            raise ValueError(f"the network gives {logits.shape[1]} logits, but there are {self.classes} classes")
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(images - mean) / std, per channel."""
+        return (images - self.mean) / self.std
+
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """inputs * std + mean: network inputs back to images."""
+        return inputs * self.std + self.mean
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
+        return self.net(self.normalize(images))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, chunk: int = 1000) -> Tensor:
+        """Logits (B, classes) in evaluation mode, `chunk` images at a time; the mode is put back afterwards."""
+        mode = self.training
+        self.eval()
+        logits = torch.cat([self(part.to(self.mean.device)) for part in images.split(chunk)])
+        self.train(mode)
+        return logits
+
+
+class Teacher(Classifier):
+    """A frozen classifier: always in evaluation mode, no parameter gradients, every evaluated image counted.
+
+    Attributes:
+        evals: images evaluated so far, by purpose ('synthesis', 'split', 'distill', 'other').
+    """
+
+    def __init__(self, net: nn.Module, shape: tuple[int, int, int], classes: int, mean: list[float], std: list[float]):
+        super().__init__(net, shape, classes, mean, std)
+        self.evals: Counter[str] = Counter()
+        self._purpose = "other"
+        self.requires_grad_(False)
+        self.eval()
+        net.register_forward_pre_hook(self._count)
+
+    def _count(self, _net: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        self.evals[self._purpose] += len(arguments[0])
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """A teacher stays in evaluation mode, whatever a caller or a parent module asks for."""
+        return super().train(False)
+
+    @contextlib.contextmanager
+    def counted_as(self, purpose: str) -> Iterator[None]:
+        """Count the images evaluated inside the block under `purpose`."""
+        before, self._purpose = self._purpose, purpose
+        try:
+            yield
+        finally:
+            self._purpose = before
+
+
+def save_classifier(model: Classifier, network: dict, folder: Path, name: str) -> None:
+    """Write `<name>.safetensors` (weights) and `<name>.json` (all that is needed to load them again).
+
+    Args:
+        network: the network's config node, `{_target_: ..., option: value}`.
+    """
+    weights = {key: value.contiguous().cpu() for key, value in model.net.state_dict().items()}
+    save_file(weights, folder / f"{name}.safetensors")
+    about = {
+        "network": network,
+        "shape": list(model.shape),
+        "classes": model.classes,
+        "mean": model.mean.flatten().tolist(),
+        "std": model.std.flatten().tolist(),
+        "input": "float images (B, C, H, W) in [0, 1]; mean and std are applied inside",
+        "load": f"from dfkd.models import load_classifier; model = load_classifier('{name}.json')",
+    }
+    (folder / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def load_classifier(path: str | Path, net: nn.Module | None = None) -> Classifier:
+    """Load what `save_classifier` wrote.
+
+    Args:
+        path: the JSON file; the weights lie beside it under the same name.
+        net: the network, for one that is not dfkd's own. Files are not trusted: a JSON file may name networks of
+            `dfkd.models` only.
+
+    Returns:
+        the classifier in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ConfigError: the JSON names code outside dfkd.models, or the weights do not fit.
+    """
+    path = Path(path)
+    about = json.loads(path.read_text())
+    shape, classes = tuple(about["shape"]), about["classes"]
+    if net is None:
+        options = dict(about["network"])
+        module, _, name = options.pop("_target_", "").rpartition(".")
+        options.pop("name", None)
+        from dfkd import models
+
+        if module != "dfkd.models" or not hasattr(models, name):
+            raise ConfigError(f"{path} names the network '{module}.{name}', which is not one of dfkd.models; pass net=")
+        net = getattr(models, name)(shape=shape, classes=classes, **options)
+    load_weights(net, load_file(path.with_suffix(".safetensors")), str(path))
+    return Classifier(net, shape, classes, about["mean"], about["std"]).eval()
+
+
+def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load a state dict, or raise ConfigError naming the first keys and shapes that do not fit."""
+    own = net.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    extra = sorted(weights.keys() - own.keys())
+    wrong = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & weights.keys())
+        if own[key].shape != weights[key].shape
+    ]
+    if missing or extra or wrong:
+        parts = [("missing", missing), ("not in this network", extra), ("wrong shape", wrong)]
+        said = "; ".join(f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in parts if keys)
+        raise ConfigError(
+            f"the weights in {source} do not fit the network: {said}. Choose the network they were trained with."
+        )
+    net.load_state_dict(weights)

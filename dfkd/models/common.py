@@ -1,0 +1,54 @@
+"""What every network here shares: `forward(x) = head(features(x))`, with `head` the last linear layer."""
+
+import torch
+from torch import Tensor, nn
+
+
+class FeatureNet(nn.Module):
+    """A feature extractor and a linear classifier.
+
+    Args:
+        body: maps images (B, C, H, W) to feature vectors (B, D).
+        head: the classifier, Linear(D, classes).
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Linear):
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def features(self, x: Tensor) -> Tensor:
+        """Penultimate features (B, D) of images (B, C, H, W)."""
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W)."""
+        return self.head(self.features(x))
+
+
+def out_features(body: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Length D of the vector that `body` makes of one image of `shape` (C, H, W).
+
+    Raises:
+        ValueError: the image is too small (or otherwise unfit) for the body.
+    """
+    mode = body.training
+    try:
+        with torch.no_grad():
+            return body.eval()(torch.zeros(1, *shape)).shape[1]
+    except RuntimeError as error:
+        size = "x".join(map(str, shape))
+        raise ValueError(f"this network cannot take {size} images (channels x height x width): {error}") from error
+    finally:
+        body.train(mode)
+
+
+def require_size(name: str, shape: tuple[int, int, int], smallest: int, largest: int | None = None) -> None:
+    """Raise ValueError unless both sides of `shape` (C, H, W) lie in [smallest, largest]."""
+    low, high = min(shape[1:]), max(shape[1:])
+    if low < smallest or (largest is not None and high > largest):
+        wanted = f"{smallest} to {largest}" if largest else f"at least {smallest}"
+        raise ValueError(
+            f"network '{name}' takes images of {wanted} pixels a side, got {shape[1]}x{shape[2]}; "
+            f"set ntl_scenario.size, or choose another network (cnn_bn and resnet18 take any size from 8)"
+        )

@@ -1,0 +1,59 @@
+"""Look inside a network during one forward pass; the hooks are always removed."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@dataclass
+class BatchNormStatistics:
+    """What one BatchNorm layer saw in one forward pass, beside what it remembers of its training data.
+
+    Attributes:
+        mean, var: of the layer's input over batch and positions, per set (S, D); the variance is the biased one.
+        running_mean, running_var: the layer's own buffers (D,).
+    """
+
+    mean: Tensor
+    var: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+
+def batch_norms(net: nn.Module) -> list[_BatchNorm]:
+    """The BatchNorm layers of a network that keep running statistics, in the order of definition."""
+    return [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+@contextlib.contextmanager
+def watch_batch_norms(net: nn.Module, sets: int = 1) -> Iterator[list[BatchNormStatistics]]:
+    """Record the input statistics of every BatchNorm layer during the forward passes inside the block.
+
+    Args:
+        sets: how many independent, equally large sets the batch consists of; statistics are taken per set.
+
+    Yields:
+        a list that fills during the forward pass, one entry a layer. It keeps the graph, so that a loss on it has
+        gradients. A second forward inside the block starts the list anew.
+    """
+    seen: list[BatchNormStatistics] = []
+    layers = batch_norms(net)
+
+    def record(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
+        if layer is layers[0]:
+            seen.clear()
+        h = arguments[0].float()  # sums over many positions: float32 also under autocast
+        h = h.reshape(sets, -1, h.shape[1], h[0, 0].numel())
+        var, mean = torch.var_mean(h, dim=(1, 3), correction=0)
+        seen.append(BatchNormStatistics(mean, var, layer.running_mean, layer.running_var))
+
+    handles = [layer.register_forward_pre_hook(record) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

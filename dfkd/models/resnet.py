@@ -1,0 +1,52 @@
+"""Residual networks for small images: ResNet-18/34 with the CIFAR stem, and CAKE's four-block ResNet-4."""
+
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from dfkd.models.common import FeatureNet
+
+
+def _stages(channels: int, planes: tuple[int, ...], blocks: tuple[int, ...]) -> list[nn.Module]:
+    """Stages of BasicBlocks; all but the first halve the image."""
+    layers = []
+    for stage, (width, count) in enumerate(zip(planes, blocks, strict=True)):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            shortcut = None
+            if stride != 1 or channels != width:
+                shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            layers.append(BasicBlock(channels, width, stride, shortcut))
+            channels = width
+    return layers
+
+
+def _resnet(stem: list[nn.Module], planes: tuple[int, ...], blocks: tuple[int, ...], classes: int) -> FeatureNet:
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    body = nn.Sequential(*stem, *_stages(planes[0], planes, blocks), *pool)
+    net = FeatureNet(body, nn.Linear(planes[-1], classes))
+    for module in net.modules():  # He et al. 2015, as torchvision initialises its ResNets
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+def resnet(shape: tuple[int, int, int], classes: int, blocks: tuple[int, ...] = (2, 2, 2, 2)) -> FeatureNet:
+    """ResNet (arXiv 1512.03385) with the CIFAR stem: one 3x3 convolution, no max-pooling. Any size from 8 pixels.
+
+    Args:
+        blocks: BasicBlocks per stage: (2, 2, 2, 2) is ResNet-18 (11.17 M parameters for CIFAR-10), (3, 4, 6, 3) is
+            ResNet-34.
+    """
+    stem = [nn.Conv2d(shape[0], 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    return _resnet(stem, (64, 128, 256, 512), blocks, classes)
+
+
+def resnet4(shape: tuple[int, int, int], classes: int) -> FeatureNet:
+    """CAKE's ResNet-4: 7x7/2 stem and max-pooling, one block a stage, 32-64-128-64 planes (427,882 on MNIST)."""
+    stem = [
+        nn.Conv2d(shape[0], 32, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    ]
+    return _resnet(stem, (32, 64, 128, 64), (1, 1, 1, 1), classes)

@@ -1,0 +1,69 @@
+"""Any network of timm, with a stem that suits small images."""
+
+import difflib
+
+import timm
+from torch import Tensor, nn
+
+
+class TimmNet(nn.Module):
+    """A timm network behind this package's interface: `forward(x) = head(features(x))`."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    @property
+    def head(self) -> nn.Module:
+        return self.net.get_classifier()
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled pre-logit features (B, D) of images (B, C, H, W)."""
+        return self.net.forward_head(self.net.forward_features(x), pre_logits=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def timm_model(
+    shape: tuple[int, int, int], classes: int, model: str = "resnet18", patch_size: int = 4, small_stem: bool = True
+) -> TimmNet:
+    """A timm network by name, randomly initialised.
+
+    Args:
+        model: name in timm (`timm.list_models()`).
+        patch_size: patch side of a vision transformer, in pixels; it must divide the image side.
+        small_stem: for convolutional networks, make the first convolution 3x3 with stride 1 and drop the stem's
+            max-pooling, as CAKE and the CIFAR literature do.
+
+    Raises:
+        ValueError: the name is unknown, or the image does not divide into patches.
+    """
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=3)
+        raise ValueError(f"timm knows no model '{model}'; nearest: {', '.join(near) or 'see timm.list_models()'}")
+    channels, height, width = shape
+    arguments = {"num_classes": classes, "in_chans": channels}
+    transformer = timm.get_pretrained_cfg(model) is not None and timm.get_pretrained_cfg(model).fixed_input_size
+    if transformer:
+        if height % patch_size or width % patch_size:
+            raise ValueError(f"patch_size={patch_size} does not divide the {height}x{width} image")
+        arguments |= {"img_size": (height, width), "patch_size": patch_size}
+    net = timm.create_model(model, pretrained=False, **arguments)
+    if small_stem and not transformer:
+        _shrink_stem(net)
+    return TimmNet(net)
+
+
+def _shrink_stem(net: nn.Module) -> None:
+    """Replace the first convolution by a 3x3 one of stride 1 and the stem's max-pooling by the identity."""
+    first = net.default_cfg.get("first_conv")
+    if isinstance(first, str):
+        *path, name = first.split(".")
+        parent = net.get_submodule(".".join(path))
+        conv = getattr(parent, name)
+        if isinstance(conv, nn.Conv2d) and max(conv.stride) > 1:
+            small = nn.Conv2d(conv.in_channels, conv.out_channels, 3, 1, 1, bias=conv.bias is not None)
+            setattr(parent, name, small)
+    if isinstance(getattr(net, "maxpool", None), nn.Module):
+        net.maxpool = nn.Identity()
