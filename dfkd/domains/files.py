@@ -82,14 +82,14 @@ def image_folder(
     """A folder `path/train/<class>/*.png` with `path/test/<class>/*.png`, the classes in alphabetical order.
 
     Args:
-        size: side in pixels all images are resized to (`ntl_scenario.size`), needed.
+        size: side in pixels all images are resized to (`data.size`), needed.
 
     Raises:
         FileNotFoundError: the train or test folder is missing or holds no images.
         ValueError: no size is given, or train and test have different classes.
     """
     if size is None:
-        raise ValueError(f"image folder {path}: its images may differ in size; set ntl_scenario.size=32, say")
+        raise ValueError(f"image folder {path}: its images may differ in size; set data.size=32, say")
     parts, names = [], []
     for part in ("train", "test"):
         folder = Path(path) / part

@@ -1,0 +1,184 @@
+"""Projected gradient descent on a frozen classifier (Madry et al., ICLR 2018, arXiv 1706.06083)."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd.models.classifier import Classifier
+
+
+@dataclass
+class AttackResult:
+    """What an attack did to a batch of images.
+
+    Attributes:
+        flipped: whether the label changed at some step (B,), bool.
+        margin: smallest logit of the original label minus the largest other one seen on the way (B,); below 0 where
+            flipped.
+        evals: forward passes spent, in images.
+        dead: images (B,), bool, whose gradient was zero everywhere at the first step.
+        saturated: images (B,), bool, whose softmax is exactly 1 in float32.
+    """
+
+    flipped: Tensor
+    margin: Tensor
+    evals: int
+    dead: Tensor
+    saturated: Tensor
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Untargeted L-infinity PGD against the classifier's own label.
+
+        x_0 = clip(x + u),  u ~ U(-eps, eps)            (random_start; else x_0 = x)
+        x_k+1 = clip(x_k + step * sign(grad_x L(f(x_k), argmax f(x))))
+
+    where clip projects onto the eps-ball around x and onto the box. Images are in pixel space, the mean and std are
+    inside the classifier: a bound of eps there is eps / std of each channel in the normalised space.
+
+    Args:
+        eps: radius per pixel, on the images' scale (8/255 for images in [0, 1]); one number, or one a channel.
+        step: step size; eps / 4 if None.
+        steps: number of gradient steps.
+        random_start: start at a random point of the ball.
+        loss: 'ce' (cross-entropy) or 'margin' (largest other logit minus the label's: its gradient does not vanish
+            where the softmax saturates).
+        box: valid pixel values, or None. An image that already leaves the box (CAKE's do) is not pulled into it.
+
+    Raises:
+        ValueError: eps < 0, step <= 0, steps < 1, or an unknown loss.
+
+    Example:
+        >>> result = PGD(eps=8 / 255, steps=10).attack(teacher, images, generator)
+        >>> fragile = result.flipped
+    """
+
+    eps: float | list[float] = 4 / 255
+    step: float | None = None
+    steps: int = 10
+    random_start: bool = True
+    loss: str = "ce"
+    box: tuple[float, float] | None = field(default=(0.0, 1.0))
+
+    def __post_init__(self):
+        if any(eps < 0 for eps in self._radii):
+            raise ValueError(f"eps must not be negative, got {self.eps}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be positive (or null for eps / 4), got {self.step}")
+        if self.loss not in ("ce", "margin"):
+            raise ValueError(f"loss must be 'ce' or 'margin', got '{self.loss}'")
+
+    @property
+    def _radii(self) -> list[float]:
+        return [float(e) for e in self.eps] if isinstance(self.eps, list | tuple) else [float(self.eps)]
+
+    def attack(
+        self, model: Classifier, images: Tensor, generator: torch.Generator, stop_when_flipped: bool = True
+    ) -> AttackResult:
+        """Attack a batch.
+
+        Args:
+            model: a classifier in evaluation mode; its parameters get no gradients, its buffers do not change.
+            images: (B, C, H, W).
+            generator: of the random starts, drawn once for the whole batch: an image's start does not depend on which
+                others are still under attack.
+            stop_when_flipped: an image is left alone as soon as its label has changed. `flipped` is the same either
+                way; `margin` is then the one at the flip.
+        """
+        x = images.detach()
+        radius = torch.tensor(self._radii, device=x.device).view(1, -1, 1, 1).expand(1, x.shape[1], 1, 1)
+        step = torch.full_like(radius, self.step) if self.step is not None else radius / 4
+        low, high = x - radius, x + radius
+        if self.box is not None:
+            low = torch.maximum(low, x.clamp(max=self.box[0]))
+            high = torch.minimum(high, x.clamp(min=self.box[1]))
+        with torch.no_grad():
+            logits = model(x).float()
+        label = logits.argmax(1)
+        margin = _margin(logits, label)
+        result = AttackResult(
+            flipped=torch.zeros_like(label, dtype=torch.bool),
+            margin=margin.clone(),
+            evals=len(x),
+            dead=torch.zeros_like(label, dtype=torch.bool),
+            saturated=logits.softmax(1).amax(1) >= 1.0,
+        )
+        start = x
+        if self.random_start:
+            noise = torch.rand(x.shape, generator=generator, device=x.device) * 2 - 1
+            start = torch.minimum(torch.maximum(x + noise * radius, low), high)
+        alive = torch.arange(len(x), device=x.device)  # rows still under attack
+        current = start
+        for number in range(self.steps + 1):  # the last pass only looks at where the last step led
+            last = number == self.steps
+            logits, gradient = self._look(model, current, label[alive], gradient=not last)
+            result.evals += len(current)
+            margin = _margin(logits, label[alive])
+            result.margin[alive] = torch.minimum(result.margin[alive], margin)
+            result.flipped[alive] |= logits.argmax(1) != label[alive]
+            if last:
+                break
+            if number == 0:
+                result.dead[alive] = (gradient == 0).flatten(1).all(1)
+            current = current + step * gradient.sign()
+            current = torch.minimum(torch.maximum(current, low[alive]), high[alive])
+            if stop_when_flipped:
+                keep = ~result.flipped[alive]
+                alive, current = alive[keep], current[keep]
+                if len(alive) == 0:
+                    break
+        return result
+
+    def _look(
+        self, model: Classifier, x: Tensor, label: Tensor, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits at x and, if asked for, the gradient of the attack's loss with respect to x."""
+        if not gradient:
+            with torch.no_grad():
+                return model(x).float(), None
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = model(x).float()
+            loss = F.cross_entropy(logits, label, reduction="sum") if self.loss == "ce" else -_margin(logits, label).sum()
+            return logits.detach(), torch.autograd.grad(loss, x)[0]
+
+
+def _margin(logits: Tensor, label: Tensor) -> Tensor:
+    """Logit of the label minus the largest other one (B,)."""
+    own = logits.gather(1, label[:, None])[:, 0]
+    other = logits.scatter(1, label[:, None], -torch.inf).amax(1)
+    return own - other
+
+
+def is_deterministic(model: Classifier, images: Tensor) -> bool:
+    """Whether the classifier gives the same logits for the same images twice."""
+    with torch.no_grad():
+        return torch.equal(model(images), model(images))
+
+
+def attack_warnings(dead: float, saturated: float, deterministic: bool = True) -> list[str]:
+    """Reasons not to trust an attack, in the spirit of AutoAttack's checks (arXiv 2003.01690).
+
+    A split that stands on an attack stands on nothing where the gradients are zero, the network is random or the
+    softmax has saturated: images then count as robust because the attack is blind.
+
+    Args:
+        dead, saturated: shares of the attacked images, in [0, 1] (`AttackResult`).
+        deterministic: of the network (`is_deterministic`).
+    """
+    said = []
+    if not deterministic:
+        said.append("the network gives different logits for the same images: flips are partly noise")
+    if dead > 0.01:
+        said.append(f"the gradient is exactly zero on {dead:.0%} of the images: they count as robust unattacked")
+    if saturated > 0.1:
+        said.append(
+            f"the softmax is saturated on {saturated:.0%} of the images: cross-entropy gradients vanish there, use the "
+            f"attack's loss=margin"
+        )
+    return said

@@ -1,0 +1,34 @@
+"""Random augmentation of whole batches on their device, every image on its own."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def crop(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
+    """Shift every image by up to `pad` pixels in both directions, filling with its edge pixels (replicate)."""
+    n, c, h, w = images.shape
+    padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
+    top, left = torch.randint(2 * pad + 1, (2, n), generator=generator, device=images.device)
+    rows = (top[:, None] + torch.arange(h, device=images.device)).view(n, 1, h, 1)
+    columns = (left[:, None] + torch.arange(w, device=images.device)).view(n, 1, 1, w)
+    which = torch.arange(n, device=images.device).view(n, 1, 1, 1)
+    channel = torch.arange(c, device=images.device).view(1, c, 1, 1)
+    return padded[which, channel, rows, columns]
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror half of the images left to right, by chance."""
+    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+    return torch.where(mirrored, images.flip(3), images)
+
+
+AUGMENTATIONS = ("none", "shift", "crop_flip")
+
+
+def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
+    """Apply 'none', 'shift' (by up to an eighth of the side) or 'crop_flip' (shift and mirror)."""
+    if how == "none":
+        return images
+    shifted = crop(images, max(1, images.shape[2] // 8), generator)
+    return flip(shifted, generator) if how == "crop_flip" else shifted

@@ -1,0 +1,161 @@
+"""From configuration to objects: the only place where a `_target_` becomes code.
+
+Every node is bound to the signature of what it names before anything is called, and all mistakes are reported at
+once, each with the nearest valid name. A component asks for what it needs from its surroundings by naming it in its
+signature: `shape`, `classes`, `prior`, `real`, ... (the context).
+"""
+
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from dfkd.errors import ConfigError
+
+TARGET, NAME = "_target_", "name"
+
+
+class Builder:
+    """Builds nodes and collects what is wrong with them.
+
+    Args:
+        context: values a component may ask for by name. None means: not given, the component's own default stays.
+    """
+
+    def __init__(self, **context: Any):
+        self.context = context
+        self.problems: list[str] = []
+
+    def build(self, node: Any, where: str) -> Any:
+        """The object a node describes: `_target_` nodes are called, other dicts and lists are built item by item.
+
+        A problem is noted in `problems`, and None is returned in place of the object.
+
+        Args:
+            node: plain dicts, lists and scalars (a resolved configuration).
+            where: the node's dotted path, for messages.
+        """
+        if isinstance(node, list):
+            return [self.build(item, f"{where}[{i}]") for i, item in enumerate(node)]
+        if not isinstance(node, dict):
+            return node
+        if TARGET not in node:
+            return {key: self.build(value, f"{where}.{key}") for key, value in node.items()}
+        known = len(self.problems)
+        arguments = {
+            key: self.build(value, f"{where}.{key}") for key, value in node.items() if key not in (TARGET, NAME)
+        }
+        target = self._locate(node[TARGET], where)
+        if target is None:
+            return None
+        arguments = self._bind(target, arguments, where)
+        if len(self.problems) > known:
+            return None
+        try:
+            return target(**arguments)
+        except (ValueError, OSError) as error:
+            self.problems.append(f"{where}: {error}")
+            return None
+
+    def raise_problems(self) -> None:
+        """Raise ConfigError with everything noted so far, if anything was."""
+        if self.problems:
+            raise ConfigError("\n".join(self.problems))
+
+    def _locate(self, path: str, where: str) -> Callable | None:
+        module, _, name = str(path).rpartition(".")
+        try:
+            found = importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            self.problems.append(
+                f"{where}._target_: cannot import '{path}' ({error}); a module of your own must lie in the folder you "
+                f"start from, or on PYTHONPATH"
+            )
+            return None
+        if not hasattr(found, name):
+            self.problems.append(f"{where}._target_: {module} has no '{name}'{nearest(name, dir(found))}")
+            return None
+        return getattr(found, name)
+
+    def _bind(self, target: Callable, arguments: dict, where: str) -> dict:
+        """Check the arguments against the signature and add what it asks of the context."""
+        parameters = inspect.signature(target).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        named = {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        for key in arguments:
+            if key not in named and not anything:
+                own = [name for name in named if name not in self.context]
+                self.problems.append(f"{where}.{key}: there is no such option{nearest(key, own)}")
+        complete = dict(arguments)
+        for name, parameter in named.items():
+            if name not in complete and self.context.get(name) is not None:
+                complete[name] = self.context[name]
+            elif name not in complete and parameter.default is parameter.empty:
+                self.problems.append(f"{where}.{name} is missing: set it to {_describe(parameter.annotation)}")
+        hints = _hints(target)
+        for key, value in arguments.items():
+            if key in hints and key in named:
+                complete[key] = self._typed(value, hints[key], f"{where}.{key}")
+        return complete
+
+    def _typed(self, value: Any, hint: Any, where: str) -> Any:
+        """The value as the annotation wants it (only numbers, booleans and strings are checked)."""
+        choices = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+        plain = choices & {int, float, bool, str}
+        if not plain or (value is None and type(None) in choices):
+            return value
+        if float in plain and isinstance(value, str) and (number := _fraction(value)) is not None:
+            return number
+        if isinstance(value, bool):
+            fits = bool in plain
+        elif isinstance(value, int):
+            fits = bool(plain & {int, float})
+        elif isinstance(value, float):
+            fits = float in plain or (int in plain and value.is_integer())
+            value = int(value) if fits and float not in plain else value
+        elif isinstance(value, str):
+            fits = str in plain
+        else:
+            fits = plain != choices - {type(None)}  # a list or an object where the annotation allows for one
+        if not fits:
+            self.problems.append(f"{where} must be {_describe(hint)}, got {value!r}")
+        return value
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """'; did you mean ...?' or '; known: ...' for an unknown name."""
+    known = [k for k in known if not k.startswith("_")]
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def _hints(target: Callable) -> dict:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):
+        return {}
+
+
+def _describe(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    if hint in words:
+        return words[hint]
+    if isinstance(hint, types.UnionType):
+        parts = [words.get(part, "null" if part is type(None) else "a value") for part in typing.get_args(hint)]
+        return " or ".join(dict.fromkeys(parts))
+    return "a value"
+
+
+def _fraction(text: str) -> float | None:
+    """'8/255' as a number, or None."""
+    top, slash, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom) if slash else None
+    except (ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,99 @@
+"""ATEsc: adversarial trap escaping (Hong et al., ICML 2025, arXiv 2507.04119).
+
+The paper's equations are not public. What it says: images that flip under attack are ID-like and distilled, the
+others OOD-like and used for forgetting. How the two losses look is our reading, and every choice is an option.
+"""
+
+import torch
+from torch import Tensor
+
+from dfkd.defenses.base import Defense
+from dfkd.defenses.criteria import Criterion
+from dfkd.models import Teacher
+from dfkd.pool import Split
+from dfkd.synthesizers.base import Steer
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values (B,) where the mask (B,) is true; 0 of an empty group."""
+    return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp_min(1)
+
+
+def forget_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(softmax t || softmax s) of every image (B,), to be maximised."""
+    s, t = student_logits.log_softmax(1), teacher_logits.log_softmax(1)
+    return (t.exp() * (t - s)).sum(1)
+
+
+def forget_unlikelihood(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """-log(1 - p_s(y)), y = argmax t, of every image (B,), to be minimised (arXiv 1908.04319).
+
+    Unlike the maximised KL it has its strongest gradient where the student agrees with the teacher, and none once it
+    does not.
+    """
+    label = teacher_logits.argmax(1, keepdim=True)
+    others = student_logits.scatter(1, label, -torch.inf).logsumexp(1)
+    return student_logits.logsumexp(1) - others
+
+
+class ATEsc(Defense):
+    """Calibrated distillation on the fragile images, forgetting on the robust ones.
+
+        kd      1/|F| sum_F D(t || s),  D the student's own distillation loss
+        forget  'kl':            - min(clip, weight / |R| * sum_R KL(t || s))
+                'unlikelihood':  weight / |R| * sum_R -log(1 - p_s(argmax t))
+                'none':          nothing (calibrated distillation alone)
+
+    The term of an empty group is 0.
+
+    Args:
+        criterion: decides the split.
+        forget: 'unlikelihood', 'kl' or 'none'.
+        weight: lambda of the forgetting term.
+        clip: bound of the 'kl' form, as in NTL's own loss; without it the student runs away.
+        steer: 'fragile' masks a generator's adversarial term to fragile images; else the generator seeks the places
+            where the student was told to disagree. 'none' leaves the generator alone, as in the paper.
+
+    Raises:
+        ValueError: an unknown word, or a negative weight or clip.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        forget: str = "unlikelihood",
+        weight: float = 1.0,
+        clip: float = 1.0,
+        steer: str = "fragile",
+    ):
+        if forget not in ("kl", "unlikelihood", "none"):
+            raise ValueError(f"forget must be kl, unlikelihood or none, got '{forget}'")
+        if steer not in ("fragile", "none"):
+            raise ValueError(f"steer must be fragile or none, got '{steer}'")
+        if weight < 0 or clip < 0:
+            raise ValueError(f"weight and clip must not be negative, got {weight} and {clip}")
+        self.criterion, self.forget, self.weight, self.clip = criterion, forget, weight, clip
+        self.masks_generator = steer == "fragile"
+
+    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+        with teacher.counted_as("split"):
+            return self.criterion.split(teacher, images, generator)
+
+    def loss(
+        self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor
+    ) -> dict[str, Tensor]:
+        terms = {"kd": masked_mean(divergence, fragile)}
+        if self.forget == "kl":
+            apart = masked_mean(forget_kl(student_logits, teacher_logits), ~fragile)
+            terms["forget"] = -(self.weight * apart).clamp(max=self.clip)
+        elif self.forget == "unlikelihood":
+            terms["forget"] = self.weight * masked_mean(forget_unlikelihood(student_logits, teacher_logits), ~fragile)
+        return terms
+
+    def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
+        if not self.masks_generator:
+            return None
+        return lambda images: self.split(teacher, images, generator).fragile.float()
+
+    def warnings(self) -> list[str]:
+        return self.criterion.warnings()

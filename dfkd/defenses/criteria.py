@@ -1,0 +1,100 @@
+"""Criteria: what decides which images are fragile (ID-like) and which robust (OOD-like)."""
+
+import torch
+from torch import Tensor
+
+from dfkd.attacks import PGD, attack_warnings, is_deterministic
+from dfkd.models import Teacher
+from dfkd.pool import Split
+
+
+class Criterion:
+    """Decides a split."""
+
+    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+        """Split images (B, C, H, W); `generator` is the only source of randomness."""
+        raise NotImplementedError
+
+    def warnings(self) -> list[str]:
+        """Reasons not to trust the splits made so far."""
+        return []
+
+
+class PGDFlip(Criterion):
+    """Fragile = the teacher's label flips under PGD (ATEsc, arXiv 2507.04119, where NTL teachers are found to be
+    adversarially fragile on ID and robust on OOD images). The score is the smallest logit margin on the attack's way.
+
+    Args:
+        eps, step, steps, random_start, loss: of `dfkd.attacks.PGD`; eps on the images' scale.
+        box: valid pixel values of the domain (given by it), None for 2-D points.
+        chunk: images attacked at once.
+    """
+
+    def __init__(
+        self,
+        eps: float | list[float],
+        steps: int,
+        step: float | None = None,
+        random_start: bool = True,
+        loss: str = "ce",
+        box: tuple[float, float] | None = None,
+        chunk: int = 1000,
+    ):
+        self.attack = PGD(eps, step, steps, random_start, loss, box)
+        self.chunk = chunk
+        self.attacked = 0
+        self.dead: Tensor | float = 0.0
+        self.saturated: Tensor | float = 0.0
+        self.deterministic: bool | None = None
+
+    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+        if self.deterministic is None:
+            self.deterministic = is_deterministic(teacher, images[:64])
+        results = [self.attack.attack(teacher, part, generator) for part in images.split(self.chunk)]
+        for result in results:
+            self.attacked += len(result.flipped)
+            self.dead = self.dead + result.dead.sum()
+            self.saturated = self.saturated + result.saturated.sum()
+        return Split(torch.cat([r.flipped for r in results]), torch.cat([r.margin for r in results]))
+
+    def warnings(self) -> list[str]:
+        if not self.attacked:
+            return []
+        dead, saturated = float(self.dead) / self.attacked, float(self.saturated) / self.attacked
+        return attack_warnings(dead, saturated, self.deterministic)
+
+
+class Inverted(Criterion):
+    """Control: the opposite of another criterion."""
+
+    def __init__(self, of: Criterion):
+        self.of = of
+
+    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+        split = self.of.split(teacher, images, generator)
+        return Split(~split.fragile, -split.score)
+
+    def warnings(self) -> list[str]:
+        return self.of.warnings()
+
+
+class Random(Criterion):
+    """Control: as many fragile images as another criterion finds, but random ones."""
+
+    def __init__(self, of: Criterion):
+        self.of = of
+
+    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+        fragile = self.of.split(teacher, images, generator).fragile
+        score = torch.rand(len(images), generator=generator, device=images.device)
+        return Split(fragile[score.argsort()], score)
+
+    def warnings(self) -> list[str]:
+        return self.of.warnings()
+
+
+class All(Criterion):
+    """Control: every image is fragile, nothing is forgotten."""
+
+    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+        return Split.everything(images)

@@ -1,0 +1,110 @@
+"""The student: a network, how it is trained, and the training steps on a pool."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dfkd.defenses import Defense
+from dfkd.errors import NonFiniteLoss
+from dfkd.meter import Meter
+from dfkd.models import Classifier
+from dfkd.pool import Pool
+from dfkd.recipe import Recipe
+from dfkd.runtime import Runtime
+
+
+class Student:
+    """A student's network and recipe (the group `student`).
+
+    Args:
+        network: to be trained from scratch.
+        recipe: optimiser, schedule, batch size.
+        loss: distillation loss per image.
+        epochs: passes over a finished pool (offline synthesizers).
+        steps: optimisation steps a round (online synthesizers).
+        capacity: how many of the newest images an online pool keeps; None keeps everything.
+        keep: column -> [low, high]: train only on the images of a finished pool within these ranges, such as
+            CAKE's eps.
+
+    Raises:
+        ValueError: neither epochs nor steps is given, or one is below 1.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        epochs: int | None = None,
+        steps: int | None = None,
+        capacity: int | None = None,
+        keep: dict[str, list[float]] | None = None,
+    ):
+        if epochs is None and steps is None:
+            raise ValueError("a student needs epochs (for a finished pool) or steps (a round, online)")
+        for name, value in (("epochs", epochs), ("steps", steps), ("capacity", capacity)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, bounds in (keep or {}).items():
+            if len(bounds) != 2 or bounds[0] > bounds[1]:
+                raise ValueError(f"keep.{name} must be [low, high], got {list(bounds)}")
+        self.network, self.recipe, self.loss = network, recipe, loss
+        self.epochs, self.steps, self.capacity, self.keep = epochs, steps, capacity, keep or {}
+
+
+class Trainer:
+    """Takes distillation steps on a pool.
+
+    Args:
+        total_steps: length of the whole training, for the learning-rate schedule.
+    """
+
+    def __init__(
+        self, model: Classifier, student: Student, defense: Defense, runtime: Runtime, seed: int, total_steps: int
+    ):
+        self.model, self.student, self.defense, self.runtime = model, student, defense, runtime
+        self.stepper = student.recipe.make(model.parameters(), total_steps)
+        self.generator = runtime.generator(seed, "student", "batches")
+        self.meter = Meter()
+        self.last_good: dict[str, Tensor] | None = None
+
+    def train(self, pool: Pool, steps: int) -> None:
+        """Take `steps` steps on shuffled batches of the pool."""
+        self.model.train()
+        for index in self._batches(len(pool), steps):
+            with self.runtime.autocast():
+                student_logits = self.model(pool.pixels(index)).float()
+            teacher_logits = pool.logits[index]
+            divergence = self.student.loss(student_logits, teacher_logits)
+            terms = self.defense.loss(student_logits, teacher_logits, divergence, pool.split.fragile[index])
+            self.stepper.step(sum(terms.values()))
+            self.meter.add(terms)
+
+    def read(self) -> dict[str, float]:
+        """Mean terms since the last reading.
+
+        Raises:
+            NonFiniteLoss: with the student's state at the last reading that was finite.
+        """
+        try:
+            means = self.meter.read()
+        except NonFiniteLoss as error:
+            error.state = self.last_good
+            raise
+        self.last_good = {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
+        return means
+
+    def _batches(self, count: int, steps: int) -> Iterator[Tensor]:
+        """`steps` index batches, shuffled without replacement, the ragged last batch of each pass left out."""
+        size = min(self.student.recipe.batch_size, count)
+        while steps > 0:
+            order = torch.randperm(count, generator=self.generator, device=self.runtime.device)
+            for index in order[: count // size * size].split(size)[:steps]:
+                yield index
+                steps -= 1
+
+
+def steps_per_epoch(pool: Pool, recipe: Recipe) -> int:
+    """Full batches in one pass over the pool."""
+    return max(1, len(pool) // min(recipe.batch_size, len(pool)))

@@ -1,0 +1,119 @@
+"""The pool of synthetic images and the split of it: plain tensors with save and load."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dfkd.domains import to_float
+
+
+@dataclass
+class Split:
+    """Which images a defense takes for ID-like.
+
+    Attributes:
+        fragile: (B,), bool: ID-like, distilled. The others are robust: OOD-like, forgotten.
+        score: (B,), float: what the decision stands on; the meaning and scale are the criterion's.
+    """
+
+    fragile: Tensor
+    score: Tensor
+
+    @staticmethod
+    def everything(images: Tensor) -> "Split":
+        """All images fragile."""
+        return Split(
+            torch.ones(len(images), dtype=torch.bool, device=images.device), torch.zeros(len(images), device=images.device)
+        )
+
+
+@dataclass
+class Pool:
+    """Synthetic images with the teacher's logits, their split and more per-image columns.
+
+    Args:
+        capacity: the oldest images are dropped beyond this many; None keeps everything.
+
+    Attributes:
+        images: (N, C, H, W), uint8 or float; CAKE's floats may leave [0, 1].
+        logits: the teacher's (N, classes), computed once per image.
+        split: of the images.
+        columns: name -> (N,).
+    """
+
+    capacity: int | None = None
+    images: Tensor | None = None
+    logits: Tensor | None = None
+    split: Split | None = None
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.capacity is not None and self.capacity < 1:
+            raise ValueError(f"a pool's capacity must be at least 1 (or null for no limit), got {self.capacity}")
+
+    def __len__(self) -> int:
+        return 0 if self.images is None else len(self.images)
+
+    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """The chosen images as float32."""
+        return to_float(self.images[index])
+
+    def add(self, images: Tensor, logits: Tensor, split: Split, columns: dict[str, Tensor] | None = None) -> None:
+        """Append images; the oldest go beyond the capacity."""
+        new = Pool(None, images, logits, split, columns or {})
+        if self.images is None:
+            tensors = new._tensors()
+        else:
+            old = self._tensors()
+            if old.keys() != (fresh := new._tensors()).keys():
+                raise ValueError(f"the pool has the columns {sorted(old)}, the new images have {sorted(fresh)}")
+            tensors = {name: torch.cat([old[name], fresh[name]]) for name in old}
+        if self.capacity is not None:
+            tensors = {name: value[-self.capacity :] for name, value in tensors.items()}
+        self._set(tensors)
+
+    def keep(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
+        """The images whose columns lie in the given closed ranges.
+
+        Raises:
+            ValueError: there is no such column, or no image is left.
+        """
+        mask = torch.ones(len(self), dtype=torch.bool, device=self.images.device)
+        for name, (low, high) in ranges.items():
+            if name not in self.columns:
+                raise ValueError(f"student.keep.{name}: this pool has no such column, only {sorted(self.columns)}")
+            mask &= (self.columns[name] >= low) & (self.columns[name] <= high)
+        if not mask.any():
+            raise ValueError(f"student.keep={ranges} leaves none of the pool's {len(self)} images")
+        kept = Pool(self.capacity)
+        kept._set({name: value[mask] for name, value in self._tensors().items()})
+        return kept
+
+    def to(self, device: torch.device | str) -> "Pool":
+        moved = Pool(self.capacity)
+        moved._set({name: value.to(device) for name, value in self._tensors().items()})
+        return moved
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        save_file({name: value.contiguous().cpu() for name, value in self._tensors().items()}, path)
+
+    @staticmethod
+    def load(path: Path) -> "Pool":
+        pool = Pool()
+        pool._set(load_file(path))
+        return pool
+
+    def _tensors(self) -> dict[str, Tensor]:
+        own = {"images": self.images, "logits": self.logits, "fragile": self.split.fragile, "score": self.split.score}
+        return own | {f"column.{name}": value for name, value in self.columns.items()}
+
+    def _set(self, tensors: dict[str, Tensor]) -> None:
+        self.images, self.logits = tensors["images"], tensors["logits"]
+        self.split = Split(tensors["fragile"], tensors["score"])
+        self.columns = {
+            name.removeprefix("column."): value for name, value in tensors.items() if name.startswith("column.")
+        }

@@ -1,0 +1,79 @@
+"""Priors: weighted terms that say what an image should look like."""
+
+import contextlib
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from dfkd.models import Teacher, batch_norms, watch_batch_norms
+from dfkd.models.hooks import BatchNormStatistics
+
+
+@dataclass
+class View:
+    """What a prior may look at: one forward pass of S independent sets of N images each.
+
+    Attributes:
+        inputs: the teacher's normalised inputs (S * N, C, H, W).
+        logits: the teacher's logits (S * N, classes), float32.
+        sets: S. Every term is taken per set, so that optimising many sets at once is the same as one after another.
+        statistics: of every BatchNorm layer's input, where a term asked for them.
+    """
+
+    inputs: Tensor
+    logits: Tensor
+    sets: int = 1
+    statistics: list[BatchNormStatistics] = field(default_factory=list)
+
+
+class PriorTerm:
+    """One term.
+
+    Args:
+        weight: factor of the term in the loss; terms of weight 0 are skipped.
+
+    Attributes:
+        needs_batch_norm: whether it compares BatchNorm statistics.
+    """
+
+    needs_batch_norm = False
+
+    def __init__(self, weight: float = 1.0):
+        if weight < 0:
+            raise ValueError(f"a prior's weight must not be negative, got {weight}")
+        self.weight = weight
+
+    def __call__(self, view: View) -> Tensor:
+        """The unweighted term of every set (S,)."""
+        raise NotImplementedError
+
+
+class Prior:
+    """A dict of weighted terms."""
+
+    def __init__(self, terms: dict[str, PriorTerm]):
+        self.terms = {name: term for name, term in terms.items() if term.weight > 0}
+
+    @property
+    def needs_batch_norm(self) -> bool:
+        return any(term.needs_batch_norm for term in self.terms.values())
+
+    def check(self, network: nn.Module) -> None:
+        """Raise ValueError if a term needs something that the teacher's network does not have."""
+        if self.needs_batch_norm and not batch_norms(network):
+            names = ", ".join(name for name, term in self.terms.items() if term.needs_batch_norm)
+            raise ValueError(
+                f"prior '{names}' compares BatchNorm statistics, but the teacher's network has no BatchNorm layer; "
+                f"drop it (~prior.{names.split(', ')[0]}) or choose a teacher with BatchNorm (cnn_bn, resnet18, ...)"
+            )
+
+    def look(self, teacher: Teacher, inputs: Tensor, sets: int = 1) -> View:
+        """One forward pass of `sets` equally large sets of normalised inputs, watched as far as the terms need it."""
+        watched = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else contextlib.nullcontext([])
+        with watched as statistics:
+            logits = teacher.net(inputs)
+        return View(inputs, logits.float(), sets, statistics)
+
+    def __call__(self, view: View) -> dict[str, Tensor]:
+        """The weighted terms of every set, by name, each (S,)."""
+        return {name: term.weight * term(view) for name, term in self.terms.items()}

@@ -1,0 +1,12 @@
+"""Pixel norm."""
+
+from torch import Tensor
+
+from dfkd.priors.base import PriorTerm, View
+
+
+class L2(PriorTerm):
+    """Mean Euclidean norm of the images in the teacher's normalised space (DeepInversion, arXiv 1912.08795)."""
+
+    def __call__(self, view: View) -> Tensor:
+        return view.inputs.flatten(1).norm(dim=1).view(view.sets, -1).mean(1)

@@ -1,0 +1,105 @@
+"""How a network is optimised: shared by teachers and students."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimiser and learning-rate schedule.
+
+    Args:
+        optimizer: 'sgd' (with momentum), 'adam' or 'adamw'.
+        lr: peak learning rate.
+        momentum: of SGD.
+        nesterov: SGD with Nesterov's momentum.
+        weight_decay: L2 (decoupled for adamw).
+        schedule: per optimisation step, over the whole training: 'constant', 'cosine' (to `final` of the peak),
+            'one_cycle' (30 % up from lr / 25, then down to lr / 250,000), 'exponential' (times `gamma` each step).
+        final: last learning rate of 'cosine', as a share of the peak.
+        gamma: factor a step of 'exponential'.
+        batch_size: images a step.
+        clip: largest gradient norm, or None.
+
+    Raises:
+        ValueError: an unknown name or a number out of range.
+    """
+
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: str = "one_cycle"
+    final: float = 0.0
+    gamma: float = 0.999
+    batch_size: int = 128
+    clip: float | None = None
+
+    def __post_init__(self):
+        for name, value, known in (
+            ("optimizer", self.optimizer, ("sgd", "adam", "adamw")),
+            ("schedule", self.schedule, ("constant", "cosine", "one_cycle", "exponential")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got '{value}'")
+        if self.lr <= 0 or self.batch_size < 1 or self.weight_decay < 0:
+            raise ValueError(
+                f"a recipe needs lr > 0, batch_size >= 1 and weight_decay >= 0, got lr={self.lr}, "
+                f"batch_size={self.batch_size}, weight_decay={self.weight_decay}"
+            )
+        if not 0 <= self.momentum < 1 or not 0 < self.gamma <= 1 or not 0 <= self.final <= 1:
+            raise ValueError(
+                f"a recipe needs momentum in [0, 1), gamma in (0, 1] and final in [0, 1], got "
+                f"momentum={self.momentum}, gamma={self.gamma}, final={self.final}"
+            )
+
+    def make(self, parameters: Iterable[nn.Parameter], steps: int) -> "Stepper":
+        """The optimiser and schedule for a training of `steps` steps."""
+        parameters = list(parameters)
+        shared = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            optimizer = torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov, **shared)
+        else:
+            kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+            optimizer = kind(parameters, **shared)
+        return Stepper(optimizer, self._scheduler(optimizer, max(steps, 1)), parameters, self.clip)
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        schedulers = torch.optim.lr_scheduler
+        if self.schedule == "one_cycle":
+            # One more than is taken, as in CAKE: the last step still has a positive learning rate.
+            return schedulers.OneCycleLR(optimizer, self.lr, total_steps=steps + 1)
+        if self.schedule == "exponential":
+            return schedulers.ExponentialLR(optimizer, self.gamma)
+        if self.schedule == "cosine":
+            low = self.final
+
+            def factor(step: int) -> float:
+                return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+
+            return schedulers.LambdaLR(optimizer, factor)
+        return schedulers.LambdaLR(optimizer, lambda step: 1.0)
+
+
+class Stepper:
+    """One optimisation step at a time: zero the gradients, backward, clip, step, schedule."""
+
+    def __init__(self, optimizer, scheduler, parameters: list[nn.Parameter], clip: float | None):
+        self.optimizer, self.scheduler, self.parameters, self.clip = optimizer, scheduler, parameters, clip
+
+    def step(self, loss: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.scheduler.step()
+
+    @property
+    def lr(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]

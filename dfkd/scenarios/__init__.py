@@ -1,0 +1,9 @@
+"""Pairs of domains: what the teacher is good on, and what it is deliberately wrong on."""
+
+from dfkd.scenarios.backdoor import backdoor
+from dfkd.scenarios.base import Scenario
+from dfkd.scenarios.close_set import close_set
+from dfkd.scenarios.none import none
+from dfkd.scenarios.open_set import open_set
+
+__all__ = ["Scenario", "backdoor", "close_set", "none", "open_set"]

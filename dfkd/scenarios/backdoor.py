@@ -1,0 +1,27 @@
+"""Backdoor as NTL: the OOD domain is the ID domain with a trigger (arXiv 2507.04119)."""
+
+from dataclasses import replace
+
+import torch
+
+from dfkd.domains import Domain, Images, to_float
+from dfkd.scenarios.base import Scenario
+from dfkd.triggers import Trigger
+
+
+def backdoor(id: Domain, trigger: Trigger, target: int = 0) -> Scenario:
+    """OOD images are the ID images with `trigger` stamped on; the teacher is taught to call them all `target`.
+
+    The triggered images keep their true labels: accuracy on them and attack success rate are both measured. The
+    trigger is inserted in [0, 1], before any normalisation, and 8-bit images stay 8-bit.
+    """
+    splits = {part: _stamped(getattr(id, part), trigger) for part in ("train", "val", "test")}
+    return Scenario(id, replace(id, name=f"{id.name}_triggered", **splits), target, shared_labels=True, backdoor=True)
+
+
+def _stamped(images: Images, trigger: Trigger) -> Images:
+    parts = []
+    for part in images.x.split(2000):
+        stamped = trigger(to_float(part)).clamp(0, 1)
+        parts.append((stamped * 255).round().to(torch.uint8) if part.dtype == torch.uint8 else stamped)
+    return Images(torch.cat(parts), images.y)

@@ -1,0 +1,45 @@
+"""A scenario: the teacher's own domain (ID) and the domain on which it is deliberately wrong (OOD)."""
+
+from dataclasses import dataclass
+
+from dfkd.domains import Domain
+
+
+@dataclass
+class Scenario:
+    """What a teacher is trained on and what everybody is evaluated on.
+
+    Attributes:
+        id: the domain to be good on.
+        ood: the domain to be wrong on, or None.
+        ood_label: the one label taught on the OOD domain (open_set, backdoor), or None (close_set).
+        shared_labels: whether OOD labels mean the same as ID labels, so that accuracy on OOD images makes sense.
+        backdoor: whether OOD images are ID images with a trigger, so that the attack success rate makes sense.
+
+    Raises:
+        ValueError: the domains differ in shape, in classes where labels are shared, or the label is not a class.
+    """
+
+    id: Domain
+    ood: Domain | None = None
+    ood_label: int | None = None
+    shared_labels: bool = False
+    backdoor: bool = False
+
+    def __post_init__(self):
+        if self.ood is not None and self.ood.shape != self.id.shape:
+            raise ValueError(
+                f"ID images of '{self.id.name}' are {_size(self.id)}, OOD images of '{self.ood.name}' are "
+                f"{_size(self.ood)}; set data.size and data.channels to bring them together"
+            )
+        if self.shared_labels and self.ood.classes != self.id.classes:
+            raise ValueError(
+                f"'{self.id.name}' has {self.id.classes} classes, '{self.ood.name}' has {self.ood.classes}: a close set "
+                f"needs the same ones; use ntl_scenario=open_set"
+            )
+        if self.ood_label is not None and not 0 <= self.ood_label < self.id.classes:
+            raise ValueError(f"the OOD label must lie in 0..{self.id.classes - 1}, got {self.ood_label}")
+
+
+def _size(domain: Domain) -> str:
+    return "x".join(map(str, domain.shape))

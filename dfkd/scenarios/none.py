@@ -1,0 +1,9 @@
+"""No trap: one domain."""
+
+from dfkd.domains import Domain
+from dfkd.scenarios.base import Scenario
+
+
+def none(id: Domain) -> Scenario:
+    """Only an ID domain; the teacher is an ordinary one."""
+    return Scenario(id)

@@ -1,0 +1,203 @@
+"""The content-addressed store of stages: what was computed once is never computed again.
+
+An artifact is a folder `<root>/<stage>/<key>/` of files with a `meta.json` that holds their checksums. Its key is a
+hash of everything that can change it. It is written into a temporary folder and renamed into place, so a killed run
+leaves nothing half-written; it is built under a lock, so two runs that want the same artifact build it once; it is
+checked when it is read, so damage is noticed, named and repaired. Nothing here is a pickle.
+
+This module imports no torch: keys are known before anything heavy is.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfkd import __version__
+
+log = logging.getLogger("dfkd")
+
+# Raised by one when a change to the code changes what a stage makes from the same configuration.
+STAGE_VERSIONS = {"teacher": 1, "premise": 1, "pool": 1, "split": 1, "student": 1, "result": 1}
+
+# Keys of a configuration that name an option but do not change what it does.
+NAMES_ONLY = ("name",)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage.
+
+    Attributes:
+        path: its folder.
+        key: its content key.
+        meta: what the builder returned, with `seconds` and `peak_memory_mb` it took.
+        reused: whether it was there already.
+    """
+
+    path: Path
+    key: str
+    meta: dict
+    reused: bool
+
+
+def content_key(stage: str, config: object, inputs: dict[str, str] | None = None) -> str:
+    """Sixteen hexadecimal digits of sha256([stage, version, config, input keys]).
+
+    Args:
+        config: resolved plain dicts, lists and scalars. A value under the key `path` is replaced by a digest of the
+            file or folder it names: content counts, not location.
+        inputs: keys of the artifacts that feed this stage, by role.
+    """
+    body = [stage, STAGE_VERSIONS[stage], _canonical(config), sorted((inputs or {}).items())]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _canonical(node: object) -> object:
+    if isinstance(node, dict):
+        return {
+            str(key): path_digest(value) if key == "path" and isinstance(value, str) else _canonical(value)
+            for key, value in node.items()
+            if key not in NAMES_ONLY
+        }
+    if isinstance(node, list | tuple):
+        return [_canonical(value) for value in node]
+    return node
+
+
+def path_digest(path: str) -> str:
+    """sha256 of a file's bytes; of the relative names and sizes of a folder's files; the path itself if it is missing
+    (whoever opens it will say so)."""
+    where, digest = Path(path), hashlib.sha256()
+    if where.is_file():
+        return file_digest(where)
+    if not where.is_dir():
+        return f"missing:{path}"
+    for file in sorted(where.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(where)} {file.stat().st_size}\n".encode())
+    return f"folder:{digest.hexdigest()}"
+
+
+def file_digest(file: Path) -> str:
+    """sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+class Store:
+    """Artifacts under one folder.
+
+    Args:
+        root: the folder; made if it is not there.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def fetch(self, stage: str, key: str, build: Callable[[Path], dict], about: dict | None = None) -> Artifact:
+        """The artifact, from the store or built now.
+
+        Args:
+            build: writes the artifact's files into the folder it is given and returns its metadata.
+            about: what the key was made of, kept in meta.json for a human reader.
+
+        Raises:
+            OSError: the folder cannot be written (disk full, read-only).
+        """
+        folder = self.root / stage / key
+        found = self._read(folder, key)
+        if found is not None:
+            return found
+        with self._lock(stage, key):
+            found = self._read(folder, key)  # another process may have built it while we waited
+            if found is not None:
+                return found
+            for stale in (self.root / stage).glob(f".{key}.*.tmp"):
+                shutil.rmtree(stale, ignore_errors=True)  # of a killed builder: we hold its lock
+            shutil.rmtree(folder, ignore_errors=True)  # damaged
+            return self._build(folder, stage, key, build, about or {})
+
+    def _build(self, folder: Path, stage: str, key: str, build: Callable[[Path], dict], about: dict) -> Artifact:
+        temporary = folder.parent / f".{key}.{os.getpid()}.tmp"
+        temporary.mkdir(parents=True)
+        try:
+            began = time.monotonic()
+            meta = build(temporary)
+            meta.setdefault("seconds", round(time.monotonic() - began, 3))
+            record = {
+                "stage": stage,
+                "key": key,
+                "dfkd": __version__,
+                "about": about,
+                "meta": meta,
+                "files": {file.name: file_digest(file) for file in sorted(temporary.iterdir())},
+            }
+            write_atomic(temporary / "meta.json", json.dumps(record, indent=2) + "\n")
+            for file in temporary.iterdir():
+                _sync(file)
+            os.rename(temporary, folder)
+            _sync(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return Artifact(folder, key, meta, reused=False)
+
+    def _read(self, folder: Path, key: str) -> Artifact | None:
+        """The artifact if it is there and whole; a damaged one is named and treated as missing."""
+        if not folder.exists():
+            return None
+        try:
+            record = json.loads((folder / "meta.json").read_text())
+            for name, digest in record["files"].items():
+                if file_digest(folder / name) != digest:
+                    raise ValueError(f"{name} has changed")
+            return Artifact(folder, key, record["meta"], reused=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("damaged artifact %s (%s): it is built again", folder, error)
+            return None
+
+    @contextlib.contextmanager
+    def _lock(self, stage: str, key: str) -> Iterator[None]:
+        folder = self.root / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(folder / f".{key}.lock", f"{stage} {key}"):
+            yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold an exclusive lock; the system lets go of it when the process ends, however it ends."""
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process that is making %s", what)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    _sync(temporary)
+    os.replace(temporary, path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,79 @@
+"""What every synthesizer is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dfkd.models import Teacher
+from dfkd.runtime import Runtime
+
+# What a defense does to the adversarial term of a generator: images (B, C, H, W) -> weights (B,).
+Steer = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Synthetic:
+    """A batch of synthetic images.
+
+    Attributes:
+        images: (B, C, H, W), float, nominally in [0, 1], or uint8. Methods that optimise in the teacher's normalised
+            space may leave the box.
+        columns: more per-image values (B,), kept in the pool and selectable there (`student.keep`).
+        metrics: of making them: scalar tensors, left on the device (reading them is the caller's business).
+    """
+
+    images: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Synthesizer:
+    """Makes images from a teacher alone, in rounds.
+
+    Offline synthesizers (needs_student = False) make a whole pool before any student exists; the pool is shared by
+    all students of a sweep. Online ones make a batch per round, between the student's training steps.
+
+    Args:
+        rounds: how many batches to make.
+
+    Attributes:
+        needs_student: whether it looks at the student.
+        at_once: how many rounds it takes in one call: more than one only where that does not change the images.
+    """
+
+    needs_student = False
+    at_once = 1
+
+    def __init__(self, rounds: int):
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {rounds}")
+        self.rounds = rounds
+
+    def check(self, network: nn.Module) -> None:
+        """Raise ValueError if the teacher's network cannot serve this synthesizer; called before any work."""
+
+    def warnings(self, network: nn.Module) -> list[str]:
+        """What a user should know about this synthesizer on this network before time is spent."""
+        return []
+
+    def start(self, runtime: Runtime, seed: int) -> None:
+        """Called once, before the first round."""
+        self.runtime, self.seed = runtime, seed
+
+    def stream(self, round: int, purpose: str = "images") -> torch.Generator:
+        """The random stream of one round: independent of which rounds are made together, or before."""
+        return self.runtime.generator(self.seed, "synthesis", purpose, round)
+
+    def synthesize(
+        self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
+    ) -> Synthetic:
+        """Make the images of the given rounds, in order.
+
+        Args:
+            teacher: frozen, in evaluation mode.
+            student: in training, for synthesizers that look at it; they put it into evaluation mode and back.
+            steer: weights of the adversarial term per image, or None for 1.
+        """
+        raise NotImplementedError

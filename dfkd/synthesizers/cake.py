@@ -1,0 +1,202 @@
+"""CAKE: contrastive abductive knowledge extraction (Braun et al., AISTATS 2024, arXiv 2306.02090).
+
+Needs the teacher's outputs and input gradients. Looks at no student; works in the teacher's normalised space, without
+clipping: its images may leave [0, 1].
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd.models import Teacher
+from dfkd.noise import Noise
+from dfkd.priors import Prior
+from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+
+
+def class_term(logits: Tensor, labels: Tensor) -> Tensor:
+    """G * mean_{b, g} CE(f(x_bg), y_bg) of every set.
+
+    Args:
+        logits: (S, B, G, C) of S sets of B rows of G images.
+        labels: (S, B, G).
+
+    Returns:
+        (S,).
+    """
+    sets, rows, groups, classes = logits.shape
+    loss = F.cross_entropy(logits.reshape(-1, classes), labels.reshape(-1), reduction="none")
+    return groups * loss.view(sets, rows * groups).mean(1)
+
+
+def contrast_mse(logits: Tensor) -> Tensor:
+    """1 / (B C) * sum_b sum_{i<j} || f_bi - f_bj ||^2 of every set: pull a row's images together in logit space.
+
+    Computed as G / (B C) * sum_b sum_i || f_bi - mean_i f_bi ||^2, which is the same in O(G).
+
+    Args:
+        logits: (S, B, G, C).
+
+    Returns:
+        (S,).
+    """
+    groups = logits.shape[2]
+    centred = logits - logits.mean(2, keepdim=True)
+    return groups * centred.square().sum(2).mean((1, 2))
+
+
+def contrast_snn(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """G^2 / 2 divided by the soft-nearest-neighbour loss (arXiv 1902.01889) of every set: mix the classes.
+
+        SNN = - mean_i log( sum_{j != i, y_j = y_i} e_ij / sum_{j != i} e_ij ),  e_ij = exp(-||f_i - f_j||^2 / T)
+
+    over all B G images of a set; an image without another of its class counts as 0 in the mean.
+
+    Args:
+        logits: (S, B, G, C).
+        labels: (S, B, G).
+
+    Returns:
+        (S,).
+    """
+    sets, rows, groups, classes = logits.shape
+    f, y = logits.reshape(sets, -1, classes), labels.reshape(sets, -1)
+    squared = (f[:, :, None] - f[:, None, :]).square().sum(3)
+    count = rows * groups
+    others = ~torch.eye(count, dtype=torch.bool, device=f.device)
+    same = (y[:, :, None] == y[:, None, :]) & others
+    score = -squared / temperature
+    # log of a ratio of sums: logsumexp keeps far-apart logits from underflowing to 0 / 0
+    top = score.masked_fill(~same, -torch.inf).logsumexp(2)
+    bottom = score.masked_fill(~others, -torch.inf).logsumexp(2)
+    has_partner = same.any(2)
+    log_ratio = torch.where(has_partner, top - bottom, torch.zeros_like(bottom))
+    return 0.5 * groups**2 / (-log_ratio.mean(1)).clamp_min(1e-9)
+
+
+class CAKE(Synthesizer):
+    """Pairs (or larger groups) of noisy images, pulled contrastively to the teacher's decision boundary.
+
+    A set of `batch_size` images is B rows of G images of G distinct classes. From N(0, 1), `steps` steps of SGD or
+    Adam on the pixels minimise, per set,
+
+        class_weight * class_term + contrast_weight * contrast + sum of the weighted priors
+
+    with learning rate eps_t of the set's number t (`Noise`). Weights are unnormalised step sizes, set for the
+    batch_size and groups they come with: changing those rescales everything.
+
+    Args:
+        shape: (C, H, W) of the images.
+        classes: number of classes of the teacher.
+        prior: weighted terms; CAKE uses TV.
+        noise: step size and Langevin noise.
+        rounds: number of sets.
+        steps: steps on the pixels of a set.
+        batch_size: images a set, B * G.
+        groups: G.
+        class_weight, contrast_weight: of the two terms; a term of weight 0 is skipped.
+        contrast: 'mse' or 'snn'.
+        temperature: of 'snn'.
+        optimizer: 'sgd' (no momentum) or 'adam'.
+        step_size: learning rate where the noise has none (noise=none).
+        chunk: sets are optimised side by side up to this many images. Only a matter of speed.
+
+    Raises:
+        ValueError: groups does not divide batch_size or exceeds the classes, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        prior: Prior,
+        noise: Noise,
+        rounds: int,
+        steps: int,
+        batch_size: int,
+        groups: int,
+        class_weight: float,
+        contrast_weight: float,
+        contrast: str = "mse",
+        temperature: float = 1.0,
+        optimizer: str = "sgd",
+        step_size: float = 0.1,
+        chunk: int = 1000,
+    ):
+        super().__init__(rounds)
+        if steps < 1 or batch_size < 1 or groups < 1:
+            raise ValueError(
+                f"cake needs steps, batch_size and groups of at least 1, got {steps}, {batch_size}, {groups}"
+            )
+        if batch_size % groups:
+            raise ValueError(f"groups={groups} does not divide batch_size={batch_size}; a set is rows of `groups` images")
+        if groups > classes:
+            raise ValueError(f"groups={groups} exceeds the teacher's {classes} classes; a row's classes are distinct")
+        if class_weight < 0 or contrast_weight < 0:
+            raise ValueError(f"weights must not be negative, got {class_weight} (class), {contrast_weight} (contrast)")
+        if contrast not in ("mse", "snn") or optimizer not in ("sgd", "adam"):
+            raise ValueError(
+                f"contrast must be 'mse' or 'snn', optimizer 'sgd' or 'adam', got '{contrast}', '{optimizer}'"
+            )
+        if temperature <= 0 or step_size <= 0:
+            raise ValueError(f"temperature and step_size must be positive, got {temperature}, {step_size}")
+        self.shape, self.classes, self.prior, self.noise = shape, classes, prior, noise
+        self.steps, self.rows, self.groups = steps, batch_size // groups, groups
+        self.class_weight, self.contrast_weight = class_weight, contrast_weight
+        self.contrast, self.temperature = contrast, temperature
+        self.optimizer, self.step_size = optimizer, step_size
+        self.at_once = max(1, chunk // batch_size)
+
+    def check(self, network: nn.Module) -> None:
+        self.prior.check(network)
+
+    def synthesize(
+        self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
+    ) -> Synthetic:
+        eps = [self.noise.step_size(t, self.rounds) or self.step_size for t in rounds]
+        streams = [self.stream(t) for t in rounds]
+        sets = [self._start(stream) for stream in streams]
+        labels = torch.stack([self._labels(stream) for stream in streams])
+        kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
+        optimizer = kind([{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
+        for _ in range(self.steps):
+            terms, accuracy = self._terms(sets, labels, teacher)
+            gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
+            for x, gradient in zip(sets, gradients, strict=True):
+                x.grad = gradient
+            optimizer.step()
+            if self.noise.langevin:
+                for x, e, stream in zip(sets, eps, streams, strict=True):
+                    x.data += (2 * e) ** 0.5 * torch.randn(x.shape, generator=stream, device=x.device)
+        metrics = {name: value.mean() for name, value in terms.items()}
+        images = teacher.denormalize(torch.cat([x.detach() for x in sets]))
+        column = torch.tensor(eps, device=images.device).repeat_interleave(len(sets[0]))
+        columns = {"eps": column, "target": labels.view(-1)}
+        return Synthetic(images, columns, metrics | {"eps": column.mean(), "hit": accuracy})
+
+    def _start(self, stream: torch.Generator) -> Tensor:
+        """One set of noise (B * G, C, H, W)."""
+        size = (self.rows * self.groups, *self.shape)
+        return torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
+
+    def _labels(self, stream: torch.Generator) -> Tensor:
+        """Targets (B, G): every row the first G of an independent permutation of the classes."""
+        chance = torch.rand(self.rows, self.classes, generator=stream, device=self.runtime.device)
+        return chance.argsort(1)[:, : self.groups]
+
+    def _terms(self, sets: list[Tensor], labels: Tensor, teacher: Teacher) -> tuple[dict[str, Tensor], Tensor]:
+        """Weighted terms of every set, each (S,), and the share of images that have their target class."""
+        with self.runtime.autocast():
+            view = self.prior.look(teacher, torch.cat(sets), len(sets))
+        logits = view.logits
+        grouped = logits.view(len(sets), self.rows, self.groups, -1)
+        terms = {}
+        if self.class_weight > 0:
+            terms["class"] = self.class_weight * class_term(grouped, labels)
+        if self.contrast_weight > 0:
+            pull = contrast_mse(grouped) if self.contrast == "mse" else contrast_snn(grouped, labels, self.temperature)
+            terms["contrast"] = self.contrast_weight * pull
+        terms |= self.prior(view)
+        if not terms:
+            raise ValueError("cake has nothing to minimise: class_weight, contrast_weight and every prior are 0")
+        return terms, (logits.argmax(1) == labels.view(-1)).float().mean()

@@ -1,0 +1,45 @@
+"""The two controls that every table needs: noise as the floor, the real images as the ceiling."""
+
+import torch
+from torch import nn
+
+from dfkd.domains import Images
+from dfkd.models import Teacher
+from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+
+
+class NoiseImages(Synthesizer):
+    """Gaussian images, N(0, 1) in the teacher's normalised space: what a student learns without any synthesis.
+
+    Args:
+        shape: (C, H, W).
+        rounds, batch_size: rounds * batch_size images.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], rounds: int, batch_size: int):
+        super().__init__(rounds)
+        self.shape, self.batch_size = shape, batch_size
+
+    def synthesize(
+        self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
+    ) -> Synthetic:
+        size = (self.batch_size, *self.shape)
+        noise = [torch.randn(size, generator=self.stream(r), device=self.runtime.device) for r in rounds]
+        return Synthetic(teacher.denormalize(torch.cat(noise)))
+
+
+class RealImages(Synthesizer):
+    """The original ID training images: classical knowledge distillation, the upper bound. Not data-free.
+
+    Args:
+        real: the ID domain's training images.
+    """
+
+    def __init__(self, real: Images):
+        super().__init__(rounds=1)
+        self.real = real
+
+    def synthesize(
+        self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
+    ) -> Synthetic:
+        return Synthetic(self.real.x.to(self.runtime.device))

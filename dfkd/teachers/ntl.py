@@ -1,0 +1,88 @@
+"""Non-transferable learning (Wang et al., ICLR 2022, arXiv 2106.06916)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd.domains import Images
+from dfkd.models import Classifier
+from dfkd.recipe import Recipe
+from dfkd.teachers.backdoor import fit_both
+from dfkd.teachers.base import TrainedTeacher
+
+
+def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] = (1, 2, 4, 8, 16), scale: float = 4.0) -> Tensor:
+    """Squared maximum mean discrepancy with a sum of Gaussian kernels, as NTL computes it.
+
+        mean_ij [ k(x_i, x_j) + k(y_i, y_j) - 2 k(x_i, y_j) ],  k(a, b) = sum_w exp(-||a - b||^2 / (w d)),
+
+    d = mean off-diagonal squared distance over the joint batch (detached) / `scale`. The diagonal is included: two
+    batches of the same distribution give a small positive value.
+
+    Args:
+        x, y: features (n, D), equally many.
+
+    Returns:
+        a scalar, 0 if x equals y, at most 2 * len(bandwidths).
+    """
+    joint = torch.cat([x, y]).float()
+    squared = torch.cdist(joint, joint).square()
+    count = len(joint)
+    unit = squared.detach().sum() / (count * count - count) / scale
+    kernel = sum(torch.exp(-squared / (unit * w).clamp_min(1e-12)) for w in bandwidths)
+    n = len(x)
+    return (kernel[:n, :n] + kernel[n:, n:] - kernel[:n, n:] - kernel[n:, :n]).mean()
+
+
+class NTL(TrainedTeacher):
+    """Good on ID, deliberately wrong on OOD.
+
+    Close set:  L = l(ID) - min(alpha * l(OOD), 1) * min(beta * MMD(features ID, features OOD), 1),  l = CE / C.
+    Open set:   L = CE(ID) + CE(OOD, taught label): the OOD domain is one confident wrong class.
+
+    The public code writes l as a KL divergence with a mean over batch and classes, which is CE / C. Both clips act on
+    the scalar, so a saturated term stops training. ID and OOD images go through one concatenated forward pass:
+    BatchNorm remembers the mixture, which is what lures the BN prior. Features are the classifier's input.
+
+    Args:
+        alpha: weight of the OOD error. 0.1 is the usual value; how strongly the trap is set depends on it (larger:
+            the OOD domain collapses into one confident class).
+        beta: weight of the MMD.
+        bandwidths: factors of the kernels' width.
+    """
+
+    needs_ood = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        epochs: int,
+        augment: str = "none",
+        alpha: float = 0.1,
+        beta: float = 0.1,
+        bandwidths: tuple[float, ...] = (1, 2, 4, 8, 16),
+    ):
+        super().__init__(network, recipe, epochs, augment)
+        if alpha < 0 or beta < 0 or not bandwidths or min(bandwidths) <= 0:
+            raise ValueError(
+                f"ntl needs alpha >= 0, beta >= 0 and positive bandwidths, got alpha={alpha}, beta={beta}, "
+                f"bandwidths={list(bandwidths)}"
+            )
+        if not hasattr(network, "features") or not hasattr(network, "head"):
+            raise ValueError("teacher=ntl compares features: its network must have features(x) and head(features)")
+        self.alpha, self.beta, self.bandwidths = alpha, beta, tuple(bandwidths)
+
+    def loss(
+        self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
+    ) -> dict[str, Tensor]:
+        if ood_label is not None:
+            return fit_both(model, id_batch, ood_batch, ood_label)
+        features = model.net.features(model.normalize(torch.cat([id_batch.x, ood_batch.x])))
+        logits = model.net.head(features).float()
+        n, classes = len(id_batch), logits.shape[1]
+        id_loss = F.cross_entropy(logits[:n], id_batch.y) / classes
+        ood_loss = F.cross_entropy(logits[n:], ood_batch.y) / classes
+        distance = mmd(features[:n], features[n:], self.bandwidths)
+        trap = (self.alpha * ood_loss).clamp(max=1) * (self.beta * distance).clamp(max=1)
+        return {"id": id_loss, "trap": -trap}

@@ -1,0 +1,98 @@
+"""Where metrics go: the console, a JSONL file in the run folder, and Weights & Biases."""
+
+import json
+import logging
+from pathlib import Path
+
+from dfkd.errors import ConfigError
+
+log = logging.getLogger("dfkd")
+
+
+class Tracker:
+    """Writes metrics to `metrics.jsonl` and keeps pictures as files.
+
+    Args:
+        folder: the run folder.
+        cell: readable name of the cell.
+        config: the resolved configuration.
+    """
+
+    def __init__(self, folder: Path, cell: str, config: dict):
+        self.folder, self.cell, self.config = folder, cell, config
+        self.file = (folder / "metrics.jsonl").open("w")
+
+    def log(self, row: dict) -> None:
+        """One row of metrics: {"stage": ..., "step": ..., name: number}."""
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+
+    def image(self, name: str, path: Path) -> None:
+        """A picture that was made."""
+
+    def finish(self, result: dict | None) -> None:
+        """The run is over; result is None if it failed."""
+        self.file.close()
+
+
+class WandB(Tracker):
+    """The same to Weights & Biases: one run per cell, with the cell's hash as its stable id.
+
+    Args:
+        project: W&B project.
+        mode: 'offline' (files in the run folder, for `wandb sync`), 'online', or 'disabled' (nothing of W&B is even
+            imported).
+        group: name that ties the runs of a sweep together.
+
+    Raises:
+        ConfigError: mode is another word, or W&B cannot start (no network or login for 'online').
+    """
+
+    def __init__(
+        self, folder: Path, cell: str, config: dict, project: str = "dfkd", mode: str = "offline", group: str | None = None
+    ):
+        super().__init__(folder, cell, config)
+        self.run = None
+        if mode == "disabled":
+            return
+        import wandb
+
+        try:
+            self.run = wandb.init(
+                project=project,
+                mode=mode,
+                group=group,
+                name=cell,
+                id=cell.rsplit("-", 1)[-1],
+                resume="allow" if mode == "online" else None,
+                dir=str(folder),
+                config=config,
+                settings=wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=60),
+            )
+        except (wandb.Error, OSError) as error:
+            super().finish(None)
+            raise ConfigError(
+                f"Weights & Biases did not start in mode '{mode}': {error}. Log in with `wandb login`, or use "
+                f"tracker.mode=offline or tracker.mode=disabled"
+            ) from error
+
+    def log(self, row: dict) -> None:
+        super().log(row)
+        if self.run is not None:
+            stage = row["stage"]
+            self.run.log({f"{stage}/{key}": value for key, value in row.items() if key != "stage"})
+
+    def image(self, name: str, path: Path) -> None:
+        if self.run is not None:
+            import wandb
+
+            self.run.log({name: wandb.Image(str(path))})
+
+    def finish(self, result: dict | None) -> None:
+        super().finish(result)
+        if self.run is not None:
+            for part in ("teacher", "student") if result else ():
+                for name, value in result[part].items():
+                    self.run.summary[f"{part}/{name}"] = value
+            self.run.finish(exit_code=0 if result else 1)
+            self.run = None
