@@ -5,6 +5,7 @@ once, each with the nearest valid name. A component asks for what it needs from 
 signature: `shape`, `classes`, `prior`, `real`, ... (the context).
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -16,6 +17,7 @@ from typing import Any
 from dfkd.errors import ConfigError
 
 TARGET, NAME = "_target_", "name"
+FAILED = object()  # stands for an object that was not made
 
 
 class Builder:
@@ -32,33 +34,38 @@ class Builder:
     def build(self, node: Any, where: str) -> Any:
         """The object a node describes: `_target_` nodes are called, other dicts and lists are built item by item.
 
-        A problem is noted in `problems`, and None is returned in place of the object.
+        A problem is noted in `problems`, and nothing more is built on top of what failed.
 
         Args:
             node: plain dicts, lists and scalars (a resolved configuration).
             where: the node's dotted path, for messages.
         """
+        return self._walk(node, where, call=True)
+
+    def bind(self, node: Any, where: str) -> None:
+        """Only check names, missing values and types, below this node too; call nothing."""
+        self._walk(node, where, call=False)
+
+    def _walk(self, node: Any, where: str, call: bool) -> Any:
         if isinstance(node, list):
-            return [self.build(item, f"{where}[{i}]") for i, item in enumerate(node)]
+            return [self._walk(item, f"{where}[{i}]", call) for i, item in enumerate(node)]
         if not isinstance(node, dict):
             return node
+        inner = {k: self._walk(v, f"{where}.{k}", call) for k, v in node.items() if k not in (TARGET, NAME)}
         if TARGET not in node:
-            return {key: self.build(value, f"{where}.{key}") for key, value in node.items()}
+            return inner
         known = len(self.problems)
-        arguments = {
-            key: self.build(value, f"{where}.{key}") for key, value in node.items() if key not in (TARGET, NAME)
-        }
         target = self._locate(node[TARGET], where)
         if target is None:
-            return None
-        arguments = self._bind(target, arguments, where)
-        if len(self.problems) > known:
-            return None
+            return FAILED
+        arguments = self._bind(target, inner, where)
+        if not call or len(self.problems) > known or any(value is FAILED for value in inner.values()):
+            return FAILED
         try:
             return target(**arguments)
         except (ValueError, OSError) as error:
             self.problems.append(f"{where}: {error}")
-            return None
+            return FAILED
 
     def raise_problems(self) -> None:
         """Raise ConfigError with everything noted so far, if anything was."""
@@ -105,10 +112,11 @@ class Builder:
         """The value as the annotation wants it (only numbers, booleans and strings are checked)."""
         choices = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
         plain = choices & {int, float, bool, str}
-        if not plain or (value is None and type(None) in choices):
+        if not plain or value is FAILED or (value is None and type(None) in choices):
             return value
-        if float in plain and isinstance(value, str) and (number := _fraction(value)) is not None:
-            return number
+        if float in plain and isinstance(value, str) and str not in plain:
+            with contextlib.suppress(ConfigError):
+                return number(value)
         if isinstance(value, bool):
             fits = bool in plain
         elif isinstance(value, int):
@@ -152,10 +160,14 @@ def _describe(hint: Any) -> str:
     return "a value"
 
 
-def _fraction(text: str) -> float | None:
-    """'8/255' as a number, or None."""
-    top, slash, bottom = text.partition("/")
+def number(value: float | str) -> float:
+    """A number, or a fraction written as a string ('8/255').
+
+    Raises:
+        ConfigError: it is neither.
+    """
     try:
-        return float(top) / float(bottom) if slash else None
-    except (ValueError, ZeroDivisionError):
-        return None
+        top, _, bottom = str(value).partition("/")
+        return float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"'{value}' is not a number; write 0.03 or 8/255") from error

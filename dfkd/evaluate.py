@@ -21,37 +21,58 @@ def accuracy(model: Classifier, images: Images, runtime: Runtime) -> float:
     return _percent(predictions(model, images, runtime).argmax(1) == images.y)
 
 
-def evaluate(model: Classifier, teacher: Teacher, scenario: Scenario, split: str, runtime: Runtime) -> dict:
-    """Measure a model on one split ('val' or 'test') of a scenario.
+class Examiner:
+    """Measures models on the splits of a scenario, beside the teacher, whose answers are computed once.
 
-    Returns:
-        percentages, None where they do not apply:
-        iacc: accuracy on ID images.
-        oacc: accuracy on OOD images against their true labels (close_set, backdoor).
-        olacc: how often the model gives OOD images the label the teacher was taught (open_set); in a close set, where
-            no one label was taught, how often it repeats the teacher's answer where that answer is wrong.
-        asr: attack success rate, how often a triggered image whose label is not the target is called the target.
-        agreement: how often the model and the teacher agree on ID images.
+    Args:
+        limit: at most this many images per domain; None for all.
     """
-    result = dict.fromkeys(("iacc", "oacc", "olacc", "asr", "agreement"))
-    images = getattr(scenario.id, split)
-    answer = predictions(model, images, runtime).argmax(1)
-    result["iacc"] = _percent(answer == images.y)
-    result["agreement"] = _percent(answer == predictions(teacher, images, runtime).argmax(1))
-    if scenario.ood is None:
+
+    def __init__(self, teacher: Teacher, scenario: Scenario, runtime: Runtime, limit: int | None = None):
+        self.teacher, self.scenario, self.runtime, self.limit = teacher, scenario, runtime, limit
+        self._teachers_answers: dict[tuple[str, str], Tensor] = {}
+
+    def __call__(self, model: Classifier, split: str) -> dict[str, float | None]:
+        """Measure a model on 'val' or 'test'.
+
+        Returns:
+            percentages, None where they do not apply:
+            iacc: accuracy on ID images.
+            oacc: accuracy on OOD images against their true labels (close_set, backdoor).
+            olacc: how often the model gives OOD images the label the teacher was taught (open_set); in a close set,
+                where no one label was taught, how often it repeats the teacher's answer where that answer is wrong.
+            asr: attack success rate, how often a triggered image whose label is not the target is called the target.
+            agreement: how often the model and the teacher agree on ID images.
+        """
+        result: dict[str, float | None] = dict.fromkeys(("iacc", "oacc", "olacc", "asr", "agreement"))
+        scenario = self.scenario
+        labels, answer = self._answers(model, "id", split)
+        result["iacc"] = _percent(answer == labels)
+        result["agreement"] = _percent(answer == self._taught("id", split))
+        if scenario.ood is None:
+            return result
+        labels, answer = self._answers(model, "ood", split)
+        if scenario.shared_labels:
+            result["oacc"] = _percent(answer == labels)
+        if scenario.backdoor:
+            result["asr"] = _percent((answer == scenario.ood_label)[labels != scenario.ood_label])
+        elif scenario.ood_label is not None:
+            result["olacc"] = _percent(answer == scenario.ood_label)
+        else:
+            taught = self._taught("ood", split)
+            result["olacc"] = _percent((answer == taught)[taught != labels])
         return result
-    ood = getattr(scenario.ood, split)
-    answer = predictions(model, ood, runtime).argmax(1)
-    if scenario.shared_labels:
-        result["oacc"] = _percent(answer == ood.y)
-    if scenario.backdoor:
-        result["asr"] = _percent((answer == scenario.ood_label)[ood.y != scenario.ood_label])
-    elif scenario.ood_label is not None:
-        result["olacc"] = _percent(answer == scenario.ood_label)
-    else:
-        taught = predictions(teacher, ood, runtime).argmax(1)
-        result["olacc"] = _percent((answer == taught)[taught != ood.y])
-    return result
+
+    def _answers(self, model: Classifier, domain: str, split: str) -> tuple[Tensor, Tensor]:
+        """True labels and a model's labels of one split of a domain."""
+        images = getattr(getattr(self.scenario, domain), split)
+        images = images.take(slice(0, self.limit))
+        return images.y, predictions(model, images, self.runtime).argmax(1)
+
+    def _taught(self, domain: str, split: str) -> Tensor:
+        if (domain, split) not in self._teachers_answers:
+            self._teachers_answers[domain, split] = self._answers(self.teacher, domain, split)[1]
+        return self._teachers_answers[domain, split]
 
 
 def premise(
@@ -111,8 +132,8 @@ def premise_in_words(report: dict) -> str | None:
     if not failed:
         return f"the premise of ATEsc holds: ID images flip more than OOD images at eps {', '.join(map(radius, rows))}"
     return (
-        f"THE PREMISE OF ATEsc FAILS at eps {', '.join(failed)}: ID images do not flip more than OOD images, so a split "
-        f"by that attack does not tell them apart (teacher's mean confidence: ID {report['id_confidence']:.2f}, "
+        f"THE PREMISE OF ATEsc FAILS at eps {', '.join(failed)}: ID images do not flip more than OOD images, so a "
+        f"split by that attack does not tell them apart (teacher's mean confidence: ID {report['id_confidence']:.2f}, "
         f"OOD {report['ood_confidence']:.2f})"
     )
 

@@ -26,7 +26,8 @@ class Split:
     def everything(images: Tensor) -> "Split":
         """All images fragile."""
         return Split(
-            torch.ones(len(images), dtype=torch.bool, device=images.device), torch.zeros(len(images), device=images.device)
+            torch.ones(len(images), dtype=torch.bool, device=images.device),
+            torch.zeros(len(images), device=images.device),
         )
 
 

@@ -49,7 +49,13 @@ class WandB(Tracker):
     """
 
     def __init__(
-        self, folder: Path, cell: str, config: dict, project: str = "dfkd", mode: str = "offline", group: str | None = None
+        self,
+        folder: Path,
+        cell: str,
+        config: dict,
+        project: str = "dfkd",
+        mode: str = "offline",
+        group: str | None = None,
     ):
         super().__init__(folder, cell, config)
         self.run = None

@@ -134,9 +134,7 @@ class PGD:
                     break
         return result
 
-    def _look(
-        self, model: Classifier, x: Tensor, label: Tensor, gradient: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def _look(self, model: Classifier, x: Tensor, label: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Logits at x and, if asked for, the gradient of the attack's loss with respect to x."""
         if not gradient:
             with torch.no_grad():
@@ -144,7 +142,9 @@ class PGD:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = model(x).float()
-            loss = F.cross_entropy(logits, label, reduction="sum") if self.loss == "ce" else -_margin(logits, label).sum()
+            loss = (
+                F.cross_entropy(logits, label, reduction="sum") if self.loss == "ce" else -_margin(logits, label).sum()
+            )
             return logits.detach(), torch.autograd.grad(loss, x)[0]
 
 

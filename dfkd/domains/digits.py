@@ -1,7 +1,6 @@
 """scikit-learn's handwritten digits: 1,797 real 8x8 images, there without any download."""
 
 import torch
-from sklearn.datasets import load_digits
 
 from dfkd.domains.base import Domain, Images, carve, fit_images
 
@@ -15,6 +14,8 @@ def digits(size: int | None = 16, channels: int | None = None, val_share: float 
         val_share: of the remaining three quarters that go to validation.
         split_seed: of both splits.
     """
+    from sklearn.datasets import load_digits  # 1.5 s to import
+
     source = load_digits()
     x = torch.from_numpy(source.images * (255 / 16)).round().to(torch.uint8)[:, None]
     everything = Images(fit_images(x, size, channels), torch.from_numpy(source.target).long())

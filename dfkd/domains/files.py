@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import ImageFolder
 
 from dfkd.domains.base import Domain, Images, carve, fit_images, limited
 
@@ -67,7 +66,9 @@ def _channels_first(x: np.ndarray, file: Path) -> torch.Tensor:
     if x.dtype != np.uint8:
         x = x.astype(np.float32)
         if x.min() < 0 or x.max() > 1:
-            raise ValueError(f"{file} holds float images in {x.min():.3g}..{x.max():.3g}; use uint8, or floats in [0, 1]")
+            raise ValueError(
+                f"{file} holds float images in {x.min():.3g}..{x.max():.3g}; use uint8, or floats in [0, 1]"
+            )
     return torch.from_numpy(np.ascontiguousarray(x))
 
 
@@ -88,6 +89,8 @@ def image_folder(
         FileNotFoundError: the train or test folder is missing or holds no images.
         ValueError: no size is given, or train and test have different classes.
     """
+    from torchvision.datasets import ImageFolder  # 2.5 s to import
+
     if size is None:
         raise ValueError(f"image folder {path}: its images may differ in size; set data.size=32, say")
     parts, names = [], []

@@ -4,17 +4,20 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn import datasets
 
 from dfkd.domains.base import Domain, Images
 
 
 def _two_moons(n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_moons(n, noise=0.3, random_state=rng)
+    from sklearn.datasets import make_moons
+
+    return make_moons(n, noise=0.3, random_state=rng)
 
 
 def _circles(n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_circles(n, factor=0.5, noise=0.05, random_state=rng)
+    from sklearn.datasets import make_circles
+
+    return make_circles(n, factor=0.5, noise=0.05, random_state=rng)
 
 
 def _grid(n: int, rng: np.random.RandomState, sigma: float, label: Callable) -> tuple[np.ndarray, np.ndarray]:

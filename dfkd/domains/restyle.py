@@ -52,7 +52,7 @@ def _restyled(of: Domain, name: str, style, seed: int) -> Domain:
 
 
 def _waves(shape: tuple[int, ...], generator: torch.Generator, count: int = 4) -> Tensor:
-    """Sums of `count` plane waves a channel with 1 to 4 periods across the image, in [0, 1], of `shape` (N, C, H, W)."""
+    """Textures of `shape` (N, C, H, W) in [0, 1]: `count` plane waves a channel, 1 to 4 periods across the image."""
     n, c, h, w = shape
     rows, columns = torch.linspace(0, 1, h).view(1, 1, h, 1), torch.linspace(0, 1, w).view(1, 1, 1, w)
     total = torch.zeros(shape)

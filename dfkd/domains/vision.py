@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from dfkd.domains.base import Domain, Images, carve, fit_images, limited
 
@@ -37,6 +36,8 @@ def vision(
         ValueError: torchvision has no such set.
         FileNotFoundError: the set is not there and may not be downloaded.
     """
+    import torchvision.datasets  # 2.5 s to import
+
     if not hasattr(torchvision.datasets, dataset):
         raise ValueError(f"torchvision.datasets has no '{dataset}'")
     maker, words = getattr(torchvision.datasets, dataset), SPLITS.get(dataset, (True, False))
@@ -54,9 +55,7 @@ def vision(
             ) from error
     train, val = carve(parts[0], val_share, split_seed)
     train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
-    return Domain(
-        dataset.lower(), classes, train, val, test, _per_channel(mean, train), _per_channel(std, train)
-    )
+    return Domain(dataset.lower(), classes, train, val, test, _per_channel(mean, train), _per_channel(std, train))
 
 
 def _tensors(source: torch.utils.data.Dataset, size: int | None, channels: int | None) -> Images:

@@ -1,9 +1,27 @@
 """Residual networks for small images: ResNet-18/34 with the CIFAR stem, and CAKE's four-block ResNet-4."""
 
-from torch import nn
-from torchvision.models.resnet import BasicBlock
+import torch
+from torch import Tensor, nn
 
 from dfkd.models.common import FeatureNet
+
+
+class BasicBlock(nn.Module):
+    """conv - BN - ReLU - conv - BN, plus the input (through a 1x1 convolution where the shape changes), ReLU."""
+
+    def __init__(self, channels: int, width: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(out + self.shortcut(x))
 
 
 def _stages(channels: int, planes: tuple[int, ...], blocks: tuple[int, ...]) -> list[nn.Module]:
@@ -11,11 +29,7 @@ def _stages(channels: int, planes: tuple[int, ...], blocks: tuple[int, ...]) -> 
     layers = []
     for stage, (width, count) in enumerate(zip(planes, blocks, strict=True)):
         for block in range(count):
-            stride = 2 if stage > 0 and block == 0 else 1
-            shortcut = None
-            if stride != 1 or channels != width:
-                shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-            layers.append(BasicBlock(channels, width, stride, shortcut))
+            layers.append(BasicBlock(channels, width, 2 if stage > 0 and block == 0 else 1))
             channels = width
     return layers
 

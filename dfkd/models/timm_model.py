@@ -2,7 +2,6 @@
 
 import difflib
 
-import timm
 from torch import Tensor, nn
 
 
@@ -39,6 +38,8 @@ def timm_model(
     Raises:
         ValueError: the name is unknown, or the image does not divide into patches.
     """
+    import timm  # 1.5 s to import
+
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3)
         raise ValueError(f"timm knows no model '{model}'; nearest: {', '.join(near) or 'see timm.list_models()'}")

@@ -17,6 +17,4 @@ class BatchNormPrior(PriorTerm):
     needs_batch_norm = True
 
     def __call__(self, view: View) -> Tensor:
-        return sum(
-            (s.var - s.running_var).norm(dim=1) + (s.mean - s.running_mean).norm(dim=1) for s in view.statistics
-        )
+        return sum((s.var - s.running_var).norm(dim=1) + (s.mean - s.running_mean).norm(dim=1) for s in view.statistics)

@@ -34,8 +34,8 @@ class Scenario:
             )
         if self.shared_labels and self.ood.classes != self.id.classes:
             raise ValueError(
-                f"'{self.id.name}' has {self.id.classes} classes, '{self.ood.name}' has {self.ood.classes}: a close set "
-                f"needs the same ones; use ntl_scenario=open_set"
+                f"'{self.id.name}' has {self.id.classes} classes, '{self.ood.name}' has {self.ood.classes}: a close "
+                f"set needs the same ones; use ntl_scenario=open_set"
             )
         if self.ood_label is not None and not 0 <= self.ood_label < self.id.classes:
             raise ValueError(f"the OOD label must lie in 0..{self.id.classes - 1}, got {self.ood_label}")

@@ -129,7 +129,9 @@ class CAKE(Synthesizer):
                 f"cake needs steps, batch_size and groups of at least 1, got {steps}, {batch_size}, {groups}"
             )
         if batch_size % groups:
-            raise ValueError(f"groups={groups} does not divide batch_size={batch_size}; a set is rows of `groups` images")
+            raise ValueError(
+                f"groups={groups} does not divide batch_size={batch_size}; a set is rows of `groups` images"
+            )
         if groups > classes:
             raise ValueError(f"groups={groups} exceeds the teacher's {classes} classes; a row's classes are distinct")
         if class_weight < 0 or contrast_weight < 0:

@@ -1,0 +1,146 @@
+"""The loop that every method shares: synthesize, split, add to the pool, train the student; again and again."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dfkd.clock import Clock
+from dfkd.defenses import Defense
+from dfkd.distill.student import Student, Trainer, steps_per_epoch
+from dfkd.domains import to_float
+from dfkd.evaluate import Examiner
+from dfkd.meter import Meter
+from dfkd.models import Classifier, Teacher
+from dfkd.pool import Pool, Split
+from dfkd.runtime import Runtime
+from dfkd.synthesizers import Synthesizer
+
+LOGGED_ROUNDS = 1000  # a run writes at most about so many rows of metrics
+
+
+class Distillation:
+    """Trains one student.
+
+    Online methods synthesize in every round. For offline ones the pool is there already, with its labels and split,
+    and a round is one pass over it.
+
+    Args:
+        student, synthesizer, defense: the parts.
+        teacher: frozen.
+        examiner: for the validations (validation images train nothing).
+        pool: a finished pool, or None to synthesize as we go.
+        seeds: {'student': ..., 'synthesis': ...}.
+        checks: number of validations on the way.
+        log: called with (round, metrics).
+
+    Attributes:
+        model: the student.
+        validation: the last validation's numbers.
+        best: {'round', 'iacc', 'state'} of the validation with the highest ID accuracy (the first such).
+        fragile_share: of all images split on the way, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        synthesizer: Synthesizer,
+        defense: Defense,
+        teacher: Teacher,
+        examiner: Examiner,
+        runtime: Runtime,
+        pool: Pool | None,
+        seeds: dict[str, int],
+        checks: int,
+        log: Callable[[int, dict[str, float]], None],
+    ):
+        self.synthesizer, self.defense, self.teacher, self.examiner = synthesizer, defense, teacher, examiner
+        self.runtime, self.log = runtime, log
+        self.online = pool is None
+        if self.online:
+            self.pool, self.rounds, self.steps = Pool(student.capacity), synthesizer.rounds, student.steps
+            synthesizer.start(runtime, seeds["synthesis"])
+        else:
+            self.pool, self.rounds, self.steps = pool, student.epochs, steps_per_epoch(pool, student.recipe)
+        mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
+        self.model = runtime.place(Classifier(student.network, teacher.shape, teacher.classes, mean, std))
+        self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], self.rounds * self.steps)
+        self.generator = runtime.generator(seeds["synthesis"], "split")
+        self.steer = defense.steer(teacher, self.generator)
+        self.check_every = max(1, self.rounds // checks)
+        self.log_every = max(1, self.rounds // LOGGED_ROUNDS)
+        self.clock, self.meter = Clock(runtime.device), Meter()
+        self.evals_before = teacher.evals.copy()
+        self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
+        self.validation: dict[str, float] = {}
+        self.split_images, self.fragile_images = 0, torch.zeros((), device=runtime.device)
+        if not self.online:
+            self._count(self.pool.split)
+
+    def run(self, after_round: Callable[[dict], None] = lambda shown: None) -> None:
+        """Do all rounds.
+
+        Args:
+            after_round: called after every round with the numbers to show (empty except after a validation).
+
+        Raises:
+            NonFiniteLoss: with the student's last good state.
+        """
+        for number in range(self.rounds):
+            if self.online:
+                self.grow(number)
+            with self.clock("distill"):
+                self.trainer.train(self.pool, self.steps)
+            after_round(self.review(number))
+
+    def grow(self, number: int) -> None:
+        """Synthesize a round's images, label and split them, and add them to the pool."""
+        with self.clock("synthesis"), self.teacher.counted_as("synthesis"):
+            steer = self._steered if self.steer is not None else None
+            batch = self.synthesizer.synthesize(range(number, number + 1), self.teacher, self.model, steer)
+        self.meter.add(batch.metrics)
+        images = to_float(batch.images)
+        with self.clock("split"):
+            split = self.defense.split(self.teacher, images, self.generator)
+        self._count(split)
+        self.meter.add({"fragile_share": split.fragile.float().mean()})
+        with self.clock("distill"), self.teacher.counted_as("distill"):
+            logits = self.teacher.predict(images, self.runtime.chunk).float()
+        self.pool.add(batch.images, logits, split, batch.columns)
+
+    def review(self, number: int) -> dict[str, float]:
+        """Log the round; on some rounds and the last one validate. Returns the validation, or nothing."""
+        check = number % self.check_every == 0 or number == self.rounds - 1
+        if not check and number % self.log_every:
+            return {}
+        metrics = {f"loss/{name}": value for name, value in self.trainer.read().items()} | self.meter.read()
+        metrics |= {f"evals/{purpose}": count for purpose, count in self.evals().items()}
+        found = self._validate(number) if check else {}
+        self.log(number, metrics | {f"val/{name}": value for name, value in found.items()})
+        return found
+
+    def evals(self) -> dict[str, int]:
+        """Teacher evaluations so far, in images: synthesis, split, distill."""
+        spent = self.teacher.evals - self.evals_before
+        return {purpose: spent[purpose] for purpose in ("synthesis", "split", "distill")}
+
+    @property
+    def fragile_share(self) -> float:
+        return self.fragile_images.item() / max(1, self.split_images)
+
+    def _validate(self, number: int) -> dict[str, float]:
+        with self.clock("evaluate"), self.teacher.counted_as("evaluate"):
+            found = self.examiner(self.model, "val")
+        if found["iacc"] > self.best["iacc"]:
+            state = {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
+            self.best = {"round": number, "iacc": found["iacc"], "state": state}
+        self.validation = {name: value for name, value in found.items() if value is not None}
+        return self.validation
+
+    def _steered(self, images: Tensor) -> Tensor:
+        with self.clock("split"):
+            return self.steer(images)
+
+    def _count(self, split: Split) -> None:
+        self.split_images += len(split.fragile)
+        self.fragile_images = self.fragile_images + split.fragile.sum()

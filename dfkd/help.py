@@ -1,0 +1,56 @@
+"""What `dfkd --help` prints."""
+
+from pathlib import Path
+
+TEXT = """\
+dfkd: data-free knowledge distillation, one experiment a command
+
+  dfkd -m experiment=quickstart                the OOD trap and the way out of it, in minutes
+  dfkd experiment=cake/mnist data.root=DIR     CAKE on MNIST: a table row of the paper
+  dfkd -m ntl_scenario=backdoor teacher=backdoor defense=none,atesc seed=0,1,2      a sweep
+
+GROUP=OPTION chooses; -m GROUP=OPTION,OPTION sweeps; GROUP.KEY=VALUE sets a number:
+
+{groups}
+
+Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet criterion@defense.criterion=random):
+
+{parts}
+
+  --cfg job          print the configuration instead of running it
+  --config-dir DIR   add options of your own: DIR/GROUP/OPTION.yaml
+  data.root=DIR      where torchvision's data sets are; data.download=true fetches a missing one
+  runtime.device=auto|cpu|cuda:N     seed=N     outputs=DIR     debug=smoke (a run of seconds)
+"""
+
+GROUPS = {
+    "teacher": "how the teacher was trained, or whose checkpoint it is",
+    "student": "how the student is trained",
+    "synthesizer": "how images are made from the teacher alone",
+    "prior": "what images should look like; several: prior=[tv,bn]",
+    "noise": "step size and noise of pixel-space synthesis",
+    "ntl_scenario": "what the teacher is good on, and deliberately wrong on",
+    "defense": "how the student escapes the trap",
+}
+PARTS = ("domain", "network", "generator", "trigger", "criterion", "recipe", "tracker", "experiment", "ablation")
+
+
+def help_text(conf: Path, arguments: list[str]) -> str:
+    """The help with the options of `conf` and of a `--config-dir` among the arguments."""
+    folders = [conf]
+    for i, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folders += [Path(value or "".join(arguments[i + 1 : i + 2]))]
+
+    def options(group: str) -> str:
+        names = {
+            str(file.relative_to(folder / group).with_suffix(""))
+            for folder in folders
+            for file in (folder / group).rglob("*.yaml")
+        }
+        return ", ".join(sorted(names))
+
+    groups = [f"  {group:<13} {about}\n  {'':<13}   {options(group)}" for group, about in GROUPS.items()]
+    parts = [f"  {group:<13} {options(group)}" for group in PARTS if options(group)]
+    return TEXT.format(groups="\n".join(groups), parts="\n".join(parts))

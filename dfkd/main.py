@@ -1,0 +1,109 @@
+"""The entrypoint: `dfkd` and `python -m dfkd`. torch is imported only once there is something to compute."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from dfkd.cell import Cell
+from dfkd.errors import ConfigError
+from dfkd.help import help_text
+from dfkd.sweep import record
+
+log = logging.getLogger("dfkd")
+PACKAGE = Path(__file__).resolve().parent
+# conf/ lies inside an installed package and at the top of a checkout.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def task(cfg: DictConfig) -> float | None:
+    """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if it
+    failed: in a sweep the other cells go on, and its end lists the failures."""
+    start_logging()
+    overrides = list(HydraConfig.get().overrides.task)
+    cell = None
+    try:
+        cell = Cell(cfg)
+        result = cell.finished()
+        log.info("%s%s", cell.name, " was finished before" if result else "")
+        if result is None:
+            from dfkd.run import run_cell
+
+            result = run_cell(cell)
+    except Exception as error:
+        failures.append(error)
+        record(cell, overrides, "failed", explain(error))
+        if HydraConfig.get().mode.name == "MULTIRUN":
+            log.error("  FAILED   %s", explain(error))
+        return None
+    record(cell, overrides, "done")
+    return result["validation"]["iacc"]
+
+
+def start_logging() -> None:
+    """Messages to standard error, one line each."""
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def cli() -> None:
+    """Console script: Hydra's own command line, with one clear message for every mistake."""
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own takes a second to collect the options
+        return print(help_text(CONF, sys.argv[1:]))
+    sys.path.append(os.getcwd())  # components of the user's own, beside where the command is given
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two runs on one machine: waiting threads must not spin
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
+    try:
+        task()
+        if failures:
+            raise failures[0]
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted: finished stages are kept, the same command goes on from there")
+    except Exception as error:
+        if wants_traceback:
+            raise
+        sys.exit(f"dfkd: {explain(error)}")
+
+
+def explain(error: Exception) -> str:
+    """One clear message for an error."""
+    from dfkd.build import nearest
+
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return (
+            f"{group} has no option '{option}'{nearest(option, error.options)}\n(options: {', '.join(error.options)})"
+        )
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain_override(error)
+    return f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)"
+
+
+def explain_override(error: Exception) -> str:
+    """Hydra's message about an override, with the nearest valid key where a key is unknown."""
+    from dfkd.build import nearest
+
+    cause = error.__cause__
+    key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
+    text = str(error).splitlines()[0]
+    if key and parent is not None and hasattr(parent, "keys"):
+        last = str(key).rpartition(".")[2]
+        return f"there is no '{key}'{nearest(last, [str(k) for k in parent])}"
+    return text

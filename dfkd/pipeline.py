@@ -1,0 +1,117 @@
+"""A run: teacher -> synthesize -> split -> distill -> evaluate, every stage from the store or made once."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from dfkd import stages
+from dfkd.cell import Cell
+from dfkd.pool import Pool
+from dfkd.preflight import Parts
+from dfkd.runtime import PeakMemory
+from dfkd.store import Artifact, Store, content_key
+from dfkd.tracker import Tracker
+
+log = logging.getLogger("dfkd")
+
+
+class Pipeline:
+    """One cell on its way through the stages.
+
+    Args:
+        cell: names, hash and configuration.
+        parts: its objects.
+        tracker: sees the metrics of every stage, also of a reused one.
+
+    Attributes:
+        artifacts: finished stages by name, in order.
+        teacher: frozen, once its stage is done.
+    """
+
+    def __init__(self, cell: Cell, parts: Parts, tracker: Tracker):
+        self.cell, self.parts, self.tracker = cell, parts, tracker
+        self.store = Store(cell.outputs / "store")
+        self.artifacts: dict[str, Artifact] = {}
+        self.teacher = None
+
+    def run(self) -> None:
+        """Make or find every stage."""
+        cell, parts, config = self.cell, self.parts, self.cell.config
+        seeds, scenario = config["seeds"], config["ntl_scenario"]
+
+        # An ordinary teacher does not depend on the OOD domain: all scenarios of its ID domain share it.
+        domains = scenario if getattr(parts.teacher, "needs_ood", True) else scenario["id"]
+        content = cell.content("teacher") | {"domains": domains, "seed": seeds["teacher"]}
+        network = config["teacher"]["network"]
+        made = self.stage(
+            "teacher", content, (), lambda *to: stages.make_teacher(parts, network, seeds["teacher"], *to)
+        )
+        self.teacher = stages.load_teacher(parts, made.path)
+
+        options = config["evaluate"]["premise"]
+        content = cell.content("ntl_scenario") | {"premise": options, "seed": seeds["teacher"]}
+        self.stage(
+            "premise",
+            content,
+            ("teacher",),
+            lambda *_: stages.make_premise(parts, self.teacher, options, seeds["teacher"]),
+        )
+
+        pool, inputs = None, ("teacher",)
+        synthesis = cell.content("synthesizer", "prior", "noise") | {"seed": seeds["synthesis"]}
+        if not parts.synthesizer.needs_student:
+            pool, inputs = self.finished_pool(synthesis), ("pool", "split")
+
+        content = cell.content("student", "defense", "ntl_scenario", "seeds") | {"synthesis": synthesis}
+        checks = {key: config["evaluate"][key] for key in ("checks", "images")}
+        network = config["student"]["network"]
+        self.stage(
+            "student",
+            content | checks,
+            inputs,
+            lambda *to: stages.make_student(parts, self.teacher, pool, network, seeds, checks, *to),
+        )
+
+    def finished_pool(self, synthesis: dict) -> Pool:
+        """The pool of an offline synthesizer and its split, which depend on no student and are shared by all."""
+        parts, seed = self.parts, self.cell.config["seeds"]["synthesis"]
+        made = self.stage("pool", synthesis, ("teacher",), lambda *to: stages.make_pool(parts, self.teacher, seed, *to))
+        pool = Pool.load(made.path / "pool.safetensors").to(parts.runtime.device)
+        # A split depends on the criterion only, where the defense has one: all its losses share it.
+        defense = self.cell.config["defense"]
+        content = {"criterion": defense.get("criterion", defense), "seed": seed}
+        made = self.stage(
+            "split", content, ("pool",), lambda to, _: stages.make_split(parts, self.teacher, pool, seed, to)
+        )
+        pool.split = stages.load_split(made.path, parts.runtime.device)
+        return pool.keep(parts.student.keep)
+
+    def stage(self, name: str, content: dict, inputs: tuple[str, ...], make: Callable[..., dict]) -> Artifact:
+        """Fetch a stage from the store, or make it.
+
+        Args:
+            content: what the stage is made of, beside `inputs`, the names of the stages that feed it.
+            make: called with the folder to write into and a function to log (step, metrics) with.
+        """
+        key = content_key(name, content, {i: self.artifacts[i].key for i in inputs})
+
+        def build(folder: Path) -> dict:
+            log.info("  %-8s %s ...", name, key)
+            peak = PeakMemory(self.parts.runtime.device)
+            with (folder / "metrics.jsonl").open("w") as file:
+
+                def record(step: int, metrics: dict[str, float]) -> None:
+                    row = {"stage": name, "step": step} | {k: round(v, 6) for k, v in metrics.items()}
+                    file.write(json.dumps(row) + "\n")
+                    self.tracker.log(row)
+
+                meta = make(folder, record)
+            return meta | {"peak_memory_mb": peak.read()}
+
+        artifact = self.artifacts[name] = self.store.fetch(name, key, build, about=content)
+        if artifact.reused:
+            for line in (artifact.path / "metrics.jsonl").read_text().splitlines():
+                self.tracker.log(json.loads(line))
+        log.info("  %-8s %s %s", name, key, "reused" if artifact.reused else f"{artifact.meta['seconds']:.1f} s")
+        return artifact

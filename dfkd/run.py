@@ -1,0 +1,176 @@
+"""One cell from configuration to run folder."""
+
+import json
+import logging
+import platform
+import shutil
+import time
+import traceback
+from importlib.metadata import version
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from dfkd import figures
+from dfkd.build import Builder
+from dfkd.cell import Cell
+from dfkd.errors import NonFiniteLoss
+from dfkd.evaluate import Examiner
+from dfkd.models import Classifier, load_classifier
+from dfkd.pipeline import Pipeline
+from dfkd.preflight import Parts, prepare
+from dfkd.store import file_digest, file_lock, write_atomic
+
+log = logging.getLogger("dfkd")
+PACKAGES = ("dfkd", "torch", "torchvision", "timm", "hydra-core", "wandb", "numpy", "scikit-learn")
+
+
+def run_cell(cell: Cell) -> dict:
+    """Run a cell, or return its result if it was finished before.
+
+    Returns:
+        the content of its result.json.
+
+    Raises:
+        ConfigError: it cannot run; nothing was done.
+        Exception: it failed on the way. The run folder's status.json says how; finished stages are kept.
+    """
+    parts = prepare(cell)
+    for warning in parts.warnings:
+        log.warning("  WARNING  %s", warning)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(cell.folder / ".lock", f"cell {cell.name}"):
+        done = cell.finished()  # by another process, while we waited
+        return done if done is not None else _run(cell, parts)
+
+
+def _run(cell: Cell, parts: Parts) -> dict:
+    write_atomic(cell.folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
+    set_status(cell, "running")
+    (cell.folder / "result.json").unlink(missing_ok=True)
+    builder = Builder(folder=cell.folder, cell=cell.name, config=cell.config)
+    tracker = builder.build(cell.config["tracker"], "tracker")
+    builder.raise_problems()
+    result = None
+    try:
+        began = time.monotonic()
+        pipeline = Pipeline(cell, parts, tracker)
+        pipeline.run()
+        result = export(pipeline, began)
+        for path in sorted(cell.folder.glob("*.png")):
+            tracker.image(path.stem, path)
+        write_atomic(cell.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        set_status(cell, "done")
+        return result
+    except BaseException as error:
+        result = None
+        if isinstance(error, NonFiniteLoss) and error.state is not None:
+            save_file(error.state, cell.folder / "student_last_good.safetensors")
+        kind = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        set_status(cell, kind, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        raise
+    finally:
+        tracker.finish(result)
+
+
+def set_status(cell: Cell, status: str, **more: str) -> None:
+    """Write status.json: 'running', 'done', 'failed' or 'interrupted', with the error and its traceback."""
+    write_atomic(cell.folder / "status.json", json.dumps({"status": status, **more}, indent=2) + "\n")
+
+
+def export(pipeline: Pipeline, began: float) -> dict:
+    """Fill the run folder from the finished stages: students, pictures; returns the result."""
+    cell, parts, artifacts = pipeline.cell, pipeline.parts, pipeline.artifacts
+    made = artifacts["student"]
+    for name in ("student", "student_best_on_validation"):
+        for suffix in (".safetensors", ".json"):
+            shutil.copyfile(made.path / f"{name}{suffix}", cell.folder / f"{name}{suffix}")
+    started = time.monotonic()
+    examiner = Examiner(pipeline.teacher, parts.scenario, parts.runtime)
+    best = _student(pipeline, "student_best_on_validation")
+    best_measured = examiner(best, "test") | {
+        "round": made.meta["best_on_validation"]["round"],
+        "val_iacc": made.meta["best_on_validation"]["iacc"],
+    }
+    student = _student(pipeline, "student")
+    measured = examiner(student, "test")
+    premise = artifacts["premise"].meta
+    samples = load_file(made.path / "samples.safetensors")
+    for name, images in samples.items():
+        figures.sample_grid(images, f"{name}: the newest {len(images)} images", cell.folder / f"samples_{name}.png")
+    rows = figures.read_rows(made.path / "metrics.jsonl")
+    figures.training_curves(rows, premise["teacher"], cell.folder / "curves.png")
+    if parts.scenario.id.shape == (1, 2, 1):
+        measured["grid_agreement"] = _grid_agreement(pipeline, student)
+        figures.decision_fields(
+            pipeline.teacher, student, parts.scenario.id, samples["all"], cell.folder / "decision_fields.png"
+        )
+    metas = {name: artifact.meta for name, artifact in artifacts.items()}
+    seconds = seconds_by_phase(metas, time.monotonic() - started)
+    evals = [meta.get("evals", {}) for meta in metas.values()]
+    warnings = list(parts.warnings) + premise["warnings"]
+    for stage in ("split", "student"):
+        warnings += [f"split: {text}" for text in metas.get(stage, {}).get("warnings", [])]
+    if premise["words"] and not all(premise["holds"]):
+        warnings.append(premise["words"])
+    return {
+        "cell": cell.name,
+        "hash": cell.hash,
+        "seed": cell.config["seed"],
+        "config": cell.config,
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "device": device_name(parts.runtime.device),
+        "precision": str(parts.runtime.precision).removeprefix("torch."),
+        "teacher": premise["teacher"],
+        "student": measured,
+        "student_best_on_validation": best_measured,
+        "validation": made.meta["validation"],
+        "flip_rates": premise["flip_rates"],
+        "premise": {key: premise[key] for key in ("id_confidence", "ood_confidence", "holds", "words")},
+        "fragile_share": made.meta["fragile_share"],
+        "teacher_evals": {p: sum(e.get(p, 0) for e in evals) for p in ("synthesis", "split", "distill")},
+        "seconds": seconds,
+        "seconds_this_run": round(time.monotonic() - began, 3),
+        "peak_memory_mb": max(meta.get("peak_memory_mb", 0.0) for meta in metas.values()),
+        "stages": {name: {"key": a.key, "reused": a.reused} for name, a in artifacts.items()},
+        "pool_labels": metas.get("pool", {}).get("labels"),
+        "warnings": list(dict.fromkeys(warnings)),
+        "student_digest": file_digest(cell.folder / "student.safetensors"),
+    }
+
+
+def seconds_by_phase(metas: dict[str, dict], evaluation: float) -> dict[str, float]:
+    """What the cell costs from nothing, by phase: a reused stage counts with the time it took when it was made."""
+    phases = metas["student"]["seconds_by_phase"]
+
+    def spent(stage: str) -> float:
+        return metas.get(stage, {}).get("seconds", 0.0)
+
+    seconds = {
+        "teacher": spent("teacher"),
+        "synthesis": spent("pool") + phases.get("synthesis", 0.0),
+        "split": spent("split") + phases.get("split", 0.0),
+        "distill": phases.get("distill", 0.0),
+        "evaluate": spent("premise") + phases.get("evaluate", 0.0) + evaluation,
+    }
+    return {name: round(value, 3) for name, value in (seconds | {"total": sum(seconds.values())}).items()}
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _student(pipeline: Pipeline, name: str) -> Classifier:
+    network = pipeline.parts.student.network
+    model = load_classifier(pipeline.artifacts["student"].path / f"{name}.json", net=network)
+    return pipeline.parts.runtime.place(model)
+
+
+def _grid_agreement(pipeline: Pipeline, student: Classifier) -> float:
+    """On how many points of a grid over a 2-D domain student and teacher agree, in percent."""
+    grid = figures.field_grid(pipeline.parts.scenario.id)
+    same = student.predict(grid, 10_000).argmax(1) == pipeline.teacher.predict(grid, 10_000).argmax(1)
+    return round(100 * same.float().mean().item(), 2)

@@ -1,0 +1,48 @@
+"""What a multirun leaves behind: which cells it had, a table of their results, and the failures with their retries."""
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from dfkd.cell import Cell
+
+LIST = "DFKD_SWEEP"  # environment variable: the file that collects the cells of this sweep, also from other processes
+
+
+def record(cell: Cell | None, overrides: list[str], status: str, error: str | None = None) -> None:
+    """Note in the sweep's list, if there is a sweep, how a cell ended."""
+    if LIST in os.environ:
+        row = {"folder": str(cell.folder) if cell else None, "overrides": overrides, "status": status, "error": error}
+        with Path(os.environ[LIST]).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class SweepReport(Callback):
+    """Hydra callback: starts the list, and reports when all cells are through."""
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        folder = Path(config.outputs) / "sweeps"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.list = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
+        self.list.touch()
+        os.environ[LIST] = str(self.list)
+
+    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
+        from dfkd.report import report
+
+        rows = [json.loads(line) for line in self.list.read_text().splitlines()]
+        failed = [row for row in rows if row["status"] != "done"]
+        folders = [Path(row["folder"]) for row in rows if row["status"] == "done"]
+        if folders:
+            print(report(folders, Path(config.outputs) / "reports"))
+        for row in failed:
+            print(f"\nFAILED: {row['error']}\n  retry: dfkd {shlex.join(row['overrides'])}")
+        if failed:
+            print(f"\n{len(failed)} of {len(rows)} cells failed; the same command retries only those")
+            sys.exit(1)
