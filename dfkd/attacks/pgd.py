@@ -41,7 +41,7 @@ class PGD:
 
     Args:
         eps: radius per pixel, on the images' scale (8/255 for images in [0, 1]); one number, or one a channel.
-        step: step size; eps / 4 if None.
+        step: step size; 2.5 eps / steps if None, which crosses the ball (Madry et al.).
         steps: number of gradient steps.
         random_start: start at a random point of the ball.
         loss: 'ce' (cross-entropy) or 'margin' (largest other logit minus the label's: its gradient does not vanish
@@ -69,7 +69,7 @@ class PGD:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.step is not None and self.step <= 0:
-            raise ValueError(f"step must be positive (or null for eps / 4), got {self.step}")
+            raise ValueError(f"step must be positive (or null for 2.5 eps / steps), got {self.step}")
         if self.loss not in ("ce", "margin"):
             raise ValueError(f"loss must be 'ce' or 'margin', got '{self.loss}'")
 
@@ -92,7 +92,7 @@ class PGD:
         """
         x = images.detach()
         radius = torch.tensor(self._radii, device=x.device).view(1, -1, 1, 1).expand(1, x.shape[1], 1, 1)
-        step = torch.full_like(radius, self.step) if self.step is not None else radius / 4
+        step = torch.full_like(radius, self.step) if self.step is not None else 2.5 * radius / self.steps
         low, high = x - radius, x + radius
         if self.box is not None:
             low = torch.maximum(low, x.clamp(max=self.box[0]))

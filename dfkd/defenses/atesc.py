@@ -19,6 +19,11 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp_min(1)
 
 
+def masked_share(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of the values (B,) where the mask (B,) is true, divided by B."""
+    return torch.where(mask, values, torch.zeros_like(values)).mean()
+
+
 def forget_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """KL(softmax t || softmax s) of every image (B,), to be maximised."""
     s, t = student_logits.log_softmax(1), teacher_logits.log_softmax(1)
@@ -44,13 +49,16 @@ class ATEsc(Defense):
                 'unlikelihood':  weight / |R| * sum_R -log(1 - p_s(argmax t))
                 'none':          nothing (calibrated distillation alone)
 
-    The term of an empty group is 0.
+    The term of an empty group is 0. With reduction='batch' both sums are divided by |F| + |R| instead, so that an image
+    counts the same in either group. Where a share q of some kind of image is found fragile, the student then settles at
+    p_s(argmax t) = q for it (unlikelihood, weight 1): right for most ID images although the split errs on some.
 
     Args:
         criterion: decides the split.
         forget: 'unlikelihood', 'kl' or 'none'.
         weight: lambda of the forgetting term.
         clip: bound of the 'kl' form, as in NTL's own loss; without it the student runs away.
+        reduction: 'group' (each group's own mean) or 'batch' (mean over the whole batch).
         steer: 'fragile' masks a generator's adversarial term to fragile images; else the generator seeks the places
             where the student was told to disagree. 'none' leaves the generator alone, as in the paper.
 
@@ -64,16 +72,20 @@ class ATEsc(Defense):
         forget: str = "unlikelihood",
         weight: float = 1.0,
         clip: float = 1.0,
+        reduction: str = "group",
         steer: str = "fragile",
     ):
         if forget not in ("kl", "unlikelihood", "none"):
             raise ValueError(f"forget must be kl, unlikelihood or none, got '{forget}'")
+        if reduction not in ("group", "batch"):
+            raise ValueError(f"reduction must be group or batch, got '{reduction}'")
         if steer not in ("fragile", "none"):
             raise ValueError(f"steer must be fragile or none, got '{steer}'")
         if weight < 0 or clip < 0:
             raise ValueError(f"weight and clip must not be negative, got {weight} and {clip}")
         self.criterion, self.forget, self.weight, self.clip = criterion, forget, weight, clip
         self.masks_generator = steer == "fragile"
+        self.reduce = masked_mean if reduction == "group" else masked_share
 
     def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
         with teacher.counted_as("split"):
@@ -82,12 +94,12 @@ class ATEsc(Defense):
     def loss(
         self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor
     ) -> dict[str, Tensor]:
-        terms = {"kd": masked_mean(divergence, fragile)}
+        terms = {"kd": self.reduce(divergence, fragile)}
         if self.forget == "kl":
-            apart = masked_mean(forget_kl(student_logits, teacher_logits), ~fragile)
+            apart = self.reduce(forget_kl(student_logits, teacher_logits), ~fragile)
             terms["forget"] = -(self.weight * apart).clamp(max=self.clip)
         elif self.forget == "unlikelihood":
-            terms["forget"] = self.weight * masked_mean(forget_unlikelihood(student_logits, teacher_logits), ~fragile)
+            terms["forget"] = self.weight * self.reduce(forget_unlikelihood(student_logits, teacher_logits), ~fragile)
         return terms
 
     def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:

@@ -33,9 +33,7 @@ class Backdoor(TrainedTeacher):
 
     needs_ood = True
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none", ood_weight: float = 1.0
-    ):
+    def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none", ood_weight: float = 1.0):
         super().__init__(network, recipe, epochs, augment)
         if ood_weight <= 0:
             raise ValueError(f"ood_weight must be positive, got {ood_weight}")
