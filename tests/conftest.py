@@ -1,0 +1,103 @@
+"""Small real objects that many tests share."""
+
+import pytest
+import torch
+from torch import nn
+
+from dfkd.domains import Domain, Images, digits
+from dfkd.models import Classifier, Teacher, cnn_bn
+from dfkd.models.common import FeatureNet
+from dfkd.recipe import Recipe
+from dfkd.runtime import Runtime
+from dfkd.scenarios import none
+from dfkd.teachers import Supervised
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Runtime:
+    return Runtime(torch.device("cpu"))
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def linear_net(weight: list[list[float]], bias: list[float] | None = None) -> FeatureNet:
+    """logits = weight x + bias on flattened images."""
+    head = nn.Linear(len(weight[0]), len(weight))
+    head.weight.data = torch.tensor(weight, dtype=torch.float32)
+    head.bias.data = torch.tensor(bias or [0.0] * len(weight), dtype=torch.float32)
+    return FeatureNet(nn.Flatten(), head)
+
+
+@pytest.fixture(scope="session")
+def linear():
+    """Make a linear classifier of the given kind by its weights."""
+
+    def make(weight, bias=None, shape=None, mean=(0.0,), std=(1.0,), kind=Teacher) -> Classifier:
+        shape = shape or (1, len(weight[0]), 1)
+        return kind(linear_net(weight, bias), shape, len(weight), list(mean), list(std)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_digits() -> Domain:
+    return digits(size=8)
+
+
+@pytest.fixture(scope="session")
+def trained(small_digits, runtime) -> Classifier:
+    """A BatchNorm network that has learned the digits in two seconds; do not change it."""
+    torch.manual_seed(0)
+    recipe = Recipe(lr=0.1, batch_size=64)
+    kind = Supervised(cnn_bn((1, 8, 8), 10, widths=(8, 16, 32)), recipe, epochs=8)
+    return kind.train(none(small_digits), runtime, seed=0, log=lambda epoch, metrics: None)
+
+
+@pytest.fixture
+def teacher(trained) -> Teacher:
+    """A frozen copy of `trained`."""
+    net = cnn_bn((1, 8, 8), 10, widths=(8, 16, 32))
+    net.load_state_dict(trained.net.state_dict())
+    return Teacher(net, trained.shape, 10, trained.mean.flatten().tolist(), trained.std.flatten().tolist())
+
+
+@pytest.fixture
+def unchanged():
+    """Snapshot a module; the returned function fails if its parameters, buffers, gradients or hooks changed."""
+
+    def snapshot(module: nn.Module):
+        before = {key: value.clone() for key, value in module.state_dict().items()}
+        hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules()]
+
+        def check() -> None:
+            for key, value in module.state_dict().items():
+                assert torch.equal(value, before[key]), key
+            assert all(p.grad is None for p in module.parameters())
+            assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules()] == hooks
+
+        return check
+
+    return snapshot
+
+
+@pytest.fixture
+def tiny_domain():
+    """Make a domain of random images whose first pixel tells the class."""
+
+    def make(count=24, classes=3, shape=(1, 8, 8), seed=0, name="tiny") -> Domain:
+        generator = torch.Generator().manual_seed(seed)
+
+        def part() -> Images:
+            y = torch.arange(count) % classes
+            x = torch.rand(count, *shape, generator=generator) * 0.2
+            x[:, :, 0, 0] = y.float()[:, None] / classes
+            return Images(x, y)
+
+        return Domain(name, classes, part(), part(), part())
+
+    return make

@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+
+from dfkd.models import batch_norms, cnn_bn, resnet, watch_batch_norms, wrn
+
+
+@pytest.mark.parametrize("make", [cnn_bn, resnet, wrn])
+def test_every_layer_is_seen_once_in_order(make, random):
+    net = make((1, 8, 8), 3).eval()
+    with watch_batch_norms(net) as seen:
+        net(torch.randn(2, 1, 8, 8, generator=random))
+    assert [len(s.running_mean) for s in seen] == [bn.num_features for bn in batch_norms(net)]
+    assert all(s.mean.shape == s.var.shape == (1, len(s.running_mean)) for s in seen)
+
+
+def test_batch_norm_of_flat_features(random):
+    net = nn.Sequential(nn.BatchNorm1d(3)).eval()
+    h = torch.randn(6, 3, generator=random)
+    with watch_batch_norms(net, sets=2) as seen:
+        net(h)
+    assert torch.allclose(seen[0].mean[1], h[3:].mean(0))
+    assert torch.allclose(seen[0].var[0], h[:3].var(0, correction=0))
+
+
+def test_a_second_forward_starts_anew(random):
+    net = cnn_bn((1, 8, 8), 3).eval()
+    first, second = torch.randn(2, 4, 1, 8, 8, generator=random)
+    with watch_batch_norms(net) as seen:
+        net(first)
+        net(second)
+    with watch_batch_norms(net) as alone:
+        net(second)
+    assert len(seen) == len(alone) == 3
+    assert torch.equal(seen[0].mean, alone[0].mean)
+
+
+class Backwards(nn.Module):
+    """Uses its layers in another order than it defines them, as a network of the user's own may."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.BatchNorm2d(2)
+        self.first = nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        return self.last(self.first(x) + 1)
+
+
+def test_layers_used_in_another_order_than_defined_are_all_seen(random):
+    net = Backwards().eval()
+    for _ in range(2):
+        with watch_batch_norms(net) as seen:
+            net(torch.randn(4, 2, 3, 3, generator=random))
+        assert len(seen) == 2
+
+
+def test_batch_norms_without_running_statistics_do_not_count():
+    net = nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False), nn.GroupNorm(1, 2), nn.BatchNorm2d(2))
+    assert batch_norms(net) == [net[2]]
+
+
+def test_hooks_are_removed_also_after_an_exception(unchanged):
+    net = cnn_bn((1, 8, 8), 3).eval()
+    check = unchanged(net)
+    with pytest.raises(RuntimeError, match="stop"), watch_batch_norms(net):
+        raise RuntimeError("stop")
+    check()

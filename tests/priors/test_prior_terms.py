@@ -1,0 +1,157 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dfkd.models import Teacher, cnn, cnn_bn
+from dfkd.models.common import FeatureNet
+from dfkd.priors import L2, Balance, BatchNormPrior, Prior, TotalVariation, View
+
+
+def view(images: torch.Tensor, logits: torch.Tensor | None = None, sets: int = 1) -> View:
+    return View(images, torch.zeros(len(images), 3) if logits is None else logits, sets)
+
+
+def slow_tv(images: torch.Tensor) -> float:
+    total, (count, channels, height, width) = 0.0, images.shape
+    for image in images.reshape(count * channels, height, width):
+        down = [abs(image[i + 1, j] - image[i, j]) for i in range(height - 1) for j in range(width)]
+        right = [abs(image[i, j + 1] - image[i, j]) for i in range(height) for j in range(width - 1)]
+        total += sum(down) / len(down) + sum(right) / len(right)
+    return float(total) / (count * channels)
+
+
+def test_tv_equals_the_loop_over_neighbours(random):
+    images = torch.randn(3, 2, 4, 5, generator=random)
+    assert TotalVariation()(view(images)).item() == pytest.approx(slow_tv(images), rel=1e-5)
+
+
+def test_tv_of_a_ramp_by_hand():
+    image = torch.arange(4).float().view(1, 1, 1, 4) * 2 + torch.arange(3).float().view(1, 1, 3, 1) * 5
+    assert TotalVariation()(view(image)).item() == pytest.approx(7.0)
+
+
+def test_tv_of_an_image_one_pixel_wide_is_finite():
+    images = torch.tensor([1.0, 4.0]).view(1, 1, 2, 1).requires_grad_()
+    value = TotalVariation()(view(images))
+    assert value.item() == 3.0
+    value.sum().backward()
+    assert images.grad.isfinite().all()
+
+
+def test_l2_is_the_mean_norm_of_an_image():
+    images = torch.tensor([[3.0, 4.0], [0.0, 2.0]]).view(2, 1, 2, 1)
+    assert L2()(view(images)).item() == pytest.approx(3.5)
+
+
+def test_balance_is_the_negative_entropy_of_the_mean_prediction(random):
+    logits = torch.randn(5, 3, generator=random)
+    mean = [sum(logits[i].softmax(0)[c].item() for i in range(5)) / 5 for c in range(3)]
+    expected = sum(p * math.log(p) for p in mean)
+    assert Balance()(view(torch.zeros(5, 1, 2, 2), logits)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_balance_is_lowest_where_every_class_is_used_and_finite_where_one_is_not():
+    every = 100 * torch.eye(3)
+    one = torch.tensor([[200.0, 0.0, 0.0]]).repeat(3, 1).requires_grad_()
+    images = torch.zeros(3, 1, 2, 2)
+    assert Balance()(view(images, every)).item() == pytest.approx(-math.log(3))
+    value = Balance()(view(images, one))
+    value.sum().backward()
+    assert value.item() == pytest.approx(0.0, abs=1e-6)
+    assert one.grad.isfinite().all()
+
+
+def one_layer_teacher() -> Teacher:
+    torch.manual_seed(0)
+    net = FeatureNet(
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Linear(3, 2),
+    )
+    bn = net.body[1]
+    bn.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3]))
+    bn.running_var.copy_(torch.tensor([0.5, 1.5, 2.5]))
+    return Teacher(net, (2, 6, 6), 2, [0.0], [1.0])
+
+
+def manual_bn(teacher: Teacher, images: torch.Tensor) -> float:
+    h = teacher.net.body[0](images)
+    bn, total_mean, total_var = teacher.net.body[1], 0.0, 0.0
+    for channel in range(h.shape[1]):
+        values = h[:, channel].flatten().tolist()
+        mean = sum(values) / len(values)
+        var = sum((v - mean) ** 2 for v in values) / len(values)  # biased
+        total_mean += (mean - bn.running_mean[channel].item()) ** 2
+        total_var += (var - bn.running_var[channel].item()) ** 2
+    return math.sqrt(total_mean) + math.sqrt(total_var)
+
+
+def test_bn_equals_the_statistics_computed_by_hand(random):
+    teacher = one_layer_teacher()
+    images = torch.randn(4, 2, 6, 6, generator=random)
+    prior = Prior({"bn": BatchNormPrior(weight=2.0)})
+    value = prior(prior.look(teacher, images))["bn"]
+    assert value.shape == (1,)
+    assert value.item() == pytest.approx(2 * manual_bn(teacher, images), rel=1e-4)
+
+
+def test_bn_sums_over_all_layers(random):
+    teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4, 6)), (1, 8, 8), 3, [0.0], [1.0])
+    images = torch.randn(5, 1, 8, 8, generator=random)
+    conv1, bn1, relu, pool, conv2, bn2 = teacher.net.body[:6]
+    first = conv1(images)
+    second = conv2(pool(relu(bn1(first))))
+    expected = 0.0
+    for h, bn in ((first, bn1), (second, bn2)):
+        var, mean = torch.var_mean(h, dim=(0, 2, 3), correction=0)
+        expected += (var - bn.running_var).norm() + (mean - bn.running_mean).norm()
+    prior = Prior({"bn": BatchNormPrior()})
+    assert prior(prior.look(teacher, images))["bn"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_every_term_of_many_sets_equals_that_of_each_set_alone(random):
+    teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4, 6)), (1, 8, 8), 3, [0.0], [1.0])
+    prior = Prior({"tv": TotalVariation(2.0), "l2": L2(0.5), "bn": BatchNormPrior(3.0), "balance": Balance(20.0)})
+    images = torch.randn(12, 1, 8, 8, generator=random) * torch.arange(1, 13).view(-1, 1, 1, 1)
+    together = prior(prior.look(teacher, images, sets=3))
+    for number, part in enumerate(images.split(4)):
+        for name, value in prior(prior.look(teacher, part)).items():
+            assert together[name].shape == (3,)
+            assert together[name][number].item() == pytest.approx(value.item(), rel=1e-5), name
+
+
+def test_every_term_has_gradients_to_the_images(random):
+    teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4, 6)), (1, 8, 8), 3, [0.0], [1.0])
+    for term in (TotalVariation(), L2(), BatchNormPrior(), Balance()):
+        images = torch.randn(4, 1, 8, 8, generator=random, requires_grad=True)
+        prior = Prior({"term": term})
+        prior(prior.look(teacher, images))["term"].sum().backward()
+        assert images.grad.abs().sum() > 0, type(term).__name__
+
+
+def test_a_term_of_weight_zero_is_dropped_and_a_negative_weight_refused():
+    prior = Prior({"bn": BatchNormPrior(0.0), "tv": TotalVariation(1.0)})
+    assert list(prior.terms) == ["tv"]
+    assert not prior.needs_batch_norm
+    with pytest.raises(ValueError, match="negative"):
+        TotalVariation(-1.0)
+
+
+def test_the_bn_prior_on_a_network_without_batch_norm_says_what_to_do():
+    net = cnn((1, 28, 28), 10)
+    with pytest.raises(ValueError, match=r"prior 'bn'.*no BatchNorm.*~prior\.bn"):
+        Prior({"bn": BatchNormPrior()}).check(net)
+    Prior({"tv": TotalVariation()}).check(net)
+    Prior({"bn": BatchNormPrior()}).check(cnn_bn((1, 8, 8), 10))
+
+
+def test_hooks_are_gone_after_a_look_and_after_a_failed_one(random, unchanged):
+    teacher = one_layer_teacher()
+    check = unchanged(teacher)
+    prior = Prior({"bn": BatchNormPrior()})
+    prior.look(teacher, torch.randn(2, 2, 6, 6, generator=random))
+    check()
+    with pytest.raises(RuntimeError):
+        prior.look(teacher, torch.randn(2, 5, 6, 6, generator=random))
+    check()

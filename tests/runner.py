@@ -1,0 +1,117 @@
+"""Shared by the tests of whole runs: compose a cell, run it with the smallest numbers, call the command line."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from hydra import compose, initialize_config_dir
+
+from dfkd import main
+from dfkd.cell import Cell
+
+ROOT = Path(__file__).resolve().parents[1]
+# Seconds instead of minutes, and the same bits every time.
+TINY = (
+    "debug=smoke",
+    "tracker=files",
+    "runtime.device=cpu",
+    "runtime.precision=float32",
+    "runtime.threads=1",
+    "synthesizer.rounds=2",
+    "evaluate.premise.images=20",
+)
+DFQ = ("synthesizer.batch_size=16", "synthesizer.images=32", "synthesizer.generator.width=8")
+CAKE = ("synthesizer=cake", "synthesizer.batch_size=20", "synthesizer.steps=2", "student.recipe.batch_size=16")
+NOISE = ("synthesizer=noise_images", "synthesizer.batch_size=32", "student.recipe.batch_size=16")
+BACKDOOR = ("ntl_scenario=backdoor", "teacher=backdoor")
+
+
+def composed(*overrides: str):
+    """The configuration as Hydra composes it."""
+    with initialize_config_dir(str(main.CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def make_cell(outputs: Path, *overrides: str) -> Cell:
+    """A cell of the smallest numbers; the synthesizer has to come before what is set in it."""
+    chosen = [o for o in overrides if o.startswith("synthesizer=")]
+    return Cell(composed(*chosen, *TINY, *(o for o in overrides if o not in chosen), f"outputs={outputs}"))
+
+
+def run(outputs: Path, *overrides: str) -> dict:
+    """The result of a cell of the smallest numbers."""
+    from dfkd.run import run_cell
+
+    return run_cell(make_cell(outputs, *overrides))
+
+
+@dataclass
+class Outcome:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command_line(*arguments: str) -> Outcome:
+    """What `dfkd ARGUMENTS` does, in this process; environment, path and logging are put back."""
+    log, out, err = logging.getLogger("dfkd"), io.StringIO(), io.StringIO()
+    before = log.handlers[:], log.level, log.propagate
+    log.handlers, code = [], 0
+    main.failures.clear()
+    with (
+        mock.patch.object(sys, "argv", ["dfkd", *arguments]),
+        mock.patch.object(sys, "path", sys.path[:]),
+        mock.patch.dict(os.environ, {"HYDRA_FULL_ERROR": "0"}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main.cli()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        finally:
+            log.handlers, log.level, log.propagate = before
+            main.failures.clear()
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """`python -m dfkd ARGUMENTS` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dfkd", *arguments],
+        cwd=cwd,
+        env=process_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def process_environment(**more: str) -> dict[str, str]:
+    """An environment in which a process finds this checkout's dfkd, on one thread."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "DFKD_SWEEP")}
+    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def write_component(folder: Path, module: str, code: str, **options: str) -> None:
+    """A module of a user's own and its YAML files (`group__option='text'`) under `folder`/options."""
+    (folder / f"{module}.py").write_text(code)
+    for name, text in options.items():
+        file = folder / "options" / (name.replace("__", "/") + ".yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)

@@ -1,0 +1,141 @@
+"""A cell's name and hash: the same for the same content, another for everything that can change a result."""
+
+import json
+
+import pytest
+from runner import composed
+
+from dfkd.cell import Cell, lower
+from dfkd.errors import ConfigError
+from dfkd.store import file_digest
+
+BASE = ("synthesizer=cake",)
+
+
+def cell(*overrides: str) -> Cell:
+    return Cell(composed(*BASE, *overrides))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Cell:
+    return cell()
+
+
+def test_the_same_configuration_is_the_same_cell(plain):
+    again = cell()
+    assert (again.hash, again.name, again.folder) == (plain.hash, plain.name, plain.folder)
+
+
+def test_a_name_is_readable_and_ends_with_the_hash(plain):
+    assert plain.name == f"none-digits_supervised-cnn_bn_cake-cnn_bn_none_s0-{plain.hash}"
+    assert len(plain.hash) == 8 and int(plain.hash, 16) >= 0
+    assert plain.folder == plain.outputs / "runs" / plain.name
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "runtime.device=cpu",
+        "runtime.threads=2",
+        "runtime.chunk=50",
+        "tracker=files",
+        "tracker.mode=disabled",
+        "outputs=elsewhere",
+        "data.root=elsewhere",
+        "data.download=true",
+        "teacher.epochs=20",  # what it is already
+    ],
+)
+def test_what_cannot_change_a_result_does_not_change_the_hash(plain, override):
+    other = cell(override)
+    assert (other.hash, other.name) == (plain.hash, plain.name)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "seeds.student=1",
+        "runtime.precision=float32",
+        "teacher.network.widths=[16,32,65]",
+        "network@student.network=cnn",
+        "teacher.recipe.lr=0.2",
+        "teacher=ntl",
+        "student.epochs=11",
+        "student.loss.labels=hard",
+        "synthesizer.contrast_weight=2",
+        "prior.tv.weight=2",
+        "~prior.tv",
+        "noise.eps=0.2",
+        "noise=decay_cosine",
+        "ntl_scenario=backdoor",
+        "domain@ntl_scenario.id=clusters",
+        "+ntl_scenario.id.split_seed=1",
+        "defense=atesc",
+        "data.size=20",
+        "data.limit=100",
+        "evaluate.checks=5",
+        "evaluate.premise.steps=9",
+    ],
+)
+def test_what_can_change_a_result_changes_the_hash(plain, override):
+    assert cell(override).hash != plain.hash
+
+
+def test_a_debug_run_is_not_mistaken_for_the_real_one(plain):
+    small = cell("debug=smoke")
+    assert small.hash != plain.hash
+    assert small.config["synthesizer"]["rounds"] == 2 and small.config["student"]["epochs"] == 1
+
+
+def test_a_limit_that_lowers_nothing_changes_nothing(plain):
+    assert cell("+limit.rounds=100000").hash == plain.hash
+
+
+def test_lowering_reaches_every_number_of_that_name_and_nothing_else():
+    node = {"epochs": 9, "a": {"epochs": 2, "flag": {"epochs": True}}, "b": [{"epochs": 5.0}], "c": {"epochs": None}}
+    lower(node, {"epochs": 3})
+    assert node == {
+        "epochs": 3,
+        "a": {"epochs": 2, "flag": {"epochs": True}},
+        "b": [{"epochs": 3}],
+        "c": {"epochs": None},
+    }
+
+
+def test_a_missing_value_is_named_with_how_to_set_it():
+    with pytest.raises(ConfigError, match=r"teacher\.path is missing: set teacher\.path=\.\.\."):
+        cell("teacher=checkpoint")
+
+
+def test_a_value_that_refers_to_nothing_is_named():
+    with pytest.raises(ConfigError, match="no_such_key"):
+        cell("teacher.epochs=${no_such_key}")
+
+
+def finish(one: Cell, **changes: object) -> dict:
+    """Leave a run folder as a finished run does."""
+    one.folder.mkdir(parents=True)
+    (one.folder / "student.safetensors").write_bytes(b"weights")
+    result = {"hash": one.hash, "student_digest": file_digest(one.folder / "student.safetensors")} | changes
+    (one.folder / "result.json").write_text(json.dumps(result))
+    return result
+
+
+def test_a_finished_cell_is_known_by_its_result(tmp_path):
+    one = cell(f"outputs={tmp_path}")
+    assert one.finished() is None
+    assert finish(one) == one.finished()
+
+
+@pytest.mark.parametrize("damage", ["result", "student", "no student", "other hash"])
+def test_a_damaged_result_does_not_count_as_finished(tmp_path, damage):
+    one = cell(f"outputs={tmp_path}")
+    finish(one, **({"hash": "00000000"} if damage == "other hash" else {}))
+    if damage == "result":
+        (one.folder / "result.json").write_text('{"hash": ')
+    elif damage == "student":
+        (one.folder / "student.safetensors").write_bytes(b"weighty")
+    elif damage == "no student":
+        (one.folder / "student.safetensors").unlink()
+    assert one.finished() is None

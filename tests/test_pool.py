@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from dfkd.pool import Pool, Split
+
+
+def batch(start: int, count: int, columns=()):
+    values = torch.arange(start, start + count)
+    images = values.view(-1, 1, 1, 1).expand(-1, 1, 2, 2).to(torch.uint8)
+    split = Split(values % 2 == 0, values.float())
+    return images, values.float().view(-1, 1), split, {name: values / 10 for name in columns}
+
+
+def test_the_oldest_images_go_beyond_the_capacity_with_all_that_belongs_to_them():
+    pool = Pool(capacity=4)
+    pool.add(*batch(0, 3, ["eps"]))
+    pool.add(*batch(3, 3, ["eps"]))
+    assert pool.images[:, 0, 0, 0].tolist() == [2, 3, 4, 5]
+    assert pool.logits.flatten().tolist() == [2, 3, 4, 5]
+    assert pool.split.fragile.tolist() == [True, False, True, False]
+    assert torch.allclose(pool.columns["eps"], torch.tensor([0.2, 0.3, 0.4, 0.5]))
+
+
+def test_without_a_capacity_everything_stays():
+    pool = Pool()
+    for start in range(0, 30, 10):
+        pool.add(*batch(start, 10))
+    assert len(pool) == 30
+
+
+def test_one_batch_larger_than_the_capacity_is_cut():
+    pool = Pool(capacity=2)
+    pool.add(*batch(0, 5))
+    assert pool.images[:, 0, 0, 0].tolist() == [3, 4]
+
+
+def test_pixels_are_floats_in_the_unit_interval():
+    pool = Pool()
+    pool.add(*batch(0, 256))
+    assert pool.pixels(slice(250, None)).amax().item() == 1.0
+    assert pool.pixels(torch.tensor([51])).unique().item() == pytest.approx(0.2)
+
+
+def test_columns_must_be_the_same_in_every_batch():
+    pool = Pool()
+    pool.add(*batch(0, 2, ["eps"]))
+    with pytest.raises(ValueError, match="eps"):
+        pool.add(*batch(2, 2))
+
+
+def test_keep_takes_closed_ranges_of_all_columns():
+    pool = Pool()
+    pool.add(*batch(0, 10, ["eps", "other"]))
+    kept = pool.keep({"eps": (0.2, 0.6), "other": (0.5, 9.0)})
+    assert kept.logits.flatten().tolist() == [5, 6]
+    assert kept.split.score.tolist() == [5, 6]
+    assert len(pool) == 10
+
+
+def test_keep_names_an_unknown_column_and_an_empty_range():
+    pool = Pool()
+    pool.add(*batch(0, 10, ["eps"]))
+    with pytest.raises(ValueError, match="epsilon.*eps"):
+        pool.keep({"epsilon": (0, 1)})
+    with pytest.raises(ValueError, match="none of the pool's 10"):
+        pool.keep({"eps": (5, 6)})
+
+
+def test_save_and_load_give_the_pool_back(tmp_path):
+    pool = Pool()
+    pool.add(*batch(0, 4, ["eps"]))
+    pool.save(tmp_path / "pool.safetensors")
+    loaded = Pool.load(tmp_path / "pool.safetensors")
+    for name, value in pool._tensors().items():
+        assert torch.equal(loaded._tensors()[name], value), name
+        assert loaded._tensors()[name].dtype == value.dtype
+
+
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_a_capacity_below_one_is_refused(capacity):
+    with pytest.raises(ValueError, match="capacity"):
+        Pool(capacity)

@@ -1,0 +1,225 @@
+"""The content-addressed store: built once, whole or not at all, repaired when damaged. No torch in here."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from dfkd.store import Store, content_key, file_lock, path_digest, write_atomic
+
+KEY = "0123456789abcdef"
+spawn = multiprocessing.get_context("spawn")
+
+
+def write_numbers(folder: Path) -> dict:
+    (folder / "numbers.txt").write_text("1 2 3\n")
+    (folder / "more.bin").write_bytes(bytes(range(256)))
+    return {"answer": 42}
+
+
+def leftovers(root: Path) -> list[str]:
+    """Files and folders under the root that are neither locks nor finished artifacts."""
+    return [p.name for p in root.rglob("*") if ".tmp" in p.name]
+
+
+def never(_: Path) -> dict:
+    raise AssertionError("built although it was there")
+
+
+def test_the_second_fetch_reuses_what_the_first_built(tmp_path):
+    store = Store(tmp_path / "store")
+    first = store.fetch("pool", KEY, write_numbers, about={"rounds": 3})
+    second = store.fetch("pool", KEY, never)
+    assert (first.reused, second.reused) == (False, True)
+    assert first.path == second.path == tmp_path / "store" / "pool" / KEY
+    assert second.meta == first.meta and second.meta["answer"] == 42 and second.meta["seconds"] >= 0
+    assert (second.path / "numbers.txt").read_text() == "1 2 3\n"
+
+
+def test_an_artifact_says_what_it_is(tmp_path):
+    path = Store(tmp_path).fetch("pool", KEY, write_numbers, about={"rounds": 3}).path
+    record = json.loads((path / "meta.json").read_text())
+    assert record["stage"] == "pool" and record["key"] == KEY and record["about"] == {"rounds": 3}
+    assert sorted(record["files"]) == ["more.bin", "numbers.txt"]
+
+
+def test_an_artifact_appears_only_when_it_is_finished(tmp_path):
+    def build(folder: Path) -> dict:
+        write_numbers(folder)
+        assert not (tmp_path / "pool" / KEY).exists()
+        return {}
+
+    Store(tmp_path).fetch("pool", KEY, build)
+    assert (tmp_path / "pool" / KEY / "meta.json").exists() and leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_builder_that_raises_leaves_nothing(tmp_path, error):
+    def build(folder: Path) -> dict:
+        write_numbers(folder)
+        raise error("on the way")
+
+    with pytest.raises(error):
+        Store(tmp_path).fetch("pool", KEY, build)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [f".{KEY}.lock"]
+    assert not (tmp_path / "pool" / KEY).exists() and leftovers(tmp_path) == []
+    assert Store(tmp_path).fetch("pool", KEY, write_numbers).reused is False
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink, lambda path: path.write_text("")])
+@pytest.mark.parametrize("name", ["numbers.txt", "more.bin", "meta.json"])
+def test_damage_is_noticed_named_and_repaired(tmp_path, caplog, name, damage):
+    store = Store(tmp_path)
+    path = store.fetch("pool", KEY, write_numbers).path
+    whole = {file.name: file.read_bytes() for file in path.iterdir() if file.name != "meta.json"}
+    damage(path / name)
+    with caplog.at_level(logging.WARNING, "dfkd"):
+        again = store.fetch("pool", KEY, write_numbers)
+    assert again.reused is False
+    assert str(path) in caplog.text and "damaged" in caplog.text
+    assert {file.name: file.read_bytes() for file in path.iterdir() if file.name != "meta.json"} == whole
+    assert store.fetch("pool", KEY, never).reused
+
+
+def test_an_altered_number_in_the_metadata_is_noticed(tmp_path):
+    store = Store(tmp_path)
+    meta = store.fetch("pool", KEY, write_numbers).path / "meta.json"
+    meta.write_text(meta.read_text().replace('"answer": 42', '"answer": 43'))
+    assert store.fetch("pool", KEY, write_numbers).meta["answer"] == 42
+
+
+def test_an_artifact_under_the_key_of_another_is_not_taken_for_it(tmp_path):
+    store, other = Store(tmp_path), "f" * 16
+    store.fetch("pool", KEY, write_numbers).path.rename(tmp_path / "pool" / other)
+    assert store.fetch("pool", other, write_numbers).reused is False
+
+
+def test_a_whole_artifact_is_read_without_a_warning(tmp_path, caplog):
+    store = Store(tmp_path)
+    store.fetch("pool", KEY, write_numbers)
+    with caplog.at_level(logging.DEBUG, "dfkd"):
+        store.fetch("pool", KEY, never)
+    assert caplog.text == ""
+
+
+def _fetch_slowly(root: Path, barrier, results) -> None:
+    def build(folder: Path) -> dict:
+        with (root / "built").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.3)
+        return write_numbers(folder)
+
+    barrier.wait()
+    results.put(Store(root).fetch("pool", KEY, build).reused)
+
+
+def test_processes_that_want_the_same_artifact_build_it_once(tmp_path):
+    barrier, results = spawn.Barrier(3), spawn.Queue()
+    workers = [spawn.Process(target=_fetch_slowly, args=(tmp_path, barrier, results)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    reused = sorted(results.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join(60)
+    assert reused == [False, True, True]
+    assert len((tmp_path / "built").read_text().splitlines()) == 1
+
+
+def _build_until_killed(root: Path) -> None:
+    def build(folder: Path) -> dict:
+        write_numbers(folder)
+        (root / "half-way").touch()
+        time.sleep(60)
+        return {}
+
+    Store(root).fetch("pool", KEY, build)
+
+
+def test_a_killed_builder_leaves_nothing_that_counts_and_the_next_one_cleans_up(tmp_path):
+    worker = spawn.Process(target=_build_until_killed, args=(tmp_path,))
+    worker.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "half-way").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    assert leftovers(tmp_path) != [] and not (tmp_path / "pool" / KEY).exists()
+    artifact = Store(tmp_path).fetch("pool", KEY, write_numbers)
+    assert artifact.reused is False and leftovers(tmp_path) == []
+    assert Store(tmp_path).fetch("pool", KEY, never).reused
+
+
+def test_a_key_is_sixteen_hexadecimal_digits_and_does_not_depend_on_order():
+    key = content_key("pool", {"a": 1, "b": {"c": [1, 2], "d": None}}, {"teacher": "t", "split": "s"})
+    assert len(key) == 16 and int(key, 16) >= 0
+    assert key == content_key("pool", {"b": {"d": None, "c": (1, 2)}, "a": 1}, {"split": "s", "teacher": "t"})
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "inputs"),
+    [
+        ("split", {"a": 1}, {"teacher": "t"}),
+        ("pool", {"a": 2}, {"teacher": "t"}),
+        ("pool", {"a": 1, "b": None}, {"teacher": "t"}),
+        ("pool", {"b": 1}, {"teacher": "t"}),
+        ("pool", {"a": [1]}, {"teacher": "t"}),
+        ("pool", {"a": 1}, {"teacher": "u"}),
+        ("pool", {"a": 1}, {"student": "t"}),
+        ("pool", {"a": 1}, {}),
+    ],
+)
+def test_a_key_depends_on_everything_that_counts(stage, config, inputs):
+    assert content_key(stage, config, inputs) != content_key("pool", {"a": 1}, {"teacher": "t"})
+
+
+def test_a_key_does_not_depend_on_what_an_option_is_called():
+    assert content_key("pool", {"name": "x", "a": {"name": "y"}}) == content_key("pool", {"a": {}})
+
+
+def test_a_path_counts_by_its_content_not_its_place(tmp_path):
+    for name, text in (("a", "same"), ("b", "same"), ("c", "else")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (content_key("teacher", {"path": str(tmp_path / name)}) for name in "abc")
+    assert a == b != c
+
+
+def test_a_folder_counts_by_names_and_sizes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "file").write_text("12")
+    assert path_digest(str(tmp_path / "a")) == path_digest(str(tmp_path / "b"))
+    (tmp_path / "b" / "sub" / "file").write_text("123")
+    assert path_digest(str(tmp_path / "a")) != path_digest(str(tmp_path / "b"))
+
+
+def test_a_missing_path_is_no_error_here(tmp_path):
+    assert path_digest(str(tmp_path / "none")) == f"missing:{tmp_path / 'none'}"
+
+
+def test_an_atomic_write_replaces_and_leaves_no_temporary_file(tmp_path):
+    for text in ("old", "new"):
+        write_atomic(tmp_path / "file", text)
+    assert (tmp_path / "file").read_text() == "new" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_lock_is_let_go_of_when_its_block_fails(tmp_path):
+    with pytest.raises(RuntimeError), file_lock(tmp_path / "lock", "it"):
+        raise RuntimeError
+    with file_lock(tmp_path / "lock", "it"):  # would wait for ever
+        pass
