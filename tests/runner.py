@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # Seconds instead of minutes, and the same bits every time.
 TINY = (
     "debug=smoke",
-    "tracker=files",
     "runtime.device=cpu",
     "runtime.precision=float32",
     "runtime.threads=1",

@@ -168,7 +168,9 @@ def test_binding_checks_without_calling():
     assert builder.problems[0] == "here.deep[0].sise: there is no such option; did you mean 'size'?"
 
 
-@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.03", 0.03), (0.03, 0.03), (4, 4.0), ("1e-3", 1e-3)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.03", 0.03), (0.03, 0.03), (4, 4.0), ("1e-3", 1e-3)]
+)
 def test_numbers_and_fractions(text, value):
     assert number(text) == value
 

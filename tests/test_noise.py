@@ -31,7 +31,8 @@ def test_none_has_no_step_size():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"schedule": "step"}, {"eps": 0.0}, {"eps": -0.1}, {"decades": -1}, {"schedule": "none", "langevin": True}]
+    "wrong",
+    [{"schedule": "step"}, {"eps": 0.0}, {"eps": -0.1}, {"decades": -1}, {"schedule": "none", "langevin": True}],
 )
 def test_impossible_values_are_refused(wrong):
     with pytest.raises(ValueError):

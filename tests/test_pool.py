@@ -60,7 +60,7 @@ def test_keep_takes_closed_ranges_of_all_columns():
 def test_keep_names_an_unknown_column_and_an_empty_range():
     pool = Pool()
     pool.add(*batch(0, 10, ["eps"]))
-    with pytest.raises(ValueError, match="epsilon.*eps"):
+    with pytest.raises(ValueError, match=r"epsilon.*eps"):
         pool.keep({"epsilon": (0, 1)})
     with pytest.raises(ValueError, match="none of the pool's 10"):
         pool.keep({"eps": (5, 6)})

@@ -1,0 +1,147 @@
+import pytest
+import torch
+
+from dfkd.defenses import ATEsc, Defense
+from dfkd.distill import KL, CrossEntropy, Student, Trainer, steps_per_epoch
+from dfkd.errors import NonFiniteLoss
+from dfkd.models import Classifier, cnn_bn, mlp
+from dfkd.pool import Pool, Split
+from dfkd.recipe import Recipe
+
+
+def pool_of(count=20, classes=3, fragile=None, seed=0) -> Pool:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 1, 2, 1, generator=generator)
+    logits = torch.stack([5 * images[:, 0, 0, 0], 5 * images[:, 0, 1, 0], torch.full((count,), 2.0)], 1)[:, :classes]
+    pool = Pool()
+    split = Split.everything(images)
+    if fragile is not None:
+        split.fragile = fragile
+    pool.add(images, logits, split)
+    return pool
+
+
+def make(runtime, loss=None, defense=None, steps=100, **recipe) -> Trainer:
+    torch.manual_seed(0)
+    defaults = {"optimizer": "adam", "lr": 1e-2, "batch_size": 8, "schedule": "constant", "weight_decay": 0.0}
+    options = Recipe(**(defaults | recipe))
+    student = Student(mlp((1, 2, 1), 3), options, loss or KL(), epochs=1)
+    model = Classifier(student.network, (1, 2, 1), 3, [0.5], [0.3])
+    return Trainer(model, student, defense or Defense(), runtime, 0, steps)
+
+
+def test_batches_go_through_the_pool_without_repetition(runtime):
+    trainer = make(runtime, batch_size=6)
+    batches = list(trainer._batches(20, 7))
+    assert [len(b) for b in batches] == [6] * 7
+    for start in (0, 3):
+        one_pass = torch.cat(batches[start : start + 3])
+        assert len(one_pass.unique()) == 18  # the ragged rest is left out
+    assert not torch.equal(batches[0], batches[3])
+
+
+def test_a_pool_smaller_than_the_batch_is_one_batch(runtime):
+    trainer = make(runtime, batch_size=64)
+    batches = list(trainer._batches(5, 3))
+    assert [sorted(b.tolist()) for b in batches] == [[0, 1, 2, 3, 4]] * 3
+
+
+@pytest.mark.parametrize(("count", "expected"), [(20, 2), (16, 2), (15, 1), (3, 1)])
+def test_steps_per_epoch_are_the_full_batches(count, expected):
+    assert steps_per_epoch(pool_of(count), Recipe(batch_size=8)) == expected
+
+
+@pytest.mark.parametrize("loss", [KL(), KL(4.0), CrossEntropy("soft"), CrossEntropy("hard")])
+def test_the_student_learns_the_teachers_answers(runtime, loss):
+    pool, trainer = pool_of(200), make(runtime, loss, steps=300)
+    trainer.train(pool, 300)
+    agreement = (trainer.model.predict(pool.images).argmax(1) == pool.logits.argmax(1)).float().mean()
+    assert agreement > 0.93
+
+
+def test_the_loss_is_the_defenses(runtime):
+    fragile = torch.arange(20) < 5
+    trainer = make(runtime, defense=ATEsc(criterion=None), batch_size=20)
+    pool = pool_of(fragile=fragile)
+    with torch.no_grad():
+        student = trainer.model.train()(pool.images)
+    expected = ATEsc(None).loss(student, pool.logits, KL()(student, pool.logits), fragile)
+    trainer.train(pool, 1)
+    means = trainer.read()
+    assert means == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-4)
+
+
+def test_batch_norm_of_the_student_learns_and_the_pool_stays(runtime):
+    pool = Pool()
+    images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
+    pool.add(images, torch.randn(16, 3), Split.everything(images))
+    before = {name: value.clone() for name, value in pool._tensors().items()}
+    student = Student(cnn_bn((1, 8, 8), 3), Recipe(batch_size=8), KL(), epochs=1)
+    model = Classifier(student.network, (1, 8, 8), 3, [0.5], [0.3]).eval()
+    trainer = Trainer(model, student, Defense(), runtime, 0, 4)
+    trainer.train(pool, 4)
+    assert model.net.body[1].num_batches_tracked == 4
+    assert all(torch.equal(value, before[name]) for name, value in pool._tensors().items())
+
+
+def test_same_seed_same_student(runtime):
+    weights = []
+    for _ in range(2):
+        trainer = make(runtime)
+        trainer.train(pool_of(), 10)
+        weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_a_non_finite_loss_names_the_term_and_keeps_the_last_good_state(runtime):
+    trainer = make(runtime)
+    trainer.train(pool_of(), 5)
+    trainer.read()
+    good = {key: value.clone() for key, value in trainer.model.net.state_dict().items()}
+    broken = pool_of()
+    broken.logits[:] = float("nan")
+    trainer.train(broken, 2)
+    with pytest.raises(NonFiniteLoss, match="'kd'") as caught:
+        trainer.read()
+    assert caught.value.term == "kd"
+    assert caught.value.state.keys() == good.keys()
+    assert all(torch.equal(caught.value.state[key], good[key]) for key in good)
+
+
+def test_a_state_is_kept_also_where_the_first_steps_already_fail(runtime):
+    trainer, broken = make(runtime), pool_of()
+    broken.logits[:] = float("nan")
+    trainer.train(broken, 1)
+    with pytest.raises(NonFiniteLoss) as caught:
+        trainer.read()
+    assert caught.value.state is not None
+    assert all(value.isfinite().all() for value in caught.value.state.values())
+
+
+def test_a_finite_loss_with_a_broken_gradient_does_not_pass_for_a_good_state(runtime):
+    def loss(student, teacher):  # 0 with gradient 0 * inf = nan
+        return (0 * student.sum(1)).sqrt()
+
+    trainer = make(runtime, loss)
+    trainer.train(pool_of(), 1)
+    with pytest.raises(NonFiniteLoss) as caught:
+        trainer.read()
+        trainer.train(pool_of(), 1)
+        trainer.read()
+    assert all(value.isfinite().all() for value in caught.value.state.values())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"epochs": 0},
+        {"steps": 0},
+        {"epochs": 1, "capacity": 0},
+        {"epochs": 1, "keep": {"eps": [1.0]}},
+        {"epochs": 1, "keep": {"eps": [2.0, 1.0]}},
+    ],
+)
+def test_impossible_students_are_refused(wrong):
+    with pytest.raises(ValueError):
+        Student(mlp((1, 2, 1), 3), Recipe(), KL(), **wrong)

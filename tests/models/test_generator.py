@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from dfkd.models import DCGAN
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 16, 20)])
+def test_images_have_the_asked_size_and_lie_in_the_unit_interval(shape, random):
+    generator = DCGAN(shape, latent=8, width=8)
+    images = generator(5 * torch.randn(6, 8, generator=random))
+    assert images.shape == (6, *shape)
+    assert images.min() >= 0 and images.max() <= 1
+    assert not torch.allclose(images[0], images[1])
+
+
+def test_the_benchmarks_generator_has_its_parameter_count():
+    c = 128
+    expected = (256 + 1) * c * 64 + 2 * c + 9 * c * c + 2 * c + 9 * c * 64 + 2 * 64 + 9 * 64 * 3 + 3
+    count = sum(p.numel() for p in DCGAN((3, 32, 32)).parameters())
+    assert count == expected
+    assert round(count / 1e6, 2) == 2.33
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": (1, 30, 30)}, "divisible by 4, not 30x30"),
+        ({"shape": (1, 32, 30)}, "divisible by 4"),
+        ({"shape": (1, 8, 8), "latent": 0}, "latent"),
+        ({"shape": (1, 8, 8), "width": 1}, "width"),
+    ],
+)
+def test_impossible_generators_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DCGAN(**options)

@@ -1,0 +1,160 @@
+import pytest
+import torch
+
+from dfkd.domains import Domain, Images
+from dfkd.evaluate import Examiner, accuracy, predictions, premise, premise_in_words
+from dfkd.runtime import Runtime
+from dfkd.scenarios import Scenario
+
+# Images are 3x1x1 and the networks linear: an image is its own logits.
+EYE = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+def images(answers: list[int], labels: list[int], strength: float = 1.0) -> Images:
+    """Images that the identity calls `answers`."""
+    x = strength * torch.eye(3)[torch.tensor(answers)].view(-1, 3, 1, 1)
+    return Images(x, torch.tensor(labels))
+
+
+def domain(answers: list[int], labels: list[int], name: str = "hand", strength: float = 1.0) -> Domain:
+    given, other = images(answers, labels, strength), images([0], [0])
+    return Domain(name, 3, other, given, other, [0.0], [1.0])
+
+
+@pytest.fixture
+def identity(linear):
+    return linear(EYE, shape=(3, 1, 1))
+
+
+@pytest.fixture
+def cyclic(linear):
+    """Answers one class further on than the identity."""
+    return linear([EYE[2], EYE[0], EYE[1]], shape=(3, 1, 1))
+
+
+def test_accuracy_is_the_percentage_of_hits(identity, runtime):
+    assert accuracy(identity, images([0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 0, 1]), runtime) == 66.67
+
+
+def test_predictions_do_not_depend_on_the_chunk(identity):
+    given = images([0, 1, 2, 2, 1], [0] * 5)
+    whole, parts = (predictions(identity, given, Runtime(torch.device("cpu"), chunk=c)) for c in (1000, 2))
+    assert torch.equal(whole, parts) and whole.shape == (5, 3)
+
+
+def test_without_an_ood_domain_only_the_id_numbers_apply(identity, cyclic, runtime):
+    scenario = Scenario(domain([0, 1, 2, 2], [0, 1, 1, 0]))
+    examiner = Examiner(identity, scenario, runtime)
+    assert examiner(identity, "val") == {"iacc": 50.0, "oacc": None, "olacc": None, "asr": None, "agreement": 100.0}
+    assert examiner(cyclic, "val") == {"iacc": 25.0, "oacc": None, "olacc": None, "asr": None, "agreement": 0.0}
+
+
+def test_the_asr_leaves_out_images_of_the_target_class(identity, runtime):
+    ood = domain([0, 0, 0, 1, 0], [0, 0, 1, 1, 2])  # of three images of other classes, two are called 0
+    scenario = Scenario(domain([0], [0]), ood, ood_label=0, shared_labels=True, backdoor=True)
+    found = Examiner(identity, scenario, runtime)(identity, "val")
+    assert found["asr"] == 66.67
+    assert found["oacc"] == 60.0
+    assert found["olacc"] is None
+
+
+def test_the_asr_of_target_images_alone_does_not_exist(identity, runtime):
+    scenario = Scenario(domain([0], [0]), domain([0, 0], [0, 0]), ood_label=0, shared_labels=True, backdoor=True)
+    assert Examiner(identity, scenario, runtime)(identity, "val")["asr"] is None
+
+
+def test_olacc_in_an_open_set_is_how_often_the_taught_label_is_given(identity, runtime):
+    scenario = Scenario(domain([0], [0]), domain([1, 1, 1, 0], [0, 1, 2, 0]), ood_label=1)
+    found = Examiner(identity, scenario, runtime)(identity, "val")
+    assert (found["olacc"], found["oacc"], found["asr"]) == (75.0, None, None)
+
+
+def test_olacc_in_a_close_set_is_how_often_the_teachers_errors_are_repeated(identity, linear, runtime):
+    ood = domain([0, 1, 2, 1], [0, 0, 0, 0])  # the teacher errs on the last three
+    scenario = Scenario(domain([0], [0]), ood, shared_labels=True)
+    only_one = linear([[0.1, 0.0, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], shape=(3, 1, 1))  # knows 0 and 1, calls 2 0
+    found = Examiner(identity, scenario, runtime)(only_one, "val")
+    assert found["olacc"] == 66.67
+    assert found["oacc"] == 50.0
+    assert Examiner(identity, scenario, runtime)(identity, "val")["olacc"] == 100.0
+
+
+def test_agreement_is_with_the_teacher_not_with_the_labels(identity, linear, runtime):
+    scenario = Scenario(domain([0, 1, 2, 2], [1, 1, 1, 1]))
+    constant = linear([[0.0] * 3] * 3, [0.0, 0.0, 1.0], shape=(3, 1, 1))
+    found = Examiner(identity, scenario, runtime)(constant, "val")
+    assert (found["agreement"], found["iacc"]) == (50.0, 0.0)
+
+
+def test_the_teacher_answers_once_and_the_splits_are_kept_apart(identity, cyclic, runtime):
+    scenario = Scenario(domain([0, 1], [0, 1]))
+    scenario.id.test = images([2, 2, 2], [2, 2, 2])
+    examiner = Examiner(identity, scenario, runtime)
+    examiner(cyclic, "val")
+    examiner(cyclic, "val")
+    assert identity.evals.total() == 2
+    assert examiner(identity, "test")["agreement"] == 100.0
+
+
+def test_the_limit_takes_the_first_images(identity, runtime):
+    scenario = Scenario(domain([0, 1, 2, 2], [0, 1, 0, 0]))
+    assert Examiner(identity, scenario, runtime, limit=2)(identity, "val")["iacc"] == 100.0
+
+
+def look(teacher, id: Domain, ood: Domain | None, runtime, eps=(0.1, 0.6), count=100) -> dict:
+    scenario = Scenario(id, ood, shared_labels=ood is not None)
+    return premise(teacher, scenario, runtime, 0, list(eps), steps=3, images=count)
+
+
+def test_the_premise_holds_where_id_images_flip_more(linear, runtime):
+    teacher = linear(EYE, shape=(3, 1, 1))
+    weak, strong = domain([0, 1, 2], [0, 1, 2], strength=0.5), domain([0, 1], [0, 1], "ood", strength=3.0)
+    report = look(teacher, weak, strong, runtime)
+    assert report["flip_rates"] == [{"eps": 0.1, "id": 0.0, "ood": 0.0}, {"eps": 0.6, "id": 100.0, "ood": 0.0}]
+    assert report["holds"] == [False, True]
+    assert report["id_confidence"] == pytest.approx(torch.tensor([0.5, 0.0, 0.0]).softmax(0)[0].item(), abs=1e-4)
+    assert report["ood_confidence"] == pytest.approx(torch.tensor([3.0, 0.0, 0.0]).softmax(0)[0].item(), abs=1e-4)
+    assert report["warnings"] == []
+    words = premise_in_words(look(teacher, weak, strong, runtime, eps=[0.6]))
+    assert "holds" in words and "153/255" in words
+
+
+def test_the_premise_fails_loudly_where_ood_images_flip_as_much(linear, runtime):
+    teacher = linear(EYE, shape=(3, 1, 1))
+    weak, strong = domain([0, 1, 2], [0, 1, 2], strength=0.5), domain([0, 1], [0, 1], "ood", strength=3.0)
+    words = premise_in_words(look(teacher, strong, weak, runtime))
+    assert words.startswith("THE PREMISE OF ATEsc FAILS")
+    assert "25.5/255 (0 % against 0 %)" in words and "153/255 (0 % against 100 %)" in words
+    half = premise_in_words(look(teacher, weak, strong, runtime))
+    assert "FAILS" in half and "25.5/255" in half and "153/255" not in half
+
+
+def test_without_an_ood_domain_there_is_no_premise(linear, runtime):
+    report = look(linear(EYE, shape=(3, 1, 1)), domain([0], [0]), None, runtime)
+    assert report["holds"] == [None, None]
+    assert report["ood_confidence"] is None and report["flip_rates"][0]["ood"] is None
+    assert premise_in_words(report) is None
+
+
+def test_a_blind_attack_is_reported_with_the_domain_it_was_blind_on(linear, runtime):
+    steep = linear([[1e4 * v for v in row] for row in EYE], shape=(3, 1, 1))
+    faint, clear = domain([0, 1], [0, 1], strength=1e-5), domain([0, 1], [0, 1], "ood")
+    said = look(steep, faint, clear, runtime, eps=[1e-6])["warnings"]
+    assert said and all(text.startswith("ood: ") for text in said)
+
+
+def test_at_most_so_many_images_are_attacked(linear, runtime):
+    teacher = linear(EYE, shape=(3, 1, 1))
+    look(teacher, domain([0] * 50, [0] * 50), None, runtime, eps=[0.01], count=10)
+    assert teacher.evals.total() == 10 + 10 * 5 + 2 * 10  # confidence, attack, determinism
+
+
+def test_the_split_reported_on_is_the_validation_split(linear, runtime):
+    id = domain([0], [0], strength=5.0)
+    id.test = images([0], [0], strength=0.01)
+    assert look(linear(EYE, shape=(3, 1, 1)), id, None, runtime, eps=[0.5])["flip_rates"][0]["id"] == 0.0
+
+
+def test_no_radius_at_all_still_gives_a_report(linear, runtime):
+    report = look(linear(EYE, shape=(3, 1, 1)), domain([0], [0]), None, runtime, eps=[])
+    assert report["flip_rates"] == [] and report["id_confidence"] is not None

@@ -1,0 +1,101 @@
+"""Every option composes and binds, every experiment on built-in data runs."""
+
+import pytest
+import torch
+from runner import composed
+
+from dfkd.build import Builder
+from dfkd.cell import GROUPS, Cell
+from dfkd.main import CONF
+from dfkd.preflight import CONTEXT
+
+EXPERIMENTS = sorted(
+    str(file.relative_to(CONF / "experiment").with_suffix("")) for file in (CONF / "experiment").rglob("*.yaml")
+)
+# What an option cannot know by itself.
+NEEDED = {
+    "ntl_scenario.id.path": "mine",
+    "teacher.path": "weights.pt",
+    "teacher.mean": "[0.5]",
+    "teacher.std": "[0.5]",
+}
+# Where the options of a folder go.
+PLACES = {
+    "domain": ["domain@ntl_scenario.id={}"],
+    "network": ["network@teacher.network={}"],
+    "generator": ["generator@synthesizer.generator={}"],
+    "trigger": ["ntl_scenario=backdoor", "trigger@ntl_scenario.trigger={}"],
+    "criterion": ["defense=atesc", "criterion@defense.criterion={}"],
+    "recipe": ["recipe@teacher.recipe={}"],
+}
+
+
+def options() -> list[tuple[str, str]]:
+    files = (file.relative_to(CONF) for file in CONF.rglob("*.yaml") if file.parent != CONF)
+    names = ((file.parts[0], "/".join(file.with_suffix("").parts[1:])) for file in files)
+    return sorted((group, name) for group, name in names if group not in ("experiment", "debug", "ablation"))
+
+
+def bind(cell: Cell) -> None:
+    builder = Builder(**dict.fromkeys(CONTEXT, ...))
+    for group in GROUPS:
+        builder.bind(cell.config[group], group)
+    tracker = Builder(folder=..., cell=..., config=...)
+    tracker.bind(cell.config["tracker"], "tracker")
+    assert builder.problems + tracker.problems == []
+
+
+def with_needed(*overrides: str) -> Cell:
+    """A cell, with something under every key that only a user can fill."""
+    from omegaconf import OmegaConf
+
+    cfg = composed(*overrides)
+    for key, value in NEEDED.items():
+        if OmegaConf.select(cfg, key.rpartition(".")[0]) and OmegaConf.is_missing(
+            OmegaConf.select(cfg, key.rpartition(".")[0]), key.rpartition(".")[2]
+        ):
+            OmegaConf.update(cfg, key, value if not value.startswith("[") else [0.5])
+    return Cell(cfg)
+
+
+@pytest.mark.parametrize(("group", "option"), options())
+def test_every_option_composes_and_binds(group, option):
+    bind(with_needed(*(text.format(option) for text in PLACES.get(group, [f"{group}={{}}"]))))
+
+
+@pytest.mark.parametrize("name", [name for group, name in options() if group == "network"])
+def test_every_network_builds_for_its_images(name):
+    node = composed(f"network@teacher.network={name}").teacher.network
+    from omegaconf import OmegaConf
+
+    builder = Builder(shape=(3, 32, 32), classes=7)
+    network = builder.build(OmegaConf.to_container(node, resolve=True), "network")
+    assert builder.problems == []
+    with torch.no_grad():
+        assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_binds(name):
+    bind(with_needed(f"experiment={name}"))
+
+
+def targets(node: object) -> set[str]:
+    """Every `_target_` of a configuration."""
+    if isinstance(node, list):
+        return set().union(*map(targets, node))
+    if not isinstance(node, dict):
+        return set()
+    return {node.get("_target_", "")} | set().union(*(targets(value) for value in node.values()))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_on_built_in_data_runs(name, tmp_path):
+    cell = with_needed(f"experiment={name}", "debug=smoke", "runtime.threads=1", f"outputs={tmp_path}")
+    files = {"vision", "npz", "image_folder"} & {target.rpartition(".")[2] for target in targets(cell.config)}
+    if files or cell.config["teacher"]["name"] == "checkpoint":
+        pytest.skip(f"needs files: {', '.join(sorted(files))}")
+    from dfkd.run import run_cell
+
+    result = run_cell(cell)
+    assert result["hash"] == cell.hash and 0 <= result["student"]["iacc"] <= 100

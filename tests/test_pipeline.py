@@ -1,0 +1,197 @@
+"""Stages: made once, shared where they may be, the same numbers whatever happened on the way."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, make_cell, process_environment, read_json, run
+from safetensors.torch import load_file
+
+from dfkd.run import run_cell
+
+# What may differ between two runs of the same numbers.
+MEASURED_TIME = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config")
+
+
+def numbers(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key not in MEASURED_TIME}
+
+
+def stages(outputs: Path) -> dict[str, int]:
+    """How many artifacts of each stage are in the store."""
+    store = outputs / "store"
+    return {stage.name: len(list(stage.glob("*/meta.json"))) for stage in store.iterdir()}
+
+
+def reused(result: dict) -> dict[str, bool]:
+    return {name: stage["reused"] for name, stage in result["stages"].items()}
+
+
+def test_a_finished_cell_is_not_run_again(tmp_path):
+    first = run(tmp_path, *NOISE)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    assert run(tmp_path, *NOISE) == first
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_without_its_result_a_cell_is_put_together_from_its_stages(tmp_path):
+    cell = make_cell(tmp_path, *CAKE, "defense=atesc")
+    first = run_cell(cell)
+    metrics = (cell.folder / "metrics.jsonl").read_text()
+    (cell.folder / "result.json").unlink()
+    again = run_cell(cell)
+    assert reused(first) == dict.fromkeys(("teacher", "premise", "pool", "split", "student"), False)
+    assert reused(again) == dict.fromkeys(reused(first), True)
+    assert numbers(again) == numbers(first) and (cell.folder / "metrics.jsonl").read_text() == metrics
+    for phase in ("teacher", "synthesis", "split", "distill"):  # a reused stage counts with the time it took
+        assert again["seconds"][phase] == first["seconds"][phase]
+
+
+def test_a_sweep_over_defenses_trains_its_teacher_once(tmp_path):
+    results = [run(tmp_path, *DFQ, *BACKDOOR, f"defense={name}") for name in ("none", "atesc", "atesc_random")]
+    assert [reused(result)["teacher"] for result in results] == [False, True, True]
+    assert stages(tmp_path) == {"teacher": 1, "premise": 1, "student": 3}
+
+
+def test_an_ordinary_teacher_is_shared_by_all_scenarios_of_its_domain(tmp_path):
+    run(tmp_path, *NOISE)
+    result = run(tmp_path, *NOISE, "ntl_scenario=close_set")
+    assert reused(result)["teacher"] and not reused(result)["premise"]
+    assert result["teacher"]["oacc"] is not None
+
+
+def test_a_cake_pool_is_shared_by_students_and_a_split_by_losses(tmp_path):
+    run(tmp_path, *CAKE, "defense=atesc")
+    other_student = run(tmp_path, *CAKE, "defense=atesc", "student.network.widths=[8,8,8]")
+    other_loss = run(tmp_path, *CAKE, "defense=atesc", "defense.forget=none")
+    no_defense = run(tmp_path, *CAKE)
+    assert all(reused(other_student)[name] for name in ("teacher", "pool", "split"))
+    assert all(reused(other_loss)[name] for name in ("teacher", "pool", "split"))
+    assert reused(no_defense)["pool"] and not reused(no_defense)["split"]
+    assert stages(tmp_path) == {"teacher": 1, "premise": 1, "pool": 1, "split": 2, "student": 4}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shared"),
+    [(["seeds.student=7"], ["teacher", "premise", "pool", "split"]), (["seeds.synthesis=7"], ["teacher", "premise"])],
+)
+def test_a_seed_of_a_part_leaves_the_other_parts_alone(tmp_path, seeds, shared):
+    run(tmp_path, *CAKE)
+    result = run(tmp_path, *CAKE, *seeds)
+    assert [name for name, again in reused(result).items() if again] == shared
+
+
+METHODS = {"online": (*DFQ, *BACKDOOR, "defense=atesc"), "offline": (*CAKE, "defense=atesc")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, method):
+    cells = [
+        make_cell(tmp_path / name, *METHODS[method], seed)
+        for name, seed in (("a", "seed=0"), ("b", "seed=0"), ("c", "seed=1"))
+    ]
+    torch.rand(3)  # what was drawn before does not matter
+    a, b, c = (run_cell(cell) for cell in cells)
+    assert numbers(a) == numbers(b) and a["student_digest"] != c["student_digest"]
+    assert {name: stage["key"] for name, stage in a["stages"].items()} == {
+        name: stage["key"] for name, stage in b["stages"].items()
+    }
+    metrics = [(cell.folder / "metrics.jsonl").read_text() for cell in cells]
+    assert metrics[0] == metrics[1] != metrics[2]
+    weights = [load_file(cell.folder / "student.safetensors") for cell in cells]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
+
+
+def test_chunks_and_side_by_side_sets_do_not_change_the_pool(tmp_path):
+    pools = []
+    for chunk in (20, 1000):
+        run(tmp_path / str(chunk), *CAKE, f"runtime.chunk={chunk}")
+        (file,) = (tmp_path / str(chunk) / "store" / "pool").glob("*/pool.safetensors")
+        pools.append(load_file(file)["images"])
+    torch.testing.assert_close(pools[0], pools[1], rtol=1e-3, atol=1e-3)
+
+
+def test_a_stage_that_fails_leaves_the_finished_ones_and_the_next_try_gives_the_same_numbers(tmp_path, monkeypatch):
+    from dfkd.distill import Distillation
+
+    undisturbed = run(tmp_path / "a", *METHODS["online"])
+
+    grow = Distillation.grow
+
+    def fail_in_the_second_round(self, number):
+        if number == 1:
+            raise RuntimeError("the disk is full, say")
+        grow(self, number)
+
+    cell = make_cell(tmp_path / "b", *METHODS["online"])
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Distillation, "grow", fail_in_the_second_round)
+        run_cell(cell)
+    assert stages(tmp_path / "b") == {"teacher": 1, "premise": 1, "student": 0}
+    assert not list((tmp_path / "b" / "store").rglob("*.tmp"))
+    again = run_cell(cell)
+    assert reused(again) == {"teacher": True, "premise": True, "student": False}
+    assert numbers(again) == numbers(undisturbed)
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
+    overrides = (*METHODS["online"], "limit.rounds=30", "synthesizer.rounds=30")
+    command = [sys.executable, "-m", "dfkd", *TINY, *overrides, f"outputs={tmp_path / 'b'}"]
+    killed = subprocess.Popen(command, env=process_environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("b/store/student/.*.tmp/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    cell = make_cell(tmp_path / "b", *overrides)
+    assert read_json(cell.folder / "status.json") == {"status": "running"} and cell.finished() is None
+    assert stages(tmp_path / "b")["teacher"] == 1 and stages(tmp_path / "b")["student"] == 0
+    again, undisturbed = run_cell(cell), run(tmp_path / "a", *overrides)
+    assert reused(again) == {"teacher": True, "premise": True, "student": False}
+    assert numbers(again) == numbers(undisturbed)
+    assert not list((tmp_path / "b" / "store").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("stage", ["teacher", "pool", "student"])
+def test_a_damaged_stage_is_named_and_rebuilt_to_the_same_numbers(tmp_path, caplog, stage):
+    cell = make_cell(tmp_path, *NOISE)
+    first = run_cell(cell)
+    (weights,) = (tmp_path / "store" / stage).glob(f"*/{stage}.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    (cell.folder / "result.json").unlink()
+    with caplog.at_level(logging.INFO, "dfkd"):
+        again = run_cell(cell)
+    assert str(weights.parent) in caplog.text and "damaged" in caplog.text
+    assert [name for name, kept in reused(again).items() if not kept] == [stage]
+    assert numbers(again) == numbers(first)
+
+
+def test_nothing_in_the_store_is_a_pickle(tmp_path):
+    run(tmp_path, *CAKE, "defense=atesc")
+    files = [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
+    assert {file.suffix for file in files if not file.name.endswith(".lock")} == {".json", ".jsonl", ".safetensors"}
+    assert all(load_file(file) for file in files if file.suffix == ".safetensors")
+
+
+def test_the_teacher_is_the_same_after_the_run(tmp_path):
+    from dfkd.pipeline import Pipeline
+    from dfkd.preflight import prepare
+    from dfkd.tracker import Tracker
+
+    cell = make_cell(tmp_path, *METHODS["online"])
+    cell.folder.mkdir(parents=True)
+    pipeline = Pipeline(cell, prepare(cell), Tracker(cell.folder, cell.name, cell.config))
+    pipeline.run()
+    stored = load_file(pipeline.artifacts["teacher"].path / "teacher.safetensors")
+    assert all(torch.equal(value, stored[key]) for key, value in pipeline.teacher.net.state_dict().items())
+    assert any(key.endswith("running_mean") for key in stored)
+    assert not any(parameter.requires_grad for parameter in pipeline.teacher.parameters())

@@ -1,0 +1,117 @@
+"""A new method is new files and no edit elsewhere: options made in a temporary folder run like dfkd's own."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from runner import DFQ, TINY, process, read_json, write_component
+
+from dfkd.cell import Cell
+from dfkd.main import CONF
+
+SYNTHESIZER = '''
+import torch
+
+from dfkd.synthesizers import Synthesizer, Synthetic
+
+
+class Stripes(Synthesizer):
+    """Striped images: brightness along one random direction."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, rounds: int, images: int, width: float = 2.0):
+        super().__init__(rounds)
+        if width <= 0:
+            raise ValueError(f"width must be positive, got {width}")
+        self.shape, self.images, self.width = shape, images, width
+
+    def synthesize(self, rounds, teacher, student=None, steer=None):
+        phase = torch.rand(self.images, 1, 1, 1, generator=self.stream(rounds.start), device=self.runtime.device)
+        ramp = torch.arange(self.shape[2]) / self.width
+        return Synthetic((torch.sin(ramp + 6 * phase) / 2 + 0.5).expand(self.images, *self.shape).contiguous())
+'''
+SYNTHESIZER_YAML = """\
+defaults:
+  - override /student@_global_.student: offline
+  - _self_
+name: stripes
+_target_: stripes.Stripes
+rounds: 500
+images: 32
+"""
+PRIOR = '''
+from dfkd.priors import PriorTerm
+
+
+class Bright(PriorTerm):
+    """Images should be bright."""
+
+    def __call__(self, view):
+        return -view.inputs.flatten(1).mean(1).view(view.sets, -1).mean(1)
+'''
+DEFENSE = '''
+from dfkd.defenses import Defense
+from dfkd.pool import Split
+
+
+class Confident(Defense):
+    """Distil the images on which the teacher is sure."""
+
+    def __init__(self, least: float = 0.5):
+        self.least = least
+
+    def split(self, teacher, images, generator):
+        with teacher.counted_as("split"):
+            score = teacher.predict(images).softmax(1).amax(1)
+        return Split(score >= self.least, score)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    write_component(tmp_path, "stripes", SYNTHESIZER, synthesizer__stripes=SYNTHESIZER_YAML)
+    write_component(tmp_path, "bright", PRIOR, prior__bright="bright:\n  _target_: bright.Bright\n  weight: 1.0\n")
+    write_component(
+        tmp_path, "confident", DEFENSE, defense__confident="name: confident\n_target_: confident.Confident\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def run_with_options(folder, *overrides: str) -> dict:
+    from dfkd.run import run_cell
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        search = f"hydra.searchpath=[file://{folder / 'options'}]"
+        return run_cell(Cell(compose("config", [*overrides, search, f"outputs={folder / 'o'}"])))
+
+
+def test_a_prior_and_a_defense_of_ones_own(folder):
+    result = run_with_options(folder, *TINY, *DFQ, "prior=[balance,bright]", "defense=confident")
+    assert sorted(result["config"]["prior"]) == ["balance", "bright"]
+    assert result["teacher_evals"]["split"] == 64 and 0 <= result["fragile_share"] <= 1
+    (metrics,) = (folder / "o" / "runs").glob("*/metrics.jsonl")
+    assert '"bright": ' in metrics.read_text()
+
+
+def test_a_synthesizer_of_ones_own_from_the_command_line(folder):
+    command = ("--config-dir", "options", "synthesizer=stripes", *(o for o in TINY if "rounds" not in o), "outputs=o")
+    done = process(*command, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (file,) = (folder / "o" / "runs").glob("*stripes*/result.json")
+    result = read_json(file)
+    assert result["teacher_evals"]["distill"] == 2 * 32  # debug=smoke lowers its rounds too
+    assert (file.parent / "samples_all.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("+synthesizer.wdith=1", "did you mean 'width'?"), ("+synthesizer.width=-1", "width must be positive, got -1")],
+)
+def test_mistakes_in_it_are_told_like_in_dfkds_own(folder, override, said):
+    with pytest.raises(ValueError, match="synthesizer") as raised:
+        run_with_options(folder, "synthesizer=stripes", override)
+    assert said.replace("?", "") in str(raised.value)
+
+
+def test_a_module_that_is_not_found_is_named_with_where_it_must_lie(folder):
+    (folder / "options" / "synthesizer" / "stripes.yaml").write_text(SYNTHESIZER_YAML.replace("stripes.S", "striped.S"))
+    with pytest.raises(ValueError, match=r"cannot import 'striped\.Stripes'.*PYTHONPATH"):
+        run_with_options(folder, "synthesizer=stripes")

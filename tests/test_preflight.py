@@ -1,0 +1,278 @@
+"""Bad input: one clear message with the value and the fix, before any work."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell
+from safetensors.torch import save_file
+
+from dfkd.errors import ConfigError
+from dfkd.models import cnn_bn
+from dfkd.preflight import prepare
+from dfkd.run import run_cell
+
+CAKE_PLAIN = ("synthesizer=cake",)
+
+
+def refusal(outputs: Path, *overrides: str) -> str:
+    """The message with which a cell is refused; nothing was done."""
+    with pytest.raises(ConfigError) as raised:
+        run_cell(make_cell(outputs, *overrides))
+    assert not outputs.exists() or list(outputs.iterdir()) == [], "something was made"
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        # a key that is not there
+        (["+teacher.epohcs=3"], ["teacher.epohcs", "did you mean 'epochs'?"]),
+        (["+student.network.widht=[8]"], ["student.network.widht", "did you mean 'widths'?"]),
+        (["+defense.wieght=3", "defense=atesc"], ["defense.wieght", "did you mean 'weight'?"]),
+        ([*CAKE_PLAIN, "+synthesizer.gropus=2"], ["synthesizer.gropus", "did you mean 'groups'?"]),
+        (["+prior.tv={_target_: dfkd.priors.TotalVaration}"], ["prior.tv._target_", "did you mean 'TotalVariation'?"]),
+        # a number that cannot be
+        ([*CAKE_PLAIN, "synthesizer.groups=7"], ["synthesizer", "groups=7 does not divide batch_size=500"]),
+        ([*CAKE_PLAIN, "synthesizer.groups=20"], ["groups=20 exceeds", "10 classes"]),
+        ([*CAKE_PLAIN, "synthesizer.groups=0"], ["groups", "at least 1", "0"]),
+        ([*CAKE_PLAIN, "noise.eps=-0.1"], ["noise", "eps must be positive, got -0.1"]),
+        ([*CAKE_PLAIN, "noise.decades=-1"], ["noise", "decades", "-1"]),
+        ([*CAKE_PLAIN, "synthesizer.temperature=-1"], ["synthesizer", "temperature", "positive", "-1"]),
+        (["student.loss.temperature=-2"], ["student.loss", "temperature must be positive, got -2"]),
+        (
+            ["defense=atesc", "defense.criterion.eps=-1/255"],
+            ["defense.criterion", "eps must not be negative", "-0.0039"],
+        ),
+        (["defense=atesc", "defense.criterion.eps=abc"], ["defense.criterion.eps", "a number", "'abc'"]),
+        (["defense=atesc", "defense.weight=-1"], ["defense", "weight", "-1"]),
+        (["teacher.epochs=0"], ["teacher", "epochs must be at least 1, got 0"]),
+        (["teacher.epochs=two"], ["teacher.epochs must be a whole number, got 'two'"]),
+        (["student.steps=-1"], ["student", "steps must be at least 1, got -1"]),
+        (["student.capacity=0"], ["student", "capacity must be at least 1, got 0"]),
+        (["student.recipe.lr=0"], ["student.recipe", "lr > 0", "lr=0"]),
+        (["teacher.recipe.momentum=1"], ["teacher.recipe", "momentum in [0, 1)", "momentum=1"]),
+        (["synthesizer.batch_size=1"], ["synthesizer", "batch_size >= 2", "1"]),
+        (["synthesizer.rounds=0"], ["synthesizer", "rounds must be at least 1, got 0"]),
+        (["evaluate.checks=0"], ["evaluate.checks", "at least 1, got 0"]),
+        (["evaluate.premise.eps=[4/255,-1/255]"], ["evaluate.premise.eps must be positive, got -1/255"]),
+        (["evaluate.premise.eps=[4/255,abc]"], ["'abc' is not a number", "8/255"]),
+        ([*BACKDOOR, "ntl_scenario.target=10"], ["ntl_scenario", "0..9, got 10"]),
+        ([*BACKDOOR, "ntl_scenario.trigger.size=30"], ["ntl_scenario", "30-pixel patch", "16x16"]),
+        (["data.channels=2"], ["ntl_scenario.id", "2", "1, 3 or null"]),
+        # a word that is none of the possible ones
+        (["student.recipe.optimizer=sgdd"], ["student.recipe", "sgd, adam, adamw", "'sgdd'"]),
+        (["teacher.augment=flips"], ["teacher", "none, shift, crop_flip", "'flips'"]),
+        (["teacher.network.norm=bacth"], ["teacher.network", "'batch' or 'none'", "'bacth'"]),
+        (["runtime.precision=half"], ["runtime.precision", "auto, float32 or bfloat16", "'half'"]),
+        (["runtime.device=gpu"], ["runtime.device", "auto, cpu, cuda or cuda:N", "'gpu'"]),
+        # parts that do not go together
+        (["teacher=ntl"], ["teacher=ntl needs an OOD domain", "ntl_scenario=close_set"]),
+        (["teacher=backdoor"], ["teacher=backdoor needs an OOD domain", "backdoor"]),
+        (["teacher.network.norm=none"], ["no BatchNorm", "~prior.bn"]),
+        (["network@teacher.network=lenet"], ["teacher.network", "28 to 32 pixels", "16x16", "data.size"]),
+        (["network@student.network=lenet"], ["student.network", "28 to 32 pixels", "16x16", "data.size"]),
+        (["student=offline"], ["synthesizer=dfq", "student.steps", "student=online"]),
+        ([*CAKE_PLAIN, "student=online"], ["synthesizer=cake", "student.epochs", "student=offline"]),
+        (
+            ["ntl_scenario=close_set", "domain@ntl_scenario.ood=tinted", "+ntl_scenario.ood.of.channels=3"],
+            ["1x16x16", "3x16x16", "data.channels"],
+        ),
+        (["ntl_scenario=close_set", "domain@ntl_scenario.ood=circles"], ["1x16x16", "1x2x1", "data.size"]),
+        (
+            [*CAKE_PLAIN, "domain@ntl_scenario.id=clusters", "network@teacher.network=mlp", "synthesizer.groups=2"],
+            ["student.network", "cnn_bn", "got 2x1"],
+        ),
+        # files that are not there, nothing is downloaded
+        (["domain@ntl_scenario.id=mnist", "data.root=nowhere"], ["MNIST is not in", "nowhere", "data.download=true"]),
+        (["domain@ntl_scenario.id=cifar10", "data.root=nowhere"], ["CIFAR10 is not in", "data.download=true"]),
+        (["domain@ntl_scenario.id=npz", "ntl_scenario.id.path=no.npz"], ["there is no", "no.npz", "path=FILE.npz"]),
+        (
+            ["domain@ntl_scenario.id=image_folder", "ntl_scenario.id.path=nowhere", "data.size=16"],
+            ["there is no", "nowhere/train", "train/<class>/"],
+        ),
+        (["domain@ntl_scenario.id=image_folder", "ntl_scenario.id.path=nowhere"], ["data.size"]),
+    ],
+    ids=lambda value: " ".join(value) if value and "=" in value[-1] and " " not in value[-1] else "",
+)
+def test_a_mistake_is_named_with_its_fix_before_any_work(tmp_path, overrides, said):
+    message = refusal(tmp_path, *overrides)
+    for words in said:
+        assert words in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_asked_for_and_absent(tmp_path):
+    message = refusal(tmp_path, *DFQ, "runtime.device=cuda")
+    assert "runtime.device=cuda" in message and "runtime.device=auto" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["prior.bn=3"], "prior.bn"),
+        (["prior.bn.weight=-1"], "prior.bn"),
+        (["teacher.network.widths=16"], "teacher.network"),
+        (["teacher.network.widths=[16,x]"], "teacher.network"),
+        (["teacher.network.widths=[-4]"], "teacher.network"),
+        (["synthesizer.betas=0.5"], "synthesizer"),
+        ([*BACKDOOR, "teacher=ntl", "teacher.bandwidths=3"], "teacher"),
+        (["+student.keep.eps=3"], "keep.eps"),
+        (["evaluate.premise.eps=0.03"], "evaluate.premise.eps"),
+        (["evaluate.premise.eps=4/255"], "evaluate.premise.eps"),
+        (["data.size=-3"], "size"),
+        (["data.size=big"], "size"),
+        (["runtime.chunk=many"], "runtime.chunk"),
+        (["runtime.threads=two"], "runtime.threads"),
+        (["+runtime.chunks=10"], "runtime.chunks"),
+        (["seed=abc"], "seed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_value_of_the_wrong_kind_is_named(tmp_path, overrides, said):
+    message = refusal(tmp_path, *overrides)
+    assert said in message and len(message.splitlines()) == 1
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    message = refusal(tmp_path, "teacher.epochs=two", "+student.stps=1", "+prior.bn.wieght=1", "+noise.epss=1")
+    assert len(message.splitlines()) == 4
+    message = refusal(tmp_path, "teacher.epochs=0", "student.steps=0", "prior.bn.weight=1", "synthesizer.rounds=0")
+    assert len(message.splitlines()) == 3
+
+
+def test_a_column_the_pool_will_not_have_is_refused_before_any_work(tmp_path):
+    assert "eps" in refusal(tmp_path, *NOISE, "+student.keep.eps=[1e-3,1e-2]")
+
+
+def test_data_limit_holds_for_every_domain(tmp_path):
+    parts = prepare(make_cell(tmp_path, *DFQ, "data.limit=50"))
+    scenario = parts.scenario
+    assert max(len(part) for part in (scenario.id.train, scenario.id.val, scenario.id.test)) <= 50
+
+
+# Checkpoints of others.
+
+
+class RunsCode:
+    """A pickle that touches a file when it is loaded."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def checkpoint(file: Path) -> tuple[str, ...]:
+    return (*DFQ, "teacher=checkpoint", f"teacher.path={file}", "teacher.mean=[0.3]", "teacher.std=[0.4]")
+
+
+def test_a_checkpoint_that_fits_is_taken(tmp_path):
+    net = cnn_bn((1, 16, 16), 10)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "teacher.pt")
+    parts = prepare(make_cell(tmp_path / "o", *checkpoint(tmp_path / "teacher.pt")))
+    for key, value in parts.teacher.network.state_dict().items():
+        assert torch.equal(value, net.state_dict()[key])
+
+
+def test_a_missing_checkpoint(tmp_path):
+    message = refusal(tmp_path / "o", *checkpoint(tmp_path / "none.pt"))
+    assert "there is no checkpoint" in message and "none.pt" in message and "teacher.path" in message
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_truncated_checkpoint(tmp_path, suffix):
+    file, weights = tmp_path / f"teacher.{suffix}", cnn_bn((1, 16, 16), 10).state_dict()
+    save_file(weights, file) if suffix == "safetensors" else torch.save(weights, file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    message = refusal(tmp_path / "o", *checkpoint(file))
+    assert str(file) in message and "truncated" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"weights", bytes(100)])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_file_that_is_no_checkpoint(tmp_path, suffix, content):
+    file = tmp_path / f"teacher.{suffix}"
+    file.write_bytes(content)
+    assert str(file) in refusal(tmp_path / "o", *checkpoint(file))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_pickle_that_would_run_code_is_refused_and_does_not(tmp_path, plain):
+    file, mark = tmp_path / "teacher.pt", tmp_path / "it-ran"
+    if plain:
+        file.write_bytes(pickle.dumps({"state_dict": RunsCode(mark)}))
+    else:
+        torch.save({"state_dict": RunsCode(mark)}, file)
+    message = refusal(tmp_path / "o", *checkpoint(file))
+    assert str(file) in message and "could run code" in message and "safetensors" in message
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "said"),
+    [
+        ((1, 32, 32), 10, "head.weight"),
+        ((3, 16, 16), 10, "(16, 3, 3, 3) instead of (16, 1, 3, 3)"),
+        ((1, 16, 16), 7, "(7, 256) instead of (10, 256)"),
+    ],
+)
+def test_a_checkpoint_of_another_shape_or_of_other_classes(tmp_path, shape, classes, said):
+    save_file(cnn_bn(shape, classes).state_dict(), tmp_path / "teacher.safetensors")
+    message = refusal(tmp_path / "o", *checkpoint(tmp_path / "teacher.safetensors"))
+    assert "do not fit the network" in message and said in message and str(tmp_path) in message
+
+
+def test_a_checkpoint_of_another_network(tmp_path):
+    save_file(cnn_bn((1, 16, 16), 10, norm="none").state_dict(), tmp_path / "teacher.safetensors")
+    message = refusal(tmp_path / "o", *checkpoint(tmp_path / "teacher.safetensors"))
+    assert "missing" in message and "Choose the network they were trained with" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("mean", "[0.1,0.2]"), ("std", "[0]")])
+def test_a_normalisation_that_does_not_fit(tmp_path, key, value):
+    save_file(cnn_bn((1, 16, 16), 10).state_dict(), tmp_path / "teacher.safetensors")
+    message = refusal(tmp_path / "o", *checkpoint(tmp_path / "teacher.safetensors"), f"teacher.{key}={value}")
+    assert key in message
+
+
+# Images of one's own.
+
+
+def save_npz(file: Path, **changes: np.ndarray) -> tuple[str, ...]:
+    rng = np.random.RandomState(0)
+    arrays = {"x_train": rng.rand(60, 16, 16), "y_train": np.arange(60) % 3}
+    arrays |= {"x_test": rng.rand(30, 16, 16), "y_test": np.arange(30) % 3} | changes
+    np.savez(file, **arrays)
+    return (*CAKE, "synthesizer.groups=2", "domain@ntl_scenario.id=npz", f"ntl_scenario.id.path={file}")
+
+
+def test_images_of_ones_own_are_taken(tmp_path):
+    parts = prepare(make_cell(tmp_path / "o", *save_npz(tmp_path / "mine.npz")))
+    assert parts.scenario.id.classes == 3 and parts.scenario.id.shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"x_train": np.full((60, 16, 16), 200.0)}, "[0, 1]"),
+        ({"x_train": np.zeros((60, 4))}, "shape"),
+        ({"y_train": np.arange(5)}, "60 images but 5 labels"),
+        ({"y_test": np.full(30, -1)}, "labels -1"),
+        ({"x_test": np.array([object()] * 30)}, "mine.npz"),
+    ],
+)
+def test_images_of_ones_own_that_cannot_be(tmp_path, changes, said):
+    message = refusal(tmp_path / "o", *save_npz(tmp_path / "mine.npz", **changes))
+    assert "ntl_scenario.id" in message and said in message
+
+
+def test_data_with_fewer_classes_than_the_checkpoint(tmp_path):
+    save_file(cnn_bn((1, 16, 16), 10).state_dict(), tmp_path / "teacher.safetensors")
+    data = save_npz(tmp_path / "mine.npz")
+    message = refusal(tmp_path / "o", *data, *checkpoint(tmp_path / "teacher.safetensors")[len(DFQ) :])
+    assert "(10, 256) instead of (3, 256)" in message

@@ -1,0 +1,53 @@
+"""A sweep: every cell by itself, a table at the end, the failures with their retries."""
+
+import pytest
+from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, process, read_json
+
+
+def statuses(folder) -> list[str]:
+    return sorted(read_json(file)["status"] for file in folder.glob("o/runs/*/status.json"))
+
+
+def test_a_failing_cell_is_listed_with_its_retry_and_the_other_is_done(tmp_path):
+    sweep = ("-m", *NOISE[:1], *TINY, *NOISE[1:], "student.recipe.lr=0.1,1e30", "outputs=o")
+    done = process(*sweep, cwd=tmp_path)
+    assert done.returncode == 1
+    assert statuses(tmp_path) == ["done", "failed"]
+    assert "| student ID" in done.stdout and "| n " in done.stdout  # the table, of the one that is done
+    (retry,) = (line for line in done.stdout.splitlines() if "retry: " in line)
+    assert "student.recipe.lr=1e+30" in retry and "outputs=o" in retry
+    assert "1 of 2 cells failed" in done.stdout and "'kd' is not finite" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    # the retry is a command: one cell, that fails again in the same way
+    again = command_line(*retry.split("retry: dfkd ")[1].replace("outputs=o", f"outputs={tmp_path / 'o'}").split())
+    assert again.code == 1 and "'kd' is not finite" in again.err
+
+
+@pytest.fixture
+def swept(tmp_path):
+    command = ("-m", *TINY, *DFQ, *BACKDOOR, "defense=none,atesc", f"outputs={tmp_path / 'o'}")
+    return command, command_line(*command)
+
+
+def test_a_sweep_ends_with_a_table_and_a_figure_and_a_second_one_trains_nothing(tmp_path, swept):
+    command, done = swept
+    assert done.code == 0 and statuses(tmp_path) == ["done", "done"]
+    table = [line for line in done.out.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in table] == [
+        "defense",
+        "-" * len(table[1].split("|")[1]),
+        "none",
+        "atesc",
+    ]
+    assert "teacher ASR" in table[0] and "fragile" in table[0]
+    assert len(list((tmp_path / "o" / "reports").glob("*/figure.png"))) == 1
+    assert len(list((tmp_path / "o" / "store" / "teacher").glob("*/meta.json"))) == 1
+    again = command_line(*command)
+    assert again.code == 0 and again.err.count("was finished before") == 2
+    assert [line for line in again.out.splitlines() if line.startswith("|")] == table
+
+
+def test_bad_input_in_one_cell_does_not_stop_the_others(tmp_path):
+    done = command_line("-m", *TINY, *DFQ, "defense=none", "student.steps=1,0", f"outputs={tmp_path / 'o'}")
+    assert done.code == 1 and statuses(tmp_path) == ["done"]
+    assert "steps must be at least 1, got 0" in done.out and "retry: dfkd" in done.out

@@ -1,0 +1,110 @@
+"""Where metrics go. W&B offline and disabled only."""
+
+import json
+import logging
+import sys
+
+import pytest
+from runner import DFQ, make_cell, read_json
+
+from dfkd.errors import ConfigError
+from dfkd.tracker import Tracker, WandB
+
+ROWS = [{"stage": "teacher", "step": 0, "loss/id": 2.5}, {"stage": "student", "step": 3, "val/iacc": 91.0}]
+RESULT = {"teacher": {"iacc": 99.0}, "student": {"iacc": 91.0, "asr": None}}
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """W&B that writes below tmp_path only and never calls home."""
+    pytest.importorskip("wandb")
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def rows(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", [Tracker, lambda *to: WandB(*to, mode="disabled")])
+def test_metrics_go_to_a_file_at_once(tmp_path, kind):
+    tracker = kind(tmp_path, "cell-0123abcd", {})
+    for row in ROWS:
+        tracker.log(row)
+    assert rows(tmp_path) == ROWS
+    tracker.image("curves", tmp_path / "curves.png")
+    tracker.finish(RESULT)
+    assert rows(tmp_path) == ROWS and tracker.file.closed
+
+
+def test_a_second_run_of_a_cell_starts_its_metrics_anew(tmp_path):
+    for row in ROWS:
+        tracker = Tracker(tmp_path, "cell", {})
+        tracker.log(row)
+        tracker.finish(None)
+    assert rows(tmp_path) == ROWS[1:]
+
+
+def test_disabled_does_not_import_wandb(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
+    tracker = WandB(tmp_path, "cell-0123abcd", {}, mode="disabled")
+    tracker.log(ROWS[0])
+    tracker.image("curves", tmp_path / "curves.png")
+    tracker.finish(RESULT)
+    with pytest.raises(ImportError):
+        WandB(tmp_path, "cell-0123abcd", {}, mode="offline")
+
+
+def test_offline_makes_one_run_that_is_finished_when_the_cell_is_done(tmp_path, offline):
+    import wandb
+
+    from dfkd.run import run_cell
+
+    cell = make_cell(tmp_path, *DFQ, "tracker.mode=offline")
+    run_cell(cell)
+    (folder,) = (cell.folder / "wandb").glob("offline-run-*")
+    assert folder.name.endswith(cell.hash) and (folder / f"run-{cell.hash}.wandb").stat().st_size > 0
+    pictures = [p.name for p in (folder / "files" / "media" / "images").iterdir()]
+    assert any(p.startswith("samples_all") for p in pictures) and any(p.startswith("curves") for p in pictures)
+    assert wandb.run is None
+
+
+def test_offline_makes_one_run_that_is_finished_when_the_cell_fails(tmp_path, offline):
+    import wandb
+
+    from dfkd.errors import NonFiniteLoss
+    from dfkd.run import run_cell
+
+    cell = make_cell(tmp_path, *DFQ, "tracker.mode=offline", "student.recipe.lr=1e30")
+    with pytest.raises(NonFiniteLoss):
+        run_cell(cell)
+    assert len(list((cell.folder / "wandb").glob("offline-run-*"))) == 1
+    assert wandb.run is None
+
+
+def test_an_unknown_mode_is_named_with_the_ones_there_are(tmp_path, offline):
+    with pytest.raises(ConfigError, match=r"(?s)mode.*'ofline'.*offline"):
+        WandB(tmp_path, "cell-0123abcd", {}, mode="ofline")
+
+
+@pytest.mark.parametrize("override", ["tracker.mode=ofline", "+tracker.projcet=mine"])
+def test_a_mistake_in_the_tracker_is_found_before_any_work(tmp_path, offline, override):
+    from dfkd.run import run_cell
+
+    with pytest.raises(ConfigError, match="tracker"):
+        run_cell(make_cell(tmp_path, *DFQ, override))
+    assert not list(tmp_path.rglob("config.yaml")), "a run folder was made"
+    assert not (tmp_path / "store").exists()
+
+
+def test_tracker_files_writes_no_wandb_and_goes_with_the_smoke_run(tmp_path, monkeypatch, caplog):
+    from dfkd.run import run_cell
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    cell = make_cell(tmp_path, *DFQ, "tracker=files")
+    with caplog.at_level(logging.WARNING, "dfkd"):
+        run_cell(cell)
+    assert read_json(cell.folder / "status.json") == {"status": "done"}
+    assert {row["stage"] for row in rows(cell.folder)} == {"teacher", "student"}
