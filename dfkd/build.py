@@ -61,16 +61,30 @@ class Builder:
         arguments = self._bind(target, inner, where)
         if not call or len(self.problems) > known or any(value is FAILED for value in inner.values()):
             return FAILED
-        try:
-            return target(**arguments)
-        except (ValueError, OSError) as error:
-            self.problems.append(f"{where}: {error}")
-            return FAILED
+        return self._made(target, arguments, where)
+
+    def call(self, function: Callable, arguments: dict, where: str) -> Any:
+        """Call a function of this package with a plain group of options, checked like a node."""
+        known = len(self.problems)
+        complete = self._bind(function, arguments, where)
+        return FAILED if len(self.problems) > known else self._made(function, complete, where)
 
     def raise_problems(self) -> None:
         """Raise ConfigError with everything noted so far, if anything was."""
         if self.problems:
             raise ConfigError("\n".join(self.problems))
+
+    def _made(self, target: Callable, arguments: dict, where: str) -> Any:
+        try:
+            return target(**arguments)
+        except (ValueError, OSError) as error:
+            self.problems.append(f"{where}: {error}")
+        except (TypeError, AttributeError, LookupError, RuntimeError) as error:  # a value of a kind it did not expect
+            given = ", ".join(
+                f"{k}={v!r}" for k, v in arguments.items() if isinstance(v, int | float | str | list | dict)
+            )
+            self.problems.append(f"{where}: cannot be made of {given} ({str(error).splitlines()[0]})")
+        return FAILED
 
     def _locate(self, path: str, where: str) -> Callable | None:
         module, _, name = str(path).rpartition(".")

@@ -55,11 +55,7 @@ class Cell:
 
     def content(self, *groups: str) -> dict:
         """What counts of the configuration: everything, or the named groups, with seeds, data and precision."""
-        chosen = {key: value for key, value in self.config.items() if key not in NOT_CONTENT}
-        if groups:
-            chosen = {key: chosen[key] for key in groups}
-        data = {key: value for key, value in self.config["data"].items() if key not in ("root", "download")}
-        return chosen | {"data": data, "precision": self.config["runtime"]["precision"]}
+        return content(self.config, *groups)
 
     def finished(self) -> dict | None:
         """The result of this cell if it was finished before and its student is whole, else None."""
@@ -69,6 +65,14 @@ class Cell:
             return result if whole and result["hash"] == self.hash else None
         except (OSError, ValueError, KeyError):
             return None
+
+
+def content(config: dict, *groups: str) -> dict:
+    """What of a configuration can change a result: everything that does, or the named groups of it, with the data and
+    the precision."""
+    chosen = {key: value for key, value in config.items() if key not in NOT_CONTENT and (not groups or key in groups)}
+    data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
+    return chosen | {"data": data, "precision": config["runtime"]["precision"]}
 
 
 def lower(node: object, limit: dict) -> None:

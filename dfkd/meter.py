@@ -9,11 +9,13 @@ from dfkd.errors import NonFiniteLoss
 class Meter:
     """Sums terms on their device; reading them is the only synchronisation.
 
-    NaN and infinity survive a sum, so a term that was not finite at any step since the last reading is found there.
+    NaN and infinity survive a sum, so a term that was not finite at any step since the last reading is found there;
+    and as one such term soon spoils all the others, every term's finite steps are counted: the first to fail is named.
     """
 
     def __init__(self):
         self.sums: dict[str, Tensor] = {}
+        self.finite: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.steps = 0
 
@@ -21,22 +23,25 @@ class Meter:
         """Add one step's terms (scalars; the graph is dropped)."""
         self.steps += 1
         for name, value in terms.items():
-            value = value.detach().float()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            value = value.detach().float().reshape(())
+            known = name in self.sums
+            self.sums[name] = self.sums[name] + value if known else value
+            self.finite[name] = self.finite[name] + value.isfinite() if known else value.isfinite().float()
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def read(self) -> dict[str, float]:
         """Means since the last reading, which starts anew.
 
         Raises:
-            NonFiniteLoss: naming the first term that was not finite.
+            NonFiniteLoss: naming the term that was the first not to be finite.
         """
         if not self.sums:
             return {}
-        values = torch.stack([value.reshape(()) for value in self.sums.values()]).tolist()
+        values, finite = torch.stack([*self.sums.values(), *self.finite.values()]).view(2, -1).tolist()
         means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
-        self.sums, self.counts = {}, {}
-        for name, value in means.items():
-            if value != value or value in (float("inf"), float("-inf")):
-                raise NonFiniteLoss(name, self.steps)
+        fails = {name: self.counts[name] - good for name, good in zip(self.sums, finite, strict=True)}
+        self.sums, self.finite, self.counts = {}, {}, {}
+        name = max(fails, key=fails.get)  # failed most often: since the earliest step
+        if fails[name]:
+            raise NonFiniteLoss(name, self.steps - int(fails[name]))
         return means

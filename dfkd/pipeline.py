@@ -51,12 +51,15 @@ class Pipeline:
 
         options = config["evaluate"]["premise"]
         content = cell.content("ntl_scenario") | {"premise": options, "seed": seeds["teacher"]}
-        self.stage(
+        made = self.stage(
             "premise",
             content,
             ("teacher",),
             lambda *_: stages.make_premise(parts, self.teacher, options, seeds["teacher"]),
         )
+
+        if made.meta["words"]:
+            log.log(logging.INFO if all(made.meta["holds"]) else logging.WARNING, "  %s", made.meta["words"])
 
         pool, inputs = None, ("teacher",)
         synthesis = cell.content("synthesizer", "prior", "noise") | {"seed": seeds["synthesis"]}

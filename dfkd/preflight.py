@@ -10,10 +10,11 @@ from dfkd.defenses import Defense
 from dfkd.distill import Student
 from dfkd.errors import ConfigError
 from dfkd.models import Classifier
-from dfkd.priors import Prior
+from dfkd.priors import Prior, PriorTerm
 from dfkd.runtime import Runtime, make_runtime, seeded
 from dfkd.scenarios import Scenario
 from dfkd.synthesizers import Synthesizer
+from dfkd.tracker import Tracker
 
 # What a component may ask for by naming it in its signature.
 FOR_DOMAINS = ("root", "download", "size", "channels", "limit")
@@ -35,6 +36,7 @@ class Parts:
     student: Student
     synthesizer: Synthesizer
     defense: Defense
+    tracker: Tracker
     warnings: list[str]
 
 
@@ -46,15 +48,13 @@ def prepare(cell: Cell) -> Parts:
     """
     config, data = cell.config, cell.config["data"]
     check = Builder(**dict.fromkeys(CONTEXT, ...))
-    for group in GROUPS:
+    for group in (*GROUPS, "tracker"):
         check.bind(config[group], group)
+    _check_numbers(config, check.problems)
     check.raise_problems()
-    try:
-        runtime = make_runtime(**config["runtime"])
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-
-    _check_evaluation(config["evaluate"])
+    machine = Builder()
+    runtime = machine.call(make_runtime, config["runtime"], "runtime")
+    machine.raise_problems()
 
     sources = Builder(**{key: data[key] for key in FOR_DOMAINS})
     scenario = sources.build(config["ntl_scenario"], "ntl_scenario")
@@ -75,33 +75,52 @@ def prepare(cell: Cell) -> Parts:
         student = builder.build(config["student"], "student")
     defense = builder.build(config["defense"], "defense")
     terms = builder.build(config["prior"], "prior")
+    for name, term in terms.items():
+        if term is not FAILED and not isinstance(term, PriorTerm):
+            builder.problems.append(f"prior.{name}: {term!r} is no prior; to weigh one: prior.{name}.weight={term!r}")
     builder.context["noise"] = builder.build(config["noise"], "noise")
-    if FAILED not in terms.values():
-        builder.context["prior"] = Prior(terms)
+    builder.context["prior"] = FAILED if builder.problems else Prior(terms)
+    tracker = builder.build(config["tracker"], "tracker")
     with seeded(seeds["synthesis"], "synthesizer", "network"):
         synthesizer = builder.build(config["synthesizer"], "synthesizer")
     builder.raise_problems()
 
-    parts = Parts(runtime, scenario, teacher, student, synthesizer, defense, [])
+    parts = Parts(runtime, scenario, teacher, student, synthesizer, defense, tracker, [])
     _check_together(parts, config, builder)
     builder.raise_problems()
     parts.warnings = synthesizer.warnings(teacher.network)
     return parts
 
 
-def _check_evaluation(options: dict) -> None:
-    """Raise ConfigError for impossible numbers in `evaluate`."""
-    for key, value in (
-        ("checks", options["checks"]),
-        ("images", options["images"]),
-        ("premise.steps", options["premise"]["steps"]),
-        ("premise.images", options["premise"]["images"]),
-    ):
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"evaluate.{key} must be a whole number of at least 1, got {value!r}")
-    for eps in options["premise"]["eps"]:
-        if number(eps) <= 0:
-            raise ConfigError(f"evaluate.premise.eps must be positive, got {eps}")
+def _check_numbers(config: dict, problems: list[str]) -> None:
+    """Note impossible numbers outside of the groups: seeds, data, evaluate."""
+
+    def whole(where: str, value: object, low: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            problems.append(f"{where} must be a whole number of at least {low}, got {value!r}")
+
+    evaluate, data = config["evaluate"], config["data"]
+    whole("seed", config["seed"], 0)
+    for name, value in config["seeds"].items():
+        whole(f"seeds.{name}", value, 0)
+    for name in ("checks", "images"):
+        whole(f"evaluate.{name}", evaluate[name], 1)
+    for name in ("steps", "images"):
+        whole(f"evaluate.premise.{name}", evaluate["premise"][name], 1)
+    for name in ("size", "channels", "limit"):
+        if data[name] is not None:
+            whole(f"data.{name}", data[name], 1)
+    radii = evaluate["premise"]["eps"]
+    if not isinstance(radii, list) or not radii:
+        problems.append(f"evaluate.premise.eps must be a list such as [4/255,8/255], got {radii!r}")
+        return
+    for eps in radii:
+        try:
+            positive = number(eps) > 0
+        except ConfigError:
+            positive = False
+        if not positive:
+            problems.append(f"evaluate.premise.eps must be positive numbers such as 4/255, got {eps!r}")
 
 
 def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
@@ -124,5 +143,9 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
     name = config["synthesizer"]["name"]
     if parts.synthesizer.needs_student and student.steps is None:
         builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
+    for column in student.keep:
+        if column not in parts.synthesizer.columns:
+            known = ", ".join(parts.synthesizer.columns) or "none"
+            builder.problems.append(f"student.keep.{column}: synthesizer={name} has no such column (columns: {known})")
     if not parts.synthesizer.needs_student and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")

@@ -52,6 +52,10 @@ class Recipe:
                 f"a recipe needs lr > 0, batch_size >= 1 and weight_decay >= 0, got lr={self.lr}, "
                 f"batch_size={self.batch_size}, weight_decay={self.weight_decay}"
             )
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip must be positive, or null for none, got {self.clip}")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs a momentum above 0")
         if not 0 <= self.momentum < 1 or not 0 < self.gamma <= 1 or not 0 <= self.final <= 1:
             raise ValueError(
                 f"a recipe needs momentum in [0, 1), gamma in (0, 1] and final in [0, 1], got "

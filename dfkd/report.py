@@ -6,6 +6,8 @@ import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dfkd.cell import content
+
 # Where the options of a cell have their names, in the order of a table's columns.
 NAMES = {
     "scenario": "ntl_scenario.name",
@@ -53,6 +55,11 @@ class Row:
         found = (lookup(result, MEASURES[measure]) for result in self.results)
         return [value for value in found if value is not None]
 
+    def points(self, *measures: str) -> list[list[float]]:
+        """Several numbers a cell; cells that lack one are left out."""
+        found = ([lookup(result, MEASURES[measure]) for measure in measures] for result in self.results)
+        return [values for values in found if None not in values]
+
     def cell(self, measure: str) -> str:
         """'mean ± std' (sample standard deviation), the value alone for one cell, or '-' for none."""
         values = self.values(measure)
@@ -75,9 +82,7 @@ def collect(folders: list[Path]) -> list[Row]:
     rows: dict[str, Row] = {}
     for folder in folders:
         result = json.loads((folder / "result.json").read_text())
-        # what cannot change a result does not make a row of its own
-        apart = ("seed", "seeds", "runtime", "tracker", "outputs", "limit")
-        config = {key: value for key, value in result["config"].items() if key not in apart}
+        config = {key: value for key, value in content(result["config"]).items() if key not in ("seed", "seeds")}
         row = rows.setdefault(json.dumps(config, sort_keys=True), Row({}))
         if folder not in row.folders:
             row.results.append(result)
@@ -88,12 +93,12 @@ def collect(folders: list[Path]) -> list[Row]:
 
 def _name_rows(rows: list[Row]) -> None:
     """Label rows by the options that differ; by single numbers only where the options do not tell them apart."""
-    flat = [flatten(row.results[0]["config"]) for row in rows]
+    flat = [flatten(content(row.results[0]["config"])) for row in rows]
     for column, path in NAMES.items():
         if len({leaves.get(path) for leaves in flat}) > 1:
             for row, leaves in zip(rows, flat, strict=True):
                 row.label[column] = str(leaves.get(path, "-"))
-    skipped = ("seed", "runtime", "tracker", "outputs", "limit", *NAMES.values())
+    skipped = ("seed", *NAMES.values())
     for path in sorted({path for leaves in flat for path in leaves}):
         if len({json.dumps(row.label, sort_keys=True) for row in rows}) == len(rows):
             break
@@ -154,5 +159,6 @@ def report(folders: list[Path], root: Path) -> str:
     warnings = list(dict.fromkeys(w for row in rows for result in row.results for w in result["warnings"]))
     said = "".join(f"\nWARNING: {warning}" for warning in warnings)
     (out / "table.md").write_text(f"{table}\n\n{notes}\n{said}\n")
-    picture = next((f for row in rows if "fragile" in row.label.values() for f in row.folders), rows[-1].folders[0])
+    every = [folder for row in rows for folder in row.folders]
+    picture = next((folder for folder in every if (folder / "samples_robust.png").exists()), every[-1])
     return f"\n{table}\n\n{notes}{said}\n\nopen  {out / 'figure.png'}\n      {picture}/*.png\ntable {out / 'table.md'}"

@@ -26,15 +26,14 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def _trap(axes, rows: list[Row], trap: str) -> None:
     """ID accuracy against the OOD behaviour, one small point a cell, a large one a row, the teachers as crosses."""
-    teachers = {
-        (x, y) for row in rows for x, y in zip(row.values("teacher ID"), row.values(f"teacher {trap}"), strict=True)
-    }
+    teachers = {tuple(point) for row in rows for point in row.points("teacher ID", f"teacher {trap}")}
     axes.scatter(*zip(*teachers, strict=True), marker="x", color=COLOURS["teacher"], label="teacher", zorder=4)
     means = {}
     for row, colour in zip(rows, PALETTE * len(rows), strict=False):
-        x, y = row.values("student ID"), row.values(trap)
-        if not x or not y:
+        points = row.points("student ID", trap)
+        if not points:
             continue
+        x, y = zip(*points, strict=True)
         axes.scatter(x, y, s=14, color=colour, alpha=0.6)
         means[id(row)] = statistics.mean(x), statistics.mean(y)
         axes.scatter(*means[id(row)], s=110, color=colour, edgecolors="black", label=_label(row), zorder=3)

@@ -13,7 +13,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from dfkd import figures
-from dfkd.build import Builder
 from dfkd.cell import Cell
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
@@ -49,11 +48,9 @@ def _run(cell: Cell, parts: Parts) -> dict:
     write_atomic(cell.folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
     set_status(cell, "running")
     (cell.folder / "result.json").unlink(missing_ok=True)
-    builder = Builder(folder=cell.folder, cell=cell.name, config=cell.config)
-    tracker = builder.build(cell.config["tracker"], "tracker")
-    builder.raise_problems()
-    result = None
+    tracker, result = parts.tracker, None
     try:
+        tracker.start(cell.folder, cell.name, cell.config)
         began = time.monotonic()
         pipeline = Pipeline(cell, parts, tracker)
         pipeline.run()
@@ -65,10 +62,11 @@ def _run(cell: Cell, parts: Parts) -> dict:
         return result
     except BaseException as error:
         result = None
-        if isinstance(error, NonFiniteLoss) and error.state is not None:
-            save_file(error.state, cell.folder / "student_last_good.safetensors")
         kind = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         set_status(cell, kind, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        if isinstance(error, NonFiniteLoss) and error.state is not None:
+            last_good = {name: value.contiguous() for name, value in error.state.items()}
+            save_file(last_good, cell.folder / "student_last_good.safetensors")
         raise
     finally:
         tracker.finish(result)

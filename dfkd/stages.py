@@ -18,6 +18,7 @@ from dfkd.preflight import Parts
 from dfkd.runtime import seeded
 
 SAMPLES = 64  # images kept for each sample grid
+SPLIT_AT_ONCE = 500  # images of a finished pool; not runtime.chunk, which must not change what a random stream gives
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -90,8 +91,8 @@ def make_split(parts: Parts, teacher: Teacher, pool: Pool, seed: int, folder: Pa
     before, generator = teacher.evals.copy(), parts.runtime.generator(seed, "split")
     splits = []
     with bar(len(pool), "split") as progress:
-        for first in range(0, len(pool), parts.runtime.chunk):
-            images = pool.pixels(slice(first, first + parts.runtime.chunk))
+        for first in range(0, len(pool), SPLIT_AT_ONCE):
+            images = pool.pixels(slice(first, first + SPLIT_AT_ONCE))
             splits.append(parts.defense.split(teacher, images, generator))
             progress.update(len(images))
     fragile, score = torch.cat([s.fragile for s in splits]), torch.cat([s.score for s in splits])

@@ -95,6 +95,11 @@ def file_digest(file: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def record_digest(record: dict) -> str:
+    """sha256 of an artifact's metadata."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 class Store:
     """Artifacts under one folder.
 
@@ -120,7 +125,7 @@ class Store:
         if found is not None:
             return found
         with self._lock(stage, key):
-            found = self._read(folder, key)  # another process may have built it while we waited
+            found = self._read(folder, key, log.warning)  # another process may have built it while we waited
             if found is not None:
                 return found
             for stale in (self.root / stage).glob(f".{key}.*.tmp"):
@@ -143,6 +148,7 @@ class Store:
                 "meta": meta,
                 "files": {file.name: file_digest(file) for file in sorted(temporary.iterdir())},
             }
+            record["digest"] = record_digest(record)
             write_atomic(temporary / "meta.json", json.dumps(record, indent=2) + "\n")
             for file in temporary.iterdir():
                 _sync(file)
@@ -153,18 +159,20 @@ class Store:
             raise
         return Artifact(folder, key, meta, reused=False)
 
-    def _read(self, folder: Path, key: str) -> Artifact | None:
+    def _read(self, folder: Path, key: str, warn: Callable = log.debug) -> Artifact | None:
         """The artifact if it is there and whole; a damaged one is named and treated as missing."""
         if not folder.exists():
             return None
         try:
             record = json.loads((folder / "meta.json").read_text())
+            if record["key"] != key or record.pop("digest") != record_digest(record):
+                raise ValueError("meta.json has changed")
             for name, digest in record["files"].items():
                 if file_digest(folder / name) != digest:
                     raise ValueError(f"{name} has changed")
             return Artifact(folder, key, record["meta"], reused=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("damaged artifact %s (%s): it is built again", folder, error)
+            warn("damaged artifact %s (%s): it is built again", folder, error)
             return None
 
     @contextlib.contextmanager

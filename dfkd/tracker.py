@@ -3,23 +3,29 @@
 import json
 import logging
 from pathlib import Path
+from typing import TextIO
 
 from dfkd.errors import ConfigError
 
 log = logging.getLogger("dfkd")
 
 
+MODES = ("offline", "online", "disabled")
+
+
 class Tracker:
-    """Writes metrics to `metrics.jsonl` and keeps pictures as files.
+    """Writes metrics to `metrics.jsonl` and keeps pictures as files."""
 
-    Args:
-        folder: the run folder.
-        cell: readable name of the cell.
-        config: the resolved configuration.
-    """
+    file: TextIO | None = None
 
-    def __init__(self, folder: Path, cell: str, config: dict):
-        self.folder, self.cell, self.config = folder, cell, config
+    def start(self, folder: Path, cell: str, config: dict) -> None:
+        """A run begins.
+
+        Args:
+            folder: the run folder.
+            cell: readable name of the cell.
+            config: the resolved configuration.
+        """
         self.file = (folder / "metrics.jsonl").open("w")
 
     def log(self, row: dict) -> None:
@@ -31,8 +37,9 @@ class Tracker:
         """A picture that was made."""
 
     def finish(self, result: dict | None) -> None:
-        """The run is over; result is None if it failed."""
-        self.file.close()
+        """The run is over, perhaps before it began; result is None if it failed."""
+        if self.file is not None:
+            self.file.close()
 
 
 class WandB(Tracker):
@@ -45,40 +52,42 @@ class WandB(Tracker):
         group: name that ties the runs of a sweep together.
 
     Raises:
-        ConfigError: mode is another word, or W&B cannot start (no network or login for 'online').
+        ValueError: mode is another word.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        cell: str,
-        config: dict,
-        project: str = "dfkd",
-        mode: str = "offline",
-        group: str | None = None,
-    ):
-        super().__init__(folder, cell, config)
-        self.run = None
-        if mode == "disabled":
+    run = None
+
+    def __init__(self, project: str = "dfkd", mode: str = "offline", group: str | None = None):
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got '{mode}'")
+        self.project, self.mode, self.group = project, mode, group
+
+    def start(self, folder: Path, cell: str, config: dict) -> None:
+        """Open the W&B run.
+
+        Raises:
+            ConfigError: W&B cannot start (no network or login for 'online').
+        """
+        super().start(folder, cell, config)
+        if self.mode == "disabled":
             return
         import wandb
 
         try:
             self.run = wandb.init(
-                project=project,
-                mode=mode,
-                group=group,
+                project=self.project,
+                mode=self.mode,
+                group=self.group,
                 name=cell,
                 id=cell.rsplit("-", 1)[-1],
-                resume="allow" if mode == "online" else None,
+                resume="allow" if self.mode == "online" else None,
                 dir=str(folder),
                 config=config,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=60),
             )
         except (wandb.Error, OSError) as error:
-            super().finish(None)
             raise ConfigError(
-                f"Weights & Biases did not start in mode '{mode}': {error}. Log in with `wandb login`, or use "
+                f"Weights & Biases did not start in mode '{self.mode}': {error}. Log in with `wandb login`, or use "
                 f"tracker.mode=offline or tracker.mode=disabled"
             ) from error
 

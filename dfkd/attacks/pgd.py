@@ -91,6 +91,8 @@ class PGD:
                 way; `margin` is then the one at the flip.
         """
         x = images.detach()
+        if len(self._radii) not in (1, x.shape[1]):
+            raise ValueError(f"eps={self.eps} does not fit images of {x.shape[1]} channels")
         radius = torch.tensor(self._radii, device=x.device).view(1, -1, 1, 1).expand(1, x.shape[1], 1, 1)
         step = torch.full_like(radius, self.step) if self.step is not None else 2.5 * radius / self.steps
         low, high = x - radius, x + radius

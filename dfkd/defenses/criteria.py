@@ -27,7 +27,6 @@ class PGDFlip(Criterion):
     Args:
         eps, step, steps, random_start, loss: of `dfkd.attacks.PGD`; eps on the images' scale.
         box: valid pixel values of the domain (given by it), None for 2-D points.
-        chunk: images attacked at once.
     """
 
     def __init__(
@@ -38,10 +37,8 @@ class PGDFlip(Criterion):
         random_start: bool = True,
         loss: str = "ce",
         box: tuple[float, float] | None = None,
-        chunk: int = 1000,
     ):
         self.attack = PGD(eps, step, steps, random_start, loss, box)
-        self.chunk = chunk
         self.attacked = 0
         self.dead: Tensor | float = 0.0
         self.saturated: Tensor | float = 0.0
@@ -50,12 +47,11 @@ class PGDFlip(Criterion):
     def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
         if self.deterministic is None:
             self.deterministic = is_deterministic(teacher, images[:64])
-        results = [self.attack.attack(teacher, part, generator) for part in images.split(self.chunk)]
-        for result in results:
-            self.attacked += len(result.flipped)
-            self.dead = self.dead + result.dead.sum()
-            self.saturated = self.saturated + result.saturated.sum()
-        return Split(torch.cat([r.flipped for r in results]), torch.cat([r.margin for r in results]))
+        result = self.attack.attack(teacher, images, generator)
+        self.attacked += len(images)
+        self.dead = self.dead + result.dead.sum()
+        self.saturated = self.saturated + result.saturated.sum()
+        return Split(result.flipped, result.margin)
 
     def warnings(self) -> list[str]:
         if not self.attacked:

@@ -9,6 +9,7 @@ from dfkd.clock import Clock
 from dfkd.defenses import Defense
 from dfkd.distill.student import Student, Trainer, steps_per_epoch
 from dfkd.domains import to_float
+from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
@@ -113,7 +114,8 @@ class Distillation:
         check = number % self.check_every == 0 or number == self.rounds - 1
         if not check and number % self.log_every:
             return {}
-        metrics = {f"loss/{name}": value for name, value in self.trainer.read().items()} | self.meter.read()
+        synthesis = self._read_synthesis()  # first: a synthesis that failed spoils the student's terms too
+        metrics = {f"loss/{name}": value for name, value in self.trainer.read().items()} | synthesis
         metrics |= {f"evals/{purpose}": count for purpose, count in self.evals().items()}
         found = self._validate(number) if check else {}
         self.log(number, metrics | {f"val/{name}": value for name, value in found.items()})
@@ -128,12 +130,18 @@ class Distillation:
     def fragile_share(self) -> float:
         return self.fragile_images.item() / max(1, self.split_images)
 
+    def _read_synthesis(self) -> dict[str, float]:
+        try:
+            return self.meter.read()
+        except NonFiniteLoss as error:
+            error.state = self.trainer.last_good
+            raise
+
     def _validate(self, number: int) -> dict[str, float]:
         with self.clock("evaluate"), self.teacher.counted_as("evaluate"):
             found = self.examiner(self.model, "val")
         if found["iacc"] > self.best["iacc"]:
-            state = {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
-            self.best = {"round": number, "iacc": found["iacc"], "state": state}
+            self.best = {"round": number, "iacc": found["iacc"], "state": self.trainer.state()}
         self.validation = {name: value for name, value in found.items() if value is not None}
         return self.validation
 

@@ -67,7 +67,7 @@ class Trainer:
         self.stepper = student.recipe.make(model.parameters(), total_steps)
         self.generator = runtime.generator(seed, "student", "batches")
         self.meter = Meter()
-        self.last_good: dict[str, Tensor] | None = None
+        self.last_good = self.state()
 
     def train(self, pool: Pool, steps: int) -> None:
         """Take `steps` steps on shuffled batches of the pool."""
@@ -92,8 +92,15 @@ class Trainer:
         except NonFiniteLoss as error:
             error.state = self.last_good
             raise
-        self.last_good = {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
+        state = self.state()
+        # a loss can be finite and its gradient not: the next step's loss will say so
+        if all(value.isfinite().all() for value in state.values()):
+            self.last_good = state
         return means
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the student's weights and buffers, in memory."""
+        return {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
 
     def _batches(self, count: int, steps: int) -> Iterator[Tensor]:
         """`steps` index batches, shuffled without replacement, the ragged last batch of each pass left out."""

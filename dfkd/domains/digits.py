@@ -2,10 +2,16 @@
 
 import torch
 
-from dfkd.domains.base import Domain, Images, carve, fit_images
+from dfkd.domains.base import Domain, Images, carve, fit_images, limited
 
 
-def digits(size: int | None = 16, channels: int | None = None, val_share: float = 0.2, split_seed: int = 0) -> Domain:
+def digits(
+    size: int | None = 16,
+    channels: int | None = None,
+    val_share: float = 0.2,
+    split_seed: int = 0,
+    limit: int | None = None,
+) -> Domain:
     """The digits, resized; a quarter of them is the test split.
 
     Args:
@@ -13,6 +19,7 @@ def digits(size: int | None = 16, channels: int | None = None, val_share: float 
         channels: 1 or 3, or None for the original 1.
         val_share: of the remaining three quarters that go to validation.
         split_seed: of both splits.
+        limit: at most this many images a split.
     """
     from sklearn.datasets import load_digits  # 1.5 s to import
 
@@ -21,4 +28,5 @@ def digits(size: int | None = 16, channels: int | None = None, val_share: float 
     everything = Images(fit_images(x, size, channels), torch.from_numpy(source.target).long())
     rest, test = carve(everything, 0.25, split_seed)
     train, val = carve(rest, val_share, split_seed)
+    train, val, test = (limited(part, limit, split_seed) for part in (train, val, test))
     return Domain("digits", 10, train, val, test)

@@ -41,12 +41,12 @@ def npz(
             arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
     except KeyError as error:
         raise ValueError(f"{file} lacks an array: {error.args[0]}") from error
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read as an npz archive: {error}") from error
     parts = [
         Images(
             fit_images(_channels_first(arrays[f"x_{part}"], file), size, channels),
-            torch.from_numpy(arrays[f"y_{part}"]).long().flatten(),
+            _labels(arrays[f"y_{part}"], file),
         )
         for part in ("train", "test")
     ]
@@ -54,6 +54,12 @@ def npz(
     train, val = carve(parts[0], val_share, split_seed)
     train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
     return Domain(label or file.stem, classes, train, val, test)
+
+
+def _labels(y: np.ndarray, file: Path) -> torch.Tensor:
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"{file}: labels must be whole numbers, got {y.dtype}")
+    return torch.from_numpy(y.astype(np.int64)).flatten()
 
 
 def _channels_first(x: np.ndarray, file: Path) -> torch.Tensor:
@@ -65,7 +71,7 @@ def _channels_first(x: np.ndarray, file: Path) -> torch.Tensor:
         raise ValueError(f"{file} holds images of shape {x.shape[1:]}; use (H, W), (H, W, C) or (C, H, W), C = 1 or 3")
     if x.dtype != np.uint8:
         x = x.astype(np.float32)
-        if x.min() < 0 or x.max() > 1:
+        if not (x.min() >= 0 and x.max() <= 1):  # so that NaN is refused, too
             raise ValueError(
                 f"{file} holds float images in {x.min():.3g}..{x.max():.3g}; use uint8, or floats in [0, 1]"
             )
@@ -98,9 +104,9 @@ def image_folder(
         folder = Path(path) / part
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no {folder.resolve()}; expected {path}/train/<class>/ and .../test/")
-        source = ImageFolder(str(folder))
+        source = ImageFolder(str(folder), loader=_read)
         names.append(source.classes)
-        x = [fit_images(_read(image), size, channels) for image, _ in source]
+        x = [fit_images(image, size, channels) for image, _ in source]
         parts.append(Images(torch.cat(x), torch.tensor(source.targets)))
     if names[0] != names[1]:
         raise ValueError(f"{path}: train has the classes {names[0]}, test has {names[1]}")
@@ -109,6 +115,12 @@ def image_folder(
     return Domain(Path(path).name, len(names[0]), train, val, test)
 
 
-def _read(image) -> torch.Tensor:
-    """A PIL image as (1, 3, H, W), uint8."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+def _read(file: str) -> torch.Tensor:
+    """An image file as (1, 3, H, W), uint8."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{file} cannot be read as an image") from error

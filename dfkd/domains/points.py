@@ -44,7 +44,9 @@ SETS = {
 }
 
 
-def points(kind: str, train: int = 10_000, val: int = 5_000, test: int = 5_000, split_seed: int = 0) -> Domain:
+def points(
+    kind: str, train: int = 10_000, val: int = 5_000, test: int = 5_000, split_seed: int = 0, limit: int | None = None
+) -> Domain:
     """A two-dimensional set, standardised per feature with the statistics of its training points.
 
     The three parts are drawn independently (the reference implementation's seeded sets repeat the same points in
@@ -53,6 +55,7 @@ def points(kind: str, train: int = 10_000, val: int = 5_000, test: int = 5_000, 
     Args:
         kind: two_moons, circles, checkerboard (3x3 blobs, alternating), clusters (3x3 blobs, nine classes).
         train, val, test: points a part.
+        limit: at most so many of each.
 
     Raises:
         ValueError: an unknown kind.
@@ -60,7 +63,8 @@ def points(kind: str, train: int = 10_000, val: int = 5_000, test: int = 5_000, 
     if kind not in SETS:
         raise ValueError(f"there is no 2-D set '{kind}'; choose one of {', '.join(sorted(SETS))}")
     draw, classes = SETS[kind]
-    parts = [draw(n, np.random.RandomState(split_seed * 3 + i)) for i, n in enumerate((train, val, test))]
+    sizes = [n if limit is None else min(n, limit) for n in (train, val, test)]
+    parts = [draw(n, np.random.RandomState(split_seed * 3 + i)) for i, n in enumerate(sizes)]
     mean, std = parts[0][0].mean(axis=0), parts[0][0].std(axis=0)
     images = [
         Images(torch.from_numpy((x - mean) / std).float().view(-1, 1, 2, 1), torch.from_numpy(y).long())

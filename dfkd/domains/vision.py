@@ -1,5 +1,6 @@
 """torchvision's data sets."""
 
+import difflib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def vision(
     import torchvision.datasets  # 2.5 s to import
 
     if not hasattr(torchvision.datasets, dataset):
-        raise ValueError(f"torchvision.datasets has no '{dataset}'")
+        near = difflib.get_close_matches(dataset, torchvision.datasets.__all__, n=3)
+        raise ValueError(f"torchvision.datasets has no '{dataset}'; nearest: {', '.join(near) or 'see its manual'}")
     maker, words = getattr(torchvision.datasets, dataset), SPLITS.get(dataset, (True, False))
     parts = []
     for word in words:

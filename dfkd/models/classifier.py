@@ -44,7 +44,7 @@ class Classifier(nn.Module):
         try:
             with torch.no_grad():
                 logits = self.eval()(torch.zeros(1, *self.shape))
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(f"the network cannot take {size} images: {error}") from error
         finally:
             self.train(mode)

@@ -8,10 +8,10 @@ from dfkd.models.common import FeatureNet, out_features, require_size
 def cnn(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (32, 64, 64, 64)) -> FeatureNet:
     """CAKE's CNN (arXiv 2306.02090): four unpadded convolutions, no BatchNorm, 107,658 parameters on MNIST.
 
-    conv3 - conv4 - pool - conv3 - pool - conv3 - pool - linear. Made for 28 to 35 pixels a side, which the three
+    conv3 - conv4 - pool - conv3 - pool - conv3 - pool - linear. Made for 28 to 32 pixels a side, which the three
     pools bring down to 1x1: the head then sees all there is, nothing is averaged over positions.
     """
-    require_size("cnn", shape, 28, 35)
+    require_size("cnn", shape, 28, 32)
     a, b, c, d = widths
     body = nn.Sequential(
         nn.Conv2d(shape[0], a, 3),

@@ -41,17 +41,19 @@ def watch_batch_norms(net: nn.Module, sets: int = 1) -> Iterator[list[BatchNormS
         gradients. A second forward inside the block starts the list anew.
     """
     seen: list[BatchNormStatistics] = []
-    layers = batch_norms(net)
+    called: set[_BatchNorm] = set()
 
     def record(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
-        if layer is layers[0]:
+        if layer in called:
             seen.clear()
+            called.clear()
+        called.add(layer)
         h = arguments[0].float()  # sums over many positions: float32 also under autocast
         h = h.reshape(sets, -1, h.shape[1], h[0, 0].numel())
         var, mean = torch.var_mean(h, dim=(1, 3), correction=0)
         seen.append(BatchNormStatistics(mean, var, layer.running_mean, layer.running_var))
 
-    handles = [layer.register_forward_pre_hook(record) for layer in layers]
+    handles = [layer.register_forward_pre_hook(record) for layer in batch_norms(net)]
     try:
         yield seen
     finally:

@@ -1,6 +1,7 @@
 """Class balance."""
 
-import torch
+import math
+
 from torch import Tensor
 
 from dfkd.priors.base import PriorTerm, View
@@ -16,5 +17,7 @@ class Balance(PriorTerm):
     """
 
     def __call__(self, view: View) -> Tensor:
-        p = view.logits.softmax(1).view(view.sets, -1, view.logits.shape[1]).mean(1)
-        return torch.special.xlogy(p, p).sum(1)
+        log_q = view.logits.log_softmax(1).view(view.sets, -1, view.logits.shape[1])
+        # in logarithms: a class whose probability underflows to 0 would have a gradient of 0 * infinity
+        log_p = log_q.logsumexp(1) - math.log(log_q.shape[1])
+        return (log_p.exp() * log_p).sum(1)

@@ -40,10 +40,12 @@ class Synthesizer:
 
     Attributes:
         needs_student: whether it looks at the student.
+        columns: names of the per-image values it gives beside the images.
         at_once: how many rounds it takes in one call: more than one only where that does not change the images.
     """
 
     needs_student = False
+    columns: tuple[str, ...] = ()
     at_once = 1
 
     def __init__(self, rounds: int):

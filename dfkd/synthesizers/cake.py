@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd.meter import Meter
 from dfkd.models import Teacher
 from dfkd.noise import Noise
 from dfkd.priors import Prior
@@ -105,6 +106,8 @@ class CAKE(Synthesizer):
         ValueError: groups does not divide batch_size or exceeds the classes, or a number is out of range.
     """
 
+    columns = ("eps", "target")
+
     def __init__(
         self,
         shape: tuple[int, int, int],
@@ -150,6 +153,8 @@ class CAKE(Synthesizer):
         self.at_once = max(1, chunk // batch_size)
 
     def check(self, network: nn.Module) -> None:
+        if not (self.class_weight or self.contrast_weight or self.prior.terms):
+            raise ValueError("cake has nothing to minimise: class_weight, contrast_weight and every prior are 0")
         self.prior.check(network)
 
     def synthesize(
@@ -161,8 +166,10 @@ class CAKE(Synthesizer):
         labels = torch.stack([self._labels(stream) for stream in streams])
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
         optimizer = kind([{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
+        watch = Meter()
         for _ in range(self.steps):
             terms, accuracy = self._terms(sets, labels, teacher)
+            watch.add({name: value.mean() for name, value in terms.items()})
             gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
             for x, gradient in zip(sets, gradients, strict=True):
                 x.grad = gradient
@@ -170,6 +177,7 @@ class CAKE(Synthesizer):
             if self.noise.langevin:
                 for x, e, stream in zip(sets, eps, streams, strict=True):
                     x.data += (2 * e) ** 0.5 * torch.randn(x.shape, generator=stream, device=x.device)
+        watch.read()  # raises if a term was not finite
         metrics = {name: value.mean() for name, value in terms.items()}
         images = teacher.denormalize(torch.cat([x.detach() for x in sets]))
         column = torch.tensor(eps, device=images.device).repeat_interleave(len(sets[0]))
@@ -199,6 +207,4 @@ class CAKE(Synthesizer):
             pull = contrast_mse(grouped) if self.contrast == "mse" else contrast_snn(grouped, labels, self.temperature)
             terms["contrast"] = self.contrast_weight * pull
         terms |= self.prior(view)
-        if not terms:
-            raise ValueError("cake has nothing to minimise: class_weight, contrast_weight and every prior are 0")
         return terms, (logits.argmax(1) == labels.view(-1)).float().mean()

@@ -18,6 +18,8 @@ class NoiseImages(Synthesizer):
 
     def __init__(self, shape: tuple[int, int, int], rounds: int, batch_size: int):
         super().__init__(rounds)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.shape, self.batch_size = shape, batch_size
 
     def synthesize(

@@ -68,11 +68,15 @@ class DFQ(Synthesizer):
             )
         if lr <= 0 or one_hot < 0 or adversarial < 0:
             raise ValueError(f"dfq needs lr > 0 and weights >= 0, got lr={lr}, {one_hot=}, {adversarial=}")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
         self.generator, self.prior = generator, prior
         self.steps, self.batch_size, self.images = steps, batch_size, images
         self.lr, self.betas, self.one_hot, self.adversarial = lr, tuple(betas), one_hot, adversarial
 
     def check(self, network: nn.Module) -> None:
+        if not (self.one_hot or self.adversarial or self.prior.terms):
+            raise ValueError("dfq has nothing to minimise: one_hot, adversarial and every prior are 0")
         self.prior.check(network)
 
     def start(self, runtime, seed: int) -> None:

@@ -4,7 +4,6 @@ import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,7 +19,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a PyTorch state dict.
 
-    A state dict may be wrapped as `{'state_dict': ...}` (or model, net, ...) and its keys prefixed with `module.`.
+    A state dict may be wrapped as `{'state_dict': ...}` (or model, net, ...) and its keys prefixed with `module.`
+    (DataParallel) or `_orig_mod.` (torch.compile).
 
     Raises:
         ConfigError: there is no such file, it is damaged, or it is a pickle that would run code.
@@ -35,14 +35,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{file} is refused: it is not a plain state dict, loading it could run code. Ask for safetensors, or "
             f"save model.state_dict() alone. ({str(error).splitlines()[0]})"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file fails in too many ways to name
         raise ConfigError(f"{file} cannot be read, it seems truncated or is no checkpoint: {error}") from error
     for wrapper in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
         raise ConfigError(f"{file} holds no tensors by name; save model.state_dict()")
-    return {key.removeprefix("module."): value for key, value in found.items() if isinstance(value, Tensor)}
+    return {
+        key.removeprefix("_orig_mod.").removeprefix("module."): value
+        for key, value in found.items()
+        if isinstance(value, Tensor)
+    }
 
 
 class Checkpoint:

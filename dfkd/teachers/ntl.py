@@ -14,13 +14,13 @@ from dfkd.teachers.base import TrainedTeacher
 def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] = (1, 2, 4, 8, 16), scale: float = 4.0) -> Tensor:
     """Squared maximum mean discrepancy with a sum of Gaussian kernels, as NTL computes it.
 
-        mean_ij [ k(x_i, x_j) + k(y_i, y_j) - 2 k(x_i, y_j) ],  k(a, b) = sum_w exp(-||a - b||^2 / (w d)),
+        mean_ij k(x_i, x_j) + mean_ij k(y_i, y_j) - 2 mean_ij k(x_i, y_j),  k(a, b) = sum_w exp(-||a - b||^2 / (w d)),
 
     d = mean off-diagonal squared distance over the joint batch (detached) / `scale`. The diagonal is included: two
     batches of the same distribution give a small positive value.
 
     Args:
-        x, y: features (n, D), equally many.
+        x, y: features (n, D) and (m, D).
 
     Returns:
         a scalar, 0 if x equals y, at most 2 * len(bandwidths).
@@ -31,7 +31,7 @@ def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] = (1, 2, 4, 8, 16), 
     unit = squared.detach().sum() / (count * count - count) / scale
     kernel = sum(torch.exp(-squared / (unit * w).clamp_min(1e-12)) for w in bandwidths)
     n = len(x)
-    return (kernel[:n, :n] + kernel[n:, n:] - kernel[:n, n:] - kernel[n:, :n]).mean()
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
 class NTL(TrainedTeacher):
