@@ -43,5 +43,5 @@ class Meter:
         self.sums, self.finite, self.counts = {}, {}, {}
         name = max(fails, key=fails.get)  # failed most often: since the earliest step
         if fails[name]:
-            raise NonFiniteLoss(name, self.steps - int(fails[name]))
+            raise NonFiniteLoss(name, self.steps - int(fails[name]) + 1)
         return means

@@ -102,7 +102,8 @@ def _check_numbers(config: dict, problems: list[str]) -> None:
     evaluate, data = config["evaluate"], config["data"]
     whole("seed", config["seed"], 0)
     for name, value in config["seeds"].items():
-        whole(f"seeds.{name}", value, 0)
+        if value != config["seed"]:
+            whole(f"seeds.{name}", value, 0)
     for name in ("checks", "images"):
         whole(f"evaluate.{name}", evaluate[name], 1)
     for name in ("steps", "images"):

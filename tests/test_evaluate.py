@@ -153,8 +153,3 @@ def test_the_split_reported_on_is_the_validation_split(linear, runtime):
     id = domain([0], [0], strength=5.0)
     id.test = images([0], [0], strength=0.01)
     assert look(linear(EYE, shape=(3, 1, 1)), id, None, runtime, eps=[0.5])["flip_rates"][0]["id"] == 0.0
-
-
-def test_no_radius_at_all_still_gives_a_report(linear, runtime):
-    report = look(linear(EYE, shape=(3, 1, 1)), domain([0], [0]), None, runtime, eps=[])
-    assert report["flip_rates"] == [] and report["id_confidence"] is not None

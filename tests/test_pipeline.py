@@ -187,10 +187,12 @@ def test_the_teacher_is_the_same_after_the_run(tmp_path):
     from dfkd.preflight import prepare
     from dfkd.tracker import Tracker
 
-    cell = make_cell(tmp_path, *METHODS["online"])
+    cell, tracker = make_cell(tmp_path, *METHODS["online"]), Tracker()
     cell.folder.mkdir(parents=True)
-    pipeline = Pipeline(cell, prepare(cell), Tracker(cell.folder, cell.name, cell.config))
+    tracker.start(cell.folder, cell.name, cell.config)
+    pipeline = Pipeline(cell, prepare(cell), tracker)
     pipeline.run()
+    tracker.finish(None)
     stored = load_file(pipeline.artifacts["teacher"].path / "teacher.safetensors")
     assert all(torch.equal(value, stored[key]) for key, value in pipeline.teacher.net.state_dict().items())
     assert any(key.endswith("running_mean") for key in stored)

@@ -57,8 +57,14 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["synthesizer.batch_size=1"], ["synthesizer", "batch_size >= 2", "1"]),
         (["synthesizer.rounds=0"], ["synthesizer", "rounds must be at least 1, got 0"]),
         (["evaluate.checks=0"], ["evaluate.checks", "at least 1, got 0"]),
-        (["evaluate.premise.eps=[4/255,-1/255]"], ["evaluate.premise.eps must be positive, got -1/255"]),
-        (["evaluate.premise.eps=[4/255,abc]"], ["'abc' is not a number", "8/255"]),
+        (
+            ["evaluate.premise.eps=[4/255,-1/255]"],
+            ["evaluate.premise.eps must be positive numbers such as 4/255, got '-1/255'"],
+        ),
+        (
+            ["evaluate.premise.eps=[4/255,abc]"],
+            ["evaluate.premise.eps must be positive numbers such as 4/255, got 'abc'", "8/255"],
+        ),
         ([*BACKDOOR, "ntl_scenario.target=10"], ["ntl_scenario", "0..9, got 10"]),
         ([*BACKDOOR, "ntl_scenario.trigger.size=30"], ["ntl_scenario", "30-pixel patch", "16x16"]),
         (["data.channels=2"], ["ntl_scenario.id", "2", "1, 3 or null"]),

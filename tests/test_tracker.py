@@ -28,9 +28,9 @@ def rows(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", [Tracker, lambda *to: WandB(*to, mode="disabled")])
-def test_metrics_go_to_a_file_at_once(tmp_path, kind):
-    tracker = kind(tmp_path, "cell-0123abcd", {})
+@pytest.mark.parametrize("tracker", [Tracker(), WandB(mode="disabled")])
+def test_metrics_go_to_a_file_at_once(tmp_path, tracker):
+    tracker.start(tmp_path, "cell-0123abcd", {})
     for row in ROWS:
         tracker.log(row)
     assert rows(tmp_path) == ROWS
@@ -41,7 +41,8 @@ def test_metrics_go_to_a_file_at_once(tmp_path, kind):
 
 def test_a_second_run_of_a_cell_starts_its_metrics_anew(tmp_path):
     for row in ROWS:
-        tracker = Tracker(tmp_path, "cell", {})
+        tracker = Tracker()
+        tracker.start(tmp_path, "cell", {})
         tracker.log(row)
         tracker.finish(None)
     assert rows(tmp_path) == ROWS[1:]
@@ -49,12 +50,13 @@ def test_a_second_run_of_a_cell_starts_its_metrics_anew(tmp_path):
 
 def test_disabled_does_not_import_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
-    tracker = WandB(tmp_path, "cell-0123abcd", {}, mode="disabled")
+    tracker = WandB(mode="disabled")
+    tracker.start(tmp_path, "cell-0123abcd", {})
     tracker.log(ROWS[0])
     tracker.image("curves", tmp_path / "curves.png")
     tracker.finish(RESULT)
     with pytest.raises(ImportError):
-        WandB(tmp_path, "cell-0123abcd", {}, mode="offline")
+        WandB(mode="offline").start(tmp_path, "cell-0123abcd", {})
 
 
 def test_offline_makes_one_run_that_is_finished_when_the_cell_is_done(tmp_path, offline):
@@ -62,7 +64,7 @@ def test_offline_makes_one_run_that_is_finished_when_the_cell_is_done(tmp_path, 
 
     from dfkd.run import run_cell
 
-    cell = make_cell(tmp_path, *DFQ, "tracker.mode=offline")
+    cell = make_cell(tmp_path, *DFQ, "tracker=wandb")
     run_cell(cell)
     (folder,) = (cell.folder / "wandb").glob("offline-run-*")
     assert folder.name.endswith(cell.hash) and (folder / f"run-{cell.hash}.wandb").stat().st_size > 0
@@ -77,7 +79,7 @@ def test_offline_makes_one_run_that_is_finished_when_the_cell_fails(tmp_path, of
     from dfkd.errors import NonFiniteLoss
     from dfkd.run import run_cell
 
-    cell = make_cell(tmp_path, *DFQ, "tracker.mode=offline", "student.recipe.lr=1e30")
+    cell = make_cell(tmp_path, *DFQ, "tracker=wandb", "student.recipe.lr=1e30")
     with pytest.raises(NonFiniteLoss):
         run_cell(cell)
     assert len(list((cell.folder / "wandb").glob("offline-run-*"))) == 1
@@ -85,8 +87,8 @@ def test_offline_makes_one_run_that_is_finished_when_the_cell_fails(tmp_path, of
 
 
 def test_an_unknown_mode_is_named_with_the_ones_there_are(tmp_path, offline):
-    with pytest.raises(ConfigError, match=r"(?s)mode.*'ofline'.*offline"):
-        WandB(tmp_path, "cell-0123abcd", {}, mode="ofline")
+    with pytest.raises(ValueError, match=r"(?s)mode.*offline.*'ofline'"):
+        WandB(mode="ofline")
 
 
 @pytest.mark.parametrize("override", ["tracker.mode=ofline", "+tracker.projcet=mine"])
@@ -94,7 +96,7 @@ def test_a_mistake_in_the_tracker_is_found_before_any_work(tmp_path, offline, ov
     from dfkd.run import run_cell
 
     with pytest.raises(ConfigError, match="tracker"):
-        run_cell(make_cell(tmp_path, *DFQ, override))
+        run_cell(make_cell(tmp_path, *DFQ, "tracker=wandb", override))
     assert not list(tmp_path.rglob("config.yaml")), "a run folder was made"
     assert not (tmp_path / "store").exists()
 

@@ -47,8 +47,8 @@ class Student:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name, bounds in (keep or {}).items():
-            if len(bounds) != 2 or bounds[0] > bounds[1]:
-                raise ValueError(f"keep.{name} must be [low, high], got {list(bounds)}")
+            if not isinstance(bounds, list | tuple) or len(bounds) != 2 or bounds[0] > bounds[1]:
+                raise ValueError(f"keep.{name} must be [low, high], got {bounds}")
         self.network, self.recipe, self.loss = network, recipe, loss
         self.epochs, self.steps, self.capacity, self.keep = epochs, steps, capacity, keep or {}
 

@@ -26,21 +26,6 @@ def test_fragile_is_what_the_attack_flips(teacher, images):
     assert 10 < split.fragile.sum() < 110
 
 
-def test_without_a_random_start_chunks_change_nothing(teacher, images):
-    options = {"eps": 16 / 255, "steps": 3, "random_start": False, "box": (0.0, 1.0)}
-    whole, parts = (PGDFlip(chunk=chunk, **options).split(teacher, images, seeded()) for chunk in (1000, 50))
-    assert torch.equal(whole.fragile, parts.fragile)
-    assert torch.allclose(whole.score, parts.score, atol=1e-5)
-
-
-def test_a_random_start_does_not_depend_on_the_chunk(teacher, images):
-    whole, parts = (
-        PGDFlip(eps=16 / 255, steps=3, box=(0.0, 1.0), chunk=chunk).split(teacher, images, seeded())
-        for chunk in (1000, 50)
-    )
-    assert torch.allclose(whole.score, parts.score, atol=1e-5)
-
-
 def test_random_has_the_same_size_but_other_members(teacher, images):
     true = flip().split(teacher, images, seeded()).fragile
     chance = Random(flip()).split(teacher, images, seeded()).fragile
