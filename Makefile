@@ -14,8 +14,13 @@ run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three w
 test: .venv/installed  ## all fast tests (CPU, no network)
 	$(BIN)/python -m pytest
 
-study: .venv/installed  ## the README's tables again, on DATA=folder with MNIST (hours on 2 CPU cores, minutes on a GPU)
-	$(BIN)/python scripts/study.py --data $(DATA)
+study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder with MNIST (hours on 2 CPU cores, minutes on a GPU)
+	$(BIN)/dfkd -m experiment=quickstart seed=0,1,2
+	$(BIN)/dfkd -m experiment=cake/two_moons seed=0,1,2
+	$(BIN)/dfkd -m experiment=cake/digits seed=0,1,2
+	$(BIN)/dfkd -m experiment=dfq/digits seed=0,1,2
+	$(BIN)/dfkd -m synthesizer=noise_images,real seed=0,1,2
+	$(BIN)/dfkd -m experiment=cake/mnist data.root=$(DATA) seed=0,1,2
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

@@ -95,11 +95,12 @@ def export(pipeline: Pipeline, began: float) -> dict:
     measured = examiner(student, "test")
     premise = artifacts["premise"].meta
     samples = load_file(made.path / "samples.safetensors")
-    for name, images in samples.items():
-        figures.sample_grid(images, f"{name}: the newest {len(images)} images", cell.folder / f"samples_{name}.png")
+    points = parts.scenario.id.shape == (1, 2, 1)
+    for name, images in ({} if points else samples).items():
+        figures.sample_grid(images, f"{name}: {len(images)} synthetic images", cell.folder / f"samples_{name}.png")
     rows = figures.read_rows(made.path / "metrics.jsonl")
     figures.training_curves(rows, premise["teacher"], cell.folder / "curves.png")
-    if parts.scenario.id.shape == (1, 2, 1):
+    if points:
         measured["grid_agreement"] = _grid_agreement(pipeline, student)
         figures.decision_fields(
             pipeline.teacher, student, parts.scenario.id, samples["all"], cell.folder / "decision_fields.png"

@@ -18,6 +18,7 @@ from dfkd.preflight import Parts
 from dfkd.runtime import seeded
 
 SAMPLES = 64  # images kept for each sample grid
+POINTS = 500  # the same of 2-D points, for a scatter plot
 SPLIT_AT_ONCE = 500  # images of a finished pool; not runtime.chunk, which must not change what a random stream gives
 
 Log = Callable[[int, dict[str, float]], None]
@@ -141,7 +142,7 @@ def make_student(
 
             work.run(show)
     save_classifier(work.model, network, folder, "student")
-    save_samples(work.pool, folder / "samples.safetensors")
+    save_samples(work.pool, folder / "samples.safetensors", newest=work.online)
     work.model.net.load_state_dict(work.best.pop("state"))
     save_classifier(work.model, network, folder, "student_best_on_validation")
     return {
@@ -154,8 +155,15 @@ def make_student(
     }
 
 
-def save_samples(pool: Pool, path: Path) -> None:
-    """The newest images of the pool: all, fragile and robust ones, up to SAMPLES of each."""
+def save_samples(pool: Pool, path: Path, newest: bool) -> None:
+    """Images of the pool: all, fragile and robust ones, the newest or (of a finished pool) evenly chosen."""
     groups = {"all": torch.ones_like(pool.split.fragile), "fragile": pool.split.fragile, "robust": ~pool.split.fragile}
-    chosen = {name: mask.nonzero().flatten()[-SAMPLES:] for name, mask in groups.items()}
-    save_file({name: pool.pixels(index).cpu().contiguous() for name, index in chosen.items() if len(index)}, path)
+    count = POINTS if pool.images[0].numel() == 2 else SAMPLES
+    samples = {}
+    for name, mask in groups.items():
+        index = mask.nonzero().flatten()
+        if len(index) == 0:
+            continue
+        spread = torch.linspace(0, len(index) - 1, min(count, len(index)), device=index.device).long()
+        samples[name] = pool.pixels(index[-count:] if newest else index[spread]).cpu().contiguous()
+    save_file(samples, path)

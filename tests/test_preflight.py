@@ -63,7 +63,7 @@ def refusal(outputs: Path, *overrides: str) -> str:
         ),
         (
             ["evaluate.premise.eps=[4/255,abc]"],
-            ["evaluate.premise.eps must be positive numbers such as 4/255, got 'abc'", "8/255"],
+            ["evaluate.premise.eps must be positive numbers such as 4/255, got 'abc'"],
         ),
         ([*BACKDOOR, "ntl_scenario.target=10"], ["ntl_scenario", "0..9, got 10"]),
         ([*BACKDOOR, "ntl_scenario.trigger.size=30"], ["ntl_scenario", "30-pixel patch", "16x16"]),
