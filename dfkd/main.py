@@ -47,7 +47,19 @@ def task(cfg: DictConfig) -> float | None:
             log.error("  FAILED   %s", explain(error))
         return None
     record(cell, overrides, "done")
+    log.info("  %s", in_a_line(result))
+    log.info("  %s", cell.folder)
     return result["validation"]["iacc"]
+
+
+def in_a_line(result: dict) -> str:
+    """What came out, for the console: the student beside its teacher, on test images."""
+    words = {"iacc": "ID accuracy", "oacc": "OOD accuracy", "olacc": "taught OOD label", "asr": "attack success"}
+    student, teacher = result["student"], result["teacher"]
+    parts = [
+        f"{word} {student[key]:.1f} ({teacher[key]:.1f})" for key, word in words.items() if student[key] is not None
+    ]
+    return f"student (teacher), in percent: {', '.join(parts)}"
 
 
 def start_logging() -> None:
