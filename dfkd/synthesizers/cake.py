@@ -4,6 +4,8 @@ Needs the teacher's outputs and input gradients. Looks at no student; works in t
 clipping: its images may leave [0, 1].
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +13,12 @@ from torch import Tensor, nn
 from dfkd.meter import Meter
 from dfkd.models import Teacher
 from dfkd.noise import Noise
-from dfkd.priors import Prior
+from dfkd.priors import Prior, TotalVariation
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+
+# Measured on the digits (docs/results.md): beyond these the students are poor, whatever the time spent.
+LARGEST_TV_STEP = 4.0
+SMALLEST_POOLED_CONTRAST = 1.0
 
 
 def class_term(logits: Tensor, labels: Tensor) -> Tensor:
@@ -156,6 +162,24 @@ class CAKE(Synthesizer):
         if not (self.class_weight or self.contrast_weight or self.prior.terms):
             raise ValueError("cake has nothing to minimise: class_weight, contrast_weight and every prior are 0")
         self.prior.check(network)
+
+    def warnings(self, network: nn.Module) -> list[str]:
+        said, tv = [], self.prior.terms.get("tv")
+        if isinstance(tv, TotalVariation) and self.optimizer == "sgd":
+            eps = self.noise.step_size(0, self.rounds) or self.step_size
+            step = eps * tv.weight / (self.rows * self.groups * prod(self.shape))
+            if step > LARGEST_TV_STEP:
+                said.append(
+                    f"total variation moves a pixel by {step:.1f} per neighbour and step, in units of the images' std: "
+                    f"it drowns the other terms; lower prior.tv.weight to {tv.weight * 0.1 / step:.0e} or so"
+                )
+        pools = any(isinstance(module, nn.AdaptiveAvgPool2d) for module in network.modules())
+        if pools and self.contrast == "mse" and self.contrast_weight < SMALLEST_POOLED_CONTRAST:
+            said.append(
+                f"the teacher averages over all positions, which is easily satisfied by texture: with contrast_weight="
+                f"{self.contrast_weight:g} its students have been poor; try synthesizer.contrast_weight=10"
+            )
+        return said
 
     def synthesize(
         self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None

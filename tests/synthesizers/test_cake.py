@@ -284,3 +284,27 @@ def test_impossible_numbers_are_refused(runtime, wrong, message):
 def test_nothing_to_minimise_is_found_before_any_work(runtime, line):
     with pytest.raises(ValueError, match="nothing to minimise"):
         make(runtime, class_weight=0.0, contrast_weight=0.0).check(line.net)
+
+
+# --- warnings before the time is spent
+
+
+def weighed(size: int, tv: float, contrast: float) -> CAKE:
+    noise = Noise("linear", eps=0.1, decades=4)
+    prior = Prior({"tv": TotalVariation(tv)})
+    return CAKE((1, size, size), 10, prior, noise, 2, 2, 500, 10, class_weight=1e3, contrast_weight=contrast)
+
+
+def test_a_total_variation_that_drowns_the_image_is_told():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, 10))
+    assert weighed(28, 1e7, 1e-3).warnings(flat) == []  # the published recipe on the images it was made for
+    (said,) = weighed(16, 1e7, 1e-3).warnings(flat)
+    assert "prior.tv.weight" in said and "1e+05" in said
+    assert weighed(16, 1e5, 1e-3).warnings(flat) == []
+
+
+def test_too_little_contrast_for_a_network_that_pools_is_told():
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 10))
+    (said,) = weighed(28, 1e5, 1e-3).warnings(pooled)
+    assert "contrast_weight=10" in said
+    assert weighed(28, 1e5, 10).warnings(pooled) == []
