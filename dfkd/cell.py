@@ -11,6 +11,7 @@ from dfkd.store import content_key, file_digest
 
 # What cannot change a result: it stays out of every key.
 NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug")
+SECTIONS = ("seeds", "data", "evaluate", "runtime", "limit")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 
 
@@ -38,7 +39,12 @@ class Cell:
             raise ConfigError(f"{key} is missing: set {key}=...") from error
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
-        lower(config, config.get("limit") or {})
+        for section in SECTIONS:
+            if not isinstance(config[section], dict):
+                raise ConfigError(
+                    f"{section} is a section of options, got {config[section]!r}; set {section}.KEY=VALUE"
+                )
+        lower(config, config["limit"])
         self.config = config
         self.hash = content_key("result", self.content())[:8]
         scenario, teacher = config["ntl_scenario"], config["teacher"]

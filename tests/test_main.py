@@ -4,10 +4,10 @@ import json
 
 import pytest
 import yaml
-from runner import DFQ, TINY, command_line, process, write_component
+from runner import DFQ, TINY, command_line, make_cell, process, write_component
 
 from dfkd.errors import ConfigError, NonFiniteLoss
-from dfkd.main import explain
+from dfkd.main import explain, in_a_line
 
 
 def outputs(tmp_path) -> str:
@@ -104,3 +104,16 @@ def test_messages_of_errors():
     assert explain(ConfigError("a is wrong\nb too")) == "a is wrong\nb too"
     text = explain(NonFiniteLoss("kd", 7))
     assert "'kd'" in text and "step 7" in text and "HYDRA_FULL_ERROR=1" in text
+
+
+def test_the_last_line_of_a_run_puts_the_student_beside_its_teacher():
+    student = {"iacc": 91.25, "oacc": None, "olacc": None, "asr": 3.0}
+    teacher = {"iacc": 98.0, "oacc": None, "olacc": None, "asr": 100.0}
+    line = in_a_line({"student": student, "teacher": teacher})
+    assert line.endswith("ID accuracy 91.2 (98.0), attack success 3.0 (100.0)")
+
+
+@pytest.mark.parametrize("section", ["seeds", "data", "evaluate", "runtime", "limit"])
+def test_a_section_that_is_overwritten_by_a_value_is_named(tmp_path, section):
+    with pytest.raises(ConfigError, match=f"{section} is a section"):
+        make_cell(tmp_path, f"{section}=null")
