@@ -11,7 +11,7 @@ from dfkd.store import content_key, file_digest
 
 # What cannot change a result: it stays out of every key.
 NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug")
-SECTIONS = ("seeds", "data", "evaluate", "runtime", "limit")
+SECTIONS = ("seeds", "data", "evaluate", "evaluate.premise", "runtime", "limit")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 
 
@@ -40,10 +40,11 @@ class Cell:
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
         for section in SECTIONS:
-            if not isinstance(config[section], dict):
-                raise ConfigError(
-                    f"{section} is a section of options, got {config[section]!r}; set {section}.KEY=VALUE"
-                )
+            found = config
+            for name in section.split("."):
+                found = found[name]
+            if not isinstance(found, dict):
+                raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
         lower(config, config["limit"])
         self.config = config
         self.hash = content_key("result", self.content())[:8]

@@ -30,7 +30,8 @@ def task(cfg: DictConfig) -> float | None:
     """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if it
     failed: in a sweep the other cells go on, and its end lists the failures."""
     start_logging()
-    overrides = list(HydraConfig.get().overrides.task)
+    given = [f"--config-dir={s.path}" for s in HydraConfig.get().runtime.config_sources if s.provider == "command-line"]
+    arguments = given + list(HydraConfig.get().overrides.task)
     cell = None
     try:
         cell = Cell(cfg)
@@ -42,11 +43,11 @@ def task(cfg: DictConfig) -> float | None:
             result = run_cell(cell)
     except Exception as error:
         failures.append(error)
-        record(cell, overrides, "failed", explain(error))
+        record(cell, arguments, "failed", explain(error))
         if HydraConfig.get().mode.name == "MULTIRUN":
             log.error("  FAILED   %s", explain(error))
         return None
-    record(cell, overrides, "done")
+    record(cell, arguments, "done")
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"]

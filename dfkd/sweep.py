@@ -15,10 +15,10 @@ from dfkd.cell import Cell
 LIST = "DFKD_SWEEP"  # environment variable: the file that collects the cells of this sweep, also from other processes
 
 
-def record(cell: Cell | None, overrides: list[str], status: str, error: str | None = None) -> None:
-    """Note in the sweep's list, if there is a sweep, how a cell ended."""
+def record(cell: Cell | None, arguments: list[str], status: str, error: str | None = None) -> None:
+    """Note in the sweep's list, if there is a sweep, how a cell ended and the arguments that repeat it."""
     if LIST in os.environ:
-        row = {"folder": str(cell.folder) if cell else None, "overrides": overrides, "status": status, "error": error}
+        row = {"folder": str(cell.folder) if cell else None, "arguments": arguments, "status": status, "error": error}
         with Path(os.environ[LIST]).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -42,7 +42,7 @@ class SweepReport(Callback):
         if folders:
             print(report(folders, Path(config.outputs) / "reports"))
         for row in failed:
-            print(f"\nFAILED: {row['error']}\n  retry: dfkd {shlex.join(row['overrides'])}")
+            print(f"\nFAILED: {row['error']}\n  retry: dfkd {shlex.join(row['arguments'])}")
         if failed:
             print(f"\n{len(failed)} of {len(rows)} cells failed; the same command retries only those")
             sys.exit(1)

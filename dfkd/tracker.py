@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import TextIO
 
@@ -73,13 +74,16 @@ class WandB(Tracker):
             return
         import wandb
 
+        run_id = cell.rsplit("-", 1)[-1]
+        for earlier in (folder / "wandb").glob(f"offline-run-*-{run_id}"):  # an attempt that failed: this one logs all
+            shutil.rmtree(earlier)
         try:
             self.run = wandb.init(
                 project=self.project,
                 mode=self.mode,
                 group=self.group,
                 name=cell,
-                id=cell.rsplit("-", 1)[-1],
+                id=run_id,
                 resume="allow" if self.mode == "online" else None,
                 dir=str(folder),
                 config=config,

@@ -113,7 +113,7 @@ def test_the_last_line_of_a_run_puts_the_student_beside_its_teacher():
     assert line.endswith("ID accuracy 91.2 (98.0), attack success 3.0 (100.0)")
 
 
-@pytest.mark.parametrize("section", ["seeds", "data", "evaluate", "runtime", "limit"])
+@pytest.mark.parametrize("section", ["seeds", "data", "evaluate", "evaluate.premise", "runtime", "limit"])
 def test_a_section_that_is_overwritten_by_a_value_is_named(tmp_path, section):
     with pytest.raises(ConfigError, match=f"{section} is a section"):
         make_cell(tmp_path, f"{section}=null")

@@ -51,3 +51,10 @@ def test_bad_input_in_one_cell_does_not_stop_the_others(tmp_path):
     done = command_line("-m", *TINY, *DFQ, "defense=none", "student.steps=1,0", f"outputs={tmp_path / 'o'}")
     assert done.code == 1 and statuses(tmp_path) == ["done"]
     assert "steps must be at least 1, got 0" in done.out and "retry: dfkd" in done.out
+
+
+def test_the_retry_knows_the_folder_of_the_users_own_options(tmp_path):
+    own = tmp_path / "my conf"
+    (own / "noise").mkdir(parents=True)
+    done = command_line("--config-dir", str(own), "-m", *TINY, *DFQ, "student.steps=0", f"outputs={tmp_path / 'o'}")
+    assert f"retry: dfkd '--config-dir={own}'" in done.out

@@ -44,21 +44,21 @@ def forget_unlikelihood(student_logits: Tensor, teacher_logits: Tensor) -> Tenso
 class ATEsc(Defense):
     """Calibrated distillation on the fragile images, forgetting on the robust ones.
 
-        kd      1/|F| sum_F D(t || s),  D the student's own distillation loss
-        forget  'kl':            - min(clip, weight / |R| * sum_R KL(t || s))
-                'unlikelihood':  weight / |R| * sum_R -log(1 - p_s(argmax t))
+        kd      1/B * sum_F D(t || s),  D the student's own distillation loss, B = |F| + |R|
+        forget  'kl':            - min(clip, weight / B * sum_R KL(t || s))
+                'unlikelihood':  weight / B * sum_R -log(1 - p_s(argmax t))
                 'none':          nothing (calibrated distillation alone)
 
-    The term of an empty group is 0. With reduction='batch' both sums are divided by |F| + |R| instead, so that an image
-    counts the same in either group. Where a share q of some kind of image is found fragile, the student then settles at
-    p_s(argmax t) = q for it (unlikelihood, weight 1): right for most ID images although the split errs on some.
+    An image counts the same in either group: where a share q of some kind of image is found fragile, the student settles
+    at p_s(argmax t) = q for it (unlikelihood, weight 1), right for most ID images although the split errs on some. With
+    reduction='group' the sums are divided by |F| and |R| instead, the literal reading; the term of an empty group is 0.
 
     Args:
         criterion: decides the split.
         forget: 'unlikelihood', 'kl' or 'none'.
         weight: lambda of the forgetting term.
         clip: bound of the 'kl' form, as in NTL's own loss; without it the student runs away.
-        reduction: 'group' (each group's own mean) or 'batch' (mean over the whole batch).
+        reduction: 'batch' (mean over the whole batch) or 'group' (each group's own mean).
         steer: 'fragile' masks a generator's adversarial term to fragile images; else the generator seeks the places
             where the student was told to disagree. 'none' leaves the generator alone, as in the paper.
 
@@ -72,7 +72,7 @@ class ATEsc(Defense):
         forget: str = "unlikelihood",
         weight: float = 1.0,
         clip: float = 1.0,
-        reduction: str = "group",
+        reduction: str = "batch",
         steer: str = "fragile",
     ):
         if forget not in ("kl", "unlikelihood", "none"):
