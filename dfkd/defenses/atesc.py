@@ -49,7 +49,7 @@ class ATEsc(Defense):
                 'unlikelihood':  weight / B * sum_R -log(1 - p_s(argmax t))
                 'none':          nothing (calibrated distillation alone)
 
-    An image counts the same in either group: where a share q of some kind of image is found fragile, the student settles
+    An image counts the same in either group: where a share q of some kind of image is fragile, the student settles
     at p_s(argmax t) = q for it (unlikelihood, weight 1), right for most ID images although the split errs on some. With
     reduction='group' the sums are divided by |F| and |R| instead, the literal reading; the term of an empty group is 0.
 
