@@ -98,11 +98,13 @@ def premise(
         if domain is None:
             continue
         x = domain.val.pixels(slice(0, images)).to(runtime.device)
-        report[f"{name}_confidence"] = round(teacher.predict(x, runtime.chunk).softmax(1).amax(1).mean().item(), 4)
+        logits = teacher.predict(x, runtime.chunk).float()
+        report[f"{name}_confidence"] = round(logits.softmax(1).amax(1).mean().item(), 4)
         for row in report["flip_rates"]:
             attack = PGD(eps=row["eps"], steps=steps, box=domain.box)
             generator = runtime.generator(seed, "premise", name, str(row["eps"]))
-            results = [attack.attack(teacher, part, generator) for part in x.split(runtime.chunk)]
+            parts = zip(x.split(runtime.chunk), logits.split(runtime.chunk), strict=True)
+            results = [attack.attack(teacher, part, generator, known) for part, known in parts]
             row[name] = _percent(torch.cat([result.flipped for result in results]))
         dead, saturated = (
             torch.cat([getattr(result, what) for result in results]).float().mean().item()

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.help import help_text
-from dfkd.sweep import record
+from dfkd.sweep import in_a_worker, job_number, record
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent
@@ -30,8 +30,6 @@ def task(cfg: DictConfig) -> float | None:
     """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if it
     failed: in a sweep the other cells go on, and its end lists the failures."""
     start_logging()
-    given = [f"--config-dir={s.path}" for s in HydraConfig.get().runtime.config_sources if s.provider == "command-line"]
-    arguments = given + list(HydraConfig.get().overrides.task)
     cell = None
     try:
         cell = Cell(cfg)
@@ -43,11 +41,11 @@ def task(cfg: DictConfig) -> float | None:
             result = run_cell(cell)
     except Exception as error:
         failures.append(error)
-        record(cell, arguments, "failed", explain(error))
+        record(cell, "failed", explain(error))
         if HydraConfig.get().mode.name == "MULTIRUN":
             log.error("  FAILED   %s", explain(error))
         return None
-    record(cell, arguments, "done")
+    record(cell, "done")
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"]
@@ -64,13 +62,13 @@ def in_a_line(result: dict) -> str:
 
 
 def start_logging() -> None:
-    """Messages to standard error, one line each."""
+    """Messages to standard error, one line each; of cells beside each other with the cell's number in the sweep."""
     if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+        log.addHandler(logging.StreamHandler())
         log.setLevel(logging.INFO)
         log.propagate = False
+    prefix = f"[{job_number()}] " if in_a_worker() else ""
+    log.handlers[0].setFormatter(logging.Formatter(f"{prefix}%(message)s"))
 
 
 def cli() -> None:

@@ -16,6 +16,7 @@ from dfkd.models import Teacher, load_weights, save_classifier
 from dfkd.pool import Pool, Split
 from dfkd.preflight import Parts
 from dfkd.runtime import seeded
+from dfkd.sweep import in_a_worker
 
 SAMPLES = 64  # images kept for each sample grid
 POINTS = 500  # the same of 2-D points, for a scatter plot
@@ -25,8 +26,8 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 def bar(total: int, what: str) -> tqdm:
-    """A progress bar, silent where there is no terminal."""
-    return tqdm(total=total, desc=f"  {what}", disable=None, leave=False, dynamic_ncols=True)
+    """A progress bar, silent where there is no terminal, or where parallel cells share it."""
+    return tqdm(total=total, desc=f"  {what}", disable=in_a_worker() or None, leave=False, dynamic_ncols=True)
 
 
 def make_teacher(parts: Parts, network: dict, seed: int, folder: Path, log: Log) -> dict:
@@ -93,8 +94,9 @@ def make_split(parts: Parts, teacher: Teacher, pool: Pool, seed: int, folder: Pa
     splits = []
     with bar(len(pool), "split") as progress:
         for first in range(0, len(pool), SPLIT_AT_ONCE):
-            images = pool.pixels(slice(first, first + SPLIT_AT_ONCE))
-            splits.append(parts.defense.split(teacher, images, generator))
+            part = slice(first, first + SPLIT_AT_ONCE)
+            images = pool.pixels(part)
+            splits.append(parts.defense.split(teacher, images, pool.logits[part], generator))
             progress.update(len(images))
     fragile, score = torch.cat([s.fragile for s in splits]), torch.cat([s.score for s in splits])
     save_file({"fragile": fragile.cpu(), "score": score.cpu()}, folder / "split.safetensors")

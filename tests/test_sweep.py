@@ -58,3 +58,14 @@ def test_the_retry_knows_the_folder_of_the_users_own_options(tmp_path):
     (own / "noise").mkdir(parents=True)
     done = command_line("--config-dir", str(own), "-m", *TINY, *DFQ, "student.steps=0", f"outputs={tmp_path / 'o'}")
     assert f"retry: dfkd '--config-dir={own}'" in done.out
+
+
+def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_path):
+    # the last one fails
+    sweep = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, *DFQ, "student.steps=2,1,0", "outputs=o")
+    done = process(*sweep, cwd=tmp_path)
+    assert done.returncode == 1 and statuses(tmp_path) == ["done", "done"]
+    assert len(list((tmp_path / "o" / "store" / "teacher").glob("*/meta.json"))) == 1
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == ["2", "1"]
+    assert "[0]   student" in done.stderr and "[1]   student" in done.stderr  # whose line it is
+    assert "steps must be at least 1, got 0" in done.stdout and "1 of 3 cells failed" in done.stdout

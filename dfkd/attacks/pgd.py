@@ -78,7 +78,12 @@ class PGD:
         return [float(e) for e in self.eps] if isinstance(self.eps, list | tuple) else [float(self.eps)]
 
     def attack(
-        self, model: Classifier, images: Tensor, generator: torch.Generator, stop_when_flipped: bool = True
+        self,
+        model: Classifier,
+        images: Tensor,
+        generator: torch.Generator,
+        logits: Tensor | None = None,
+        stop_when_flipped: bool = True,
     ) -> AttackResult:
         """Attack a batch.
 
@@ -87,6 +92,7 @@ class PGD:
             images: (B, C, H, W).
             generator: of the random starts, drawn once for the whole batch: an image's start does not depend on which
                 others are still under attack.
+            logits: the model's answers to the images (B, classes), if they are known already.
             stop_when_flipped: an image is left alone as soon as its label has changed. `flipped` is the same either
                 way; `margin` is then the one at the flip.
         """
@@ -99,14 +105,16 @@ class PGD:
         if self.box is not None:
             low = torch.maximum(low, x.clamp(max=self.box[0]))
             high = torch.minimum(high, x.clamp(min=self.box[1]))
-        with torch.no_grad():
-            logits = model(x).float()
+        known = logits is not None
+        if not known:
+            with torch.no_grad():
+                logits = model(x).float()
         label = logits.argmax(1)
         margin = _margin(logits, label)
         result = AttackResult(
             flipped=torch.zeros_like(label, dtype=torch.bool),
             margin=margin.clone(),
-            evals=len(x),
+            evals=0 if known else len(x),
             dead=torch.zeros_like(label, dtype=torch.bool),
             saturated=logits.softmax(1).amax(1) >= 1.0,
         )

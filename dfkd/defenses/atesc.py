@@ -87,9 +87,9 @@ class ATEsc(Defense):
         self.masks_generator = steer == "fragile"
         self.reduce = masked_mean if reduction == "group" else masked_share
 
-    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         with teacher.counted_as("split"):
-            return self.criterion.split(teacher, images, generator)
+            return self.criterion.split(teacher, images, logits, generator)
 
     def loss(
         self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor
@@ -105,7 +105,7 @@ class ATEsc(Defense):
     def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
         if not self.masks_generator:
             return None
-        return lambda images: self.split(teacher, images, generator).fragile.float()
+        return lambda images, logits: self.split(teacher, images, logits, generator).fragile.float()
 
     def warnings(self) -> list[str]:
         return self.criterion.warnings()

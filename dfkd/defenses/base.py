@@ -11,11 +11,13 @@ from dfkd.synthesizers.base import Steer
 class Defense:
     """Does nothing: every image is distilled (`defense=none`)."""
 
-    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         """Tell ID-like (fragile) images from OOD-like (robust) ones.
 
         Args:
             images: (B, C, H, W), float.
+            logits: the teacher's answers to them (B, classes).
+            generator: the only source of randomness.
         """
         return Split.everything(images)
 

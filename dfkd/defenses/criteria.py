@@ -11,8 +11,14 @@ from dfkd.pool import Split
 class Criterion:
     """Decides a split."""
 
-    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
-        """Split images (B, C, H, W); `generator` is the only source of randomness."""
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
+        """Split a batch.
+
+        Args:
+            images: (B, C, H, W), float.
+            logits: the teacher's answers to them (B, classes).
+            generator: the only source of randomness.
+        """
         raise NotImplementedError
 
     def warnings(self) -> list[str]:
@@ -44,10 +50,10 @@ class PGDFlip(Criterion):
         self.saturated: Tensor | float = 0.0
         self.deterministic: bool | None = None
 
-    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         if self.deterministic is None:
             self.deterministic = is_deterministic(teacher, images[:64])
-        result = self.attack.attack(teacher, images, generator)
+        result = self.attack.attack(teacher, images, generator, logits)
         self.attacked += len(images)
         self.dead = self.dead + result.dead.sum()
         self.saturated = self.saturated + result.saturated.sum()
@@ -66,8 +72,8 @@ class Inverted(Criterion):
     def __init__(self, of: Criterion):
         self.of = of
 
-    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
-        split = self.of.split(teacher, images, generator)
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
+        split = self.of.split(teacher, images, logits, generator)
         return Split(~split.fragile, -split.score)
 
     def warnings(self) -> list[str]:
@@ -80,8 +86,8 @@ class Random(Criterion):
     def __init__(self, of: Criterion):
         self.of = of
 
-    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
-        fragile = self.of.split(teacher, images, generator).fragile
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
+        fragile = self.of.split(teacher, images, logits, generator).fragile
         score = torch.rand(len(images), generator=generator, device=images.device)
         return Split(fragile[score.argsort()], score)
 
@@ -92,5 +98,5 @@ class Random(Criterion):
 class All(Criterion):
     """Control: every image is fragile, nothing is forgotten."""
 
-    def split(self, teacher: Teacher, images: Tensor, generator: torch.Generator) -> Split:
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         return Split.everything(images)

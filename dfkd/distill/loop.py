@@ -101,12 +101,12 @@ class Distillation:
             batch = self.synthesizer.synthesize(range(number, number + 1), self.teacher, self.model, steer)
         self.meter.add(batch.metrics)
         images = to_float(batch.images)
-        with self.clock("split"):
-            split = self.defense.split(self.teacher, images, self.generator)
-        self._count(split)
-        self.meter.add({"fragile_share": split.fragile.float().mean()})
         with self.clock("distill"), self.teacher.counted_as("distill"):
             logits = self.teacher.predict(images, self.runtime.chunk).float()
+        with self.clock("split"):
+            split = self.defense.split(self.teacher, images, logits, self.generator)
+        self._count(split)
+        self.meter.add({"fragile_share": split.fragile.float().mean()})
         self.pool.add(batch.images, logits, split, batch.columns)
 
     def review(self, number: int) -> dict[str, float]:
@@ -145,9 +145,9 @@ class Distillation:
         self.validation = {name: value for name, value in found.items() if value is not None}
         return self.validation
 
-    def _steered(self, images: Tensor) -> Tensor:
+    def _steered(self, images: Tensor, logits: Tensor) -> Tensor:
         with self.clock("split"):
-            return self.steer(images)
+            return self.steer(images, logits)
 
     def _count(self, split: Split) -> None:
         self.split_images += len(split.fragile)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from dfkd.models import Teacher
 from dfkd.runtime import Runtime
 
-# What a defense does to the adversarial term of a generator: images (B, C, H, W) -> weights (B,).
-Steer = Callable[[Tensor], Tensor]
+# What a defense does to the adversarial term of a generator: images (B, C, H, W), the teacher's logits (B, classes) for
+# them -> weights (B,).
+Steer = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass

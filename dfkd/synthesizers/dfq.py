@@ -121,6 +121,6 @@ class DFQ(Synthesizer):
         if self.adversarial > 0:
             with self.runtime.autocast():
                 s = student(images).float()
-            weights = None if steer is None else steer(images.detach().float())
+            weights = None if steer is None else steer(images.detach().float(), t.detach())
             terms["adversarial"] = self.adversarial * adversarial_term(s, t, weights)
         return terms | {name: value.sum() for name, value in self.prior(view).items()}

@@ -134,7 +134,7 @@ def test_an_image_that_flips_and_flips_back_counts_as_flipped(random, stop):
     head.weight.data, head.bias.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([0.0, 0.05])
     model = Teacher(FeatureNet(nn.Sequential(nn.Flatten(), hidden, nn.ReLU()), head), (1, 1, 1), 2, [0.0], [1.0])
     attack = PGD(0.5, step=0.12, steps=3, random_start=False)  # 0, 0.12, 0.24, 0.12
-    result = attack.attack(model, torch.zeros(1, 1, 1, 1), random, stop)
+    result = attack.attack(model, torch.zeros(1, 1, 1, 1), random, stop_when_flipped=stop)
     assert result.flipped.all()
     assert result.margin.item() == pytest.approx(-0.01, abs=1e-5)
 
@@ -153,9 +153,18 @@ def test_a_start_does_not_depend_on_the_other_images_still_under_attack(teacher,
 def test_evals_are_the_images_the_network_saw(teacher, small_digits, random, stop):
     images = small_digits.val.pixels(slice(0, 64))
     before = teacher.evals.total()
-    result = PGD(eps=16 / 255, steps=4).attack(teacher, images, random, stop)
+    result = PGD(eps=16 / 255, steps=4).attack(teacher, images, random, stop_when_flipped=stop)
     assert result.evals == teacher.evals.total() - before
     assert (result.evals == 64 * 6) is not stop
+
+
+def test_answers_that_are_known_are_not_asked_for_again(teacher, small_digits):
+    images = small_digits.val.pixels(slice(0, 64))
+    attack = PGD(eps=16 / 255, steps=4)
+    asked = attack.attack(teacher, images, torch.Generator().manual_seed(1))
+    told = attack.attack(teacher, images, torch.Generator().manual_seed(1), teacher.predict(images))
+    assert torch.equal(asked.flipped, told.flipped) and 0 < told.flipped.sum() < 64
+    assert told.evals == asked.evals - 64
 
 
 def test_all_flipped_at_once_costs_three_looks(linear, random):

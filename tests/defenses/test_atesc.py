@@ -13,7 +13,7 @@ FRAGILE = torch.tensor([True, False, True, False, False])
 class Given(Criterion):
     """A split known beforehand."""
 
-    def split(self, teacher, images, generator):
+    def split(self, teacher, images, logits, generator):
         teacher.predict(images)
         return Split(FRAGILE[: len(images)], torch.zeros(len(images)))
 
@@ -149,7 +149,7 @@ def test_with_one_mean_over_the_batch_the_student_settles_at_the_fragile_share()
 
 def test_the_split_is_counted_as_such_and_warnings_are_passed_on(linear, random):
     teacher, defense = linear([[1.0], [-1.0]]), ATEsc(Given())
-    split = defense.split(teacher, torch.zeros(5, 1, 1, 1), random)
+    split = defense.split(teacher, torch.zeros(5, 1, 1, 1), torch.zeros(5, 2), random)
     assert torch.equal(split.fragile, FRAGILE)
     assert dict(teacher.evals) == {"split": 5}
     assert defense.warnings() == ["beware"]
@@ -158,13 +158,13 @@ def test_the_split_is_counted_as_such_and_warnings_are_passed_on(linear, random)
 def test_steering_weighs_fragile_images_one_and_robust_ones_zero(linear, random):
     teacher = linear([[1.0], [-1.0]])
     steer = ATEsc(Given(), steer="fragile").steer(teacher, random)
-    assert steer(torch.zeros(5, 1, 1, 1)).tolist() == [1.0, 0.0, 1.0, 0.0, 0.0]
+    assert steer(torch.zeros(5, 1, 1, 1), torch.zeros(5, 2)).tolist() == [1.0, 0.0, 1.0, 0.0, 0.0]
     assert ATEsc(Given(), steer="none").steer(teacher, random) is None
 
 
 def test_with_everything_fragile_the_loss_is_plain_distillation(linear, random):
     s, t, divergence = logits()
-    fragile = All().split(linear([[1.0], [-1.0]]), torch.zeros(5, 1, 1, 1), random).fragile
+    fragile = All().split(linear([[1.0], [-1.0]]), torch.zeros(5, 1, 1, 1), t, random).fragile
     terms = ATEsc(All()).loss(s, t, divergence, fragile)
     assert sum(terms.values()).item() == pytest.approx(Defense().loss(s, t, divergence, fragile)["kd"].item())
 
@@ -172,7 +172,7 @@ def test_with_everything_fragile_the_loss_is_plain_distillation(linear, random):
 def test_no_defense_distils_everything_and_steers_nothing(linear, random):
     s, t, divergence = logits()
     teacher, defense = linear([[1.0], [-1.0]]), Defense()
-    assert defense.split(teacher, torch.zeros(5, 1, 1, 1), random).fragile.all()
+    assert defense.split(teacher, torch.zeros(5, 1, 1, 1), torch.zeros(5, 2), random).fragile.all()
     assert defense.loss(s, t, divergence, FRAGILE)["kd"].item() == pytest.approx(divergence.mean().item())
     assert defense.steer(teacher, random) is None and defense.warnings() == []
     assert not teacher.evals

@@ -20,7 +20,7 @@ def finished_pool(synthesizer, teacher, runtime, defense=None) -> Pool:
     synthesizer.start(runtime, 0)
     images = synthesizer.synthesize(range(synthesizer.rounds), teacher).images
     pool, pixels = Pool(), to_float(images)
-    split = (defense or Defense()).split(teacher, pixels, torch.Generator().manual_seed(0))
+    split = (defense or Defense()).split(teacher, pixels, teacher(pixels), torch.Generator().manual_seed(0))
     pool.add(images, teacher.predict(pixels), split)
     return pool
 

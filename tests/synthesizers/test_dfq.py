@@ -99,7 +99,8 @@ def test_fresh_images_come_from_the_generator_in_evaluation_mode(runtime, teache
 def test_steering_sees_detached_images_and_scales_the_term(runtime, teacher, student):
     seen = []
 
-    def none_of_them(images: torch.Tensor) -> torch.Tensor:
+    def none_of_them(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        assert torch.equal(logits, teacher.predict(images)) and not logits.requires_grad
         seen.append(images)
         return torch.zeros(len(images))
 
@@ -107,7 +108,7 @@ def test_steering_sees_detached_images_and_scales_the_term(runtime, teacher, stu
     assert metrics["adversarial"].item() == 0.0
     assert seen[0].shape == (16, 1, 8, 8) and not seen[0].requires_grad
 
-    def half(images: torch.Tensor) -> torch.Tensor:
+    def half(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         return torch.full((len(images),), 0.5)
 
     whole = make(runtime).synthesize(range(1), teacher, student).metrics["adversarial"].item()
