@@ -75,6 +75,8 @@ def cli() -> None:
     """Console script: Hydra's own command line, with one clear message for every mistake."""
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own takes a second to collect the options
         return print(help_text(CONF, sys.argv[1:]))
+    # Hydra wants overrides in one piece: `dfkd seed=0,1 -m defense=none,atesc` too should be a sweep
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     sys.path.append(os.getcwd())  # components of the user's own, beside where the command is given
     # Idle threads of torch's OpenMP spin 30 times longer by default: nothing gained alone on the machine, and two runs
     # beside each other then hold each other up tenfold.

@@ -48,7 +48,7 @@ def test_a_sweep_ends_with_a_table_and_a_figure_and_a_second_one_trains_nothing(
 
 
 def test_bad_input_in_one_cell_does_not_stop_the_others(tmp_path):
-    done = command_line("-m", *TINY, *DFQ, "defense=none", "student.steps=1,0", f"outputs={tmp_path / 'o'}")
+    done = command_line(*TINY, *DFQ, "-m", "defense=none", "student.steps=1,0", f"outputs={tmp_path / 'o'}")
     assert done.code == 1 and statuses(tmp_path) == ["done"]
     assert "steps must be at least 1, got 0" in done.out and "retry: dfkd" in done.out
 
