@@ -103,11 +103,13 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return (
-            f"{group} has no option '{option}'{nearest(option, error.options)}\n(options: {', '.join(error.options)})"
-        )
+        inside = [str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).glob("*/*.yaml")]
+        options = [*error.options, *sorted(inside)]
+        return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)
+    if "No space left on device" in str(error):
+        return "the disk is full; what is finished is kept: free some space and repeat the command, or set outputs=DIR"
     return f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)"
 
 

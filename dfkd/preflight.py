@@ -1,5 +1,6 @@
 """Everything that can go wrong before any work: names, numbers, shapes, files, devices. Then the objects of a run."""
 
+import tempfile
 from dataclasses import dataclass
 
 from torch import nn
@@ -88,8 +89,18 @@ def prepare(cell: Cell) -> Parts:
     parts = Parts(runtime, scenario, teacher, student, synthesizer, defense, tracker, [])
     _check_together(parts, config, builder)
     builder.raise_problems()
+    _check_outputs(cell)
     parts.warnings = synthesizer.warnings(teacher.network)
     return parts
+
+
+def _check_outputs(cell: Cell) -> None:
+    try:
+        cell.outputs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cell.outputs):
+            pass
+    except OSError as error:
+        raise ConfigError(f"outputs={cell.outputs} cannot be written to ({error.strerror}); set outputs=DIR") from error
 
 
 def _check_numbers(config: dict, problems: list[str]) -> None:

@@ -100,7 +100,13 @@ def test_a_full_traceback_is_there_for_who_asks(tmp_path, monkeypatch):
     main.failures.clear()
 
 
+def test_a_misspelt_experiment_is_told_all_there_are(tmp_path):
+    said = command_line("experiment=quikstart", outputs(tmp_path)).err
+    assert "did you mean 'quickstart'" in said and "cake/mnist" in said
+
+
 def test_messages_of_errors():
+    assert "the disk is full" in explain(OSError(28, "No space left on device"))
     assert explain(ConfigError("a is wrong\nb too")) == "a is wrong\nb too"
     text = explain(NonFiniteLoss("kd", 7))
     assert "'kd'" in text and "step 7" in text and "HYDRA_FULL_ERROR=1" in text

@@ -111,6 +111,12 @@ def test_a_mistake_is_named_with_its_fix_before_any_work(tmp_path, overrides, sa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_folder_for_results_that_cannot_be_made(tmp_path):
+    (tmp_path / "o").write_text("a file")
+    with pytest.raises(ConfigError, match=r"outputs=.*o cannot be written to .*; set outputs=DIR"):
+        prepare(make_cell(tmp_path / "o"))
+
+
 def test_cuda_asked_for_and_absent(tmp_path):
     message = refusal(tmp_path, *DFQ, "runtime.device=cuda")
     assert "runtime.device=cuda" in message and "runtime.device=auto" in message
