@@ -17,6 +17,7 @@ Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet 
 
 {parts}
 
+  -m hydra/launcher=parallel hydra.launcher.n_jobs=2    a sweep's cells beside each other
   --cfg job          print the configuration instead of running it
   --config-dir DIR   add options of your own: DIR/GROUP/OPTION.yaml
   data.root=DIR      where torchvision's data sets are; data.download=true fetches a missing one

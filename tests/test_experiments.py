@@ -33,7 +33,7 @@ PLACES = {
 def options() -> list[tuple[str, str]]:
     files = (file.relative_to(CONF) for file in CONF.rglob("*.yaml") if file.parent != CONF)
     names = ((file.parts[0], "/".join(file.with_suffix("").parts[1:])) for file in files)
-    return sorted((group, name) for group, name in names if group not in ("experiment", "debug", "ablation"))
+    return sorted((group, name) for group, name in names if group not in ("experiment", "debug", "ablation", "hydra"))
 
 
 def bind(cell: Cell) -> None:

@@ -10,7 +10,7 @@ from runner import ROOT, process_environment, write_component
 from dfkd.help import GROUPS, help_text
 from dfkd.main import CONF
 
-FOLDERS = sorted(p.name for p in CONF.iterdir() if p.is_dir())
+FOLDERS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 
 
 def lines(*arguments: str) -> list[str]:
@@ -22,6 +22,11 @@ def test_the_seven_groups_are_named_with_one_line_each():
     assert set(GROUPS) == wanted
     for group, about in GROUPS.items():
         assert [line.split(maxsplit=1)[1] for line in lines() if line.split()[:1] == [group]] == [about]
+
+
+def test_every_launcher_is_named():
+    for file in (CONF / "hydra" / "launcher").iterdir():
+        assert any(f"hydra/launcher={file.stem}" in line for line in lines())
 
 
 def test_there_are_three_examples():

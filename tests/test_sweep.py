@@ -62,7 +62,7 @@ def test_the_retry_knows_the_folder_of_the_users_own_options(tmp_path):
 
 def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_path):
     # the last one fails
-    sweep = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, *DFQ, "student.steps=2,1,0", "outputs=o")
+    sweep = ("-m", "hydra/launcher=parallel", *TINY, *DFQ, "student.steps=2,1,0", "outputs=o")
     done = process(*sweep, cwd=tmp_path)
     assert done.returncode == 1 and statuses(tmp_path) == ["done", "done"]
     assert len(list((tmp_path / "o" / "store" / "teacher").glob("*/meta.json"))) == 1
