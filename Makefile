@@ -8,7 +8,7 @@ DATA ?= data# folder of the torchvision data sets, for the studies
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three ways (2 to 5 minutes on 2 CPU cores)
+run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three ways (2 to 4 minutes on 2 CPU cores)
 	$(BIN)/dfkd -m experiment=quickstart
 
 test: .venv/installed  ## all fast tests (CPU, no network)
