@@ -40,10 +40,8 @@ class Cell:
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
         for section in SECTIONS:
-            found = config
-            for name in section.split("."):
-                found = found[name]
-            if not isinstance(found, dict):
+            found = OmegaConf.select(cfg, section)
+            if not OmegaConf.is_dict(found):
                 raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
         lower(config, config["limit"])
         self.config = config

@@ -36,6 +36,17 @@ GROUPS = {
 PARTS = ("domain", "network", "generator", "trigger", "criterion", "recipe", "tracker", "experiment", "ablation")
 
 
+def option_names(group: str, folders: list[Path]) -> list[str]:
+    """Every option of a group in these configuration folders, those in subfolders too ('cake/mnist')."""
+    return sorted(
+        {
+            str(file.relative_to(folder / group).with_suffix(""))
+            for folder in folders
+            for file in (folder / group).rglob("*.yaml")
+        }
+    )
+
+
 def help_text(conf: Path, arguments: list[str]) -> str:
     """The help with the options of `conf` and of a `--config-dir` among the arguments."""
     folders = [conf]
@@ -44,14 +55,7 @@ def help_text(conf: Path, arguments: list[str]) -> str:
         if name in ("--config-dir", "-cd"):
             folders += [Path(value or "".join(arguments[i + 1 : i + 2]))]
 
-    def options(group: str) -> str:
-        names = {
-            str(file.relative_to(folder / group).with_suffix(""))
-            for folder in folders
-            for file in (folder / group).rglob("*.yaml")
-        }
-        return ", ".join(sorted(names))
-
-    groups = [f"  {group:<13} {about}\n  {'':<13}   {options(group)}" for group, about in GROUPS.items()]
-    parts = [f"  {group:<13} {options(group)}" for group in PARTS if options(group)]
+    options = {group: ", ".join(option_names(group, folders)) for group in (*GROUPS, *PARTS)}
+    groups = [f"  {group:<13} {about}\n  {'':<13}   {options[group]}" for group, about in GROUPS.items()]
+    parts = [f"  {group:<13} {options[group]}" for group in PARTS if options[group]]
     return TEXT.format(groups="\n".join(groups), parts="\n".join(parts))

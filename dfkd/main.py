@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
-from dfkd.help import help_text
+from dfkd.help import help_text, option_names
 from dfkd.sweep import in_a_worker, job_number, record
 
 log = logging.getLogger("dfkd")
@@ -103,8 +103,7 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        inside = [str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).glob("*/*.yaml")]
-        options = [*error.options, *sorted(inside)]
+        options = sorted({*error.options, *option_names(group, [CONF])})
         return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)

@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_dir
 from runner import DFQ, TINY, process, read_json, write_component
 
 from dfkd.cell import Cell
+from dfkd.errors import ConfigError
 from dfkd.main import CONF
 
 SYNTHESIZER = '''
@@ -114,3 +115,13 @@ def test_a_module_that_is_not_found_is_named_with_where_it_must_lie(folder):
     (folder / "options" / "synthesizer" / "stripes.yaml").write_text(SYNTHESIZER_YAML.replace("stripes.S", "striped.S"))
     with pytest.raises(ValueError, match=r"cannot import 'striped\.Stripes'.*PYTHONPATH"):
         run_with_options(folder, "synthesizer=stripes")
+
+
+def test_a_method_that_lacks_its_main_part_is_found_before_any_work(folder, tmp_path):
+    unfinished = SYNTHESIZER.replace("def synthesize(", "def synthesise(")
+    write_component(
+        tmp_path, "unfinished", unfinished, synthesizer__unfinished=SYNTHESIZER_YAML.replace("stripes", "unfinished")
+    )
+    with pytest.raises(ConfigError, match=r"synthesizer: .*abstract method.*synthesize"):
+        run_with_options(folder, "synthesizer=unfinished", *(o for o in TINY if "rounds" not in o))
+    assert not list((tmp_path / "o").glob("store"))

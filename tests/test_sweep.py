@@ -1,7 +1,10 @@
 """A sweep: every cell by itself, a table at the end, the failures with their retries."""
 
 import pytest
+from omegaconf import OmegaConf
 from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, process, read_json
+
+from dfkd.sweep import SweepReport
 
 
 def statuses(folder) -> list[str]:
@@ -45,6 +48,16 @@ def test_a_sweep_ends_with_a_table_and_a_figure_and_a_second_one_trains_nothing(
     again = command_line(*command)
     assert again.code == 0 and again.err.count("was finished before") == 2
     assert [line for line in again.out.splitlines() if line.startswith("|")] == table
+
+
+def test_the_table_keeps_the_sweeps_order_whichever_cell_ended_first(tmp_path, swept, capsys):
+    (ended,) = (tmp_path / "o" / "sweeps").glob("*.jsonl")
+    ended.write_text("".join(reversed(ended.read_text().splitlines(keepends=True))))
+    sweep = SweepReport()
+    sweep.list = ended
+    sweep.on_multirun_end(OmegaConf.create({"outputs": str(tmp_path / "o")}))
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["none", "atesc"]
 
 
 def test_bad_input_in_one_cell_does_not_stop_the_others(tmp_path):

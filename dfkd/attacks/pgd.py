@@ -105,16 +105,17 @@ class PGD:
         if self.box is not None:
             low = torch.maximum(low, x.clamp(max=self.box[0]))
             high = torch.minimum(high, x.clamp(min=self.box[1]))
-        known = logits is not None
-        if not known:
+        evals = 0
+        if logits is None:
             with torch.no_grad():
                 logits = model(x).float()
+            evals = len(x)
         label = logits.argmax(1)
         margin = _margin(logits, label)
         result = AttackResult(
             flipped=torch.zeros_like(label, dtype=torch.bool),
             margin=margin.clone(),
-            evals=0 if known else len(x),
+            evals=evals,
             dead=torch.zeros_like(label, dtype=torch.bool),
             saturated=logits.softmax(1).amax(1) >= 1.0,
         )

@@ -1,5 +1,7 @@
 """Criteria: what decides which images are fragile (ID-like) and which robust (OOD-like)."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -8,9 +10,10 @@ from dfkd.models import Teacher
 from dfkd.pool import Split
 
 
-class Criterion:
+class Criterion(ABC):
     """Decides a split."""
 
+    @abstractmethod
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         """Split a batch.
 
@@ -19,7 +22,6 @@ class Criterion:
             logits: the teacher's answers to them (B, classes).
             generator: the only source of randomness.
         """
-        raise NotImplementedError
 
     def warnings(self) -> list[str]:
         """Reasons not to trust the splits made so far."""

@@ -1,6 +1,7 @@
 """Priors: weighted terms that say what an image should look like."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class View:
     statistics: list[BatchNormStatistics] = field(default_factory=list)
 
 
-class PriorTerm:
+class PriorTerm(ABC):
     """One term.
 
     Args:
@@ -43,9 +44,9 @@ class PriorTerm:
             raise ValueError(f"a prior's weight must not be negative, got {weight}")
         self.weight = weight
 
+    @abstractmethod
     def __call__(self, view: View) -> Tensor:
         """The unweighted term of every set (S,)."""
-        raise NotImplementedError
 
 
 class Prior:

@@ -1,5 +1,6 @@
 """What every synthesizer is."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ class Synthetic:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Synthesizer:
+class Synthesizer(ABC):
     """Makes images from a teacher alone, in rounds.
 
     Offline synthesizers (needs_student = False) make a whole pool before any student exists; the pool is shared by
@@ -54,7 +55,7 @@ class Synthesizer:
             raise ValueError(f"rounds must be at least 1, got {rounds}")
         self.rounds = rounds
 
-    def check(self, network: nn.Module) -> None:
+    def check(self, network: nn.Module) -> None:  # noqa: B027 (most synthesizers can work with any network)
         """Raise ValueError if the teacher's network cannot serve this synthesizer; called before any work."""
 
     def warnings(self, network: nn.Module) -> list[str]:
@@ -69,6 +70,7 @@ class Synthesizer:
         """The random stream of one round: independent of which rounds are made together, or before."""
         return self.runtime.generator(self.seed, "synthesis", purpose, round)
 
+    @abstractmethod
     def synthesize(
         self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
     ) -> Synthetic:
@@ -79,4 +81,3 @@ class Synthesizer:
             student: in training, for synthesizers that look at it; they put it into evaluation mode and back.
             steer: weights of the adversarial term per image, or None for 1.
         """
-        raise NotImplementedError

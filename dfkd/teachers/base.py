@@ -1,5 +1,6 @@
 """What every trained teacher shares: two streams of images, one recipe, one loop."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ from dfkd.scenarios import Scenario
 Log = Callable[[int, dict[str, float]], None]
 
 
-class TrainedTeacher:
+class TrainedTeacher(ABC):
     """A way to train a teacher. A subclass says what it minimises in `loss`.
 
     Args:
@@ -47,6 +48,7 @@ class TrainedTeacher:
                 f"choose ntl_scenario=close_set, open_set or backdoor"
             )
 
+    @abstractmethod
     def loss(
         self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
     ) -> dict[str, Tensor]:
@@ -57,7 +59,6 @@ class TrainedTeacher:
             ood_batch: the same number of the OOD domain, or None where there is none or it is not needed.
             ood_label: the one label taught on the OOD domain, or None (`Scenario.ood_label`).
         """
-        raise NotImplementedError
 
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log: Log) -> Classifier:
         """Train on the scenario's training splits; the last epoch counts.
