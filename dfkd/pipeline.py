@@ -63,7 +63,7 @@ class Pipeline:
 
         pool, inputs = None, ("teacher",)
         synthesis = cell.content("synthesizer", "prior", "noise") | {"seed": seeds["synthesis"]}
-        if not parts.synthesizer.needs_student:
+        if not parts.synthesizer.online:
             pool, inputs = self.finished_pool(synthesis), ("pool", "split")
 
         content = cell.content("student", "defense", "ntl_scenario", "seeds") | {"synthesis": synthesis}

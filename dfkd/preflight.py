@@ -153,11 +153,11 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
         except ValueError as error:
             builder.problems.append(f"{where}: {error}")
     name = config["synthesizer"]["name"]
-    if parts.synthesizer.needs_student and student.steps is None:
+    if parts.synthesizer.online and student.steps is None:
         builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
     for column in student.keep:
         if column not in parts.synthesizer.columns:
             known = ", ".join(parts.synthesizer.columns) or "none"
             builder.problems.append(f"student.keep.{column}: synthesizer={name} has no such column (columns: {known})")
-    if not parts.synthesizer.needs_student and student.epochs is None:
+    if not parts.synthesizer.online and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")

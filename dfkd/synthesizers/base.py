@@ -34,19 +34,19 @@ class Synthetic:
 class Synthesizer(ABC):
     """Makes images from a teacher alone, in rounds.
 
-    Offline synthesizers (needs_student = False) make a whole pool before any student exists; the pool is shared by
-    all students of a sweep. Online ones make a batch per round, between the student's training steps.
+    Offline synthesizers make a whole pool before any student exists; the pool is shared by all students of a sweep.
+    Online ones make a batch per round, between the student's training steps, and may look at the student.
 
     Args:
         rounds: how many batches to make.
 
     Attributes:
-        needs_student: whether it looks at the student.
+        online: whether the student is trained while the images are made.
         columns: names of the per-image values it gives beside the images.
         at_once: how many rounds it takes in one call: more than one only where that does not change the images.
     """
 
-    needs_student = False
+    online = False
     columns: tuple[str, ...] = ()
     at_once = 1
 
@@ -78,6 +78,6 @@ class Synthesizer(ABC):
 
         Args:
             teacher: frozen, in evaluation mode.
-            student: in training, for synthesizers that look at it; they put it into evaluation mode and back.
+            student: in training, for online synthesizers; one that looks at it puts it into evaluation mode and back.
             steer: weights of the adversarial term per image, or None for 1.
         """
