@@ -90,7 +90,8 @@ class Generative(Synthesizer):
         student.eval()
         self.generator.train()
         for _ in range(self.steps):
-            terms = self._step(self._latent(self.batch_size, stream), self._labels(stream), teacher, student, steer)
+            z, labels = self._latent(self.batch_size, stream), self._labels(self.batch_size, stream)
+            terms = self._step(z, labels, teacher, student, steer)
         student.train(mode)
         return Synthetic(self._fresh(stream), metrics=terms)
 
@@ -126,7 +127,7 @@ class Generative(Synthesizer):
     def _draw(self, generator: nn.Module, count: int, stream: torch.Generator) -> Tensor:
         """Images (count, C, H, W) of a generator, in evaluation mode and without gradients."""
         generator.eval()
-        z, labels = self._latent(count, stream), self._labels(stream, count)
+        z, labels = self._latent(count, stream), self._labels(count, stream)
         with torch.no_grad(), self.runtime.autocast():
             return self._paint(generator, z, labels).float()
 
@@ -136,9 +137,8 @@ class Generative(Synthesizer):
     def _latent(self, count: int, stream: torch.Generator) -> Tensor:
         return torch.randn(count, self.generator.latent, generator=stream, device=self.runtime.device)
 
-    def _labels(self, stream: torch.Generator, count: int | None = None) -> Tensor | None:
+    def _labels(self, count: int, stream: torch.Generator) -> Tensor | None:
         """Uniformly drawn classes (count,) for a conditional generator, None for others."""
         if not getattr(self.generator, "conditional", False):
             return None
-        size = (count or self.batch_size,)
-        return torch.randint(self.generator.classes, size, generator=stream, device=self.runtime.device)
+        return torch.randint(self.generator.classes, (count,), generator=stream, device=self.runtime.device)

@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from runner import make_cell
 from small_generators import GENERATORS
 
-from dfkd.models import mlp
+from dfkd.distill import L1
+from dfkd.models import Classifier, Teacher, mlp
+from dfkd.preflight import prepare
 from dfkd.priors import Activation, Balance, BatchNormPrior, Prior
+from dfkd.runtime import Runtime
 from dfkd.synthesizers import DAFL, DFAD, DFQ, MAD, ZSKT
 
 METHODS = {
@@ -89,12 +93,12 @@ def test_impossible_numbers_are_refused(method, build, teacher):
         build(method, betas=(0.5, 1.0))
 
 
-def test_a_conditional_generator_is_asked_for_all_classes_alike(build, runtime):
-    made = build(DFQ, generator="resnet_cbn", batch_size=20_000)
-    counts = made._labels(made.stream(0)).bincount(minlength=10)
+def test_a_conditional_generator_is_asked_for_all_classes_alike(build):
+    made = build(DFQ, generator="resnet_cbn")
+    counts = made._labels(20_000, made.stream(0)).bincount(minlength=10)
     assert len(counts) == 10
     assert ((counts - 2000).abs() < 5 * 1800**0.5).all()  # five standard deviations
-    assert build(DFQ)._labels(made.stream(0)) is None
+    assert build(DFQ)._labels(5, made.stream(0)) is None
 
 
 @pytest.mark.parametrize("method", [DAFL, DFQ, MAD])
@@ -103,7 +107,7 @@ def test_one_hot_wants_the_asked_class_of_a_conditional_generator(method, build,
     for generator in ("resnet_cbn", "dcgan"):
         made = build(method, generator=generator, **options)
         stream = made.stream(0)
-        z, y = made._latent(16, stream), made._labels(stream)
+        z, y = made._latent(16, stream), made._labels(16, stream)
         with torch.no_grad():
             t = teacher(made._paint(made.generator.train(), z, y))
         y = t.argmax(1) if y is None else y
@@ -123,6 +127,46 @@ def test_a_conditional_generator_learns_to_make_what_it_is_asked_for(build, teac
     with torch.no_grad():
         hit = teacher(made.generator.eval()(z, y)).argmax(1) == y
     assert hit.float().mean() > 0.8  # 0.1 by chance
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_under_bfloat16_the_terms_stay_near_and_the_images_float32(generator, build, teacher, student):
+    terms = METHODS[DFQ]() | METHODS[DAFL]()
+    exact = build(DFQ, Prior(terms), generator).synthesize(range(1), teacher, student).metrics
+    made = build(DFQ, Prior(terms), generator)
+    made.runtime = Runtime(torch.device("cpu"), torch.bfloat16)
+    batch = made.synthesize(range(1), teacher, student)
+    assert batch.images.dtype == torch.float32
+    assert batch.metrics.keys() == exact.keys()
+    for name, value in batch.metrics.items():
+        assert value.dtype == torch.float32, name
+        assert value.item() == pytest.approx(exact[name].item(), rel=0.1), name
+
+
+@pytest.mark.parametrize(
+    ("name", "generator"),
+    [
+        ("dafl", None),
+        ("dafl_cifar100", "resnet_cbn"),
+        ("dfad", None),
+        ("mad", None),
+        ("mad", "resnet_cbn"),
+        ("zskt", None),
+    ],
+)
+def test_the_option_makes_images_for_the_student(name, generator, runtime, tmp_path):
+    chosen = (f"generator@synthesizer.generator={generator}", "synthesizer.generator.width=8") if generator else ()
+    sizes = ("synthesizer.batch_size=8", "synthesizer.images=5")
+    parts = prepare(make_cell(tmp_path, f"synthesizer={name}", *chosen, *sizes))
+    shape = parts.scenario.id.shape
+    teacher = Teacher(parts.teacher.network, shape, 10, [0.3], [0.4])
+    student = Classifier(parts.student.network, shape, 10, [0.3], [0.4])
+    parts.synthesizer.start(runtime, 0)
+    images = parts.synthesizer.synthesize(range(1), teacher, student).images
+    loss = parts.student.loss(student(images), teacher(images))
+    assert images.shape == (5, *shape) and loss.shape == (5,) and loss.min() >= 0
+    assert isinstance(parts.student.loss, L1) == (name == "dfad")
+    assert parts.student.capacity == (5 if name == "mad" else None)
 
 
 def test_the_features_of_a_teacher_without_a_linear_head_are_missed_before_any_work(build):
