@@ -18,7 +18,7 @@ class DAFL(Generative):
         one_hot * CE(t, y) + sum of the weighted priors (balance and activation)
 
     y is argmax t, or the class that a conditional generator was asked for. With no adversarial term there is nothing
-    for a defense to steer.
+    for a defense to steer; and nothing that asks for variety within a class, which a conditional generator loses first.
 
     Args:
         one_hot: weight of the term.

@@ -33,7 +33,7 @@ class DFAD(Generative):
         batch_size: int,
         images: int,
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         adversarial: float = 1.0,
     ):
         super().__init__(generator, prior, rounds, steps, batch_size, images, lr, betas, {"adversarial": adversarial})

@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runner import make_cell
 from safetensors.torch import save_file
 
+from dfkd.errors import ConfigError
 from dfkd.models import Teacher, cnn_bn
+from dfkd.preflight import prepare
 from dfkd.priors import MeanImage, Prior
 
 
@@ -67,3 +70,20 @@ def test_what_is_no_mean_image_is_refused(mean, tmp_path):
         refused(name, f"{name}.*cannot be read")
     (tmp_path / "mean.txt").write_text("0.5")
     refused("mean.txt", "none of")
+
+
+def test_the_option_asks_for_its_file_and_counts_its_content(tmp_path):
+    def cell(path: str | None):
+        return make_cell(tmp_path, "prior=mean_image", *([f"prior.mean_image.path={path}"] if path else []))
+
+    with pytest.raises(ConfigError, match=r"prior\.mean_image\.path"):
+        cell(None)
+    with pytest.raises(ConfigError, match=r"prior\.mean_image: there is no mean image .*none\.png"):
+        prepare(cell(tmp_path / "none.png"))
+    hashes = []
+    for value in (0, 255):
+        Image.fromarray(np.full((16, 16), value, dtype=np.uint8)).save(tmp_path / "mean.png")
+        found = cell(tmp_path / "mean.png")
+        hashes.append(found.hash)
+        assert (prepare(found).synthesizer.prior.terms["mean_image"].image == value / 255).all()
+    assert hashes[0] != hashes[1]
