@@ -18,6 +18,7 @@ NEEDED = {
     "teacher.path": "weights.pt",
     "teacher.mean": "[0.5]",
     "teacher.std": "[0.5]",
+    "prior.mean_image.path": "mean.png",
 }
 # Where the options of a folder go.
 PLACES = {

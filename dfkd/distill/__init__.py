@@ -1,7 +1,7 @@
 """Distillation: losses, the student, its training steps, and the loop around them."""
 
 from dfkd.distill.loop import Distillation
-from dfkd.distill.losses import KL, CrossEntropy
+from dfkd.distill.losses import KL, L1, CrossEntropy
 from dfkd.distill.student import Student, Trainer, steps_per_epoch
 
-__all__ = ["KL", "CrossEntropy", "Distillation", "Student", "Trainer", "steps_per_epoch"]
+__all__ = ["KL", "L1", "CrossEntropy", "Distillation", "Student", "Trainer", "steps_per_epoch"]

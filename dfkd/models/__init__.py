@@ -3,10 +3,11 @@
 from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_weights, save_classifier
 from dfkd.models.cnn import cnn, cnn_bn
 from dfkd.models.generator import DCGAN
-from dfkd.models.hooks import batch_norms, watch_batch_norms
+from dfkd.models.hooks import batch_norms, classifier_head, watch_batch_norms, watch_features
 from dfkd.models.lenet import lenet, lenet_half
 from dfkd.models.mlp import mlp
 from dfkd.models.resnet import resnet, resnet4
+from dfkd.models.resnet_cbn import ResNetCBN
 from dfkd.models.timm_model import timm_model
 from dfkd.models.vgg import vgg
 from dfkd.models.wrn import wrn
@@ -14,8 +15,10 @@ from dfkd.models.wrn import wrn
 __all__ = [
     "DCGAN",
     "Classifier",
+    "ResNetCBN",
     "Teacher",
     "batch_norms",
+    "classifier_head",
     "cnn",
     "cnn_bn",
     "lenet",
@@ -29,5 +32,6 @@ __all__ = [
     "timm_model",
     "vgg",
     "watch_batch_norms",
+    "watch_features",
     "wrn",
 ]

@@ -59,3 +59,40 @@ def watch_batch_norms(net: nn.Module, sets: int = 1) -> Iterator[list[BatchNormS
     finally:
         for handle in handles:
             handle.remove()
+
+
+def classifier_head(net: nn.Module) -> nn.Linear:
+    """The linear layer whose input is the penultimate features, `net.head`.
+
+    Raises:
+        ValueError: the network has none.
+    """
+    head = getattr(net, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise ValueError(
+            f"none are found in {type(net).__name__}: its `head` is {type(head).__name__}, not a "
+            f"linear layer; give the network its last layer under that name (dfkd.models.common.FeatureNet)"
+        )
+    return head
+
+
+@contextlib.contextmanager
+def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the penultimate features (B, D), float32, of the last forward pass inside the block, with their graph.
+
+    Yields:
+        a list, empty before a forward pass, then of one tensor.
+
+    Raises:
+        ValueError: the network has no linear head.
+    """
+    seen: list[Tensor] = []
+
+    def record(_head: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen[:] = [arguments[0].float()]
+
+    handle = classifier_head(net).register_forward_pre_hook(record)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,9 +1,23 @@
 """What an image should look like."""
 
+from dfkd.priors.activation import Activation
 from dfkd.priors.balance import Balance
 from dfkd.priors.base import Prior, PriorTerm, View
 from dfkd.priors.bn import BatchNormPrior
 from dfkd.priors.l2 import L2
-from dfkd.priors.tv import TotalVariation
+from dfkd.priors.mean_image import MeanImage
+from dfkd.priors.tv import DiagonalTotalVariation, TotalVariation, TotalVariationL2
 
-__all__ = ["L2", "Balance", "BatchNormPrior", "Prior", "PriorTerm", "TotalVariation", "View"]
+__all__ = [
+    "L2",
+    "Activation",
+    "Balance",
+    "BatchNormPrior",
+    "DiagonalTotalVariation",
+    "MeanImage",
+    "Prior",
+    "PriorTerm",
+    "TotalVariation",
+    "TotalVariationL2",
+    "View",
+]

@@ -2,11 +2,12 @@
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from dfkd.models import Teacher, batch_norms, watch_batch_norms
+from dfkd.models import Teacher, batch_norms, classifier_head, watch_batch_norms, watch_features
 from dfkd.models.hooks import BatchNormStatistics
 
 
@@ -19,12 +20,16 @@ class View:
         logits: the teacher's logits (S * N, classes), float32.
         sets: S. Every term is taken per set, so that optimising many sets at once is the same as one after another.
         statistics: of every BatchNorm layer's input, where a term asked for them.
+        features: the teacher's penultimate features (S * N, D), float32, where a term asked for them.
+        normalize: the teacher's: images in [0, 1] to inputs.
     """
 
     inputs: Tensor
     logits: Tensor
     sets: int = 1
     statistics: list[BatchNormStatistics] = field(default_factory=list)
+    features: Tensor | None = None
+    normalize: Callable[[Tensor], Tensor] = lambda images: images
 
 
 class PriorTerm(ABC):
@@ -35,9 +40,11 @@ class PriorTerm(ABC):
 
     Attributes:
         needs_batch_norm: whether it compares BatchNorm statistics.
+        needs_features: whether it looks at the teacher's penultimate features.
     """
 
     needs_batch_norm = False
+    needs_features = False
 
     def __init__(self, weight: float = 1.0):
         if weight < 0:
@@ -59,6 +66,10 @@ class Prior:
     def needs_batch_norm(self) -> bool:
         return any(term.needs_batch_norm for term in self.terms.values())
 
+    @property
+    def needs_features(self) -> bool:
+        return any(term.needs_features for term in self.terms.values())
+
     def check(self, network: nn.Module) -> None:
         """Raise ValueError if a term needs something that the teacher's network does not have."""
         if self.needs_batch_norm and not batch_norms(network):
@@ -67,13 +78,22 @@ class Prior:
                 f"prior '{names}' compares BatchNorm statistics, but the teacher's network has no BatchNorm layer; "
                 f"drop it (~prior.{names.split(', ')[0]}) or choose a teacher with BatchNorm (cnn_bn, resnet18, ...)"
             )
+        for name in (name for name, term in self.terms.items() if term.needs_features):
+            try:
+                classifier_head(network)
+            except ValueError as error:
+                raise ValueError(
+                    f"prior '{name}' needs the teacher's features: {error}; or drop ~prior.{name}"
+                ) from error
 
     def look(self, teacher: Teacher, inputs: Tensor, sets: int = 1) -> View:
         """One forward pass of `sets` equally large sets of normalised inputs, watched as far as the terms need it."""
-        watched = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else contextlib.nullcontext([])
-        with watched as statistics:
+        nothing = contextlib.nullcontext([])
+        norms = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else nothing
+        last = watch_features(teacher.net) if self.needs_features else nothing
+        with norms as statistics, last as features:
             logits = teacher.net(inputs)
-        return View(inputs, logits.float(), sets, statistics)
+        return View(inputs, logits.float(), sets, statistics, features[0] if features else None, teacher.normalize)
 
     def __call__(self, view: View) -> dict[str, Tensor]:
         """The weighted terms of every set, by name, each (S,)."""

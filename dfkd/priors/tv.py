@@ -1,4 +1,4 @@
-"""Total variation."""
+"""Total variation, in the three forms that are in use; their weights differ by orders of magnitude."""
 
 from torch import Tensor
 
@@ -10,12 +10,44 @@ class TotalVariation(PriorTerm):
 
         mean_{n, c} [ mean |x[i+1, j] - x[i, j]| + mean |x[i, j+1] - x[i, j]| ]
 
-    in the teacher's normalised space. Other codes sum or square: their weights differ by orders of magnitude.
+    in the teacher's normalised space.
     """
 
     def __call__(self, view: View) -> Tensor:
         x = view.inputs
-        rows, columns = x.diff(dim=2).abs(), x.diff(dim=3).abs()
-        # An image one pixel wide has no neighbours in that direction: an empty sum, not 0 / 0.
-        per_image = sum(d.flatten(1).sum(1) / max(d[0].numel(), 1) for d in (rows, columns))
-        return per_image.view(view.sets, -1).mean(1)
+        return _mean_size(view.sets, x.diff(dim=2), x.diff(dim=3))
+
+
+class DiagonalTotalVariation(PriorTerm):
+    """Total variation of CMI's benchmark (arXiv 2105.08584): also between neighbours along both diagonals.
+
+    TotalVariation + mean_{n, c} [ mean |x[i+1, j+1] - x[i, j]| + mean |x[i+1, j] - x[i, j+1]| ]
+    """
+
+    def __call__(self, view: View) -> Tensor:
+        return _mean_size(view.sets, *_differences(view.inputs))
+
+
+class TotalVariationL2(PriorTerm):
+    """Total variation of DeepInversion (arXiv 1912.08795): the Euclidean norm of all differences of a set.
+
+        sum over the four directions of ( sum_{n, c, i, j} |x[neighbour] - x[i, j]|^2 )^(1/2)
+
+    not averaged: it grows with the square root of the set's images and of their pixels.
+    """
+
+    def __call__(self, view: View) -> Tensor:
+        return sum(d.reshape(view.sets, -1).norm(dim=1) for d in _differences(view.inputs))
+
+
+def _differences(x: Tensor) -> tuple[Tensor, ...]:
+    """Differences of images (N, C, H, W) along rows, columns and both diagonals."""
+    down, across = x.diff(dim=2), x.diff(dim=3)
+    return down, across, x[:, :, 1:, 1:] - x[:, :, :-1, :-1], x[:, :, 1:, :-1] - x[:, :, :-1, 1:]
+
+
+def _mean_size(sets: int, *differences: Tensor) -> Tensor:
+    """Sum over the directions of the mean absolute difference of every set (S,)."""
+    # An image one pixel wide has no neighbours in that direction: an empty sum, not 0 / 0.
+    per_image = sum(d.abs().flatten(1).sum(1) / max(d[0].numel(), 1) for d in differences)
+    return per_image.view(sets, -1).mean(1)

@@ -13,16 +13,18 @@ from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 class Generative(Synthesizer):
     """A generator trained while the student is: a few steps a round, then a round's fresh images for the student.
 
-    A subclass says in `terms` what the generator minimises beside the weighted priors.
+    A subclass says in `terms` what the generator minimises beside the weighted priors. Any generator will do: one of
+    classes (`generator.conditional`) is asked for uniformly drawn ones.
 
     Args:
-        generator: maps latent vectors (B, generator.latent) to images in [0, 1].
+        generator: maps latent vectors (B, generator.latent), and labels (B,) if it is conditional, to images in [0, 1].
         prior: weighted terms.
         rounds: number of rounds.
         steps: generator steps a round.
         batch_size: images a generator step.
         images: images a round gives to the student, drawn with the generator in evaluation mode.
         lr, betas: of the generator's Adam.
+        weights: of the subclass's own terms by name; kept as `self.weights`, a term of weight 0 is skipped.
 
     Raises:
         ValueError: a number out of range.
@@ -38,8 +40,9 @@ class Generative(Synthesizer):
         steps: int,
         batch_size: int,
         images: int,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
+        lr: float,
+        betas: tuple[float, float],
+        weights: dict[str, float],
     ):
         super().__init__(rounds)
         if steps < 1 or batch_size < 2 or images < 1:
@@ -48,22 +51,30 @@ class Generative(Synthesizer):
             raise ValueError(f"lr must be positive, got {lr}")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
+        for name, weight in weights.items():
+            if weight < 0:
+                raise ValueError(f"{name} is a weight and must not be negative, got {weight}")
         self.generator, self.prior = generator, prior
         self.steps, self.batch_size, self.images = steps, batch_size, images
-        self.lr, self.betas = lr, tuple(betas)
+        self.lr, self.betas, self.weights = lr, tuple(betas), weights
 
     @abstractmethod
-    def terms(self, images: Tensor, view: View, student: nn.Module, steer: Steer | None) -> dict[str, Tensor]:
+    def terms(
+        self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None
+    ) -> dict[str, Tensor]:
         """Weighted terms of the generator's loss, without the priors, each a scalar.
 
         Args:
             images: of this step (B, C, H, W), in [0, 1]; gradients reach the generator.
+            labels: (B,), what a conditional generator was asked for, else the teacher's own answer, argmax t.
             view: the teacher's look at them.
             student: in evaluation mode.
             steer: weights of an adversarial term per image, or None for 1.
         """
 
     def check(self, network: nn.Module) -> None:
+        if not (any(self.weights.values()) or self.prior.terms):
+            raise ValueError(f"nothing to minimise: {', '.join(self.weights)} and every prior are 0")
         self.prior.check(network)
 
     def start(self, runtime, seed: int) -> None:
@@ -79,19 +90,28 @@ class Generative(Synthesizer):
         student.eval()
         self.generator.train()
         for _ in range(self.steps):
-            terms = self._step(self._latent(self.batch_size, stream), teacher, student, steer)
+            z, labels = self._latent(self.batch_size, stream), self._labels(self.batch_size, stream)
+            terms = self._step(z, labels, teacher, student, steer)
         student.train(mode)
-        self.generator.eval()
-        with torch.no_grad(), self.runtime.autocast():
-            images = self.generator(self._latent(self.images, stream)).float()
-        return Synthetic(images, metrics=terms)
+        return Synthetic(self._fresh(stream), metrics=terms)
 
-    def _step(self, z: Tensor, teacher: Teacher, student: nn.Module, steer: Steer | None) -> dict[str, Tensor]:
+    def against(self, student: nn.Module, images: Tensor, view: View, steer: Steer | None) -> tuple[Tensor, ...]:
+        """What an adversarial term takes: the student's logits, the teacher's, and the weights (or None)."""
+        with self.runtime.autocast():
+            s = student(images).float()
+        # under bfloat16 these logits differ from the float32 ones that the pool is labelled with
+        weights = None if steer is None else steer(images.detach().float(), view.logits.detach())
+        return s, view.logits, weights
+
+    def _step(
+        self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
+    ) -> dict[str, Tensor]:
         """One step of the generator. Returns its terms."""
         with self.runtime.autocast():
-            images = self.generator(z)
+            images = self._paint(self.generator, z, labels)
             view = self.prior.look(teacher, teacher.normalize(images))
-        terms = self.terms(images, view, student, steer)
+        labels = view.logits.argmax(1) if labels is None else labels
+        terms = self.terms(images, labels, view, student, steer)
         terms |= {name: value.sum() for name, value in self.prior(view).items()}
         # gradients to the generator only: the student's own are none of this step's business
         parameters = list(self.generator.parameters())
@@ -100,5 +120,25 @@ class Generative(Synthesizer):
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
 
+    def _fresh(self, stream: torch.Generator) -> Tensor:
+        """A round's images for the student."""
+        return self._draw(self.generator, self.images, stream)
+
+    def _draw(self, generator: nn.Module, count: int, stream: torch.Generator) -> Tensor:
+        """Images (count, C, H, W) of a generator, in evaluation mode and without gradients."""
+        generator.eval()
+        z, labels = self._latent(count, stream), self._labels(count, stream)
+        with torch.no_grad(), self.runtime.autocast():
+            return self._paint(generator, z, labels).float()
+
+    def _paint(self, generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
+        return generator(z) if labels is None else generator(z, labels)
+
     def _latent(self, count: int, stream: torch.Generator) -> Tensor:
         return torch.randn(count, self.generator.latent, generator=stream, device=self.runtime.device)
+
+    def _labels(self, count: int, stream: torch.Generator) -> Tensor | None:
+        """Uniformly drawn classes (count,) for a conditional generator, None for others."""
+        if not getattr(self.generator, "conditional", False):
+            return None
+        return torch.randint(self.generator.classes, (count,), generator=stream, device=self.runtime.device)

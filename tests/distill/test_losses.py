@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfkd.distill import KL, CrossEntropy
+from dfkd.distill import KL, L1, CrossEntropy
 
 
 @pytest.fixture
@@ -51,6 +51,14 @@ def test_cross_entropy_with_hard_labels(logits):
     s, t = logits
     expected = torch.stack([-s.log_softmax(1)[i, t[i].argmax()] for i in range(6)])
     assert torch.allclose(CrossEntropy("hard")(s, t), expected)
+
+
+def test_l1_is_the_mean_distance_of_the_logits(logits):
+    s, t = logits
+    expected = [sum(abs(a - b) for a, b in zip(s[i].tolist(), t[i].tolist(), strict=True)) / 4 for i in range(6)]
+    assert L1()(s, t).tolist() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(L1()(s, t).sum(), s)
+    assert torch.equal(gradient, (s - t).sign().detach() / 4)
 
 
 def test_impossible_options_are_refused():

@@ -1,6 +1,9 @@
 import pytest
 import torch
+from omegaconf import OmegaConf
+from runner import composed
 
+from dfkd.build import Builder
 from dfkd.models import DCGAN
 
 
@@ -21,6 +24,15 @@ def test_the_benchmarks_generator_has_its_parameter_count():
     assert round(count / 1e6, 2) == 2.33
 
 
+def test_the_benchmarks_large_generator_has_its_parameter_count():
+    node = OmegaConf.to_container(composed("generator@synthesizer.generator=large").synthesizer.generator)
+    builder = Builder(shape=(3, 32, 32), classes=10)
+    count = sum(p.numel() for p in builder.build(node, "generator").parameters())
+    expected = (256 + 1) * 256 * 64 + 2 * 256 + 9 * 256 * 128 + 2 * 128 + 9 * 128 * 64 + 2 * 64 + 9 * 64 * 3 + 3
+    assert count == expected
+    assert round(count / 1e6, 2) == 4.58
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -28,6 +40,7 @@ def test_the_benchmarks_generator_has_its_parameter_count():
         ({"shape": (1, 32, 30)}, "divisible by 4"),
         ({"shape": (1, 8, 8), "latent": 0}, "latent"),
         ({"shape": (1, 8, 8), "width": 1}, "width"),
+        ({"shape": (1, 8, 8), "start": 0}, "start"),
     ],
 )
 def test_impossible_generators_are_refused(options, message):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd.models import batch_norms, cnn_bn, resnet, watch_batch_norms, wrn
+from dfkd.models import batch_norms, cnn_bn, lenet, resnet, timm_model, vgg, watch_batch_norms, watch_features, wrn
 
 
 @pytest.mark.parametrize("make", [cnn_bn, resnet, wrn])
@@ -64,5 +64,28 @@ def test_hooks_are_removed_also_after_an_exception(unchanged):
     net = cnn_bn((1, 8, 8), 3).eval()
     check = unchanged(net)
     with pytest.raises(RuntimeError, match="stop"), watch_batch_norms(net):
+        raise RuntimeError("stop")
+    check()
+
+
+@pytest.mark.parametrize("make", [cnn_bn, resnet, wrn, vgg, lenet, timm_model])
+def test_the_features_are_what_the_head_makes_logits_of(make, random, unchanged):
+    net = make((1, 32, 32), 3).eval()
+    check = unchanged(net)
+    first, second = torch.randn(2, 2, 1, 32, 32, generator=random)
+    with watch_features(net) as seen:
+        assert seen == []
+        net(first)
+        logits = net(second)
+    assert len(seen) == 1
+    assert torch.allclose(net.head(seen[0]), logits, atol=1e-6)
+    assert torch.allclose(net.features(second), seen[0], atol=1e-6)
+    check()
+
+
+def test_feature_hooks_are_removed_also_after_an_exception(unchanged):
+    net = cnn_bn((1, 8, 8), 3).eval()
+    check = unchanged(net)
+    with pytest.raises(RuntimeError, match="stop"), watch_features(net):
         raise RuntimeError("stop")
     check()

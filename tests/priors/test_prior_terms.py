@@ -2,11 +2,23 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from dfkd.models import Teacher, cnn, cnn_bn
 from dfkd.models.common import FeatureNet
-from dfkd.priors import L2, Balance, BatchNormPrior, Prior, TotalVariation, View
+from dfkd.priors import (
+    L2,
+    Activation,
+    Balance,
+    BatchNormPrior,
+    DiagonalTotalVariation,
+    MeanImage,
+    Prior,
+    TotalVariation,
+    TotalVariationL2,
+    View,
+)
 
 
 def view(images: torch.Tensor, logits: torch.Tensor | None = None, sets: int = 1) -> View:
@@ -38,6 +50,49 @@ def test_tv_of_an_image_one_pixel_wide_is_finite():
     assert value.item() == 3.0
     value.sum().backward()
     assert images.grad.isfinite().all()
+
+
+# Where the neighbour of a pixel lies: below, right, below right, below left.
+NEIGHBOURS = ((1, 0), (0, 1), (1, 1), (1, -1))
+
+
+def neighbour_differences(image: list[list[float]], down: int, right: int) -> list[float]:
+    height, width = len(image), len(image[0])
+    return [
+        image[i + down][j + right] - image[i][j]
+        for i in range(height)
+        for j in range(width)
+        if 0 <= i + down < height and 0 <= j + right < width
+    ]
+
+
+def test_tv_with_diagonals_equals_the_loop_over_neighbours(random):
+    images = torch.randn(3, 2, 4, 5, generator=random)
+    total = 0.0
+    for plane in images.flatten(0, 1).tolist():
+        for neighbour in NEIGHBOURS:
+            differences = neighbour_differences(plane, *neighbour)
+            total += sum(map(abs, differences)) / len(differences)
+    assert DiagonalTotalVariation()(view(images)).item() == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_tv_l2_equals_the_loop_over_neighbours(random):
+    images = torch.randn(3, 2, 4, 5, generator=random)
+    expected = 0.0
+    for neighbour in NEIGHBOURS:
+        squares = (d * d for plane in images.flatten(0, 1).tolist() for d in neighbour_differences(plane, *neighbour))
+        expected += math.sqrt(sum(squares))
+    assert TotalVariationL2()(view(images)).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("term", [DiagonalTotalVariation(), TotalVariationL2()])
+def test_tv_of_flat_and_of_narrow_images_is_finite(term):
+    for shape in ((2, 1, 3, 3), (2, 1, 2, 1)):
+        images = torch.full(shape, 0.5, requires_grad=True)
+        value = term(view(images))
+        assert value.item() == 0.0
+        value.sum().backward()
+        assert images.grad.isfinite().all()
 
 
 def test_l2_is_the_mean_norm_of_an_image():
@@ -110,9 +165,23 @@ def test_bn_sums_over_all_layers(random):
     assert prior(prior.look(teacher, images))["bn"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_every_term_of_many_sets_equals_that_of_each_set_alone(random):
+def every_term(folder) -> list:
+    save_file({"mean": torch.full((1, 8, 8), 0.25)}, folder / "mean.safetensors")
+    return [
+        TotalVariation(2.0),
+        DiagonalTotalVariation(2.0),
+        TotalVariationL2(0.3),
+        L2(0.5),
+        BatchNormPrior(3.0),
+        Balance(20.0),
+        Activation(0.7),
+        MeanImage(str(folder / "mean.safetensors"), (1, 8, 8), 1.5),
+    ]
+
+
+def test_every_term_of_many_sets_equals_that_of_each_set_alone(random, tmp_path):
     teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4, 6)), (1, 8, 8), 3, [0.0], [1.0])
-    prior = Prior({"tv": TotalVariation(2.0), "l2": L2(0.5), "bn": BatchNormPrior(3.0), "balance": Balance(20.0)})
+    prior = Prior(dict(enumerate(every_term(tmp_path))))
     images = torch.randn(12, 1, 8, 8, generator=random) * torch.arange(1, 13).view(-1, 1, 1, 1)
     together = prior(prior.look(teacher, images, sets=3))
     for number, part in enumerate(images.split(4)):
@@ -121,9 +190,9 @@ def test_every_term_of_many_sets_equals_that_of_each_set_alone(random):
             assert together[name][number].item() == pytest.approx(value.item(), rel=1e-5), name
 
 
-def test_every_term_has_gradients_to_the_images(random):
+def test_every_term_has_gradients_to_the_images(random, tmp_path):
     teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4, 6)), (1, 8, 8), 3, [0.0], [1.0])
-    for term in (TotalVariation(), L2(), BatchNormPrior(), Balance()):
+    for term in every_term(tmp_path):
         images = torch.randn(4, 1, 8, 8, generator=random, requires_grad=True)
         prior = Prior({"term": term})
         prior(prior.look(teacher, images))["term"].sum().backward()
@@ -155,3 +224,35 @@ def test_hooks_are_gone_after_a_look_and_after_a_failed_one(random, unchanged):
     with pytest.raises(RuntimeError):
         prior.look(teacher, torch.randn(2, 5, 6, 6, generator=random))
     check()
+
+
+def test_activation_is_minus_the_mean_size_of_the_features(random):
+    teacher = one_layer_teacher()
+    images = torch.randn(4, 2, 6, 6, generator=random)
+    values = teacher.net.features(images).flatten().tolist()
+    prior = Prior({"activation": Activation(weight=2.0)})
+    value = prior(prior.look(teacher, images))["activation"]
+    assert value.shape == (1,)
+    assert value.item() == pytest.approx(-2 * sum(map(abs, values)) / len(values), rel=1e-5)
+
+
+def test_features_are_looked_at_only_where_a_term_asks(random, unchanged):
+    teacher = one_layer_teacher()
+    check = unchanged(teacher)
+    images = torch.randn(2, 2, 6, 6, generator=random)
+    both = Prior({"bn": BatchNormPrior(), "activation": Activation()}).look(teacher, images)
+    assert both.features.shape == (2, 3) and len(both.statistics) == 1
+    assert Prior({"bn": BatchNormPrior()}).look(teacher, images).features is None
+    assert Prior({"activation": Activation()}).look(teacher, images).statistics == []
+    check()
+    with pytest.raises(RuntimeError):
+        Prior({"activation": Activation()}).look(teacher, torch.randn(2, 5, 6, 6, generator=random))
+    check()
+
+
+def test_the_activation_prior_on_a_network_without_a_linear_head_says_what_to_do():
+    prior = Prior({"activation": Activation()})
+    with pytest.raises(ValueError, match=r"prior 'activation'.*Sequential.*`head`.*~prior\.activation"):
+        prior.check(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    for net in (cnn((1, 28, 28), 10), cnn_bn((1, 8, 8), 10)):
+        prior.check(net)

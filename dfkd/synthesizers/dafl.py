@@ -1,0 +1,49 @@
+"""DAFL: data-free learning of student networks (Chen et al., ICCV 2019, arXiv 1904.01186).
+
+Needs the teacher's outputs, input gradients and penultimate features (prior `activation`). Its generator looks at no
+student; the student is trained beside it.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd.priors import Prior, View
+from dfkd.synthesizers.base import Steer
+from dfkd.synthesizers.generative import Generative
+
+
+class DAFL(Generative):
+    """A generator that the teacher alone criticises.
+
+        one_hot * CE(t, y) + sum of the weighted priors (balance and activation)
+
+    y is argmax t, or the class that a conditional generator was asked for. With no adversarial term there is nothing
+    for a defense to steer; and nothing that asks for variety within a class, which a conditional generator loses first.
+
+    Args:
+        one_hot: weight of the term.
+        others: of `Generative`.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        prior: Prior,
+        rounds: int,
+        steps: int,
+        batch_size: int,
+        images: int,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
+        one_hot: float = 1.0,
+    ):
+        super().__init__(generator, prior, rounds, steps, batch_size, images, lr, betas, {"one_hot": one_hot})
+
+    def terms(
+        self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None
+    ) -> dict[str, Tensor]:
+        weight = self.weights["one_hot"]
+        return {"one_hot": weight * F.cross_entropy(view.logits, labels)} if weight > 0 else {}
