@@ -15,6 +15,7 @@ EXPERIMENTS = sorted(
 # What an option cannot know by itself.
 NEEDED = {
     "ntl_scenario.id.path": "mine",
+    "ntl_scenario.trigger.path": "mine.png",
     "teacher.path": "weights.pt",
     "teacher.mean": "[0.5]",
     "teacher.std": "[0.5]",
