@@ -147,6 +147,7 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
         ("teacher.network", lambda: fits(parts.teacher.network)),
         ("student.network", lambda: fits(student.network)),
         ("synthesizer", lambda: parts.synthesizer.check(parts.teacher.network)),
+        ("defense", lambda: parts.defense.check(parts.teacher.network, parts.synthesizer)),
     ):
         try:
             check()

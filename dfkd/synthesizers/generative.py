@@ -29,6 +29,7 @@ class Generative(Synthesizer):
     """
 
     online = True
+    takes_term = True
 
     def __init__(
         self,
@@ -92,6 +93,8 @@ class Generative(Synthesizer):
             images = self.generator(z)
             view = self.prior.look(teacher, teacher.normalize(images))
         terms = self.terms(images, view, student, steer)
+        if self.term is not None:
+            terms["defense"] = self.term(images.float(), view.logits)
         terms |= {name: value.sum() for name, value in self.prior(view).items()}
         # gradients to the generator only: the student's own are none of this step's business
         parameters = list(self.generator.parameters())
