@@ -79,6 +79,12 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["teacher=backdoor"], ["teacher=backdoor needs an OOD domain", "backdoor"]),
         (["teacher.network.norm=none"], ["no BatchNorm", "~prior.bn"]),
         (["network@teacher.network=lenet"], ["teacher.network", "28 to 32 pixels", "16x16", "data.size"]),
+        (["defense=abd", *CAKE_PLAIN], ["defense: the vaccine is a term of a generator's loss", "defense.vaccine=0"]),
+        (
+            ["defense=abd", "network@teacher.network=mlp", "~prior.bn"],
+            ["defense: the vaccine shuffles input channels of convolutions", "defense.vaccine=0"],
+        ),
+        (["defense=abd", "defense.share=2"], ["defense", "share must lie in (0, 1], got 2"]),
         (["network@student.network=lenet"], ["student.network", "28 to 32 pixels", "16x16", "data.size"]),
         (["student=offline"], ["synthesizer=dfq", "student.steps", "student=online"]),
         ([*CAKE_PLAIN, "student=online"], ["synthesizer=cake", "student.epochs", "student=offline"]),
