@@ -96,19 +96,13 @@ def test_every_pair_is_listed():
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_pairs_domains_and_networks_fit_each_other(name):
+def test_a_pair_brings_its_domains_to_one_shape(name):
     kind, id, ood, channels = PAIRS[name]
     config = with_needed(f"experiment=pair/{name}").config
     scenario, data = config["ntl_scenario"], config["data"]
     assert (scenario["name"], scenario["id"]["name"], scenario["ood"]["name"]) == (kind, id, ood)
-    assert config["teacher"]["name"] == "ntl" and data["channels"] == channels
-    builder = Builder(shape=(channels, data["size"], data["size"]), classes=10)
-    for part in ("teacher", "student"):
-        network = builder.build(config[part]["network"], part)
-        with torch.no_grad():
-            images = torch.zeros(1, channels, data["size"], data["size"])
-            assert network.eval()(images).shape == (1, 10)
-    assert builder.problems == []
+    assert config["teacher"]["name"] == "ntl"
+    assert (data["size"], data["channels"]) == (16 if name == "digits_textures" else 32, channels)
 
 
 def targets(node: object) -> set[str]:
