@@ -70,7 +70,7 @@ def test_what_it_needs_is_said(small_digits, linear):
 def test_its_splits_of_one_pool_are_kept_apart_by_the_ood_domain(tmp_path):
     """An ordinary teacher and its pool are shared by all OOD domains; an oracle's split must not be."""
     options = ("synthesizer=noise_images", "synthesizer.batch_size=16", "student.recipe.batch_size=8", "defense=atesc")
-    more = ("criterion@defense.criterion=oracle", "ntl_scenario=close_set", "defense.criterion.images=40")
+    more = ("criterion@defense.criterion=oracle", "ntl_scenario=close_set", "data.limit=100")
     results = [run(tmp_path, *options, *more, f"domain@ntl_scenario.ood={ood}") for ood in ("textured", "tinted")]
     stored = {
         stage: len([f for f in (tmp_path / "store" / stage).iterdir() if not f.name.startswith(".")])
