@@ -84,6 +84,8 @@ class Pipeline:
         # A split depends on the criterion only, where the defense has one: all its losses share it.
         defense = self.cell.config["defense"]
         content = {"criterion": defense.get("criterion", defense), "seed": seed}
+        if parts.defense.uses_real_data:  # an ordinary teacher and its pool are the same whatever the OOD domain
+            content |= self.cell.content("ntl_scenario")
         made = self.stage(
             "split", content, ("pool",), lambda to, _: stages.make_split(parts, self.teacher, pool, seed, to)
         )

@@ -19,7 +19,7 @@ from dfkd.tracker import Tracker
 
 # What a component may ask for by naming it in its signature.
 FOR_DOMAINS = ("root", "download", "size", "channels", "limit")
-CONTEXT = (*FOR_DOMAINS, "shape", "classes", "box", "real", "prior", "noise", "chunk")
+CONTEXT = (*FOR_DOMAINS, "shape", "classes", "box", "real", "real_ood", "prior", "noise", "chunk")
 
 
 @dataclass
@@ -67,6 +67,7 @@ def prepare(cell: Cell) -> Parts:
         "classes": scenario.id.classes,
         "box": scenario.id.box,
         "real": scenario.id.train,
+        "real_ood": None if scenario.ood is None else scenario.ood.train,
         "chunk": runtime.chunk,
     }
     builder = Builder(**images)
@@ -147,6 +148,7 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
         ("teacher.network", lambda: fits(parts.teacher.network)),
         ("student.network", lambda: fits(student.network)),
         ("synthesizer", lambda: parts.synthesizer.check(parts.teacher.network)),
+        ("defense", lambda: parts.defense.check(parts.teacher.network, parts.synthesizer)),
     ):
         try:
             check()

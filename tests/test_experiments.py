@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runner import composed
+from runner import DFQ, composed
 
 from dfkd.build import Builder
 from dfkd.cell import GROUPS, Cell
@@ -15,6 +15,7 @@ EXPERIMENTS = sorted(
 # What an option cannot know by itself.
 NEEDED = {
     "ntl_scenario.id.path": "mine",
+    "ntl_scenario.trigger.path": "mine.png",
     "teacher.path": "weights.pt",
     "teacher.mean": "[0.5]",
     "teacher.std": "[0.5]",
@@ -79,6 +80,32 @@ def test_every_experiment_composes_and_binds(name):
     bind(with_needed(f"experiment={name}"))
 
 
+PAIRS = {
+    "mnist_usps": ("close_set", "mnist", "usps", 1),
+    "mnist_mnistm": ("close_set", "mnist", "mnistm", 3),
+    "svhn_mnistm": ("close_set", "svhn", "mnistm", 3),
+    "cifar10_stl10": ("close_set", "cifar10", "stl10_as_cifar10", 3),
+    "cifar10_digits": ("open_set", "cifar10", "mnist", 3),
+    "svhn_cifar10": ("open_set", "svhn", "cifar10", 3),
+    "mnist_fashion": ("open_set", "mnist", "fashion_mnist", 1),
+    "digits_textures": ("open_set", "digits", "textures", 3),
+}
+
+
+def test_every_pair_is_listed():
+    assert {f"pair/{name}" for name in PAIRS} == {name for name in EXPERIMENTS if name.startswith("pair/")}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_brings_its_domains_to_one_shape(name):
+    kind, id, ood, channels = PAIRS[name]
+    config = with_needed(f"experiment=pair/{name}").config
+    scenario, data = config["ntl_scenario"], config["data"]
+    assert (scenario["name"], scenario["id"]["name"], scenario["ood"]["name"]) == (kind, id, ood)
+    assert config["teacher"]["name"] == "ntl"
+    assert (data["size"], data["channels"]) == (16 if name == "digits_textures" else 32, channels)
+
+
 def targets(node: object) -> set[str]:
     """Every `_target_` of a configuration."""
     if isinstance(node, list):
@@ -90,7 +117,8 @@ def targets(node: object) -> set[str]:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_on_built_in_data_runs(name, tmp_path):
-    cell = with_needed(f"experiment={name}", "debug=smoke", "runtime.threads=1", f"outputs={tmp_path}")
+    small = DFQ if name.startswith("pair/") else ()  # a pair leaves the synthesizer at its full size
+    cell = with_needed(f"experiment={name}", "debug=smoke", "runtime.threads=1", f"outputs={tmp_path}", *small)
     files = {"vision", "npz", "image_folder"} & {target.rpartition(".")[2] for target in targets(cell.config)}
     if files or cell.config["teacher"]["name"] == "checkpoint":
         pytest.skip(f"needs files: {', '.join(sorted(files))}")

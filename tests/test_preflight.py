@@ -67,6 +67,24 @@ def refusal(outputs: Path, *overrides: str) -> str:
         ),
         ([*BACKDOOR, "ntl_scenario.target=10"], ["ntl_scenario", "0..9, got 10"]),
         ([*BACKDOOR, "ntl_scenario.trigger.size=30"], ["ntl_scenario", "30-pixel patch", "16x16"]),
+        (
+            [*BACKDOOR, "trigger@ntl_scenario.trigger=image", "ntl_scenario.trigger.path=no.png"],
+            ["ntl_scenario.trigger: there is no", "no.png", "trigger.path=FILE.png"],
+        ),
+        ([*BACKDOOR, "teacher.clean_label=true"], ["teacher", "clean_label=true", "poison_rate=0.1"]),
+        ([*BACKDOOR, "teacher.poison_rate=0.4", "teacher.clean_label=true"], ["teacher", "poison_rate=0.4 asks for"]),
+        (
+            ["defense=atesc", "criterion@defense.criterion=entropy", "defense.criterion.value=1"],
+            ["defense.criterion: set exactly one of value and quantile", "value=1", "quantile=0.5"],
+        ),
+        (
+            ["defense=atesc", "criterion@defense.criterion=feature_distance", "teacher.network.norm=none", "~prior.bn"],
+            ["defense: criterion=feature_distance compares with BatchNorm statistics"],
+        ),
+        (
+            ["defense=atesc", "criterion@defense.criterion=oracle"],
+            ["defense.criterion: criterion=oracle needs an OOD domain", "ntl_scenario=close_set"],
+        ),
         (["data.channels=2"], ["ntl_scenario.id", "2", "1, 3 or null"]),
         # a word that is none of the possible ones
         (["student.recipe.optimizer=sgdd"], ["student.recipe", "sgd, adam, adamw", "'sgdd'"]),
@@ -79,6 +97,12 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["teacher=backdoor"], ["teacher=backdoor needs an OOD domain", "backdoor"]),
         (["teacher.network.norm=none"], ["no BatchNorm", "~prior.bn"]),
         (["network@teacher.network=lenet"], ["teacher.network", "28 to 32 pixels", "16x16", "data.size"]),
+        (["defense=abd", *CAKE_PLAIN], ["defense: the vaccine is a term of a generator's loss", "defense.vaccine=0"]),
+        (
+            ["defense=abd", "network@teacher.network=mlp", "~prior.bn"],
+            ["defense: the vaccine shuffles input channels of convolutions", "defense.vaccine=0"],
+        ),
+        (["defense=abd", "defense.share=2"], ["defense", "share must lie in (0, 1], got 2"]),
         (["network@student.network=lenet"], ["student.network", "28 to 32 pixels", "16x16", "data.size"]),
         (["student=offline"], ["synthesizer=dfq", "student.steps", "student=online"]),
         ([*CAKE_PLAIN, "student=online"], ["synthesizer=cake", "student.epochs", "student=offline"]),

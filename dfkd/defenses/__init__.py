@@ -1,7 +1,25 @@
 """Ways to escape the OOD trap."""
 
+from dfkd.defenses.abd import ABD
 from dfkd.defenses.atesc import ATEsc
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import All, Criterion, Inverted, PGDFlip, Random
+from dfkd.defenses.oracle import Oracle
+from dfkd.defenses.scores import Confidence, Entropy, FeatureDistance, Margin, Score
 
-__all__ = ["ATEsc", "All", "Criterion", "Defense", "Inverted", "PGDFlip", "Random"]
+__all__ = [
+    "ABD",
+    "ATEsc",
+    "All",
+    "Confidence",
+    "Criterion",
+    "Defense",
+    "Entropy",
+    "FeatureDistance",
+    "Inverted",
+    "Margin",
+    "Oracle",
+    "PGDFlip",
+    "Random",
+    "Score",
+]

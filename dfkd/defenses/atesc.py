@@ -5,13 +5,13 @@ others OOD-like and used for forgetting. How the two losses look is our reading,
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import Criterion
 from dfkd.models import Teacher
 from dfkd.pool import Split
-from dfkd.synthesizers.base import Steer
+from dfkd.synthesizers.base import Steer, Synthesizer
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -86,6 +86,13 @@ class ATEsc(Defense):
         self.criterion, self.forget, self.weight, self.clip = criterion, forget, weight, clip
         self.masks_generator = steer == "fragile"
         self.reduce = masked_mean if reduction == "group" else masked_share
+
+    @property
+    def uses_real_data(self) -> bool:
+        return self.criterion.uses_real_data
+
+    def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
+        self.criterion.check(network)
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         with teacher.counted_as("split"):

@@ -3,15 +3,25 @@
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfkd.attacks import PGD, attack_warnings, is_deterministic
+from dfkd.defenses.threshold import Threshold
 from dfkd.models import Teacher
 from dfkd.pool import Split
 
 
 class Criterion(ABC):
-    """Decides a split."""
+    """Decides a split.
+
+    Attributes:
+        uses_real_data: whether it looks at the scenario's own images: a diagnosis, no data-free method.
+    """
+
+    uses_real_data = False
+
+    def check(self, network: nn.Module) -> None:  # noqa: B027 (most criteria can work with any network)
+        """Raise ValueError if the teacher's network cannot serve it; called before any work."""
 
     @abstractmethod
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
@@ -32,9 +42,14 @@ class PGDFlip(Criterion):
     """Fragile = the teacher's label flips under PGD (ATEsc, arXiv 2507.04119, where NTL teachers are found to be
     adversarially fragile on ID and robust on OOD images). The score is the smallest logit margin on the attack's way.
 
+    With a value or a quantile the score decides instead of the flip: fragile = margin below the value (0 is the flip
+    again), or the share of the batch with the smallest margins. An image is then attacked to the last step, flipped or
+    not, so that margins can be compared.
+
     Args:
         eps, step, steps, random_start, loss: of `dfkd.attacks.PGD`; eps on the images' scale.
         box: valid pixel values of the domain (given by it), None for 2-D points.
+        value, quantile: of `Threshold`; at most one.
     """
 
     def __init__(
@@ -45,8 +60,12 @@ class PGDFlip(Criterion):
         random_start: bool = True,
         loss: str = "ce",
         box: tuple[float, float] | None = None,
+        value: float | None = None,
+        quantile: float | None = None,
     ):
         self.attack = PGD(eps, step, steps, random_start, loss, box)
+        by_flip = value is None and quantile is None
+        self.threshold = None if by_flip else Threshold(value, quantile, "low")
         self.attacked = 0
         self.dead: Tensor | float = 0.0
         self.saturated: Tensor | float = 0.0
@@ -55,11 +74,12 @@ class PGDFlip(Criterion):
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         if self.deterministic is None:
             self.deterministic = is_deterministic(teacher, images[:64])
-        result = self.attack.attack(teacher, images, generator, logits)
+        by_flip = self.threshold is None
+        result = self.attack.attack(teacher, images, generator, logits, stop_when_flipped=by_flip)
         self.attacked += len(images)
         self.dead = self.dead + result.dead.sum()
         self.saturated = self.saturated + result.saturated.sum()
-        return Split(result.flipped, result.margin)
+        return Split(result.flipped if by_flip else self.threshold(result.margin), result.margin)
 
     def warnings(self) -> list[str]:
         if not self.attacked:
@@ -68,33 +88,34 @@ class PGDFlip(Criterion):
         return attack_warnings(dead, saturated, self.deterministic)
 
 
-class Inverted(Criterion):
-    """Control: the opposite of another criterion."""
+class Control(Criterion):
+    """A criterion made of another one."""
 
     def __init__(self, of: Criterion):
-        self.of = of
+        self.of, self.uses_real_data = of, of.uses_real_data
+
+    def check(self, network: nn.Module) -> None:
+        self.of.check(network)
+
+    def warnings(self) -> list[str]:
+        return self.of.warnings()
+
+
+class Inverted(Control):
+    """Control: the opposite of another criterion."""
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         split = self.of.split(teacher, images, logits, generator)
         return Split(~split.fragile, -split.score)
 
-    def warnings(self) -> list[str]:
-        return self.of.warnings()
 
-
-class Random(Criterion):
+class Random(Control):
     """Control: as many fragile images as another criterion finds, but random ones."""
-
-    def __init__(self, of: Criterion):
-        self.of = of
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         fragile = self.of.split(teacher, images, logits, generator).fragile
         score = torch.rand(len(images), generator=generator, device=images.device)
         return Split(fragile[score.argsort()], score)
-
-    def warnings(self) -> list[str]:
-        return self.of.warnings()
 
 
 class All(Criterion):

@@ -68,6 +68,9 @@ class Distillation:
         self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], self.rounds * self.steps)
         self.generator = runtime.generator(seeds["synthesis"], "split")
         self.steer = defense.steer(teacher, self.generator)
+        if synthesizer.takes_term:
+            synthesizer.term = defense.synthesis_term(teacher, runtime.generator(seeds["synthesis"], "defense"))
+        self.finishing = runtime.generator(seeds["student"], "finish")
         self.check_every = max(1, self.rounds // checks)
         self.log_every = max(1, self.rounds // LOGGED_ROUNDS)
         self.clock, self.meter = Clock(runtime.device), Meter()
@@ -93,6 +96,20 @@ class Distillation:
             with self.clock("distill"):
                 self.trainer.train(self.pool, self.steps)
             after_round(self.review(number))
+        self.finish()
+
+    def finish(self) -> None:
+        """Let the defense finish the student; if it does, validate once more."""
+        loss = self.trainer.student.loss
+        try:
+            with self.clock("distill"), self.teacher.counted_as("distill"):
+                metrics = self.defense.finish(self.model, self.teacher, self.pool, loss, self.finishing)
+        except NonFiniteLoss as error:
+            error.state = self.trainer.last_good
+            raise
+        if metrics:
+            found = self._validate(self.rounds)
+            self.log(self.rounds, metrics | {f"val/{name}": value for name, value in found.items()})
 
     def grow(self, number: int) -> None:
         """Synthesize a round's images, label and split them, and add them to the pool."""

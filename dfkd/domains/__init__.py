@@ -5,6 +5,7 @@ from dfkd.domains.digits import digits
 from dfkd.domains.files import image_folder, npz
 from dfkd.domains.points import points
 from dfkd.domains.restyle import textured, tinted
+from dfkd.domains.textures import textures
 from dfkd.domains.vision import vision
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "npz",
     "points",
     "textured",
+    "textures",
     "tinted",
     "to_float",
     "vision",

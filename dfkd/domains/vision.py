@@ -24,6 +24,7 @@ def vision(
     val_share: float = 0.1,
     split_seed: int = 0,
     limit: int | None = None,
+    labels: list[int] | None = None,
 ) -> Domain:
     """A torchvision data set by its class name (MNIST, FashionMNIST, USPS, SVHN, CIFAR10, CIFAR100, STL10, ...).
 
@@ -32,9 +33,11 @@ def vision(
         download: whether it may be downloaded (`data.download`).
         mean, std: normalisation, of length 1 or C; measured on the training images if None.
         limit: at most this many training (and validation and test) images, a seeded choice.
+        labels: the label here of every class of the set, to bring its classes into another set's order: a permutation
+            of 0 .. classes - 1. None keeps its own.
 
     Raises:
-        ValueError: torchvision has no such set.
+        ValueError: torchvision has no such set, or labels is no permutation.
         FileNotFoundError: the set is not there and may not be downloaded.
     """
     import torchvision.datasets  # 2.5 s to import
@@ -42,6 +45,8 @@ def vision(
     if not hasattr(torchvision.datasets, dataset):
         near = difflib.get_close_matches(dataset, torchvision.datasets.__all__, n=3)
         raise ValueError(f"torchvision.datasets has no '{dataset}'; nearest: {', '.join(near) or 'see its manual'}")
+    if labels is not None and sorted(labels) != list(range(classes)):
+        raise ValueError(f"labels must be a permutation of 0..{classes - 1}, got {labels}")
     maker, words = getattr(torchvision.datasets, dataset), SPLITS.get(dataset, (True, False))
     parts = []
     for word in words:
@@ -55,6 +60,8 @@ def vision(
                 f"{dataset} is not in {Path(root).resolve()}; set data.root to the folder that has it, "
                 f"or data.download=true to fetch it"
             ) from error
+    if labels is not None:
+        parts = [Images(part.x, torch.tensor(labels)[part.y]) for part in parts]
     train, val = carve(parts[0], val_share, split_seed)
     train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
     return Domain(dataset.lower(), classes, train, val, test, _per_channel(mean, train), _per_channel(std, train))

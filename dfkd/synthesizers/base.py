@@ -13,6 +13,9 @@ from dfkd.runtime import Runtime
 # What a defense does to the adversarial term of a generator: images (B, C, H, W), the teacher's logits (B, classes) for
 # them -> weights (B,).
 Steer = Callable[[Tensor, Tensor], Tensor]
+# A term a defense adds to a generator's loss: images (B, C, H, W), the teacher's logits (B, classes) for them, both
+# with gradients -> a scalar, weighted already.
+SynthesisTerm = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -44,11 +47,15 @@ class Synthesizer(ABC):
         online: whether the student is trained while the images are made.
         columns: names of the per-image values it gives beside the images.
         at_once: how many rounds it takes in one call: more than one only where that does not change the images.
+        takes_term: whether it adds `term` to the loss of its images.
+        term: what a defense adds to that loss, or None; set before the first round.
     """
 
     online = False
     columns: tuple[str, ...] = ()
     at_once = 1
+    takes_term = False
+    term: SynthesisTerm | None = None
 
     def __init__(self, rounds: int):
         if rounds < 1:

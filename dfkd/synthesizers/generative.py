@@ -31,6 +31,7 @@ class Generative(Synthesizer):
     """
 
     online = True
+    takes_term = True
 
     def __init__(
         self,
@@ -112,6 +113,8 @@ class Generative(Synthesizer):
             view = self.prior.look(teacher, teacher.normalize(images))
         labels = view.logits.argmax(1) if labels is None else labels
         terms = self.terms(images, labels, view, student, steer)
+        if self.term is not None:
+            terms["defense"] = self.term(images.float(), view.logits)
         terms |= {name: value.sum() for name, value in self.prior(view).items()}
         # gradients to the generator only: the student's own are none of this step's business
         parameters = list(self.generator.parameters())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dfkd.defenses import ATEsc, Defense, PGDFlip
+from dfkd.defenses import ABD, ATEsc, Defense, PGDFlip
 from dfkd.distill import KL, Distillation, Student
 from dfkd.domains import to_float
 from dfkd.errors import NonFiniteLoss
@@ -100,6 +100,27 @@ def test_the_attacks_evaluations_are_counted_apart_and_the_generator_is_steered(
     assert 2 * images <= evals["split"] <= 4 * images + 64
     assert work.fragile_share == pytest.approx(work.pool.split.fragile.float().mean().item())
     assert "loss/forget" in log[-1][1]
+
+
+def test_a_defense_adds_its_term_and_finishes_the_student(teacher, small_digits, runtime, unchanged):
+    check = unchanged(teacher)
+    work, log = make(dfq(), teacher, small_digits, runtime, defense=ABD(steps=2, batch_size=16, inner_steps=2))
+    work.run()
+    check()
+    assert [number for number, _ in log] == [0, 1, 2, 3]  # three rounds, and the finish
+    assert log[0][1]["defense"] < 0
+    assert "defense" not in log[3][1] and "retrospection/kd" in log[3][1]
+    assert work.evals()["synthesis"] == 3 * 2 * 16 * 4  # the teacher and its three shuffled copies
+    again = work.examiner(work.model, "val")
+    assert {name: again[name] for name in work.validation} == work.validation  # of the finished student
+    assert log[3][1]["val/iacc"] == again["iacc"]
+
+
+def test_defenses_that_do_neither_leave_the_loop_as_it_was(teacher, small_digits, runtime):
+    work, log = make(dfq(), teacher, small_digits, runtime)
+    work.run()
+    assert work.synthesizer.term is None and len(log) == 3
+    assert all("defense" not in metrics for _, metrics in log)
 
 
 def test_a_finished_pools_split_is_the_fragile_share(teacher, small_digits, runtime):

@@ -53,3 +53,24 @@ def test_size_channels_and_limit(mnist):
 def test_without_a_given_normalisation_it_is_measured(mnist):
     domain = vision("MNIST", mnist, download=False)
     assert domain.mean == [pytest.approx(domain.train.pixels().mean().item(), abs=1e-4)]
+
+
+def test_classes_are_brought_into_another_order(mnist):
+    order = [0, 2, 1, 3, 4, 5, 7, 6, 8, 9]
+    domain = vision("MNIST", mnist, download=False, labels=order)
+    for part in (domain.train, domain.val, domain.test):
+        assert [order[pixel] for pixel in part.x[:, 0, 3, 3].tolist()] == part.y.tolist()
+    for wrong in ([0] * 10, list(range(9)), list(range(1, 11))):
+        with pytest.raises(ValueError, match=r"permutation of 0\.\.9"):
+            vision("MNIST", mnist, download=False, labels=wrong)
+
+
+def test_stl10s_classes_get_cifar10s_labels():
+    from runner import composed
+
+    labels = composed("domain@ntl_scenario.id=stl10_as_cifar10").ntl_scenario.id.labels
+    cifar = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    same = {"car": "automobile", "monkey": "frog"}
+    # as in class_names.txt of the set
+    stl = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
+    assert [cifar[label] for label in labels] == [same.get(name, name) for name in stl]

@@ -1,0 +1,9 @@
+"""Backdoor triggers: callables that stamp images (N, C, H, W) in [0, 1], before any normalisation."""
+
+from dfkd.triggers.base import Trigger
+from dfkd.triggers.image import Image
+from dfkd.triggers.patch import Patch
+from dfkd.triggers.pattern import Pixels, Smooth, Sparse, Trojan
+from dfkd.triggers.whole import Blend, Sinusoid
+
+__all__ = ["Blend", "Image", "Patch", "Pixels", "Sinusoid", "Smooth", "Sparse", "Trigger", "Trojan"]
