@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dfkd.defenses.scores import Score
 from dfkd.domains import Images
-from dfkd.models import Teacher
+from dfkd.models import Teacher, classifier_head, watch_features
 
 
 def fit_probe(features: Tensor, labels: Tensor, decay: float = 1e-3, iterations: int = 100) -> nn.Linear:
@@ -73,10 +73,10 @@ class Oracle(Score):
         self.accuracy: float | None = None  # of the probe on the images it was trained on
 
     def check(self, network: nn.Module) -> None:
-        if not isinstance(getattr(network, "head", None), nn.Module):
-            raise ValueError(
-                "criterion=oracle looks at what the teacher's classifier sees: its network must have a head"
-            )
+        try:
+            classifier_head(network)
+        except ValueError as error:
+            raise ValueError(f"criterion=oracle needs the teacher's features: {error}") from error
 
     def score(self, teacher: Teacher, images: Tensor, logits: Tensor) -> Tensor:
         if self.probe is None:
@@ -99,14 +99,12 @@ class Oracle(Score):
         self.accuracy = ((self._log_odds(features) > 0) == labels.bool()).float().mean().item()
 
     def _features(self, teacher: Teacher, images: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-        handle = teacher.net.head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].float()))
-        try:
+        parts = []
+        with watch_features(teacher.net) as features:
             for part in images.split(self.chunk):
                 teacher(part)
-        finally:
-            handle.remove()
-        return torch.cat(seen)
+                parts += features
+        return torch.cat(parts)
 
     def _log_odds(self, features: Tensor) -> Tensor:
         return self.probe((features - self.mean) / self.std)[:, 0]
