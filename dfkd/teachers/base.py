@@ -125,7 +125,7 @@ class Batches:
         self.size = min(teacher.recipe.batch_size, len(self.train))
         self.steps = len(self.train) // self.size
         self.generator = runtime.generator(seed, "teacher", "batches")
-        self._ood = self._stream(scenario.ood, runtime) if teacher.needs_ood else None
+        self._ood = self.endless(scenario.ood, self.size) if teacher.needs_ood else None
 
     def epoch(self) -> Iterator[tuple[Images, Images | None]]:
         """(ID batch, OOD batch or None) for one pass over the ID images; an incomplete last batch is left out."""
@@ -136,11 +136,12 @@ class Batches:
         """The next OOD batch, or None where the teacher needs none."""
         return None if self._ood is None else next(self._ood)
 
-    def _stream(self, domain: Domain, runtime: Runtime) -> Iterator[Images]:
-        train = domain.train.to(runtime.device)
+    def endless(self, domain: Domain, size: int) -> Iterator[Images]:
+        """Training images of a domain without end, `size` at a time (all of them, where there are fewer)."""
+        train = domain.train.to(self.generator.device)
         while True:
-            for index in self._shuffled(train).split(self.size):
-                if len(index) == min(self.size, len(train)):
+            for index in self._shuffled(train).split(size):
+                if len(index) == min(size, len(train)):
                     yield self._prepare(train, index)
 
     def _shuffled(self, images: Images) -> Tensor:
