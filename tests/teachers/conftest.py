@@ -11,8 +11,8 @@ from dfkd.scenarios import Scenario, close_set
 @pytest.fixture(scope="session")
 def near(small_digits, trained, runtime) -> Scenario:
     """Digits, and the same on faint textures."""
-    scenario = close_set(small_digits, textured(small_digits, strength=0.2))
-    assert accuracy(trained, scenario.ood.val, runtime) > 85
+    scenario = close_set(small_digits, textured(small_digits, strength=0.3))
+    assert accuracy(trained, scenario.ood.val, runtime) > 60
     return scenario
 
 
