@@ -79,7 +79,7 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["ntl_scenario=open_set", "teacher=hntl"], ["teacher=hntl has no form with a taught label", "close_set"]),
         (["ntl_scenario=open_set", "teacher=sophon"], ["teacher=sophon has no form with a taught label", "close_set"]),
         (
-            ["ntl_scenario=close_set", "teacher=cuti", "network@teacher.network=mlp", "~prior.bn"],
+            ["~prior.bn", "ntl_scenario=close_set", "teacher=cuti", "network@teacher.network=mlp"],
             ["teacher=cuti works on feature maps", "names no stages"],
         ),
         (["teacher=backdoor"], ["teacher=backdoor needs an OOD domain", "backdoor"]),
