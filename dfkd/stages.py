@@ -32,7 +32,7 @@ def bar(total: int, what: str) -> tqdm:
 
 def make_teacher(parts: Parts, network: dict, seed: int, folder: Path, log: Log) -> dict:
     """Train the teacher (or take the checkpoint) and save it."""
-    with bar(getattr(parts.teacher, "epochs", 1), "teacher") as progress:
+    with bar(getattr(parts.teacher, "reports", 1), "teacher") as progress:
 
         def report(epoch: int, metrics: dict[str, float]) -> None:
             log(epoch, metrics)

@@ -94,6 +94,12 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["runtime.device=gpu"], ["runtime.device", "auto, cpu, cuda or cuda:N", "'gpu'"]),
         # parts that do not go together
         (["teacher=ntl"], ["teacher=ntl needs an OOD domain", "ntl_scenario=close_set"]),
+        (["ntl_scenario=open_set", "teacher=hntl"], ["teacher=hntl has no form with a taught label", "close_set"]),
+        (["ntl_scenario=open_set", "teacher=sophon"], ["teacher=sophon has no form with a taught label", "close_set"]),
+        (
+            ["~prior.bn", "ntl_scenario=close_set", "teacher=cuti", "network@teacher.network=mlp"],
+            ["teacher=cuti works on feature maps", "names no stages"],
+        ),
         (["teacher=backdoor"], ["teacher=backdoor needs an OOD domain", "backdoor"]),
         (["teacher.network.norm=none"], ["no BatchNorm", "~prior.bn"]),
         (["network@teacher.network=lenet"], ["teacher.network", "28 to 32 pixels", "16x16", "data.size"]),

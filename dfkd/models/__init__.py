@@ -8,6 +8,7 @@ from dfkd.models.lenet import lenet, lenet_half
 from dfkd.models.mlp import mlp
 from dfkd.models.resnet import resnet, resnet4
 from dfkd.models.resnet_cbn import ResNetCBN
+from dfkd.models.stages import on_stages, record_stages, stage_shapes, stages
 from dfkd.models.timm_model import timm_model
 from dfkd.models.vgg import vgg
 from dfkd.models.wrn import wrn
@@ -26,9 +27,13 @@ __all__ = [
     "load_classifier",
     "load_weights",
     "mlp",
+    "on_stages",
+    "record_stages",
     "resnet",
     "resnet4",
     "save_classifier",
+    "stage_shapes",
+    "stages",
     "timm_model",
     "vgg",
     "watch_batch_norms",

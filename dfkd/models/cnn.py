@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dfkd.models.common import FeatureNet, out_features, require_size
+from dfkd.models.common import FeatureNet, out_features, pools, require_size
 
 
 def cnn(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (32, 64, 64, 64)) -> FeatureNet:
@@ -27,7 +27,7 @@ def cnn(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (32
         nn.MaxPool2d(2),
         nn.Flatten(),
     )
-    return FeatureNet(body, nn.Linear(d, classes))
+    return FeatureNet(body, nn.Linear(d, classes), pools(body))
 
 
 def cnn_bn(
@@ -62,4 +62,4 @@ def cnn_bn(
     if head == "pool":
         layers.append(nn.AdaptiveAvgPool2d(1))
     body = nn.Sequential(*layers, nn.Flatten())
-    return FeatureNet(body, nn.Linear(out_features(body, shape), classes))
+    return FeatureNet(body, nn.Linear(out_features(body, shape), classes), pools(body))

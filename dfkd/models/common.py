@@ -1,5 +1,7 @@
 """What every network here shares: `forward(x) = head(features(x))`, with `head` the last linear layer."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,12 +12,19 @@ class FeatureNet(nn.Module):
     Args:
         body: maps images (B, C, H, W) to feature vectors (B, D).
         head: the classifier, Linear(D, classes).
+        stage_ends: numbers of the layers of `body` after which a stage with feature maps ends (`dfkd.models.stages`).
     """
 
-    def __init__(self, body: nn.Module, head: nn.Linear):
+    def __init__(self, body: nn.Module, head: nn.Linear, stage_ends: Iterable[int] = ()):
         super().__init__()
         self.body = body
         self.head = head
+        self.stage_ends = tuple(stage_ends)
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The layers after which the stages end; none if there are no feature maps."""
+        return [self.body[end] for end in self.stage_ends]
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features (B, D) of images (B, C, H, W)."""
@@ -24,6 +33,11 @@ class FeatureNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W)."""
         return self.head(self.features(x))
+
+
+def pools(layers: Iterable[nn.Module]) -> list[int]:
+    """Numbers of the max-poolings among some layers: where the stages of a plain convolutional network end."""
+    return [number for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
 
 
 def out_features(body: nn.Module, shape: tuple[int, int, int]) -> int:

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dfkd.models.common import FeatureNet, require_size
+from dfkd.models.common import FeatureNet, pools, require_size
 
 
 def lenet(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (6, 16, 120, 84)) -> FeatureNet:
@@ -27,7 +27,7 @@ def lenet(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (
         nn.Linear(c, d),
         nn.ReLU(),
     )
-    return FeatureNet(body, nn.Linear(d, classes))
+    return FeatureNet(body, nn.Linear(d, classes), pools(body))
 
 
 def lenet_half(shape: tuple[int, int, int], classes: int) -> FeatureNet:

@@ -1,5 +1,7 @@
 """Residual networks for small images: ResNet-18/34 with the CIFAR stem, and CAKE's four-block ResNet-4."""
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +39,8 @@ def _stages(channels: int, planes: tuple[int, ...], blocks: tuple[int, ...]) -> 
 def _resnet(stem: list[nn.Module], planes: tuple[int, ...], blocks: tuple[int, ...], classes: int) -> FeatureNet:
     pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     body = nn.Sequential(*stem, *_stages(planes[0], planes, blocks), *pool)
-    net = FeatureNet(body, nn.Linear(planes[-1], classes))
+    ends = accumulate(blocks, initial=len(stem) - 1)  # the stem, then the last block of every stage
+    net = FeatureNet(body, nn.Linear(planes[-1], classes), ends)
     for module in net.modules():  # He et al. 2015, as torchvision initialises its ResNets
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -16,6 +16,16 @@ class TimmNet(nn.Module):
     def head(self) -> nn.Module:
         return self.net.get_classifier()
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The modules timm lists as its feature taps: stem and stages of a convolutional network, blocks of a ViT."""
+        return [self.net.get_submodule(tap["module"]) for tap in getattr(self.net, "feature_info", ())]
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether feature maps are (B, H, W, C), as in Swin transformers."""
+        return getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+
     def features(self, x: Tensor) -> Tensor:
         """Pooled pre-logit features (B, D) of images (B, C, H, W)."""
         return self.net.forward_head(self.net.forward_features(x), pre_logits=True)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dfkd.models.common import FeatureNet
+from dfkd.models.common import FeatureNet, pools
 
 # torchvision's configurations A and B; "M" halves the image.
 LAYOUTS = {
@@ -34,7 +34,10 @@ def vgg(shape: tuple[int, int, int], classes: int, depth: int = 11, batch_norm: 
         layers.append(nn.ReLU())
         channels = item
     body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    net = FeatureNet(body, nn.Linear(512, classes))
+    ends = pools(layers)
+    if ends[-1] != len(layers) - 1:  # the pools of the last stages were left out
+        ends.append(len(layers) - 1)
+    net = FeatureNet(body, nn.Linear(512, classes), ends)
     for module in net.modules():  # without it the plain (no-BN) variants do not start to learn
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

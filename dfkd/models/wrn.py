@@ -40,7 +40,8 @@ def wrn(shape: tuple[int, int, int], classes: int, depth: int = 16, widen: int =
             layers.append(PreActBlock(channels, width, 2 if stage > 0 and block == 0 else 1))
             channels = width
     layers += [nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    net = FeatureNet(nn.Sequential(*layers), nn.Linear(channels, classes))
+    ends = (0, blocks, 2 * blocks, 3 * blocks)  # the stem, then the last block of every stage
+    net = FeatureNet(nn.Sequential(*layers), nn.Linear(channels, classes), ends)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -3,7 +3,22 @@
 from dfkd.teachers.backdoor import Backdoor
 from dfkd.teachers.base import TrainedTeacher
 from dfkd.teachers.checkpoint import Checkpoint
+from dfkd.teachers.cupi import CUPI
+from dfkd.teachers.cuti import CUTI
+from dfkd.teachers.hntl import HNTL, Disentanglement
 from dfkd.teachers.ntl import NTL
+from dfkd.teachers.sophon import SOPHON
 from dfkd.teachers.supervised import Supervised
 
-__all__ = ["NTL", "Backdoor", "Checkpoint", "Supervised", "TrainedTeacher"]
+__all__ = [
+    "CUPI",
+    "CUTI",
+    "HNTL",
+    "NTL",
+    "SOPHON",
+    "Backdoor",
+    "Checkpoint",
+    "Disentanglement",
+    "Supervised",
+    "TrainedTeacher",
+]

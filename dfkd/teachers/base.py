@@ -1,7 +1,8 @@
 """What every trained teacher shares: two streams of images, one recipe, one loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,11 @@ class TrainedTeacher(ABC):
 
     Attributes:
         needs_ood: whether it cannot be trained without an OOD domain.
+        epoch, step: how many epochs and optimisation steps are done; a loss may depend on them.
     """
 
     needs_ood = False
+    epoch = step = 0
 
     def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none"):
         if epochs < 1:
@@ -47,6 +50,11 @@ class TrainedTeacher(ABC):
                 f"teacher={type(self).__name__.lower()} needs an OOD domain; "
                 f"choose ntl_scenario=close_set, open_set or backdoor"
             )
+
+    @property
+    def reports(self) -> int:
+        """How often a training logs."""
+        return self.epochs
 
     @abstractmethod
     def loss(
@@ -71,36 +79,90 @@ class TrainedTeacher(ABC):
         """
         model = Classifier(self.network, scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
         runtime.place(model).train()
-        train = scenario.id.train.to(runtime.device)
-        batch = min(self.recipe.batch_size, len(train))
-        steps = len(train) // batch
-        stepper = self.recipe.make(model.parameters(), self.epochs * steps)
-        generator = runtime.generator(seed, "teacher", "batches")
-        ood = self._stream(scenario.ood, batch, runtime, generator) if self.needs_ood else None
-        meter = Meter()
+        self.epoch = self.step = 0
         with seeded(seed, "teacher", "training"):
-            for epoch in range(self.epochs):
-                order = torch.randperm(len(train), generator=generator, device=runtime.device)
-                for index in order[: steps * batch].split(batch):
-                    id_batch = self._prepare(train, index, generator)
-                    ood_batch = None if ood is None else next(ood)
-                    with runtime.autocast():
-                        terms = self.loss(model, id_batch, ood_batch, scenario.ood_label)
-                    stepper.step(sum(terms.values()))
-                    meter.add(terms)
-                metrics = {f"loss/{name}": value for name, value in meter.read().items()}
-                metrics["val/iacc"] = accuracy(model, scenario.id.val, runtime)
-                log(epoch, metrics)
+            self.fit(Work(model, scenario, runtime, seed, log, Batches(self, scenario, runtime, seed)))
         return model.eval()
 
-    def _prepare(self, images: Images, index: Tensor, generator: torch.Generator) -> Images:
-        return Images(augment(images.pixels(index), self.augment, generator), images.y[index])
+    def fit(self, work: "Work") -> None:
+        """The whole training; here: `loss` over all epochs. For methods of more than one phase to override."""
+        self.descend(work, work.model, lambda *batches: self.loss(work.model, *batches, work.scenario.ood_label))
 
-    def _stream(self, domain: Domain, batch: int, runtime: Runtime, generator: torch.Generator):
-        """Endless shuffled batches of a domain's training images."""
-        train = domain.train.to(runtime.device)
+    def descend(
+        self,
+        work: "Work",
+        model: nn.Module,
+        loss: Callable[[Images, Images | None], dict[str, Tensor]],
+        recipe: Recipe | None = None,
+        epochs: int | None = None,
+        classifier: Classifier | None = None,
+    ) -> None:
+        """Minimise the sum of a loss's terms over the parameters of `model`; log after every epoch.
+
+        Args:
+            loss: of (ID batch, OOD batch).
+            recipe, epochs: the teacher's own if None.
+            classifier: what the logged validation accuracy is of, if it is not the teacher.
+        """
+        recipe, epochs = recipe or self.recipe, epochs or self.epochs
+        stepper, meter = recipe.make(model.parameters(), epochs * work.batches.steps), Meter()
+        for _ in range(epochs):
+            for batches in work.batches.epoch():
+                with work.runtime.autocast():
+                    terms = loss(*batches)
+                stepper.step(sum(terms.values()))
+                meter.add(terms)
+                self.step += 1
+            work.report(self.epoch, meter.read(), classifier or work.model)
+            self.epoch += 1
+
+
+class Batches:
+    """The training images in batches of one size, shuffled and augmented: ID an epoch at a time, OOD without end."""
+
+    def __init__(self, teacher: TrainedTeacher, scenario: Scenario, runtime: Runtime, seed: int):
+        self.train, self.how = scenario.id.train.to(runtime.device), teacher.augment
+        self.size = min(teacher.recipe.batch_size, len(self.train))
+        self.steps = len(self.train) // self.size
+        self.generator = runtime.generator(seed, "teacher", "batches")
+        self._ood = self.endless(scenario.ood, self.size) if teacher.needs_ood else None
+
+    def epoch(self) -> Iterator[tuple[Images, Images | None]]:
+        """(ID batch, OOD batch or None) for one pass over the ID images; an incomplete last batch is left out."""
+        for index in self._shuffled(self.train)[: self.steps * self.size].split(self.size):
+            yield self._prepare(self.train, index), self.ood()
+
+    def ood(self) -> Images | None:
+        """The next OOD batch, or None where the teacher needs none."""
+        return None if self._ood is None else next(self._ood)
+
+    def endless(self, domain: Domain, size: int) -> Iterator[Images]:
+        """Training images of a domain without end, `size` at a time (all of them, where there are fewer)."""
+        train = domain.train.to(self.generator.device)
         while True:
-            order = torch.randperm(len(train), generator=generator, device=runtime.device)
-            for index in order.split(batch):
-                if len(index) == min(batch, len(train)):
-                    yield self._prepare(train, index, generator)
+            for index in self._shuffled(train).split(size):
+                if len(index) == min(size, len(train)):
+                    yield self._prepare(train, index)
+
+    def _shuffled(self, images: Images) -> Tensor:
+        return torch.randperm(len(images), generator=self.generator, device=self.generator.device)
+
+    def _prepare(self, images: Images, index: Tensor) -> Images:
+        return Images(augment(images.pixels(index), self.how, self.generator), images.y[index])
+
+
+@dataclass
+class Work:
+    """A training under way: what is trained, on what, where, and who is told."""
+
+    model: Classifier
+    scenario: Scenario
+    runtime: Runtime
+    seed: int
+    log: Log
+    batches: Batches
+
+    def report(self, epoch: int, terms: dict[str, float], classifier: Classifier) -> None:
+        """Log the means of the loss terms and the accuracy on the ID validation images."""
+        metrics = {f"loss/{name}": value for name, value in terms.items()}
+        self.log(epoch, metrics | {"val/iacc": accuracy(classifier, self.scenario.id.val, self.runtime)})

@@ -62,7 +62,7 @@ def test_what_it_needs_is_said(small_digits, linear):
     with pytest.raises(ValueError, match="images must be at least 1, got 0"):
         Oracle(small_digits.train, small_digits.train, images=0, value=0.0)
     oracle = Oracle(small_digits.train, small_digits.train, value=0.0)
-    with pytest.raises(ValueError, match="needs the teacher.s features"):
+    with pytest.raises(ValueError, match=r"needs the teacher.s features"):
         oracle.check(torch.nn.Flatten())
     assert ATEsc(oracle).uses_real_data and ATEsc(Inverted(oracle)).uses_real_data
 

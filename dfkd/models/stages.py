@@ -1,0 +1,91 @@
+"""The stages of a network: what it makes of an image on the way to its features, seen or changed from outside.
+
+A network names its stages by a property `stages`: the modules after which a stage ends, from input to output (in a
+VGG the poolings, in a residual network the stem and the last block of every stage, in a transformer the blocks).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+Change = Callable[[int, Tensor], Tensor | None]
+
+
+def stages(net: nn.Module) -> list[nn.Module]:
+    """The modules after which the stages of a network end, from input to output.
+
+    Raises:
+        ValueError: the network names none (a multi-layer perceptron, or one of the user's own without `stages`).
+    """
+    found = list(getattr(net, "stages", ()))
+    if not found:
+        raise ValueError(
+            f"the network {type(net).__name__} names no stages with feature maps; choose a convolutional network or a "
+            f"vision transformer (cnn_bn, vgg11_bn, resnet18, wrn_16_1, vit), or give yours a property `stages`"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def on_stages(net: nn.Module, change: Change) -> Iterator[None]:
+    """Call `change(number, maps)` on the output of every stage during forward passes inside the block.
+
+    Maps are float32 and have their channels second, (B, C, H, W), or (B, C, N) for the N tokens of a transformer,
+    whatever layout and precision the network computes in. What `change` returns takes their place; None leaves them.
+    The hooks are always removed.
+
+    Raises:
+        ValueError: the network names no stages.
+    """
+    channels_last = getattr(net, "channels_last", False)
+
+    def hook(number: int) -> Callable:
+        def call(_module: nn.Module, _arguments: tuple, output: Tensor) -> Tensor | None:
+            last = channels_last or output.dim() == 3
+            with torch.autocast(output.device.type, enabled=False):
+                new = change(number, (output.movedim(-1, 1) if last else output).float())
+            return None if new is None else (new.movedim(1, -1) if last else new).to(output.dtype)
+
+        return call
+
+    handles = [module.register_forward_hook(hook(number)) for number, module in enumerate(stages(net))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def record_stages(net: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the output of every stage, as `on_stages` hands it out.
+
+    Yields:
+        a list that fills during the forward pass and keeps the graph; another forward starts it anew.
+    """
+    seen: list[Tensor] = []
+
+    def note(number: int, maps: Tensor) -> None:
+        if number == 0:
+            seen.clear()
+        seen.append(maps)
+
+    with on_stages(net, note):
+        yield seen
+
+
+@torch.no_grad()
+def stage_shapes(net: nn.Module, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    """(C, H, W) or (C, N) of every stage for one image of `shape`; buffers and mode are left as they were.
+
+    Raises:
+        ValueError: the network names no stages.
+    """
+    mode = net.training
+    device = next(net.parameters()).device
+    with record_stages(net.eval()) as seen:
+        net(torch.zeros(1, *shape, device=device))
+    net.train(mode)
+    return [tuple(maps.shape[1:]) for maps in seen]

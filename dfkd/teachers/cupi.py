@@ -1,0 +1,155 @@
+"""CUPI-domain: a compact un-transferable pyramid isolation domain (Wang et al., arXiv 2408.13161)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd.domains import Images
+from dfkd.models import Classifier, on_stages
+from dfkd.recipe import Recipe
+from dfkd.scenarios import Scenario
+from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.style import has_style, instance_statistics, require_style, restyle, without_style
+
+
+class ClassMemory:
+    """A running mean vector for every class, of what the training has seen of it.
+
+        row[y] <- momentum * row[y] + (1 - momentum) * mean of the batch's vectors of class y
+
+    The first batch of a class sets its row. Nothing in here carries gradients.
+    """
+
+    def __init__(self, classes: int, momentum: float = 0.9):
+        self.momentum = momentum
+        self.rows: Tensor | None = None
+        self.known = torch.zeros(classes, dtype=torch.bool)
+
+    @torch.no_grad()
+    def update(self, values: Tensor, labels: Tensor) -> None:
+        """Take in vectors (B, D) with their labels (B,)."""
+        values = values.float()
+        if self.rows is None:
+            self.rows = values.new_zeros(len(self.known), values.shape[1])
+            self.known = self.known.to(values.device)
+        member = F.one_hot(labels, len(self.known)).to(values.dtype)  # (B, classes)
+        count = member.sum(0)
+        mean = (member.T @ values) / count.clamp_min(1)[:, None]
+        keep = self.momentum * (self.known & (count > 0)) + 1.0 * (count == 0)
+        self.rows = keep[:, None] * self.rows + (1 - keep)[:, None] * mean
+        self.known = self.known | (count > 0)
+
+    def distance(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Mean squared difference between vectors (B, D) and the rows of their classes.
+
+        Images of classes that were not seen yet do not count; 0 if there are no others.
+        """
+        if self.rows is None:
+            return values.new_zeros(())
+        counts = self.known[labels].to(values.dtype)
+        squared = (values - self.rows[labels]).square().mean(1)
+        return (squared * counts).sum() / counts.sum().clamp_min(1)
+
+
+class CUPI(TrainedTeacher):
+    """Wrong on OOD images and on ID-styled ones whose own style was taken away, with features kept apart by class.
+
+    A step sees three groups in one concatenated forward pass: ID images s; OOD images c, after every stage
+    instance-normalised and restyled by the ID images they are paired with; the same OOD images t in another order,
+    unchanged. With l = CE / C, clip(u) = min(u, 1), p the penultimate features and kappa = `kappa` (epoch + 1/20)^0.9
+    (epochs counted from 0; the precedence is the public code's):
+
+        close set:  L = l(s) - clip(alpha l(c)) - clip(alpha l(t))
+                        - clip(kappa MSE(bank_c[y_s], p_s)) + clip(kappa MSE(bank_c[y_t], p_t))
+                        - clip(kappa sum_stages MSE(ID mean[y_t], mean(t))) - clip(kappa sum_stages MSE(ID std[y_t],
+                        std(t)))
+        open set:   L = CE(s) + (CE(c, taught label) + CE(t, taught label)) / 2
+
+    The open set's OOD images have no class of their own, so the class-wise terms fall away there, as NTL's MMD does.
+    The banks hold a row a class (`ClassMemory`). What is saved is the plain network.
+
+    Args:
+        alpha: weight of the OOD errors.
+        kappa: weight of the distances at epoch 1.
+        momentum: of the banks.
+    """
+
+    needs_ood = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        epochs: int,
+        augment: str = "none",
+        alpha: float = 0.1,
+        kappa: float = 0.1,
+        momentum: float = 0.9,
+    ):
+        super().__init__(network, recipe, epochs, augment)
+        if alpha <= 0 or kappa < 0 or not 0 <= momentum < 1:
+            raise ValueError(
+                f"cupi needs alpha > 0, kappa >= 0 and momentum in [0, 1), got alpha={alpha}, kappa={kappa}, "
+                f"momentum={momentum}"
+            )
+        if not hasattr(network, "features") or not hasattr(network, "head"):
+            raise ValueError("teacher=cupi compares features: its network must have features(x) and head(features)")
+        self.alpha, self.kappa, self.momentum = alpha, kappa, momentum
+        self.styles = torch.Generator()
+        self.banks: dict[str, ClassMemory] = {}
+
+    def check(self, scenario: Scenario) -> None:
+        super().check(scenario)
+        require_style("cupi", self.network, scenario.id.shape)
+
+    def fit(self, work: Work) -> None:
+        self.styles, self.banks = work.runtime.generator(work.seed, "teacher", "styles"), {}
+        super().fit(work)
+        self.banks = {}
+
+    def loss(
+        self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
+    ) -> dict[str, Tensor]:
+        y, y_c = id_batch.y, ood_batch.y
+        sizes = [len(y), len(y_c), len(y_c)]
+        order = torch.randperm(len(y_c), generator=self.styles, device=y.device)
+        y_t = y_c[order]
+        statistics: list[tuple[Tensor, Tensor]] = []
+
+        def isolate(_stage: int, maps: Tensor) -> Tensor | None:
+            if not has_style(maps):
+                return None
+            statistics.append(instance_statistics(maps))
+            s, c, t = maps.split(sizes)
+            return torch.cat([s, restyle(without_style(c), s[: len(c)], self.styles), t])
+
+        with on_stages(model.net, isolate):
+            images = torch.cat([id_batch.x, ood_batch.x, ood_batch.x[order]])
+            features = model.net.features(model.normalize(images))
+            logits = model.net.head(features).float().split(sizes)
+        if ood_label is not None:
+            taught = torch.full_like(y_c, ood_label)
+            ood = (F.cross_entropy(logits[1], taught) + F.cross_entropy(logits[2], taught)) / 2
+            return {"id": F.cross_entropy(logits[0], y), "ood": ood}
+
+        def trap(name: str, amount: Tensor, weight: float) -> dict[str, Tensor]:
+            return {name: -(weight * amount).clamp(max=1)}
+
+        of_s, of_c, of_t = (F.cross_entropy(*pair) / model.classes for pair in zip(logits, (y, y_c, y_t), strict=True))
+        terms = {"id": of_s} | trap("isolated", of_c, self.alpha) | trap("trap", of_t, self.alpha)
+        weight = self.kappa * (self.epoch + 1 / 20) ** 0.9
+        p_s, p_c, p_t = features.float().split(sizes)
+        bank = self._bank("features", model.classes)
+        terms |= trap("apart", bank.distance(p_s, y), weight)
+        terms["together"] = (weight * bank.distance(p_t, y_t)).clamp(max=1)
+        for name, values in zip(("mean", "std"), zip(*statistics, strict=True), strict=True):
+            banks = [self._bank(f"{name}{stage}", model.classes) for stage in range(len(values))]
+            distances = [b.distance(v[-len(y_t) :], y_t) for b, v in zip(banks, values, strict=True)]
+            terms |= trap(name, sum(distances), weight)
+            for b, v in zip(banks, values, strict=True):
+                b.update(v[: len(y)], y)
+        bank.update(p_c, y_c)
+        return terms
+
+    def _bank(self, name: str, classes: int) -> ClassMemory:
+        return self.banks.setdefault(name, ClassMemory(classes, self.momentum))

@@ -1,0 +1,66 @@
+"""CUTI-domain: a compact un-transferable isolation domain (Wang et al., CVPR 2023, arXiv 2303.11078)."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd.domains import Images
+from dfkd.models import Classifier, on_stages
+from dfkd.recipe import Recipe
+from dfkd.scenarios import Scenario
+from dfkd.teachers.backdoor import fit_both
+from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.style import has_style, require_style, restyle
+
+
+class CUTI(TrainedTeacher):
+    """Wrong on the OOD domain, and on a domain between the two: OOD images in the style of ID images.
+
+    Close set:  L = l(ID) - min(alpha * l(OOD), 1),  l = CE / C.
+    Open set:   L = CE(ID) + CE(OOD, taught label).
+
+    Every second step, from the second on, the OOD half of the feature maps is restyled after every stage by the ID
+    half it is paired with (`restyle`): the network then sees the isolation domain in the place of OOD. One
+    concatenated forward pass; the ID half is never changed. What is saved is the plain network.
+
+    Args:
+        alpha: weight of the OOD error.
+    """
+
+    needs_ood = True
+
+    def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none", alpha: float = 0.1):
+        super().__init__(network, recipe, epochs, augment)
+        if alpha <= 0:
+            raise ValueError(f"alpha must be positive, got {alpha}")
+        self.alpha = alpha
+        self.styles = torch.Generator()
+
+    def check(self, scenario: Scenario) -> None:
+        super().check(scenario)
+        require_style("cuti", self.network, scenario.id.shape)
+
+    def fit(self, work: Work) -> None:
+        self.styles = work.runtime.generator(work.seed, "teacher", "styles")
+        super().fit(work)
+
+    def loss(
+        self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
+    ) -> dict[str, Tensor]:
+        n = len(id_batch)
+
+        def isolate(_stage: int, maps: Tensor) -> Tensor | None:
+            if not has_style(maps):
+                return None
+            id, ood = maps[:n], maps[n:]
+            return torch.cat([id, restyle(ood, id[: len(ood)], self.styles)])
+
+        with on_stages(model.net, isolate) if self.step % 2 else contextlib.nullcontext():
+            if ood_label is not None:
+                return fit_both(model, id_batch, ood_batch, ood_label)
+            logits = model(torch.cat([id_batch.x, ood_batch.x])).float()
+        id_loss = F.cross_entropy(logits[:n], id_batch.y) / model.classes
+        ood_loss = F.cross_entropy(logits[n:], ood_batch.y) / model.classes
+        return {"id": id_loss, "trap": -(self.alpha * ood_loss).clamp(max=1)}
