@@ -99,7 +99,8 @@ def _name_rows(rows: list[Row]) -> None:
             for row, leaves in zip(rows, flat, strict=True):
                 row.label[column] = str(leaves.get(path, "-"))
     skipped = ("seed", *NAMES.values())
-    for path in sorted({path for leaves in flat for path in leaves}):
+    paths = {path for leaves in flat for path in leaves}
+    for path in sorted(paths, key=lambda path: (not path.endswith(".name"), path)):  # a name says more than its numbers
         if len({json.dumps(row.label, sort_keys=True) for row in rows}) == len(rows):
             break
         if path.startswith(skipped) or path.endswith("_target_"):
@@ -109,7 +110,7 @@ def _name_rows(rows: list[Row]) -> None:
             alike.setdefault(json.dumps(row.label, sort_keys=True), set()).add(str(leaves.get(path)))
         if any(len(values) > 1 for values in alike.values()):
             for row, leaves in zip(rows, flat, strict=True):
-                row.label[path] = str(leaves.get(path, "-"))
+                row.label[path.removesuffix(".name")] = str(leaves.get(path, "-"))
     for row in rows:
         row.label = row.label or {"cell": row.results[0]["cell"].rpartition("_s")[0]}
 

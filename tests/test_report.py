@@ -61,6 +61,13 @@ def table(folders: list[Path]) -> list[dict[str, str]]:
     return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
 
 
+def test_a_part_that_differs_is_shown_by_its_name_not_by_its_numbers(finished):
+    triggers = [{"name": "sig", "amplitude": 0.1}, {"name": "patch", "amplitude": 0.9}]
+    rows = table([finished(ntl_scenario__trigger=trigger) for trigger in triggers])
+    assert [row["ntl_scenario.trigger"] for row in rows] == ["sig", "patch"]
+    assert "ntl_scenario.trigger.amplitude" not in rows[0]
+
+
 def test_cells_that_differ_in_their_seed_are_one_row_of_mean_and_sample_std(finished):
     (row,) = table([finished(90.0, 10.0, seed=0), finished(92.0, 20.0, seed=1), finished(97.0, 60.0, seed=2)])
     assert row["n"] == "3"
