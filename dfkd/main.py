@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def cli() -> None:
     # Idle threads of torch's OpenMP spin 30 times longer by default: nothing gained alone on the machine, and two runs
     # beside each other then hold each other up tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Stopped by kill, a scheduler or a closing machine as by Ctrl-C: cells are marked, a sweep's workers end with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
     try:

@@ -1,8 +1,14 @@
 """A sweep: every cell by itself, a table at the end, the failures with their retries."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 from omegaconf import OmegaConf
-from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, process, read_json
+from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, process, process_environment, read_json
 
 from dfkd.sweep import SweepReport
 
@@ -82,3 +88,38 @@ def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_
     assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == ["2", "1"]
     assert "[0]   student" in done.stderr and "[1]   student" in done.stderr  # whose line it is
     assert "steps must be at least 1, got 0" in done.stdout and "1 of 3 cells failed" in done.stdout
+
+
+def test_a_terminated_sweep_takes_its_workers_along_and_says_what_is_kept(tmp_path):
+    endless = ("-m", "hydra/launcher=parallel", "runtime.threads=1", *DFQ, "synthesizer.rounds=1000000", "seed=0,1")
+    command = [sys.executable, "-m", "dfkd", *endless, "teacher.epochs=1", "tracker=files", "outputs=o"]
+    with (tmp_path / "log").open("w") as log:
+        # a session of its own: the signal reaches the parent alone, as from a scheduler
+        sweep = subprocess.Popen(
+            command, cwd=tmp_path, env=process_environment(), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for(lambda: (tmp_path / "log").read_text().count("student  ") == 2, seconds=60)
+        sweep.send_signal(signal.SIGTERM)
+        assert sweep.wait(timeout=20) == 1
+        wait_for(lambda: not alive(sweep.pid), seconds=20)
+    finally:
+        if alive(sweep.pid):
+            os.killpg(sweep.pid, signal.SIGKILL)
+    assert "interrupted: finished stages are kept" in (tmp_path / "log").read_text()
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
