@@ -44,11 +44,14 @@ class Synthesizer(ABC):
         online: whether the student is trained while the images are made.
         columns: names of the per-image values it gives beside the images.
         at_once: how many rounds it takes in one call: more than one only where that does not change the images.
+        warm_up: the first so many rounds of an online synthesizer only make images; the student's training (and its
+            learning-rate schedule) starts after them.
     """
 
     online = False
     columns: tuple[str, ...] = ()
     at_once = 1
+    warm_up = 0
 
     def __init__(self, rounds: int):
         if rounds < 1:

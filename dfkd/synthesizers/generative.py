@@ -68,6 +68,7 @@ class Generative(Synthesizer):
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
+        self.prior.start()
         runtime.place(self.generator)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=self.lr, betas=self.betas)
 
@@ -79,15 +80,18 @@ class Generative(Synthesizer):
         student.eval()
         self.generator.train()
         for _ in range(self.steps):
-            terms = self._step(self._latent(self.batch_size, stream), teacher, student, steer)
+            terms, view = self._step(self._latent(self.batch_size, stream), teacher, student, steer)
+        self.prior.remember(view)
         student.train(mode)
         self.generator.eval()
         with torch.no_grad(), self.runtime.autocast():
             images = self.generator(self._latent(self.images, stream)).float()
         return Synthetic(images, metrics=terms)
 
-    def _step(self, z: Tensor, teacher: Teacher, student: nn.Module, steer: Steer | None) -> dict[str, Tensor]:
-        """One step of the generator. Returns its terms."""
+    def _step(
+        self, z: Tensor, teacher: Teacher, student: nn.Module, steer: Steer | None
+    ) -> tuple[dict[str, Tensor], View]:
+        """One step of the generator. Returns its terms and the teacher's look at its images."""
         with self.runtime.autocast():
             images = self.generator(z)
             view = self.prior.look(teacher, teacher.normalize(images))
@@ -98,7 +102,7 @@ class Generative(Synthesizer):
         for p, gradient in zip(parameters, torch.autograd.grad(sum(terms.values()), parameters), strict=True):
             p.grad = gradient
         self.optimizer.step()
-        return {name: value.detach() for name, value in terms.items()}
+        return {name: value.detach() for name, value in terms.items()}, view
 
     def _latent(self, count: int, stream: torch.Generator) -> Tensor:
         return torch.randn(count, self.generator.latent, generator=stream, device=self.runtime.device)
