@@ -23,8 +23,8 @@ LOGGED_ROUNDS = 1000  # a run writes at most about so many rows of metrics
 class Distillation:
     """Trains one student.
 
-    Online methods synthesize in every round, and train the student in all but the first `synthesizer.warm_up`. For offline ones the pool is there already, with its labels and split,
-    and a round is one pass over it.
+    Online methods synthesize in every round, and train the student in all but the first `synthesizer.warm_up`. For
+    offline ones the pool is there already, with its labels and split, and a round is one pass over it.
 
     Args:
         student, synthesizer, defense: the parts.
