@@ -182,6 +182,11 @@ class Inversion(Synthesizer):
     def check(self, network: nn.Module) -> None:
         if not (self.one_hot or self.adversarial or self.prior.terms):
             raise ValueError("there is nothing to minimise: one_hot, adversarial and every prior are 0")
+        if self.warm_up and not (self.one_hot or self.prior.terms):
+            raise ValueError(
+                f"there is nothing to minimise in the first {self.warm_up} rounds (warm_up), which have no adversarial "
+                f"term: one_hot and every prior are 0"
+            )
         self.prior.check(network)
 
     def start(self, runtime, seed: int) -> None:
