@@ -62,7 +62,7 @@ class CAKEGenerator(Synthesizer):
         images: int,
         class_weight: float = 10.0,
         contrast_weight: float = 1.0,
-        repel_weight: float = 1e-3,
+        repel_weight: float = 1.0,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
     ):

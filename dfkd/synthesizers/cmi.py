@@ -160,8 +160,8 @@ class CMI(Inversion):
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         if self.contrast == 0:
             return {}
+        views = resized_crop(step.images.float(), self.crop, self.flip, step.stream)
         with self.runtime.autocast(), watch_channel_means(step.teacher.net) as means:
-            views = resized_crop(step.images.float(), self.crop, self.flip, step.stream)
             step.teacher.net(step.teacher.normalize(views))
         local, whole = torch.cat(means, 1), self.global_features
         self.features = torch.cat([local, whole], 1).detach()

@@ -38,10 +38,20 @@ def competition_term(divergence: Tensor, weights: Tensor) -> Tensor:
     return 1 - (weights * divergence).mean().clamp(0, 1)
 
 
-def roll(images: Tensor, pixels: int, stream: torch.Generator) -> Tensor:
-    """The whole batch shifted cyclically by up to `pixels` in both directions."""
-    down, right = torch.randint(-pixels, pixels + 1, (2,), generator=stream, device=images.device).tolist()
-    return images.roll((down, right), (2, 3))
+def draw_moves(count: int, pixels: int, mirror: bool, stream: torch.Generator) -> list[tuple[int, int, bool]]:
+    """How `count` batches are to be moved: (down, right, mirrored), up to `pixels` either way, half of them mirrored.
+
+    All of a round at once: a draw from a GPU makes it wait.
+    """
+    shifts = torch.randint(-pixels, pixels + 1, (count, 2), generator=stream, device=stream.device)
+    mirrored = torch.randint(2, (count, 1), generator=stream, device=stream.device) * mirror
+    return [(down, right, bool(side)) for down, right, side in torch.cat([shifts, mirrored], 1).tolist()]
+
+
+def move(images: Tensor, down: int, right: int, mirrored: bool) -> Tensor:
+    """The whole batch (B, C, H, W) shifted cyclically, and mirrored left to right."""
+    images = images.roll((down, right), (2, 3))
+    return images.flip(3) if mirrored else images
 
 
 class DeepInversion(Inversion):
@@ -95,6 +105,7 @@ class DeepInversion(Inversion):
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
         x = torch.randn(len(labels), *self.shape, generator=stream, device=self.runtime.device).requires_grad_()
+        self.moves = iter(draw_moves(self.steps, self.jitter, self.flip, stream))
         optimizer = torch.optim.Adam([x], lr=self.lr, betas=self.betas)
         box = torch.tensor([0.0, 1.0], device=x.device).view(2, 1, 1, 1)
         low, high = (teacher.normalize(end) for end in box.split(1))
@@ -107,10 +118,7 @@ class DeepInversion(Inversion):
         return Work(lambda: teacher.denormalize(x), [x], advance)
 
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        if self.jitter:
-            images = roll(images, self.jitter, stream)
-        mirror = self.flip and torch.rand((), generator=stream, device=images.device).item() < 0.5
-        return images.flip(3) if mirror else images
+        return move(images, *next(self.moves))
 
     def keep(self, images: Tensor) -> Tensor:
         return super().keep(images) if self.clip else images

@@ -19,42 +19,50 @@ def orthogonal(classes: int, length: int, seed: int) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-def label_embeddings(source: str, labels: list[str] | None, classes: int, length: int) -> Tensor | None:
+def label_embeddings(
+    source: str, path: str | None, labels: list[str] | None, classes: int, length: int
+) -> Tensor | None:
     """The embeddings (classes, length) of a file or a text encoder; None for 'orthogonal', which needs the seed.
 
     Args:
-        source: 'orthogonal', 'open_clip', or the path of a safetensors file with one tensor.
+        source: 'orthogonal', 'open_clip' or 'file'.
+        path: of a safetensors file with one tensor, for 'file'.
         labels: names of the classes, for 'open_clip'.
         length: of the generator's input.
 
     Raises:
-        ValueError: there is no such file or encoder, or it gives another shape.
+        ValueError: another word, there is no such file or encoder, or it gives another shape.
     """
+    if source not in ("orthogonal", "open_clip", "file"):
+        raise ValueError(f"embeddings must be orthogonal, open_clip or file (with path=FILE), got '{source}'")
+    if (path is None) == (source == "file"):
+        raise ValueError(f"embeddings=file and path=FILE go together, got embeddings={source} and path={path}")
     if source == "orthogonal":
         return None
-    found = _encoded(labels, classes) if source == "open_clip" else _read(Path(source))
+    found = _encoded(labels, classes) if source == "open_clip" else _read(Path(path))
+    source = path or source
     if found.shape != (classes, length):
         raise ValueError(
-            f"embeddings={source} gives {tuple(found.shape)} numbers, but {classes} classes and a generator with "
+            f"embeddings: {source} gives {tuple(found.shape)} numbers, but {classes} classes and a generator with "
             f"embedding={length} need {(classes, length)}"
         )
     if not found.isfinite().all():
-        raise ValueError(f"embeddings={source} holds numbers that are not finite")
+        raise ValueError(f"embeddings: {source} holds numbers that are not finite")
     return found.float()
 
 
 def _read(file: Path) -> Tensor:
     if not file.is_file():
         raise ValueError(
-            f"embeddings={file}: there is no such file; give a safetensors file, or take embeddings=orthogonal, or "
-            f"open_clip"
+            f"embeddings=file: there is no {file.resolve()}; set path to a safetensors file, or take "
+            f"embeddings=orthogonal"
         )
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"embeddings={file} is no whole safetensors file: {error}") from error
+        raise ValueError(f"embeddings=file: {file} is no whole safetensors file: {error}") from error
     if len(tensors) != 1:
-        raise ValueError(f"embeddings={file} must hold one tensor (classes, length), not {sorted(tensors)}")
+        raise ValueError(f"embeddings=file: {file} must hold one tensor (classes, length), not {sorted(tensors)}")
     return next(iter(tensors.values()))
 
 

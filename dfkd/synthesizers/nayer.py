@@ -25,8 +25,9 @@ class NAYER(Inversion):
 
     Args:
         generator: an `NLGenerator`.
-        embeddings: 'orthogonal' (seeded orthogonal vectors: classes as different as can be), a safetensors file with
-            one tensor (classes, generator.latent), or 'open_clip' (the text embeddings of "a image of <label>").
+        embeddings: 'orthogonal' (seeded orthogonal vectors: classes as different as can be), 'file', or 'open_clip'
+            (the text embeddings of "a image of <label>").
+        path: of a safetensors file with one tensor (classes, generator.latent), for 'file'.
         labels: names of the classes, for 'open_clip'.
         renewal: rounds from one initialisation of the generator to the next; None: never anew.
         lr, betas: of Adam.
@@ -48,6 +49,7 @@ class NAYER(Inversion):
         adversarial: float = 1.33,
         warm_up: int = 200,
         embeddings: str = "orthogonal",
+        path: str | None = None,
         labels: list[str] | None = None,
         renewal: int | None = 20,
         lr: float = 4e-3,
@@ -64,7 +66,7 @@ class NAYER(Inversion):
         if lr <= 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"need lr > 0 and two betas in [0, 1), got {lr=} and betas={list(betas)}")
         self.generator, self.renewal, self.lr, self.betas = generator, renewal, lr, tuple(betas)
-        self.given = label_embeddings(embeddings, labels, classes, generator.latent)
+        self.given = label_embeddings(embeddings, path, labels, classes, generator.latent)
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)

@@ -1,11 +1,12 @@
 import math
+import unittest.mock
 
 import pytest
 import torch
 
 from dfkd.priors import L2, BatchNormPrior, Prior, TotalVariation
 from dfkd.synthesizers import AdaptiveDeepInversion, DeepInversion
-from dfkd.synthesizers.deepinversion import competition_term, jensen_shannon, roll
+from dfkd.synthesizers.deepinversion import competition_term, draw_moves, jensen_shannon, move
 
 
 def slow_jsd(s: list[float], t: list[float], temperature: float) -> float:
@@ -38,16 +39,33 @@ def test_the_competition_is_one_minus_the_weighted_mean_kept_within_zero_and_one
     assert competition_term(4 * divergence, torch.ones(2)).item() == 0.0
 
 
-def test_rolling_moves_the_whole_batch_and_loses_no_pixel(random):
-    images = torch.arange(64).float().view(1, 1, 8, 8).repeat(3, 1, 1, 1)
-    moves = set()
-    for _ in range(40):
-        moved = roll(images, 1, random)
-        assert torch.equal(moved[0], moved[2])
-        top = int(moved[0, 0, 4, 4])
-        moves.add((top // 8 - 4, top % 8 - 4))
-        assert torch.equal(moved[0].flatten().sort().values, images[0].flatten())
-    assert moves == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}
+def test_a_move_shifts_and_mirrors_the_whole_batch_and_loses_no_pixel():
+    images = torch.arange(16.0).view(1, 1, 4, 4).repeat(3, 1, 1, 1)
+    moved = move(images, 1, -2, True)
+    assert torch.equal(moved[0], moved[2])
+    for i in range(4):
+        for j in range(4):
+            # mirrored last: pixel (i, 3 - j) of the shifted image, which came from one row up and two columns right
+            assert moved[0, 0, i, j] == images[0, 0, (i - 1) % 4, (3 - j + 2) % 4]
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_moves_go_everywhere_and_half_of_them_are_mirrored_where_asked_for(random, mirror):
+    moves = draw_moves(200, 1, mirror, random)
+    assert {(down, right) for down, right, _ in moves} == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}
+    mirrored = sum(side for _, _, side in moves)
+    assert 70 < mirrored < 130 if mirror else mirrored == 0
+    assert set(draw_moves(20, 0, False, random)) == {(0, 0, False)}
+
+
+def test_every_step_sees_another_move(runtime, pair):
+    teacher, _ = pair()
+    method, seen = make(runtime, steps=6), []
+    teacher.net.register_forward_pre_hook(lambda net, arguments: seen.append(arguments[0].detach()))
+    with unittest.mock.patch("torch.optim.Adam.step"):  # the pixels stay as they are but for the clipping
+        method.synthesize(range(1), teacher)
+    assert any(not torch.equal(a, seen[1]) for a in seen[2:])
+    assert all(torch.allclose(a.sum(), seen[1].sum(), atol=1e-3) for a in seen[2:])
 
 
 def make(runtime, kind=DeepInversion, shape=(1, 8, 8), classes=4, prior=None, **options) -> DeepInversion:

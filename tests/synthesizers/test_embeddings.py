@@ -24,9 +24,9 @@ def test_more_classes_than_numbers_give_unit_vectors_that_differ():
 def test_a_file_is_taken_as_it_is(tmp_path, random):
     rows = torch.randn(3, 4, generator=random)
     save_file({"anything": rows.half()}, tmp_path / "e.safetensors")
-    found = label_embeddings(str(tmp_path / "e.safetensors"), None, 3, 4)
+    found = label_embeddings("file", str(tmp_path / "e.safetensors"), None, 3, 4)
     assert found.dtype == torch.float32 and torch.allclose(found, rows, atol=1e-2)
-    assert label_embeddings("orthogonal", None, 3, 4) is None
+    assert label_embeddings("orthogonal", None, None, 3, 4) is None
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_a_file_is_taken_as_it_is(tmp_path, random):
 def test_a_file_of_another_shape_is_named(tmp_path, tensors, said):
     save_file(tensors, tmp_path / "e.safetensors")
     with pytest.raises(ValueError, match=said) as raised:
-        label_embeddings(str(tmp_path / "e.safetensors"), None, 3, 4)
+        label_embeddings("file", str(tmp_path / "e.safetensors"), None, 3, 4)
     assert "e.safetensors" in str(raised.value)
 
 
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "e.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"e\.safetensors is no whole safetensors file"):
-        label_embeddings(str(tmp_path / "e.safetensors"), None, 3, 4)
+        label_embeddings("file", str(tmp_path / "e.safetensors"), None, 3, 4)
 
 
 LABELS = ["cat", "dog", "ship"]
@@ -73,16 +73,16 @@ def encoder(monkeypatch, fail: bool = False) -> None:
 
 def test_a_text_encoder_reads_the_prompts_of_the_labels(monkeypatch):
     encoder(monkeypatch)
-    found = label_embeddings("open_clip", LABELS, 3, 4)
+    found = label_embeddings("open_clip", None, LABELS, 3, 4)
     assert found[:, 0].tolist() == [len(f"a image of {label}") for label in LABELS]
 
 
 def test_a_text_encoder_without_weights_or_names_or_not_installed_says_what_to_do(monkeypatch):
     encoder(monkeypatch, fail=True)
     with pytest.raises(ValueError, match=r"weights 'openai' of ViT-B-32.*no network.*embeddings=orthogonal"):
-        label_embeddings("open_clip", LABELS, 3, 4)
+        label_embeddings("open_clip", None, LABELS, 3, 4)
     with pytest.raises(ValueError, match=r"names of the 3 classes: synthesizer\.labels"):
-        label_embeddings("open_clip", LABELS[:2], 3, 4)
+        label_embeddings("open_clip", None, LABELS[:2], 3, 4)
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(ValueError, match=r"not installed \(pip install open_clip_torch\).*embeddings=orthogonal"):
-        label_embeddings("open_clip", LABELS, 3, 4)
+        label_embeddings("open_clip", None, LABELS, 3, 4)

@@ -87,7 +87,10 @@ def test_the_same_seed_gives_the_same_images_and_embeddings(runtime, pair):
         ({"lr": 0.0}, "lr=0.0"),
         ({"betas": (2.0, 0.9)}, r"betas=\[2.0, 0.9\]"),
         ({"generator": DCGAN((1, 8, 8), 8, 8)}, "noisy layer, not DCGAN; take generator@synthesizer.generator=nayer"),
-        ({"embeddings": "nowhere.safetensors"}, "nowhere.safetensors: there is no such file"),
+        ({"embeddings": "file", "path": "nowhere.safetensors"}, "there is no .*nowhere.safetensors"),
+        ({"embeddings": "nowhere.safetensors"}, r"orthogonal, open_clip or file \(with path=FILE\), got 'nowhere"),
+        ({"path": "e.safetensors"}, "go together, got embeddings=orthogonal and path=e.safetensors"),
+        ({"embeddings": "file"}, "go together, got embeddings=file and path=None"),
     ],
 )
 def test_impossible_options_are_refused(runtime, wrong, said):
