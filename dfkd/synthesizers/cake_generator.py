@@ -12,7 +12,7 @@ from dfkd.models import Teacher
 from dfkd.priors import Prior
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.synthesizers.cake import class_term, contrast_mse
-from dfkd.synthesizers.inversion import to_bytes
+from dfkd.synthesizers.inversion import check_adam, to_bytes
 
 
 def repel_term(first: Tensor, second: Tensor) -> Tensor:
@@ -77,8 +77,7 @@ class CAKEGenerator(Synthesizer):
                 f"weights must not be negative, got {class_weight} (class), {contrast_weight} (contrast), "
                 f"{repel_weight} (repel)"
             )
-        if lr <= 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"need lr > 0 and two betas in [0, 1), got {lr=} and betas={list(betas)}")
+        check_adam(lr, betas)
         if classes < 2:
             raise ValueError(f"cake_generator needs pairs of different classes, but there are {classes} classes")
         if generator.latent <= classes:

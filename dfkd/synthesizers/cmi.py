@@ -12,7 +12,7 @@ from dfkd.augment import augment, resized_crop
 from dfkd.models import Teacher, batch_norms, watch_channel_means
 from dfkd.priors import Prior, View
 from dfkd.runtime import seeded
-from dfkd.synthesizers.inversion import Inversion, Step, Work
+from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam
 from dfkd.synthesizers.renew import check_renewable, renew
 
 
@@ -106,8 +106,7 @@ class CMI(Inversion):
             )
         if not 0 < crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], got {crop}")
-        if lr <= 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"need lr > 0 and two betas in [0, 1), got {lr=} and betas={list(betas)}")
+        check_adam(lr, betas)
         check_renewable(generator)
         self.generator, self.contrast, self.temperature = generator, contrast, temperature
         self.bank_size, self.negatives, self.crop, self.flip = bank, negatives, crop, flip

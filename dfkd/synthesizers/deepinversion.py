@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfkd.models import Teacher
 from dfkd.priors import Prior
-from dfkd.synthesizers.inversion import Inversion, Step, Work, steer_weights
+from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam, steer_weights
 
 
 def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 3.0) -> Tensor:
@@ -96,8 +96,7 @@ class DeepInversion(Inversion):
         super().__init__(classes, prior, rounds, steps, batch_size, one_hot)
         if not 0 <= jitter < min(shape[1:]):
             raise ValueError(f"jitter must lie in [0, {min(shape[1:])}) for images of {shape[1:]}, got {jitter}")
-        if lr <= 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"need lr > 0 and two betas in [0, 1), got {lr=} and betas={list(betas)}")
+        check_adam(lr, betas)
         if clip and (box is None or tuple(box) != (0.0, 1.0)):
             raise ValueError(f"clip=true needs images in [0, 1], but their range is {box}; set clip=false")
         self.shape, self.jitter, self.flip, self.clip = shape, jitter, flip, clip

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dfkd.models import Teacher
 from dfkd.priors import Prior
-from dfkd.synthesizers.inversion import Inversion, Work
+from dfkd.synthesizers.inversion import Inversion, Work, check_adam
 from dfkd.synthesizers.renew import renew_first
 
 REPTILE = 67.0  # factor of theta - theta_k in the public code; Adam's step hardly depends on it
@@ -61,11 +61,10 @@ class Fast(Inversion):
         super().__init__(classes, prior, rounds, steps, batch_size, one_hot, adversarial, warm_up)
         if meta not in ("fomaml", "reptile"):
             raise ValueError(f"meta must be fomaml or reptile, got '{meta}'")
-        for name, value in (("lr", lr), ("latent_lr", latent_lr), ("meta_lr", meta_lr)):
+        check_adam(lr, betas)
+        for name, value in (("latent_lr", latent_lr), ("meta_lr", meta_lr)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
         if reset is not None and reset < 0:
             raise ValueError(f"reset must not be negative, got {reset}")
         self.generator, self.meta, self.reset = generator, meta, reset

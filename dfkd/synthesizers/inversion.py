@@ -92,6 +92,12 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (student_logits.argmax(1) == teacher_logits.argmax(1)).to(teacher_logits.dtype)
 
 
+def check_adam(lr: float, betas: tuple[float, float]) -> None:
+    """Raise ValueError unless Adam can run with these numbers."""
+    if lr <= 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"need lr > 0 and two betas in [0, 1), got {lr=} and betas={list(betas)}")
+
+
 def to_bytes(images: Tensor) -> Tensor:
     """Images in [0, 1] as 8-bit ones, rounded (the public codes' PNG files truncate)."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -11,7 +11,7 @@ from dfkd.models import NLGenerator, Teacher
 from dfkd.priors import Prior
 from dfkd.runtime import stream_seed
 from dfkd.synthesizers.embeddings import label_embeddings, orthogonal
-from dfkd.synthesizers.inversion import Inversion, Work, balanced_labels
+from dfkd.synthesizers.inversion import Inversion, Work, balanced_labels, check_adam
 from dfkd.synthesizers.renew import renew
 
 
@@ -63,8 +63,7 @@ class NAYER(Inversion):
             )
         if renewal is not None and renewal < 1:
             raise ValueError(f"renewal must be at least 1, or null for never, got {renewal}")
-        if lr <= 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"need lr > 0 and two betas in [0, 1), got {lr=} and betas={list(betas)}")
+        check_adam(lr, betas)
         self.generator, self.renewal, self.lr, self.betas = generator, renewal, lr, tuple(betas)
         self.given = label_embeddings(embeddings, path, labels, classes, generator.latent)
 

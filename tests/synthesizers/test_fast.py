@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_images(runtime, pair):
     ("wrong", "said"),
     [
         ({"meta": "maml"}, "fomaml or reptile, got 'maml'"),
-        ({"lr": 0.0}, "lr must be positive, got 0.0"),
+        ({"lr": 0.0}, "lr=0.0"),
         ({"latent_lr": -1.0}, "latent_lr must be positive, got -1.0"),
         ({"meta_lr": 0.0}, "meta_lr must be positive"),
         ({"reset": -1}, "reset must not be negative, got -1"),
