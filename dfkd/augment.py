@@ -1,5 +1,7 @@
 """Random augmentation of whole batches on their device, every image on its own."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +23,28 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror half of the images left to right, by chance."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(3), images)
+
+
+def resized_crop(images: Tensor, smallest: float, mirror: bool, generator: torch.Generator) -> Tensor:
+    """A random part of every image, brought to the full size (bilinear), possibly mirrored; gradients pass.
+
+    Args:
+        smallest: the part's area as a share of the image lies in [smallest, 1]; its sides' ratio in [3/4, 4/3], both
+            drawn uniformly (the ratio in logarithm) and cut off where they leave the image.
+        mirror: mirror half of the parts, by chance.
+    """
+    n = len(images)
+    area, ratio, x, y, side = torch.rand(5, n, generator=generator, device=images.device)
+    area = smallest + (1 - smallest) * area
+    ratio = ((2 * ratio - 1) * math.log(4 / 3)).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    x, y = (2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height)
+    if mirror:
+        width = torch.where(side < 0.5, -width, width)
+    zero = torch.zeros_like(x)
+    part = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
+    grid = F.affine_grid(part, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 AUGMENTATIONS = ("none", "shift", "crop_flip")

@@ -157,6 +157,10 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
     name = config["synthesizer"]["name"]
     if parts.synthesizer.online and student.steps is None:
         builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
+    if student.augment != "none" and scenario.id.box is None:
+        builder.problems.append(
+            f"student.augment={student.augment} shifts pixels; for a domain of points set it to none"
+        )
     for column in student.keep:
         if column not in parts.synthesizer.columns:
             known = ", ".join(parts.synthesizer.columns) or "none"

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from dfkd.augment import augment, crop, flip
+from dfkd.augment import augment, crop, flip, resized_crop
 
 
 def ramp(count: int = 40, side: int = 16) -> torch.Tensor:
@@ -52,3 +54,48 @@ def test_same_generator_same_images():
     images = torch.rand(8, 3, 16, 16)
     first, second = (augment(images, "crop_flip", torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def slow_part(image: torch.Tensor, width: float, height: float, x: float, y: float) -> torch.Tensor:
+    """Bilinear samples of one channel at the centres of a part's pixels; coordinates as in torch's affine_grid."""
+    rows, columns = image.shape
+    out = torch.zeros_like(image)
+    for i in range(rows):
+        for j in range(columns):
+            u = width * ((2 * j + 1) / columns - 1) + x
+            v = height * ((2 * i + 1) / rows - 1) + y
+            column = min(max(((u + 1) * columns - 1) / 2, 0), columns - 1)
+            row = min(max(((v + 1) * rows - 1) / 2, 0), rows - 1)
+            a, b = int(row), int(column)
+            c, d = min(a + 1, rows - 1), min(b + 1, columns - 1)
+            p, q = row - a, column - b
+            top = (1 - q) * image[a, b] + q * image[a, d]
+            out[i, j] = (1 - p) * top + p * ((1 - q) * image[c, b] + q * image[c, d])
+    return out
+
+
+def test_a_resized_crop_is_the_bilinear_enlargement_of_a_part(random):
+    images = torch.rand(4, 1, 6, 6, generator=random)
+    made = resized_crop(images, 0.25, False, torch.Generator().manual_seed(5))
+    area, ratio, x, y, _ = torch.rand(5, 4, generator=torch.Generator().manual_seed(5)).tolist()
+    for i in range(4):
+        share, log_ratio = 0.25 + 0.75 * area[i], (2 * ratio[i] - 1) * math.log(4 / 3)
+        width = min(1.0, math.sqrt(share * math.exp(log_ratio)))
+        height = min(1.0, math.sqrt(share / math.exp(log_ratio)))
+        part = slow_part(images[i, 0], width, height, (2 * x[i] - 1) * (1 - width), (2 * y[i] - 1) * (1 - height))
+        assert torch.allclose(made[i, 0], part, atol=1e-5)
+
+
+def test_half_of_the_resized_crops_are_mirrored_where_asked_for(random):
+    images = ramp(200, 8)
+    made = resized_crop(images, 1.0, True, random)
+    rising = made[:, 0, 4, 6] > made[:, 0, 4, 1]
+    assert 60 < rising.sum() < 140
+    made = resized_crop(images, 1.0, False, random)
+    assert (made[:, 0, 4, 6] > made[:, 0, 4, 1]).all()
+
+
+def test_gradients_pass_a_resized_crop(random):
+    images = torch.rand(3, 2, 8, 8, generator=random).requires_grad_()
+    resized_crop(images, 0.25, True, random).sum().backward()
+    assert images.grad.flatten(1).abs().sum(1).gt(0).all()

@@ -15,6 +15,7 @@ from dfkd.preflight import prepare
 from dfkd.run import run_cell
 
 CAKE_PLAIN = ("synthesizer=cake",)
+MLPS = ("network@teacher.network=mlp", "network@student.network=mlp")
 
 
 def refusal(outputs: Path, *overrides: str) -> str:
@@ -121,6 +122,18 @@ def refusal(outputs: Path, *overrides: str) -> str:
             [*CAKE_PLAIN, "domain@ntl_scenario.id=clusters", "network@teacher.network=mlp", "synthesizer.groups=2"],
             ["student.network", "cnn_bn", "got 2x1"],
         ),
+        (
+            ["synthesizer=cake_2d", "domain@ntl_scenario.id=clusters", *MLPS, "student.augment=shift"],
+            ["student.augment=shift", "points", "set it to none"],
+        ),
+        (["synthesizer=cake", "prior=bn_ema"], ["synthesizer", "'bn_ema' carries statistics", "prior=bn"]),
+        (["synthesizer=fast", "synthesizer.warm_up=1", "synthesizer.rounds=1"], ["warm_up=1 with rounds=1"]),
+        (["synthesizer=fast", "teacher.network.norm=none"], ["no BatchNorm", "~prior.bn_ema"]),
+        (["synthesizer=cmi", "teacher.network.norm=none", "~prior.bn"], ["cmi contrasts", "synthesizer.contrast=0"]),
+        (["synthesizer=nayer", "generator@synthesizer.generator=dcgan"], ["noisy layer", "DCGAN", "=nayer"]),
+        (["synthesizer=nayer", "synthesizer.embeddings=open_clip"], ["names of the 10 classes", "synthesizer.labels"]),
+        (["synthesizer=deepinversion", "synthesizer.jitter=16"], ["jitter must lie in [0, 16)", "16"]),
+        (["synthesizer=cake_generator", "synthesizer.generator.latent=10"], ["latent", "10 numbers, 10 of which"]),
         # files that are not there, nothing is downloaded
         (["domain@ntl_scenario.id=mnist", "data.root=nowhere"], ["MNIST is not in", "nowhere", "data.download=true"]),
         (["domain@ntl_scenario.id=cifar10", "data.root=nowhere"], ["CIFAR10 is not in", "data.download=true"]),

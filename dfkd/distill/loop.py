@@ -23,8 +23,8 @@ LOGGED_ROUNDS = 1000  # a run writes at most about so many rows of metrics
 class Distillation:
     """Trains one student.
 
-    Online methods synthesize in every round. For offline ones the pool is there already, with its labels and split,
-    and a round is one pass over it.
+    Online methods synthesize in every round, and train the student in all but the first `synthesizer.warm_up`. For
+    offline ones the pool is there already, with its labels and split, and a round is one pass over it.
 
     Args:
         student, synthesizer, defense: the parts.
@@ -60,12 +60,15 @@ class Distillation:
         self.online = pool is None
         if self.online:
             self.pool, self.rounds, self.steps = Pool(student.capacity), synthesizer.rounds, student.steps
+            self.warm_up = synthesizer.warm_up
             synthesizer.start(runtime, seeds["synthesis"])
         else:
             self.pool, self.rounds, self.steps = pool, student.epochs, steps_per_epoch(pool, student.recipe)
+            self.warm_up = 0
         mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
         self.model = runtime.place(Classifier(student.network, teacher.shape, teacher.classes, mean, std))
-        self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], self.rounds * self.steps)
+        total = (self.rounds - self.warm_up) * self.steps
+        self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], total, teacher)
         self.generator = runtime.generator(seeds["synthesis"], "split")
         self.steer = defense.steer(teacher, self.generator)
         if synthesizer.takes_term:
@@ -93,8 +96,9 @@ class Distillation:
         for number in range(self.rounds):
             if self.online:
                 self.grow(number)
-            with self.clock("distill"):
-                self.trainer.train(self.pool, self.steps)
+            if number >= self.warm_up:
+                with self.clock("distill"):
+                    self.trainer.train(self.pool, self.steps)
             after_round(self.review(number))
         self.finish()
 

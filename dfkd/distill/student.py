@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from dfkd.augment import AUGMENTATIONS, augment
 from dfkd.defenses import Defense
 from dfkd.errors import NonFiniteLoss
 from dfkd.meter import Meter
-from dfkd.models import Classifier
+from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
 from dfkd.runtime import Runtime
@@ -26,9 +27,12 @@ class Student:
         capacity: how many of the newest images an online pool keeps; None keeps everything.
         keep: column -> [low, high]: train only on the images of a finished pool within these ranges, such as
             CAKE's eps.
+        augment: 'none', 'shift' or 'crop_flip': a random view of every image in every step. The teacher answers to the
+            view anew (counted as 'distill'); a defense's split stays that of the image itself, made once when it
+            entered the pool.
 
     Raises:
-        ValueError: neither epochs nor steps is given, or one is below 1.
+        ValueError: neither epochs nor steps is given, one is below 1, or augment is another word.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Student:
         steps: int | None = None,
         capacity: int | None = None,
         keep: dict[str, list[float]] | None = None,
+        augment: str = "none",
     ):
         if epochs is None and steps is None:
             raise ValueError("a student needs epochs (for a finished pool) or steps (a round, online)")
@@ -49,7 +54,9 @@ class Student:
         for name, bounds in (keep or {}).items():
             if not isinstance(bounds, list | tuple) or len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise ValueError(f"keep.{name} must be [low, high], got {bounds}")
-        self.network, self.recipe, self.loss = network, recipe, loss
+        if augment not in AUGMENTATIONS:
+            raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got '{augment}'")
+        self.network, self.recipe, self.loss, self.augment = network, recipe, loss, augment
         self.epochs, self.steps, self.capacity, self.keep = epochs, steps, capacity, keep or {}
 
 
@@ -58,14 +65,28 @@ class Trainer:
 
     Args:
         total_steps: length of the whole training, for the learning-rate schedule.
+        teacher: answers to augmented images; not needed without augmentation.
+
+    Raises:
+        ValueError: the student is trained on augmented images, and no teacher is given.
     """
 
     def __init__(
-        self, model: Classifier, student: Student, defense: Defense, runtime: Runtime, seed: int, total_steps: int
+        self,
+        model: Classifier,
+        student: Student,
+        defense: Defense,
+        runtime: Runtime,
+        seed: int,
+        total_steps: int,
+        teacher: Teacher | None = None,
     ):
-        self.model, self.student, self.defense, self.runtime = model, student, defense, runtime
+        if student.augment != "none" and teacher is None:
+            raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
+        self.model, self.student, self.defense, self.runtime, self.teacher = model, student, defense, runtime, teacher
         self.stepper = student.recipe.make(model.parameters(), total_steps)
         self.generator = runtime.generator(seed, "student", "batches")
+        self.views = runtime.generator(seed, "student", "views")
         self.meter = Meter()
         self.last_good = self.state()
 
@@ -73,13 +94,23 @@ class Trainer:
         """Take `steps` steps on shuffled batches of the pool."""
         self.model.train()
         for index in self._batches(len(pool), steps):
+            images, teacher_logits = self._view(pool, index)
             with self.runtime.autocast():
-                student_logits = self.model(pool.pixels(index)).float()
-            teacher_logits = pool.logits[index]
+                student_logits = self.model(images).float()
             divergence = self.student.loss(student_logits, teacher_logits)
             terms = self.defense.loss(student_logits, teacher_logits, divergence, pool.split.fragile[index])
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
+
+    @torch.no_grad()
+    def _view(self, pool: Pool, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The chosen images as the student sees them, and the teacher's logits for just that."""
+        images = pool.pixels(index)
+        if self.student.augment == "none":
+            return images, pool.logits[index]
+        images = augment(images, self.student.augment, self.views)
+        with self.teacher.counted_as("distill"), self.runtime.autocast():
+            return images, self.teacher(images).float()
 
     def read(self) -> dict[str, float]:
         """Mean terms since the last reading.

@@ -3,9 +3,10 @@
 from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_weights, save_classifier
 from dfkd.models.cnn import cnn, cnn_bn
 from dfkd.models.generator import DCGAN
-from dfkd.models.hooks import batch_norms, classifier_head, watch_batch_norms, watch_features
+from dfkd.models.hooks import batch_norms, classifier_head, watch_batch_norms, watch_channel_means, watch_features
 from dfkd.models.lenet import lenet, lenet_half
 from dfkd.models.mlp import mlp
+from dfkd.models.nayer import NLGenerator
 from dfkd.models.resnet import resnet, resnet4
 from dfkd.models.resnet_cbn import ResNetCBN
 from dfkd.models.stages import on_stages, record_stages, stage_shapes, stages
@@ -16,6 +17,7 @@ from dfkd.models.wrn import wrn
 __all__ = [
     "DCGAN",
     "Classifier",
+    "NLGenerator",
     "ResNetCBN",
     "Teacher",
     "batch_norms",
@@ -37,6 +39,7 @@ __all__ = [
     "timm_model",
     "vgg",
     "watch_batch_norms",
+    "watch_channel_means",
     "watch_features",
     "wrn",
 ]

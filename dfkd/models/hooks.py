@@ -1,12 +1,15 @@
 """Look inside a network during one forward pass; the hooks are always removed."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -30,7 +33,28 @@ def batch_norms(net: nn.Module) -> list[_BatchNorm]:
 
 
 @contextlib.contextmanager
-def watch_batch_norms(net: nn.Module, sets: int = 1) -> Iterator[list[BatchNormStatistics]]:
+def _watch(net: nn.Module, measure: Callable[[_BatchNorm, Tensor], T]) -> Iterator[list[T]]:
+    """Record `measure(layer, h)` of every BatchNorm layer's input h (B, D, positions), float32, in the block."""
+    seen: list[T] = []
+    called: set[_BatchNorm] = set()
+
+    def record(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
+        if layer in called:
+            seen.clear()
+            called.clear()
+        called.add(layer)
+        h = arguments[0].float()  # sums over many positions: float32 also under autocast
+        seen.append(measure(layer, h.reshape(*h.shape[:2], h[0, 0].numel())))
+
+    handles = [layer.register_forward_pre_hook(record) for layer in batch_norms(net)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def watch_batch_norms(net: nn.Module, sets: int = 1) -> contextlib.AbstractContextManager[list[BatchNormStatistics]]:
     """Record the input statistics of every BatchNorm layer during the forward passes inside the block.
 
     Args:
@@ -40,25 +64,17 @@ def watch_batch_norms(net: nn.Module, sets: int = 1) -> Iterator[list[BatchNormS
         a list that fills during the forward pass, one entry a layer. It keeps the graph, so that a loss on it has
         gradients. A second forward inside the block starts the list anew.
     """
-    seen: list[BatchNormStatistics] = []
-    called: set[_BatchNorm] = set()
 
-    def record(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
-        if layer in called:
-            seen.clear()
-            called.clear()
-        called.add(layer)
-        h = arguments[0].float()  # sums over many positions: float32 also under autocast
-        h = h.reshape(sets, -1, h.shape[1], h[0, 0].numel())
-        var, mean = torch.var_mean(h, dim=(1, 3), correction=0)
-        seen.append(BatchNormStatistics(mean, var, layer.running_mean, layer.running_var))
+    def measure(layer: _BatchNorm, h: Tensor) -> BatchNormStatistics:
+        var, mean = torch.var_mean(h.reshape(sets, -1, *h.shape[1:]), dim=(1, 3), correction=0)
+        return BatchNormStatistics(mean, var, layer.running_mean, layer.running_var)
 
-    handles = [layer.register_forward_pre_hook(record) for layer in batch_norms(net)]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    return _watch(net, measure)
+
+
+def watch_channel_means(net: nn.Module) -> contextlib.AbstractContextManager[list[Tensor]]:
+    """Record every image's channel means (B, D) at the input of every BatchNorm layer, as `watch_batch_norms` does."""
+    return _watch(net, lambda layer, h: h.mean(2))
 
 
 def classifier_head(net: nn.Module) -> nn.Linear:

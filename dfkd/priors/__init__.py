@@ -4,6 +4,7 @@ from dfkd.priors.activation import Activation
 from dfkd.priors.balance import Balance
 from dfkd.priors.base import Prior, PriorTerm, View
 from dfkd.priors.bn import BatchNormPrior
+from dfkd.priors.bn_ema import BatchNormEMA
 from dfkd.priors.l2 import L2
 from dfkd.priors.mean_image import MeanImage
 from dfkd.priors.tv import DiagonalTotalVariation, TotalVariation, TotalVariationL2
@@ -12,6 +13,7 @@ __all__ = [
     "L2",
     "Activation",
     "Balance",
+    "BatchNormEMA",
     "BatchNormPrior",
     "DiagonalTotalVariation",
     "MeanImage",

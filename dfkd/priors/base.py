@@ -41,10 +41,12 @@ class PriorTerm(ABC):
     Attributes:
         needs_batch_norm: whether it compares BatchNorm statistics.
         needs_features: whether it looks at the teacher's penultimate features.
+        remembers: whether it carries something from round to round, which `start` forgets.
     """
 
     needs_batch_norm = False
     needs_features = False
+    remembers = False
 
     def __init__(self, weight: float = 1.0):
         if weight < 0:
@@ -54,6 +56,12 @@ class PriorTerm(ABC):
     @abstractmethod
     def __call__(self, view: View) -> Tensor:
         """The unweighted term of every set (S,)."""
+
+    def start(self) -> None:  # noqa: B027 (most terms have no memory)
+        """Forget everything: called when a synthesis starts, before its first round."""
+
+    def remember(self, view: View) -> None:  # noqa: B027
+        """Called once a round, with the last look at the round's images."""
 
 
 class Prior:
@@ -69,6 +77,21 @@ class Prior:
     @property
     def needs_features(self) -> bool:
         return any(term.needs_features for term in self.terms.values())
+
+    @property
+    def memories(self) -> list[str]:
+        """Names of the terms that carry something from round to round."""
+        return [name for name, term in self.terms.items() if term.remembers]
+
+    def start(self) -> None:
+        """A synthesis starts: its terms forget everything."""
+        for term in self.terms.values():
+            term.start()
+
+    def remember(self, view: View) -> None:
+        """A round ends: its terms may remember the last look at its images."""
+        for term in self.terms.values():
+            term.remember(view)
 
     def check(self, network: nn.Module) -> None:
         """Raise ValueError if a term needs something that the teacher's network does not have."""

@@ -49,6 +49,8 @@ class Synthesizer(ABC):
         at_once: how many rounds it takes in one call: more than one only where that does not change the images.
         takes_term: whether it adds `term` to the loss of its images.
         term: what a defense adds to that loss, or None; set before the first round.
+        warm_up: the first so many rounds of an online synthesizer only make images; the student's training (and its
+            learning-rate schedule) starts after them.
     """
 
     online = False
@@ -56,6 +58,7 @@ class Synthesizer(ABC):
     at_once = 1
     takes_term = False
     term: SynthesisTerm | None = None
+    warm_up = 0
 
     def __init__(self, rounds: int):
         if rounds < 1:

@@ -162,6 +162,11 @@ class CAKE(Synthesizer):
     def check(self, network: nn.Module) -> None:
         if not (self.class_weight or self.contrast_weight or self.prior.terms):
             raise ValueError("cake has nothing to minimise: class_weight, contrast_weight and every prior are 0")
+        if self.prior.memories:
+            raise ValueError(
+                f"prior '{self.prior.memories[0]}' carries statistics from round to round, but cake's sets are "
+                f"independent of each other; take prior=bn"
+            )
         self.prior.check(network)
 
     def warnings(self, network: nn.Module) -> list[str]:

@@ -80,6 +80,7 @@ class Generative(Synthesizer):
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
+        self.prior.start()
         runtime.place(self.generator)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=self.lr, betas=self.betas)
 
@@ -92,7 +93,8 @@ class Generative(Synthesizer):
         self.generator.train()
         for _ in range(self.steps):
             z, labels = self._latent(self.batch_size, stream), self._labels(self.batch_size, stream)
-            terms = self._step(z, labels, teacher, student, steer)
+            terms, view = self._step(z, labels, teacher, student, steer)
+        self.prior.remember(view)
         student.train(mode)
         return Synthetic(self._fresh(stream), metrics=terms)
 
@@ -106,8 +108,8 @@ class Generative(Synthesizer):
 
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> dict[str, Tensor]:
-        """One step of the generator. Returns its terms."""
+    ) -> tuple[dict[str, Tensor], View]:
+        """One step of the generator. Returns its terms and the teacher's look at its images."""
         with self.runtime.autocast():
             images = self._paint(self.generator, z, labels)
             view = self.prior.look(teacher, teacher.normalize(images))
@@ -121,7 +123,7 @@ class Generative(Synthesizer):
         for p, gradient in zip(parameters, torch.autograd.grad(sum(terms.values()), parameters), strict=True):
             p.grad = gradient
         self.optimizer.step()
-        return {name: value.detach() for name, value in terms.items()}
+        return {name: value.detach() for name, value in terms.items()}, view
 
     def _fresh(self, stream: torch.Generator) -> Tensor:
         """A round's images for the student."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.priors import Prior
+from dfkd.priors import Prior, View
 from dfkd.synthesizers.base import Steer
 from dfkd.synthesizers.dfq import DFQ
 
@@ -68,10 +68,10 @@ class MAD(DFQ):
 
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> dict[str, Tensor]:
-        terms = super()._step(z, labels, teacher, student, steer)
+    ) -> tuple[dict[str, Tensor], View]:
+        terms, view = super()._step(z, labels, teacher, student, steer)
         follow(self.average, self.generator, self.decay)
-        return terms
+        return terms, view
 
     def _fresh(self, stream: torch.Generator) -> Tensor:
         slow = int(self.share * self.images)

@@ -173,3 +173,20 @@ def test_a_diverging_run_stops_with_the_terms_name_and_a_finite_state(teacher, s
     with pytest.raises(NonFiniteLoss, match="'kd'") as caught:
         work.run(break_it)
     assert all(value.isfinite().all() for value in caught.value.state.values())
+
+
+def test_warm_up_rounds_make_images_and_train_nothing(teacher, small_digits, runtime):
+    synthesizer = dfq(rounds=5)
+    synthesizer.warm_up = 3
+    work, _ = make(synthesizer, teacher, small_digits, runtime)
+    trained, steps = work.trainer.train, []
+    work.trainer.train = lambda pool, count: (steps.append((len(pool), count)), trained(pool, count))
+    work.run()
+    assert steps == [(40, 2), (50, 2)]
+    assert work.trainer.stepper.lr == pytest.approx(0.0, abs=1e-6)  # the schedule is as long as the training
+
+
+def test_the_answers_to_augmented_views_are_counted(teacher, small_digits, runtime):
+    work, _ = make(dfq(), teacher, small_digits, runtime, augment="shift")
+    work.run()
+    assert work.evals()["distill"] == 30 + 2 * (10 + 20 + 30)

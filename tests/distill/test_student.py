@@ -1,10 +1,11 @@
 import pytest
 import torch
 
+from dfkd.augment import augment
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, CrossEntropy, Student, Trainer, steps_per_epoch
 from dfkd.errors import NonFiniteLoss
-from dfkd.models import Classifier, cnn_bn, mlp
+from dfkd.models import Classifier, Teacher, cnn_bn, mlp
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
 
@@ -140,8 +141,58 @@ def test_a_finite_loss_with_a_broken_gradient_does_not_pass_for_a_good_state(run
         {"epochs": 1, "capacity": 0},
         {"epochs": 1, "keep": {"eps": [1.0]}},
         {"epochs": 1, "keep": {"eps": [2.0, 1.0]}},
+        {"epochs": 1, "augment": "mixup"},
     ],
 )
 def test_impossible_students_are_refused(wrong):
     with pytest.raises(ValueError):
         Student(mlp((1, 2, 1), 3), Recipe(), KL(), **wrong)
+
+
+def image_trainer(runtime, pool: Pool, how: str, loss=None) -> Trainer:
+    torch.manual_seed(0)
+    teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4,)), (1, 8, 8), 3, [0.5], [0.3])
+    images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
+    pool.add(images, teacher(images / 255), Split.everything(images))
+    student = Student(cnn_bn((1, 8, 8), 3, widths=(4,)), Recipe(batch_size=8), loss or KL(), epochs=1, augment=how)
+    model = Classifier(student.network, (1, 8, 8), 3, [0.5], [0.3])
+    return Trainer(model, student, Defense(), runtime, 0, 4, teacher)
+
+
+@pytest.mark.parametrize("how", ["shift", "crop_flip"])
+def test_the_teacher_answers_anew_to_the_views_that_the_student_sees(runtime, how):
+    seen, answers = [], []
+
+    def loss(student, teacher):
+        answers.append(teacher)
+        return KL()(student, teacher)
+
+    pool = Pool()
+    trainer = image_trainer(runtime, pool, how, loss)
+    trainer.model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    before = trainer.teacher.evals["distill"]
+    trainer.train(pool, 2)
+    assert trainer.teacher.evals["distill"] - before == 2 * 8
+    twin = image_trainer(runtime, Pool(), how)
+    for index, view, answer in zip(twin._batches(16, 2), seen, answers, strict=True):
+        assert torch.equal(view, augment(pool.pixels(index), how, twin.views))
+        assert not torch.equal(view, pool.pixels(index))
+        assert torch.allclose(answer, trainer.teacher.predict(view), atol=1e-5)
+        assert not answer.requires_grad and not torch.allclose(answer, pool.logits[index], atol=1e-3)
+
+
+def test_without_augmentation_the_stored_answers_are_taken_and_the_teacher_is_not_asked(runtime):
+    pool = Pool()
+    trainer = image_trainer(runtime, pool, "none")
+    before = trainer.teacher.evals.copy()
+    pool.logits.zero_()
+    trainer.train(pool, 1)
+    assert trainer.teacher.evals == before
+    assert trainer.read()["kd"] > 0
+
+
+def test_augmentation_without_a_teacher_is_refused(runtime):
+    student = Student(cnn_bn((1, 8, 8), 3), Recipe(), KL(), epochs=1, augment="shift")
+    model = Classifier(student.network, (1, 8, 8), 3, [0.5], [0.3])
+    with pytest.raises(ValueError, match="augment='shift' needs the teacher"):
+        Trainer(model, student, Defense(), runtime, 0, 1)

@@ -2,7 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd.models import batch_norms, cnn_bn, lenet, resnet, timm_model, vgg, watch_batch_norms, watch_features, wrn
+from dfkd.models import (
+    batch_norms,
+    cnn_bn,
+    lenet,
+    resnet,
+    timm_model,
+    vgg,
+    watch_batch_norms,
+    watch_channel_means,
+    watch_features,
+    wrn,
+)
 
 
 @pytest.mark.parametrize("make", [cnn_bn, resnet, wrn])
@@ -89,3 +100,22 @@ def test_feature_hooks_are_removed_also_after_an_exception(unchanged):
     with pytest.raises(RuntimeError, match="stop"), watch_features(net):
         raise RuntimeError("stop")
     check()
+
+
+def test_channel_means_are_those_of_every_image(random):
+    net = cnn_bn((1, 8, 8), 3, widths=(4, 6)).eval()
+    images = torch.randn(5, 1, 8, 8, generator=random)
+    with watch_channel_means(net) as seen:
+        net(images)
+    first = net.body[0](images)
+    second = net.body[4](net.body[:4](images))
+    for means, h in zip(seen, (first, second), strict=True):
+        assert torch.allclose(means, h.mean((2, 3)), atol=1e-6)
+
+
+def test_channel_means_and_statistics_can_be_taken_of_the_same_pass(random):
+    net = cnn_bn((1, 8, 8), 3).eval()
+    with watch_batch_norms(net) as statistics, watch_channel_means(net) as means:
+        net(torch.randn(4, 1, 8, 8, generator=random))
+    for s, m in zip(statistics, means, strict=True):
+        assert torch.allclose(s.mean[0], m.mean(0), atol=1e-6)

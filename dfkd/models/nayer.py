@@ -1,0 +1,84 @@
+"""NAYER's generator: from label embeddings through a noisy layer to images in [0, 1]."""
+
+import torch
+from torch import Tensor, nn
+
+from dfkd.models.generator import DCGAN
+
+
+class NoisyLinear(nn.Module):
+    """Linear layers side by side, drawn anew for every batch: the only source of variety.
+
+    Row i of a batch goes through layer (i // rows) % K. Weights ~ N(0, 1), biases 0.
+
+    Args:
+        inputs, outputs: widths.
+        rows: how many rows in a row share a layer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rows: int):
+        super().__init__()
+        self.inputs, self.outputs, self.rows = inputs, outputs, rows
+        self.weight = nn.Parameter(torch.empty(1, inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(1, outputs))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        self.weight.normal_()
+        self.bias.zero_()
+
+    @torch.no_grad()
+    def redraw(self, layers: int, generator: torch.Generator) -> None:
+        """Draw `layers` new layers (K)."""
+        device = self.weight.device
+        size = (layers, self.inputs, self.outputs)
+        self.weight = nn.Parameter(torch.randn(size, generator=generator, device=device))
+        self.bias = nn.Parameter(torch.zeros(layers, self.outputs, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs) -> (B, outputs)."""
+        parts = x.split(self.rows)
+        k = [i % len(self.weight) for i in range(len(parts))]
+        return torch.cat([torch.addmm(self.bias[i], part, self.weight[i]) for i, part in zip(k, parts, strict=True)])
+
+
+class NLGenerator(nn.Module):
+    """The generator of NAYER (Tran et al., CVPR 2024, arXiv 2310.00258).
+
+    BatchNorm of the label embeddings - noisy layer to `noise` numbers, one for every `classes` rows - the DCGAN
+    generator of CMI's benchmark from there on. Any generator's interface: it maps (B, latent) to images, so that other
+    synthesizers can take it too (with one noisy layer, then).
+
+    Args:
+        shape: (C, H, W) of the images; H and W divisible by 4.
+        classes: rows that share a noisy layer.
+        embedding: length of a label embedding; `latent` is another name for it.
+        noise: outputs of the noisy layer.
+        width: channels of the DCGAN part.
+
+    Raises:
+        ValueError: a side of the image is not divisible by 4, or a number is not positive.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], classes: int, embedding: int = 512, noise: int = 1000, width: int = 128
+    ):
+        super().__init__()
+        if embedding < 1 or noise < 1 or width < 2:
+            raise ValueError(
+                f"the nayer generator needs embedding >= 1, noise >= 1 and width >= 2, got {embedding}, {noise} and "
+                f"{width}"
+            )
+        self.latent = embedding
+        self.norm = nn.BatchNorm1d(embedding)
+        self.noisy = NoisyLinear(embedding, noise, classes)
+        self.body = DCGAN(shape, latent=noise, width=width)
+
+    def redraw(self, count: int, generator: torch.Generator) -> None:
+        """Draw new noisy layers, enough for `count` rows."""
+        self.noisy.redraw(-(-count // self.noisy.rows), generator)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of embeddings (B, embedding) whose classes go round."""
+        return self.body(self.noisy(self.norm(embeddings)))

@@ -1,0 +1,158 @@
+"""CAKE with a generator (Braun et al., AISTATS 2024, arXiv 2306.02090): the public code's neural-generator variant.
+
+Needs the teacher's outputs and input gradients; looks at no student.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd.meter import Meter
+from dfkd.models import Teacher
+from dfkd.priors import Prior
+from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+from dfkd.synthesizers.cake import class_term, contrast_mse
+from dfkd.synthesizers.inversion import check_adam, to_bytes
+
+
+def repel_term(first: Tensor, second: Tensor) -> Tensor:
+    """mean over rows of sum over their images of 1 / MSE(x(z1, y), x(z2, y)): other latents, other images.
+
+    Args:
+        first, second: (B, G, C, H, W), G images of the same classes from two latent vectors a row.
+    """
+    distance = (first - second).square().flatten(2).mean(2)
+    return (1 / (distance + 1e-8)).sum(1).mean()
+
+
+class CAKEGenerator(Synthesizer):
+    """A class-conditional generator of noisy groups near the teacher's decision boundary; an offline method.
+
+        class_weight * class_term + contrast_weight * contrast_mse + repel_weight * repel_term + weighted priors
+
+    A row has two latent vectors z1, z2 and a pair of different classes a, b: x(z1, a), x(z1, b), x(z2, a), x(z2, b).
+    The images of one z are pulled together at the teacher's logits, those of one class are pushed apart as images.
+    The generator is trained in the first call; every round of the pool is then drawn from it.
+
+    Args:
+        generator: maps (B, generator.latent) to images in [0, 1]: a latent vector beside a one-hot class.
+        classes: of the teacher.
+        prior: weighted terms.
+        rounds: of the pool.
+        training_steps: of the generator.
+        batch_size: images a training step, four a row.
+        images: images a round of the pool.
+        class_weight, contrast_weight, repel_weight: of the terms; one of weight 0 is skipped.
+        lr, betas: of Adam.
+
+    Raises:
+        ValueError: a number out of range, fewer than two classes, or a latent vector as short as the classes.
+    """
+
+    columns = ("target",)
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        classes: int,
+        prior: Prior,
+        rounds: int,
+        training_steps: int,
+        batch_size: int,
+        images: int,
+        class_weight: float = 10.0,
+        contrast_weight: float = 1.0,
+        repel_weight: float = 1.0,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ):
+        super().__init__(rounds)
+        if training_steps < 1 or images < 1 or batch_size < 4 or batch_size % 4:
+            raise ValueError(
+                f"need training_steps >= 1, images >= 1 and a batch_size divisible by 4 (two latents times two "
+                f"classes), got {training_steps}, {images} and {batch_size}"
+            )
+        if min(class_weight, contrast_weight, repel_weight) < 0:
+            raise ValueError(
+                f"weights must not be negative, got {class_weight} (class), {contrast_weight} (contrast), "
+                f"{repel_weight} (repel)"
+            )
+        check_adam(lr, betas)
+        if classes < 2:
+            raise ValueError(f"cake_generator needs pairs of different classes, but there are {classes} classes")
+        if generator.latent <= classes:
+            raise ValueError(
+                f"the generator takes {generator.latent} numbers, {classes} of which tell the class: none are left for "
+                f"the latent vector; raise synthesizer.generator.latent"
+            )
+        self.generator, self.classes, self.prior = generator, classes, prior
+        self.training_steps, self.rows, self.images = training_steps, batch_size // 4, images
+        self.class_weight, self.contrast_weight, self.repel_weight = class_weight, contrast_weight, repel_weight
+        self.lr, self.betas = lr, tuple(betas)
+
+    def check(self, network: nn.Module) -> None:
+        if not self.class_weight:
+            raise ValueError("class_weight=0 leaves the generator without any class to make")
+        self.prior.check(network)
+
+    def start(self, runtime, seed: int) -> None:
+        super().start(runtime, seed)
+        self.prior.start()
+        runtime.place(self.generator)
+        self.trained = False
+
+    def synthesize(
+        self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
+    ) -> Synthetic:
+        metrics = {} if self.trained else self._train(teacher)
+        self.trained = True
+        stream = self.stream(rounds.start)
+        labels = torch.randint(self.classes, (self.images,), generator=stream, device=self.runtime.device)
+        z = self._latent(self.images, stream)
+        with torch.no_grad(), self.runtime.autocast():
+            images = self._paint(z, labels).float()
+        return Synthetic(to_bytes(images), {"target": labels}, metrics)
+
+    def _train(self, teacher: Teacher) -> dict[str, Tensor]:
+        """Train the generator. Returns the last step's terms."""
+        stream, watch = self.stream(0, "training"), Meter()
+        parameters = list(self.generator.train().parameters())
+        optimizer = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
+        for _ in range(self.training_steps):
+            terms = self._terms(teacher, stream)
+            watch.add(terms)
+            gradients = torch.autograd.grad(sum(terms.values()), parameters)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        watch.read()  # raises if a term was not finite
+        self.generator.eval()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _terms(self, teacher: Teacher, stream: torch.Generator) -> dict[str, Tensor]:
+        """Weighted terms of one training step."""
+        rows = self.rows
+        chance = torch.rand(rows, self.classes, generator=stream, device=self.runtime.device)
+        pair = chance.argsort(1)[:, :2]  # (B, 2), the two classes of a row
+        z = self._latent(2 * rows, stream)  # those of z1, then those of z2
+        labels = pair.repeat(2, 1)  # (2 B, 2)
+        with self.runtime.autocast():
+            images = self._paint(z.repeat_interleave(2, 0), labels.flatten())
+            view = self.prior.look(teacher, teacher.normalize(images))
+        grouped = view.logits.view(1, 2 * rows, 2, -1)
+        terms = {"class": self.class_weight * class_term(grouped, labels[None]).sum()}
+        if self.contrast_weight > 0:
+            terms["contrast"] = self.contrast_weight * contrast_mse(grouped).sum()
+        if self.repel_weight > 0:
+            first, second = images.float().view(2, rows, 2, *images.shape[1:])
+            terms["repel"] = self.repel_weight * repel_term(first, second)
+        terms |= {name: value.sum() for name, value in self.prior(view).items()}
+        self.prior.remember(view)
+        return terms
+
+    def _paint(self, z: Tensor, labels: Tensor) -> Tensor:
+        return self.generator(torch.cat([z, F.one_hot(labels, self.classes).to(z.dtype)], 1))
+
+    def _latent(self, count: int, stream: torch.Generator) -> Tensor:
+        length = self.generator.latent - self.classes
+        return torch.randn(count, length, generator=stream, device=self.runtime.device)

@@ -1,0 +1,179 @@
+"""CMI: contrastive model inversion (Fang et al., IJCAI 2021, arXiv 2105.08584).
+
+Needs the teacher's outputs and input gradients, and its BatchNorm layers for the statistics and as features. Looks at
+the student.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd.augment import augment, resized_crop
+from dfkd.models import Teacher, batch_norms, watch_channel_means
+from dfkd.priors import Prior, View
+from dfkd.runtime import seeded
+from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam
+from dfkd.synthesizers.renew import check_renewable, renew
+
+
+def contrastive_term(local: Tensor, whole: Tensor, fresh: int, temperature: float) -> Tensor:
+    """Every local view should be nearest to the global view of its own image.
+
+        CE_i = - log( exp(l_i g_i / T) / sum_j exp(l_i g_j / T) );   mean over the fresh i + mean over the stored i
+
+    Args:
+        local, whole: unit vectors (N, D) of the local and the global views, those of the batch first, then stored ones;
+            no gradient passes `whole`.
+        fresh: number of images of the batch; the mean over none is left out.
+        temperature: T.
+    """
+    scores = local @ whole.detach().T / temperature
+    losses = F.cross_entropy(scores, torch.arange(len(scores), device=scores.device), reduction="none")
+    stored = losses[fresh:].mean() if len(losses) > fresh else 0.0
+    return losses[:fresh].mean() + stored
+
+
+class Bank:
+    """Features of the newest `size` images, on their device.
+
+    Args:
+        size: rows.
+    """
+
+    def __init__(self, size: int):
+        self.size, self.rows = size, None
+
+    def add(self, rows: Tensor) -> None:
+        self.rows = (rows if self.rows is None else torch.cat([self.rows, rows]))[-self.size :]
+
+    def draw(self, count: int, stream: torch.Generator) -> Tensor | None:
+        """At most `count` different rows by chance; None of an empty bank."""
+        if self.rows is None:
+            return None
+        order = torch.randperm(len(self.rows), generator=stream, device=self.rows.device)
+        return self.rows[order[:count]]
+
+
+class CMI(Inversion):
+    """A generator and its latent vectors, both begun anew for every batch, whose images differ from all before.
+
+        one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + contrast * contrastive_term + BN
+
+    of the global view of every image (shifted and mirrored as by student.augment=crop_flip). Contrasted are the channel
+    means of the inputs of the teacher's BatchNorm layers, for the global and a local view (a part of the image),
+    through a projection head that is trained along and lasts through the rounds. Of every batch, the features of its
+    last step are remembered.
+
+    Args:
+        generator: maps latent vectors (B, generator.latent) to images in [0, 1].
+        contrast: weight of the contrastive term; 0 needs no BatchNorm for features.
+        temperature: of the contrastive term.
+        bank: features of how many images are remembered, [local, global] each.
+        negatives: at most so many of them are contrasted in a step.
+        crop: smallest area of a local view, as a share of the image.
+        flip: mirror the views.
+        lr, betas: of Adam, for the generator, z and the head.
+        others: of `Inversion`.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        classes: int,
+        prior: Prior,
+        rounds: int,
+        steps: int,
+        batch_size: int,
+        one_hot: float = 0.5,
+        adversarial: float = 0.5,
+        contrast: float = 0.8,
+        temperature: float = 0.1,
+        bank: int = 40960,
+        negatives: int = 4096,
+        crop: float = 0.25,
+        flip: bool = True,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ):
+        super().__init__(classes, prior, rounds, steps, batch_size, one_hot, adversarial)
+        if contrast < 0 or temperature <= 0 or bank < 1 or negatives < 1:
+            raise ValueError(
+                f"need contrast >= 0, temperature > 0, bank >= 1 and negatives >= 1, got {contrast}, {temperature}, "
+                f"{bank} and {negatives}"
+            )
+        if not 0 < crop <= 1:
+            raise ValueError(f"crop must lie in (0, 1], got {crop}")
+        check_adam(lr, betas)
+        check_renewable(generator)
+        self.generator, self.contrast, self.temperature = generator, contrast, temperature
+        self.bank_size, self.negatives, self.crop, self.flip = bank, negatives, crop, flip
+        self.lr, self.betas = lr, tuple(betas)
+
+    def check(self, network: nn.Module) -> None:
+        super().check(network)
+        if self.contrast > 0 and not batch_norms(network):
+            raise ValueError(
+                "cmi contrasts what the teacher's BatchNorm layers see, but its network has none; choose a teacher "
+                "with BatchNorm (cnn_bn, resnet18, ...), or leave the contrast out (synthesizer.contrast=0 ~prior.bn)"
+            )
+
+    def start(self, runtime, seed: int) -> None:
+        super().start(runtime, seed)
+        runtime.place(self.generator).train()
+        self.bank, self.head = Bank(self.bank_size), None
+
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+        renew(self.generator, self.seed, "synthesis", "generator", round)
+        size = (len(labels), self.generator.latent)
+        z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
+        parameters = [*self.generator.parameters(), z]
+        optimizers = [torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)]
+        if self.contrast > 0:
+            if self.head is None:
+                self._make_head(sum(layer.num_features for layer in batch_norms(teacher.net)))
+            parameters, optimizers = [*parameters, *self.head.parameters()], [*optimizers, self.head_optimizer]
+        self.features = None
+
+        def advance() -> None:
+            for optimizer in optimizers:
+                optimizer.step()
+
+        def finish() -> None:
+            if self.features is not None:
+                self.bank.add(self.features)
+
+        return Work(lambda: self.generator(z), parameters, advance, finish)
+
+    def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
+        return augment(images, "crop_flip" if self.flip else "shift", stream)
+
+    def look(self, teacher: Teacher, seen: Tensor) -> View:
+        with watch_channel_means(teacher.net) as means:
+            view = super().look(teacher, seen)
+        self.global_features = torch.cat(means, 1) if self.contrast > 0 else None
+        return view
+
+    def more_terms(self, step: Step) -> dict[str, Tensor]:
+        if self.contrast == 0:
+            return {}
+        views = resized_crop(step.images.float(), self.crop, self.flip, step.stream)
+        with self.runtime.autocast(), watch_channel_means(step.teacher.net) as means:
+            step.teacher.net(step.teacher.normalize(views))
+        local, whole = torch.cat(means, 1), self.global_features
+        self.features = torch.cat([local, whole], 1).detach()
+        stored = self.bank.draw(self.negatives, step.stream)
+        if stored is not None:
+            old_local, old_whole = stored.chunk(2, 1)
+            local, whole = torch.cat([local, old_local]), torch.cat([whole, old_whole])
+        local, whole = F.normalize(self.head(torch.cat([local, whole])), dim=1).chunk(2)
+        return {"contrast": self.contrast * contrastive_term(local, whole, len(step.images), self.temperature)}
+
+    def _make_head(self, width: int) -> None:
+        """The projection width -> width -> 256 and its optimiser."""
+        with seeded(self.seed, "synthesis", "head"):
+            self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))
+        self.head.to(self.runtime.device)
+        self.head_optimizer = torch.optim.Adam(self.head.parameters(), lr=self.lr, betas=self.betas)

@@ -1,0 +1,88 @@
+"""Embeddings of the class labels, where NAYER's generator starts from."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+MODEL, WEIGHTS = "ViT-B-32", "openai"  # NAYER's text encoder, under open_clip's names
+PROMPT = "a image of {}"  # as in NAYER
+
+
+def orthogonal(classes: int, length: int, seed: int) -> Tensor:
+    """Unit vectors (classes, length), orthogonal where there are no more classes than numbers, else nearly so."""
+    rows = torch.randn(classes, length, generator=torch.Generator().manual_seed(seed))
+    if classes <= length:
+        return torch.linalg.qr(rows.T).Q.T.contiguous()
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def label_embeddings(
+    source: str, path: str | None, labels: list[str] | None, classes: int, length: int
+) -> Tensor | None:
+    """The embeddings (classes, length) of a file or a text encoder; None for 'orthogonal', which needs the seed.
+
+    Args:
+        source: 'orthogonal', 'open_clip' or 'file'.
+        path: of a safetensors file with one tensor, for 'file'.
+        labels: names of the classes, for 'open_clip'.
+        length: of the generator's input.
+
+    Raises:
+        ValueError: another word, there is no such file or encoder, or it gives another shape.
+    """
+    if source not in ("orthogonal", "open_clip", "file"):
+        raise ValueError(f"embeddings must be orthogonal, open_clip or file (with path=FILE), got '{source}'")
+    if (path is None) == (source == "file"):
+        raise ValueError(f"embeddings=file and path=FILE go together, got embeddings={source} and path={path}")
+    if source == "orthogonal":
+        return None
+    found = _encoded(labels, classes) if source == "open_clip" else _read(Path(path))
+    source = path or source
+    if found.shape != (classes, length):
+        raise ValueError(
+            f"embeddings: {source} gives {tuple(found.shape)} numbers, but {classes} classes and a generator with "
+            f"embedding={length} need {(classes, length)}"
+        )
+    if not found.isfinite().all():
+        raise ValueError(f"embeddings: {source} holds numbers that are not finite")
+    return found.float()
+
+
+def _read(file: Path) -> Tensor:
+    if not file.is_file():
+        raise ValueError(
+            f"embeddings=file: there is no {file.resolve()}; set path to a safetensors file, or take "
+            f"embeddings=orthogonal"
+        )
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"embeddings=file: {file} is no whole safetensors file: {error}") from error
+    if len(tensors) != 1:
+        raise ValueError(f"embeddings=file: {file} must hold one tensor (classes, length), not {sorted(tensors)}")
+    return next(iter(tensors.values()))
+
+
+def _encoded(labels: list[str] | None, classes: int) -> Tensor:
+    if not labels or len(labels) != classes:
+        raise ValueError(f"embeddings=open_clip needs the names of the {classes} classes: synthesizer.labels=[...]")
+    instead = "or take embeddings=orthogonal, or a safetensors file made elsewhere"
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ValueError(
+            f"embeddings=open_clip: it is not installed (pip install open_clip_torch); {instead}"
+        ) from error
+    try:
+        model, *_ = open_clip.create_model_and_transforms(MODEL, pretrained=WEIGHTS)
+    except Exception as error:  # a download that fails does so in too many ways to name
+        raise ValueError(
+            f"embeddings=open_clip: the weights '{WEIGHTS}' of {MODEL} are neither in the cache nor to be fetched "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); load them once online, {instead}"
+        ) from error
+    with torch.no_grad():
+        tokens = open_clip.get_tokenizer(MODEL)([PROMPT.format(label) for label in labels])
+        return model.eval().encode_text(tokens).cpu()

@@ -1,0 +1,102 @@
+"""Fast: up to 100x faster data-free knowledge distillation (Fang et al., AAAI 2022, arXiv 2112.06253).
+
+Needs the teacher's outputs, input gradients and BatchNorm statistics (the BN prior can be dropped). Looks at the
+student after its warm-up.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from dfkd.models import Teacher
+from dfkd.priors import Prior
+from dfkd.synthesizers.inversion import Inversion, Work, check_adam
+from dfkd.synthesizers.renew import renew_first
+
+REPTILE = 67.0  # factor of theta - theta_k in the public code; Adam's step hardly depends on it
+
+
+class Fast(Inversion):
+    """A generator that learns where to start from: a copy of it needs only a few steps for a batch.
+
+        one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + BN prior with moving averages
+
+    In every round a copy of the generator and fresh latent vectors z take `steps` steps of Adam. Then the generator
+    itself takes one step of its own Adam, along
+        fomaml:   the sum of the copy's gradients at its steps
+        reptile:  theta - theta_k, the way the copy has gone, backwards
+
+    Args:
+        generator: maps latent vectors (B, generator.latent) to images in [0, 1]; it stays in training mode.
+        meta: 'fomaml' or 'reptile'.
+        lr, latent_lr: of the copy and of z.
+        meta_lr: of the generator; None is steps * lr.
+        reset: so many rounds after the warm-up, the first linear layer and BatchNorm are initialised anew; None: never.
+        betas: of both Adams.
+        others: of `Inversion`.
+
+    Raises:
+        ValueError: a number out of range, or another word.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        classes: int,
+        prior: Prior,
+        rounds: int,
+        steps: int,
+        batch_size: int,
+        one_hot: float = 0.4,
+        adversarial: float = 1.1,
+        warm_up: int = 20,
+        meta: str = "fomaml",
+        lr: float = 2e-3,
+        latent_lr: float = 0.01,
+        meta_lr: float | None = None,
+        reset: int | None = 120,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ):
+        super().__init__(classes, prior, rounds, steps, batch_size, one_hot, adversarial, warm_up)
+        if meta not in ("fomaml", "reptile"):
+            raise ValueError(f"meta must be fomaml or reptile, got '{meta}'")
+        check_adam(lr, betas)
+        for name, value in (("latent_lr", latent_lr), ("meta_lr", meta_lr)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if reset is not None and reset < 0:
+            raise ValueError(f"reset must not be negative, got {reset}")
+        self.generator, self.meta, self.reset = generator, meta, reset
+        self.lr, self.latent_lr, self.meta_lr = lr, latent_lr, steps * lr if meta_lr is None else meta_lr
+        self.betas = tuple(betas)
+
+    def start(self, runtime, seed: int) -> None:
+        super().start(runtime, seed)
+        runtime.place(self.generator).train()
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=self.meta_lr, betas=self.betas)
+
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+        if self.reset is not None and round == self.warm_up + self.reset:
+            renew_first(self.generator, self.seed, "synthesis", "reset", round)
+        fast = copy.deepcopy(self.generator)
+        size = (len(labels), self.generator.latent)
+        z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
+        own, copied = list(self.generator.parameters()), list(fast.parameters())
+        groups = [{"params": copied}, {"params": [z], "lr": self.latent_lr}]
+        optimizer = torch.optim.Adam(groups, lr=self.lr, betas=self.betas)
+        self.optimizer.zero_grad()
+
+        def advance() -> None:
+            if self.meta == "fomaml":
+                for parameter, twin in zip(own, copied, strict=True):
+                    parameter.grad = twin.grad.clone() if parameter.grad is None else parameter.grad + twin.grad
+            optimizer.step()
+
+        def finish() -> None:
+            if self.meta == "reptile":
+                for parameter, twin in zip(own, copied, strict=True):
+                    parameter.grad = REPTILE * (parameter.detach() - twin.detach())
+            self.optimizer.step()
+
+        return Work(lambda: fast(z), [*copied, z], advance, finish)
