@@ -9,9 +9,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from dfkd.errors import ConfigError
 from dfkd.store import content_key, file_digest
 
-# What cannot change a result: it stays out of every key.
-NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug")
-SECTIONS = ("seeds", "data", "evaluate", "evaluate.premise", "runtime", "limit")
+# What cannot change a result, or only through what refers to it (attack): it stays out of every key.
+NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack")
+SECTIONS = ("seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 
 

@@ -139,3 +139,12 @@ def test_a_damaged_result_does_not_count_as_finished(tmp_path, damage):
     elif damage == "no student":
         (one.folder / "student.safetensors").unlink()
     assert one.finished() is None
+
+
+def test_the_attacks_radius_is_set_once_for_all_that_split_and_changes_nothing_else(plain):
+    radius = "attack.eps=3/255"
+    assert cell(radius).hash == plain.hash
+    split = {name: cell(f"defense={name}", radius) for name in ("atesc", "atesc_random")}
+    assert split["atesc"].config["defense"]["criterion"]["eps"] == "3/255"
+    assert split["atesc_random"].config["defense"]["criterion"]["of"]["eps"] == "3/255"
+    assert all(one.hash != cell(f"defense={name}").hash for name, one in split.items())
