@@ -1,5 +1,6 @@
 """What `dfkd --help` prints."""
 
+import textwrap
 from pathlib import Path
 
 TEXT = """\
@@ -47,6 +48,11 @@ def option_names(group: str, folders: list[Path]) -> list[str]:
     )
 
 
+def wrapped(options: str, lead: str) -> str:
+    """A list of options after `lead`, its further lines below the first."""
+    return textwrap.fill(options, 118, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
+
+
 def help_text(conf: Path, arguments: list[str]) -> str:
     """The help with the options of `conf` and of a `--config-dir` among the arguments."""
     folders = [conf]
@@ -56,6 +62,6 @@ def help_text(conf: Path, arguments: list[str]) -> str:
             folders += [Path(value or "".join(arguments[i + 1 : i + 2]))]
 
     options = {group: ", ".join(option_names(group, folders)) for group in (*GROUPS, *PARTS)}
-    groups = [f"  {group:<13} {about}\n  {'':<13}   {options[group]}" for group, about in GROUPS.items()]
-    parts = [f"  {group:<13} {options[group]}" for group in PARTS if options[group]]
+    groups = [f"  {group:<13} {about}\n{wrapped(options[group], ' ' * 18)}" for group, about in GROUPS.items()]
+    parts = [wrapped(options[group], f"  {group:<13} ") for group in PARTS if options[group]]
     return TEXT.format(groups="\n".join(groups), parts="\n".join(parts))

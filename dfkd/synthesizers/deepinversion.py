@@ -75,7 +75,7 @@ class DeepInversion(Inversion):
         ValueError: a number out of range, or clip without a box of [0, 1].
     """
 
-    online = False
+    online = takes_term = False  # the pool is shared by all defenses
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class AdaptiveDeepInversion(DeepInversion):
         ValueError: a number out of range.
     """
 
-    online = True
+    online = takes_term = True
 
     def __init__(
         self,

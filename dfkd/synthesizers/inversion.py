@@ -139,6 +139,7 @@ class Inversion(Synthesizer):
 
     online = True
     columns = ("target",)
+    takes_term = True
 
     def __init__(
         self,
@@ -232,10 +233,9 @@ class Inversion(Synthesizer):
             terms["one_hot"] = self.one_hot * F.cross_entropy(t, step.labels)
         if self.adversarial > 0 and step.round >= self.warm_up:
             s = self.answers(step)
-            weights = agreement(s, t)
-            if step.steer is not None:
-                weights = weights * steer_weights(step)
-            terms["adversarial"] = self.adversarial * adversarial_term(s, t, weights)
+            terms["adversarial"] = self.adversarial * adversarial_term(s, t, agreement(s, t) * steer_weights(step))
+        if self.term is not None:
+            terms["defense"] = self.term(step.seen.float(), t)
         terms |= self.more_terms(step)
         return terms | {name: value.sum() for name, value in self.prior(step.view).items()}
 

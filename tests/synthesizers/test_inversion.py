@@ -110,6 +110,15 @@ def test_steering_sees_detached_images_and_scales_the_term(runtime, pair, one_ro
     assert seen == [8]
 
 
+def test_a_defenses_term_is_part_of_the_loss(runtime, pair, one_round):
+    teacher, student = pair()
+    plain, without = make(runtime), one_round(make(runtime), teacher, student)
+    plain.term = lambda images, logits: 200 * images.square().mean() + 0 * logits.sum()
+    made = one_round(plain, teacher, student)
+    assert plain.takes_term and made.metrics["defense"] > 0
+    assert made.images.float().mean() < 0.5 * without.images.float().mean()  # darker
+
+
 def test_the_prior_remembers_every_round_and_forgets_at_the_start(runtime, pair):
     prior = Prior({"bn": BatchNormEMA()})
     plain = make(runtime, prior)
