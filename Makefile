@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test study lint clean help
+.PHONY: run test study family lint clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -21,6 +21,11 @@ study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder w
 	$(BIN)/dfkd -m experiment=dfq/digits seed=0,1,2
 	$(BIN)/dfkd -m synthesizer=noise_images,real seed=0,1,2
 	$(BIN)/dfkd -m experiment=cake/mnist data.root=$(DATA) seed=0,1,2
+
+METHODS := real noise_images dafl zskt dfad dfq mad deepinversion adaptive_deepinversion cmi fast nayer cake cake_generator
+family: .venv/installed  ## every synthesizer on the built-in digits, 3 seeds, equal budgets (half an hour on 2 CPU cores)
+	$(BIN)/dfkd -m hydra/launcher=parallel runtime.threads=1 runtime.precision=float32 seed=0,1,2 \
+	  experiment=$(shell echo $(METHODS:%=%/digits) | tr ' ' ',')
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ MEASURES = {
     "teacher ASR": "teacher.asr",
     "ASR": "student.asr",
     "fragile": "fragile_share",
+    "teacher evals": "teacher_evals",
     "seconds": "seconds.total",
 }
 
@@ -65,16 +66,16 @@ class Row:
         values = self.values(measure)
         if not values:
             return "-"
-        digits = {"fragile": 2, "seconds": 0}.get(measure, 1)
-        mean = f"{statistics.mean(values):.{digits}f}"
-        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+        form = {"fragile": ".2f", "seconds": ".0f", "teacher evals": ",.0f"}.get(measure, ".1f")
+        mean = format(statistics.mean(values), form)
+        return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), form)}"
 
 
 def lookup(node: dict, path: str) -> object:
-    """The value under a dotted path, or None."""
+    """The value under a dotted path (the sum of its parts, where it has some), or None."""
     for key in path.split("."):
         node = node.get(key) if isinstance(node, dict) else None
-    return node
+    return sum(node.values()) if isinstance(node, dict) else node
 
 
 def collect(folders: list[Path]) -> list[Row]:

@@ -158,4 +158,5 @@ def test_every_mixture_of_cells_can_be_drawn(finished, tmp_path, cells):
 def test_looking_up_and_flattening():
     node = {"a": {"b": 1, "c": [1, 2]}, "d": None}
     assert lookup(node, "a.b") == 1 and lookup(node, "a.x") is None and lookup(node, "d.x") is None
+    assert lookup({"evals": {"synthesis": 3, "distill": 4}}, "evals") == 7
     assert flatten(node) == {"a.b": 1, "a.c": [1, 2], "d": None}
