@@ -87,6 +87,7 @@ class Trainer:
         self.stepper = student.recipe.make(model.parameters(), total_steps)
         self.generator = runtime.generator(seed, "student", "batches")
         self.views = runtime.generator(seed, "student", "views")
+        self.disguises = runtime.generator(seed, "student", "defense")
         self.meter = Meter()
         self.last_good = self.state()
 
@@ -95,10 +96,12 @@ class Trainer:
         self.model.train()
         for index in self._batches(len(pool), steps):
             images, teacher_logits = self._view(pool, index)
+            fragile = pool.split.fragile[index]
+            images = self.defense.view(images, fragile, self.disguises)
             with self.runtime.autocast():
                 student_logits = self.model(images).float()
             divergence = self.student.loss(student_logits, teacher_logits)
-            terms = self.defense.loss(student_logits, teacher_logits, divergence, pool.split.fragile[index])
+            terms = self.defense.loss(student_logits, teacher_logits, divergence, fragile)
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 

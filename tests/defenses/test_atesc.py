@@ -55,6 +55,19 @@ def test_the_losses_equal_the_slow_loop(reduction, forget):
     assert terms["forget"].item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_robust_images_are_shown_shifted_and_fragile_ones_as_they_are(random):
+    images = torch.rand(5, 1, 6, 6, generator=random)
+    defense = ATEsc(Given(), shift=1)
+    first, second = (defense.view(images, FRAGILE, random) for _ in range(2))
+    assert torch.equal(first[FRAGILE], images[FRAGILE]) and torch.equal(second[FRAGILE], images[FRAGILE])
+    assert not torch.equal(first[~FRAGILE], second[~FRAGILE])  # anew every time
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    places = [padded[:, :, i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
+    for i in (~FRAGILE).nonzero().flatten():
+        assert any(torch.equal(first[i], place[i]) for place in places)
+    assert ATEsc(Given(), shift=0).view(images, FRAGILE, random) is images
+
+
 def test_unlikelihood_at_a_known_probability():
     for p in (0.1, 0.5, 0.99):
         s = torch.tensor([[math.log(p), math.log((1 - p) / 2), math.log((1 - p) / 2)]])
@@ -88,7 +101,7 @@ def test_minimising_forgets():
 def test_the_kl_form_is_clipped_on_the_scalar_and_then_without_gradient():
     s, t, divergence = logits()
     free = ATEsc(Given(), "kl", weight=1.0, clip=1e9).loss(s, t, divergence, FRAGILE)["forget"].item()
-    below = ATEsc(Given(), "kl", clip=-free + 1e-3).loss(s, t, divergence, FRAGILE)["forget"]
+    below = ATEsc(Given(), "kl", weight=1.0, clip=-free + 1e-3).loss(s, t, divergence, FRAGILE)["forget"]
     assert below.item() == pytest.approx(free)
     clipped = ATEsc(Given(), "kl", weight=2.0, clip=-free / 2).loss(s, t, divergence, FRAGILE)["forget"]
     assert clipped.item() == pytest.approx(free / 2)
@@ -139,7 +152,7 @@ def test_with_one_mean_over_the_batch_the_student_settles_at_the_fragile_share()
         z = torch.tensor(math.log(p / (1 - p)), dtype=torch.float64, requires_grad=True)
         s = torch.stack([z, torch.zeros_like(z)]).repeat(10, 1)
         divergence = -s.log_softmax(1)[:, 0]
-        terms = ATEsc(Given(), reduction=reduction).loss(s, teacher, divergence, fragile)
+        terms = ATEsc(Given(), weight=1.0, reduction=reduction).loss(s, teacher, divergence, fragile)
         return torch.autograd.grad(sum(terms.values()), z)[0].item()
 
     assert slope(0.7, "batch") == pytest.approx(0.0, abs=1e-9)
@@ -179,7 +192,8 @@ def test_no_defense_distils_everything_and_steers_nothing(linear, random):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"forget": "all"}, {"reduction": "sum"}, {"steer": "robust"}, {"weight": -1.0}, {"clip": -0.1}]
+    "wrong",
+    [{"forget": "all"}, {"reduction": "sum"}, {"steer": "robust"}, {"weight": -1.0}, {"clip": -0.1}, {"shift": -1}],
 )
 def test_unknown_words_and_negative_numbers_are_refused(wrong):
     with pytest.raises(ValueError):

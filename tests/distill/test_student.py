@@ -62,7 +62,7 @@ def test_the_student_learns_the_teachers_answers(runtime, loss):
 
 def test_the_loss_is_the_defenses(runtime):
     fragile = torch.arange(20) < 5
-    trainer = make(runtime, defense=ATEsc(criterion=None), batch_size=20)
+    trainer = make(runtime, defense=ATEsc(criterion=None, shift=0), batch_size=20)
     pool = pool_of(fragile=fragile)
     with torch.no_grad():
         student = trainer.model.train()(pool.images)
@@ -70,6 +70,19 @@ def test_the_loss_is_the_defenses(runtime):
     trainer.train(pool, 1)
     means = trainer.read()
     assert means == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-4)
+
+
+def test_the_student_is_shown_what_the_defense_makes_of_the_images(runtime):
+    class Dark(Defense):
+        def view(self, images, fragile, generator):
+            assert len(fragile) == len(images)
+            return torch.zeros_like(images)
+
+    seen = []
+    trainer = make(runtime, defense=Dark())
+    trainer.model.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    trainer.train(pool_of(), 2)
+    assert len(seen) == 2 and not any(images.any() for images in seen)
 
 
 def test_batch_norm_of_the_student_learns_and_the_pool_stays(runtime):
