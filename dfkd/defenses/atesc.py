@@ -74,7 +74,7 @@ class ATEsc(Defense):
         self,
         criterion: Criterion,
         forget: str = "unlikelihood",
-        weight: float = 0.5,
+        weight: float = 0.3,
         clip: float = 1.0,
         reduction: str = "batch",
         steer: str = "fragile",
