@@ -17,8 +17,8 @@ test: .venv/installed  ## all fast tests (CPU, no network)
 study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder with MNIST (hours on 2 CPU cores, minutes on a GPU)
 	$(BIN)/dfkd -m experiment=quickstart seed=0,1,2
 	$(BIN)/dfkd -m experiment=cake/two_moons seed=0,1,2
-	$(BIN)/dfkd -m experiment=cake/digits seed=0,1,2
-	$(BIN)/dfkd -m experiment=dfq/digits seed=0,1,2
+	$(BIN)/dfkd -m experiment=cake/digits synthesizer.rounds=40 seed=0,1,2
+	$(BIN)/dfkd -m experiment=dfq/digits synthesizer.rounds=450 seed=0,1,2
 	$(BIN)/dfkd -m synthesizer=noise_images,real seed=0,1,2
 	$(BIN)/dfkd -m experiment=cake/mnist data.root=$(DATA) seed=0,1,2
 
