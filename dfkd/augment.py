@@ -47,6 +47,31 @@ def resized_crop(images: Tensor, smallest: float, mirror: bool, generator: torch
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Paste a box of another image of the batch into half of the images, by chance (CutMix, arXiv 1905.04899).
+
+    The box's sides are drawn uniformly between a quarter and three quarters of the image's; it keeps its place.
+
+    Returns:
+        the images, and the donor of every image's box (B,): its own index where nothing was pasted.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+    donor = torch.randperm(n, generator=generator, device=device)
+    pasted, *place = torch.rand(5, n, generator=generator, device=device)
+    donor = torch.where(pasted < 0.5, donor, torch.arange(n, device=device))
+
+    def inside(length: int, side: Tensor, start: Tensor) -> Tensor:  # (B, length): the box's rows, or its columns
+        shortest, longest = length // 4, length * 3 // 4
+        side = shortest + (side * (longest - shortest + 1)).long()
+        start = (start * (length - side + 1)).long()[:, None]
+        position = torch.arange(length, device=device)
+        return (position >= start) & (position < start + side[:, None])
+
+    box = inside(height, *place[:2])[:, None, :, None] & inside(width, *place[2:])[:, None, None, :]
+    return torch.where(box, images[donor], images), donor
+
+
 AUGMENTATIONS = ("none", "shift", "crop_flip")
 
 

@@ -159,11 +159,7 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
         builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
     if student.augment != "none" and scenario.id.box is None:
         builder.problems.append(
-            f"student.augment={student.augment} shifts pixels; for a domain of points set it to none"
-        )
-    if getattr(parts.defense, "shift", 0) and scenario.id.box is None:
-        builder.problems.append(
-            f"defense.shift={parts.defense.shift} shifts pixels; for a domain of points set it to 0"
+            f"student.augment={student.augment} moves pixels; for a domain of points set it to none"
         )
     for column in student.keep:
         if column not in parts.synthesizer.columns:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dfkd.augment import augment, crop, flip, resized_crop
+from dfkd.augment import augment, crop, cut_mix, flip, resized_crop
 
 
 def ramp(count: int = 40, side: int = 16) -> torch.Tensor:
@@ -99,3 +99,28 @@ def test_gradients_pass_a_resized_crop(random):
     images = torch.rand(3, 2, 8, 8, generator=random).requires_grad_()
     resized_crop(images, 0.25, True, random).sum().backward()
     assert images.grad.flatten(1).abs().sum(1).gt(0).all()
+
+
+def test_cut_mix_pastes_one_box_of_the_donor_in_its_place(random):
+    images = torch.arange(400.0)[:, None, None, None] + torch.arange(16 * 12).view(1, 1, 16, 12) / 1000
+    images = images.repeat(1, 3, 1, 1)
+    mixed, donor = cut_mix(images, random)
+    assert 150 < (donor != torch.arange(400)).sum() < 250  # about half
+    for i in range(400):
+        foreign = mixed[i, 0] != images[i, 0]
+        assert torch.equal(mixed[i][:, ~foreign], images[i][:, ~foreign])
+        assert torch.equal(mixed[i][:, foreign], images[donor[i]][:, foreign])
+        if donor[i] != i:
+            rows, columns = foreign.any(1).nonzero().flatten(), foreign.any(0).nonzero().flatten()
+            assert foreign.sum() == len(rows) * len(columns)  # a rectangle
+            assert 4 <= len(rows) <= 12 and 3 <= len(columns) <= 9
+            assert rows[-1] - rows[0] + 1 == len(rows) and columns[-1] - columns[0] + 1 == len(columns)
+
+
+def test_boxes_of_cut_mix_reach_every_pixel_and_every_size(random):
+    images = torch.arange(2000.0)[:, None, None, None].expand(-1, 1, 8, 8)
+    mixed, donor = cut_mix(images, random)
+    foreign = (mixed != images)[:, 0]
+    assert foreign.any(0).all()
+    sizes = {(int(f.any(1).sum()), int(f.any(0).sum())) for f in foreign[donor != torch.arange(2000)]}
+    assert sizes == {(height, width) for height in range(2, 7) for width in range(2, 7)}

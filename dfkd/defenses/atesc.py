@@ -7,7 +7,6 @@ others OOD-like and used for forgetting. How the two losses look is our reading,
 import torch
 from torch import Tensor, nn
 
-from dfkd.augment import crop
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import Criterion
 from dfkd.models import Teacher
@@ -60,25 +59,21 @@ class ATEsc(Defense):
         weight: lambda of the forgetting term.
         clip: bound of the 'kl' form, as in NTL's own loss; without it the student runs away.
         reduction: 'batch' (mean over the whole batch) or 'group' (each group's own mean).
-        shift: robust images are shifted by up to so many pixels, anew at every step, before they are forgotten. A
-            student can otherwise learn by heart which images of the pool to disagree on, and still obey the trap in
-            another place. Not in the paper.
         steer: 'fragile' masks a generator's adversarial term to fragile images; else the generator seeks the places
             where the student was told to disagree. 'none' leaves the generator alone, as in the paper.
 
     Raises:
-        ValueError: an unknown word, or a negative weight, clip or shift.
+        ValueError: an unknown word, or a negative weight or clip.
     """
 
     def __init__(
         self,
         criterion: Criterion,
         forget: str = "unlikelihood",
-        weight: float = 0.3,
+        weight: float = 1.0,
         clip: float = 1.0,
         reduction: str = "batch",
         steer: str = "fragile",
-        shift: int = 1,
     ):
         if forget not in ("kl", "unlikelihood", "none"):
             raise ValueError(f"forget must be kl, unlikelihood or none, got '{forget}'")
@@ -86,12 +81,9 @@ class ATEsc(Defense):
             raise ValueError(f"reduction must be group or batch, got '{reduction}'")
         if steer not in ("fragile", "none"):
             raise ValueError(f"steer must be fragile or none, got '{steer}'")
-        if shift < 0:
-            raise ValueError(f"shift must not be negative, got {shift}")
         if weight < 0 or clip < 0:
             raise ValueError(f"weight and clip must not be negative, got {weight} and {clip}")
         self.criterion, self.forget, self.weight, self.clip = criterion, forget, weight, clip
-        self.shift = shift
         self.masks_generator = steer == "fragile"
         self.reduce = masked_mean if reduction == "group" else masked_share
 
@@ -105,11 +97,6 @@ class ATEsc(Defense):
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         with teacher.counted_as("split"):
             return self.criterion.split(teacher, images, logits, generator)
-
-    def view(self, images: Tensor, fragile: Tensor, generator: torch.Generator) -> Tensor:
-        if self.shift == 0:
-            return images
-        return torch.where(fragile[:, None, None, None], images, crop(images, self.shift, generator))
 
     def loss(
         self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor

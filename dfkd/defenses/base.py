@@ -31,10 +31,6 @@ class Defense:
         """
         return Split.everything(images)
 
-    def view(self, images: Tensor, fragile: Tensor, generator: torch.Generator) -> Tensor:
-        """What the student is shown of a batch (B, C, H, W), drawn anew at every step; here the images themselves."""
-        return images
-
     def loss(
         self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor
     ) -> dict[str, Tensor]:

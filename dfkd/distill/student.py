@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from dfkd.augment import AUGMENTATIONS, augment
+from dfkd.augment import AUGMENTATIONS, augment, cut_mix
 from dfkd.defenses import Defense
 from dfkd.errors import NonFiniteLoss
 from dfkd.meter import Meter
@@ -13,6 +13,8 @@ from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
 from dfkd.runtime import Runtime
+
+VIEWS = (*AUGMENTATIONS, "cut_mix")
 
 
 class Student:
@@ -27,9 +29,9 @@ class Student:
         capacity: how many of the newest images an online pool keeps; None keeps everything.
         keep: column -> [low, high]: train only on the images of a finished pool within these ranges, such as
             CAKE's eps.
-        augment: 'none', 'shift' or 'crop_flip': a random view of every image in every step. The teacher answers to the
-            view anew (counted as 'distill'); a defense's split stays that of the image itself, made once when it
-            entered the pool.
+        augment: 'none', 'shift', 'crop_flip' or 'cut_mix': a random view of every image in every step. The teacher
+            answers to the view anew (counted as 'distill'); a defense splits an image once, when it enters the pool,
+            and a view is robust where the teacher still gives it the label of a robust image it was made from.
 
     Raises:
         ValueError: neither epochs nor steps is given, one is below 1, or augment is another word.
@@ -54,8 +56,8 @@ class Student:
         for name, bounds in (keep or {}).items():
             if not isinstance(bounds, list | tuple) or len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise ValueError(f"keep.{name} must be [low, high], got {bounds}")
-        if augment not in AUGMENTATIONS:
-            raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got '{augment}'")
+        if augment not in VIEWS:
+            raise ValueError(f"augment must be one of {', '.join(VIEWS)}, got '{augment}'")
         self.network, self.recipe, self.loss, self.augment = network, recipe, loss, augment
         self.epochs, self.steps, self.capacity, self.keep = epochs, steps, capacity, keep or {}
 
@@ -87,7 +89,6 @@ class Trainer:
         self.stepper = student.recipe.make(model.parameters(), total_steps)
         self.generator = runtime.generator(seed, "student", "batches")
         self.views = runtime.generator(seed, "student", "views")
-        self.disguises = runtime.generator(seed, "student", "defense")
         self.meter = Meter()
         self.last_good = self.state()
 
@@ -95,9 +96,7 @@ class Trainer:
         """Take `steps` steps on shuffled batches of the pool."""
         self.model.train()
         for index in self._batches(len(pool), steps):
-            images, teacher_logits = self._view(pool, index)
-            fragile = pool.split.fragile[index]
-            images = self.defense.view(images, fragile, self.disguises)
+            images, teacher_logits, fragile = self._view(pool, index)
             with self.runtime.autocast():
                 student_logits = self.model(images).float()
             divergence = self.student.loss(student_logits, teacher_logits)
@@ -106,14 +105,22 @@ class Trainer:
             self.meter.add(terms)
 
     @torch.no_grad()
-    def _view(self, pool: Pool, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The chosen images as the student sees them, and the teacher's logits for just that."""
-        images = pool.pixels(index)
+    def _view(self, pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The chosen images as the student sees them, the teacher's logits for just that, and which are fragile."""
+        images, logits, fragile = pool.pixels(index), pool.logits[index], pool.split.fragile[index]
         if self.student.augment == "none":
-            return images, pool.logits[index]
-        images = augment(images, self.student.augment, self.views)
+            return images, logits, fragile
+        donor = slice(None)
+        if self.student.augment == "cut_mix":
+            images, donor = cut_mix(images, self.views)
+        else:
+            images = augment(images, self.student.augment, self.views)
+        label = logits.argmax(1)
         with self.teacher.counted_as("distill"), self.runtime.autocast():
-            return images, self.teacher(images).float()
+            logits = self.teacher(images).float()
+        answer = logits.argmax(1)
+        robust = (~fragile & (answer == label)) | (~fragile[donor] & (answer == label[donor]))
+        return images, logits, ~robust
 
     def read(self) -> dict[str, float]:
         """Mean terms since the last reading.

@@ -55,19 +55,6 @@ def test_the_losses_equal_the_slow_loop(reduction, forget):
     assert terms["forget"].item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_robust_images_are_shown_shifted_and_fragile_ones_as_they_are(random):
-    images = torch.rand(5, 1, 6, 6, generator=random)
-    defense = ATEsc(Given(), shift=1)
-    first, second = (defense.view(images, FRAGILE, random) for _ in range(2))
-    assert torch.equal(first[FRAGILE], images[FRAGILE]) and torch.equal(second[FRAGILE], images[FRAGILE])
-    assert not torch.equal(first[~FRAGILE], second[~FRAGILE])  # anew every time
-    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
-    places = [padded[:, :, i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
-    for i in (~FRAGILE).nonzero().flatten():
-        assert any(torch.equal(first[i], place[i]) for place in places)
-    assert ATEsc(Given(), shift=0).view(images, FRAGILE, random) is images
-
-
 def test_unlikelihood_at_a_known_probability():
     for p in (0.1, 0.5, 0.99):
         s = torch.tensor([[math.log(p), math.log((1 - p) / 2), math.log((1 - p) / 2)]])
@@ -193,7 +180,7 @@ def test_no_defense_distils_everything_and_steers_nothing(linear, random):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"forget": "all"}, {"reduction": "sum"}, {"steer": "robust"}, {"weight": -1.0}, {"clip": -0.1}, {"shift": -1}],
+    [{"forget": "all"}, {"reduction": "sum"}, {"steer": "robust"}, {"weight": -1.0}, {"clip": -0.1}],
 )
 def test_unknown_words_and_negative_numbers_are_refused(wrong):
     with pytest.raises(ValueError):
