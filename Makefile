@@ -14,13 +14,15 @@ run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three w
 test: .venv/installed  ## all fast tests (CPU, no network)
 	$(BIN)/python -m pytest
 
-study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder with MNIST (hours on 2 CPU cores, minutes on a GPU)
+study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder with MNIST and mnistm.npz (hours on 2 CPU cores, minutes on a GPU)
 	$(BIN)/dfkd -m experiment=quickstart seed=0,1,2
 	$(BIN)/dfkd -m experiment=cake/two_moons seed=0,1,2
 	$(BIN)/dfkd -m experiment=cake/digits synthesizer.rounds=40 seed=0,1,2
 	$(BIN)/dfkd -m experiment=dfq/digits synthesizer.rounds=450 seed=0,1,2
 	$(BIN)/dfkd -m synthesizer=noise_images,real seed=0,1,2
 	$(BIN)/dfkd -m experiment=cake/mnist data.root=$(DATA) seed=0,1,2
+	$(BIN)/dfkd -m experiment=atesc/mnist_backdoor data.root=$(DATA) runtime.threads=1 hydra/launcher=parallel seed=0,1,2
+	$(BIN)/dfkd -m experiment=atesc/mnist_mnistm data.root=$(DATA) runtime.threads=1 hydra/launcher=parallel seed=0
 
 METHODS := real noise_images dafl zskt dfad dfq mad deepinversion adaptive_deepinversion cmi fast nayer cake cake_generator
 family: .venv/installed  ## every synthesizer on the built-in digits, 3 seeds, equal budgets (half an hour on 2 CPU cores)
