@@ -85,8 +85,8 @@ def word(value: object) -> str:
 
 
 def plain(text: object) -> str:
-    """Text on one line, without characters that no file or page may hold."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+", " ", str(text))
+    """Text on one line, without characters that no file may hold or that turn what follows around."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+", " ", str(text))
 
 
 def same(said: str, value: str | None) -> bool:

@@ -107,6 +107,6 @@ def test_a_place_without_runs_is_named(finished, tmp_path, place, said):
 def test_names_from_files_are_one_line_of_printable_text(finished):
     folder = finished(name="a\nb\x1b[31m", defense__name="c")
     result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(result | {"command": "dfkd\nrm \ud800"}))
+    (folder / "result.json").write_text(json.dumps(result | {"command": "dfkd\nrm \ud800\u202e-x"}))
     run = read(folder)
-    assert run.name == "a b [31m" and run.command == "dfkd rm  "
+    assert run.name == "a b [31m" and run.command == "dfkd rm  -x"
