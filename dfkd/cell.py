@@ -10,7 +10,7 @@ from dfkd.errors import ConfigError
 from dfkd.store import content_key, file_digest
 
 # What cannot change a result, or only through what refers to it (attack): it stays out of every key.
-NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack")
+NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper")
 SECTIONS = ("seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 

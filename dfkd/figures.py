@@ -1,6 +1,5 @@
 """Pictures of a run: sample grids, training curves, decision fields of 2-D cells."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -105,14 +104,3 @@ def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, sa
         axes.scatter(x[:, 0], x[:, 1], c=colours, cmap="PRGn", s=9, edgecolors="black", linewidths=0.3)
         axes.set(title=title, xlim=points[:, 0].aminmax(), ylim=points[:, 1].aminmax())
     figure.savefig(path, dpi=130)
-
-
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a metrics.jsonl file; a last line cut short by a crash is left out."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows

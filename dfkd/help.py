@@ -23,6 +23,8 @@ Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet 
   --config-dir DIR   add options of your own: DIR/GROUP/OPTION.yaml
   data.root=DIR      where torchvision's data sets are; data.download=true fetches a missing one
   runtime.device=auto|cpu|cuda:N     seed=N     outputs=DIR     debug=smoke (a run of seconds)
+
+  dfkd-report        tables and a page of what has finished, also while a sweep still runs: dfkd-report --help
 """
 
 GROUPS = {

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.help import help_text, option_names
+from dfkd.report import paper
 from dfkd.sweep import in_a_worker, job_number, record
 
 log = logging.getLogger("dfkd")
@@ -40,6 +41,8 @@ def task(cfg: DictConfig) -> float | None:
             from dfkd.run import run_cell
 
             result = run_cell(cell)
+        else:
+            paper.renew(cell, result)
     except Exception as error:
         failures.append(error)
         record(cell, "failed", explain(error))

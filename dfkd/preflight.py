@@ -12,6 +12,7 @@ from dfkd.distill import Student
 from dfkd.errors import ConfigError
 from dfkd.models import Classifier
 from dfkd.priors import Prior, PriorTerm
+from dfkd.report import paper
 from dfkd.runtime import Runtime, make_runtime, seeded
 from dfkd.scenarios import Scenario
 from dfkd.synthesizers import Synthesizer
@@ -52,6 +53,7 @@ def prepare(cell: Cell) -> Parts:
     for group in (*GROUPS, "tracker"):
         check.bind(config[group], group)
     _check_numbers(config, check.problems)
+    check.problems += paper.problems(config)
     check.raise_problems()
     machine = Builder()
     runtime = machine.call(make_runtime, config["runtime"], "runtime")

@@ -19,7 +19,9 @@ from dfkd.evaluate import Examiner
 from dfkd.models import Classifier, load_classifier
 from dfkd.pipeline import Pipeline
 from dfkd.preflight import Parts, prepare
+from dfkd.provenance import command, commit
 from dfkd.store import file_digest, file_lock, write_atomic
+from dfkd.tracker import read_rows
 
 log = logging.getLogger("dfkd")
 PACKAGES = ("dfkd", "torch", "torchvision", "timm", "hydra-core", "wandb", "numpy", "scikit-learn")
@@ -73,8 +75,11 @@ def _run(cell: Cell, parts: Parts) -> dict:
 
 
 def set_status(cell: Cell, status: str, **more: str) -> None:
-    """Write status.json: 'running', 'done', 'failed' or 'interrupted', with the error and its traceback."""
-    write_atomic(cell.folder / "status.json", json.dumps({"status": status, **more}, indent=2) + "\n")
+    """Write status.json: 'running', 'done', 'failed' or 'interrupted', the command that repeats the cell,
+    and the error with its traceback."""
+    said = {"status": status, "command": command(), **more}
+    known = {key: value for key, value in said.items() if value is not None}
+    write_atomic(cell.folder / "status.json", json.dumps(known, indent=2) + "\n")
 
 
 def export(pipeline: Pipeline, began: float) -> dict:
@@ -98,7 +103,7 @@ def export(pipeline: Pipeline, began: float) -> dict:
     points = parts.scenario.id.shape == (1, 2, 1)
     for name, images in ({} if points else samples).items():
         figures.sample_grid(images, f"{name}: {len(images)} synthetic images", cell.folder / f"samples_{name}.png")
-    rows = figures.read_rows(made.path / "metrics.jsonl")
+    rows = read_rows(made.path / "metrics.jsonl")
     figures.training_curves(rows, premise["teacher"], cell.folder / "curves.png")
     if points:
         measured["grid_agreement"] = _grid_agreement(pipeline, student)
@@ -118,6 +123,8 @@ def export(pipeline: Pipeline, began: float) -> dict:
         "hash": cell.hash,
         "seed": cell.config["seed"],
         "config": cell.config,
+        "command": command(),
+        "commit": commit(),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "device": device_name(parts.runtime.device),
         "precision": str(parts.runtime.precision).removeprefix("torch."),

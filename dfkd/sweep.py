@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from dfkd.cell import Cell
+from dfkd.provenance import arguments
 
 LIST = "DFKD_SWEEP"  # environment variable: the file that collects the cells of this sweep, also from other processes
 OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the process that started the sweep
@@ -31,12 +32,10 @@ def in_a_worker() -> bool:
 def record(cell: Cell | None, status: str, error: str | None = None) -> None:
     """Note in the sweep's list, if there is a sweep, how a cell ended and the arguments that repeat it."""
     if LIST in os.environ:
-        hydra = HydraConfig.get()
-        own = [f"--config-dir={s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"]
         row = {
             "number": job_number(),
             "folder": str(cell.folder) if cell else None,
-            "arguments": own + list(hydra.overrides.task),
+            "arguments": arguments(),
             "status": status,
             "error": error,
         }
@@ -55,14 +54,13 @@ class SweepReport(Callback):
         os.environ[LIST], os.environ[OWNER] = str(self.list), str(os.getpid())
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        from dfkd.report import report
+        from dfkd.report import report_of_sweep
 
         rows = [json.loads(line) for line in self.list.read_text().splitlines()]
         rows.sort(key=lambda row: row["number"])  # parallel cells end in another order
         failed = [row for row in rows if row["status"] != "done"]
-        folders = [Path(row["folder"]) for row in rows if row["status"] == "done"]
-        if folders:
-            print(report(folders, Path(config.outputs) / "reports"))
+        if len(failed) < len(rows):
+            print(report_of_sweep(self.list, Path(config.outputs) / "reports"))
         for row in failed:
             print(f"\nFAILED: {row['error']}\n  retry: dfkd {shlex.join(row['arguments'])}")
         if failed:

@@ -1,5 +1,6 @@
 """Where metrics go: the console, a JSONL file in the run folder, and Weights & Biases."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -41,6 +42,16 @@ class Tracker:
         """The run is over, perhaps before it began; result is None if it failed."""
         if self.file is not None:
             self.file.close()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a JSONL file; none where it is missing, and without lines cut short by a crash or still being
+    written."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 class WandB(Tracker):

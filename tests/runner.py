@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from dfkd import main
 from dfkd.cell import Cell
@@ -82,6 +83,7 @@ def command_line(*arguments: str) -> Outcome:
         finally:
             log.handlers, log.level, log.propagate = before
             main.failures.clear()
+            HydraConfig.instance().cfg = None  # `--cfg job` leaves it set
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

@@ -25,14 +25,14 @@ def unpacked(tmp_path_factory):
 
 def test_every_module_and_every_option_is_inside(unpacked):
     for source, target in ((ROOT / "dfkd", unpacked / "dfkd"), (ROOT / "conf", unpacked / "dfkd" / "conf")):
-        files = [file for suffix in ("*.py", "*.yaml") for file in source.rglob(suffix)]
+        files = [file for suffix in ("*.py", "*.yaml", "*.css", "*.js") for file in source.rglob(suffix)]
         assert files and all((target / file.relative_to(source)).exists() for file in files)
     assert not (unpacked / "tests").exists()
 
 
-def test_the_console_script_is_named(unpacked):
+def test_the_console_scripts_are_named(unpacked):
     (entries,) = unpacked.glob("dfkd-*.dist-info/entry_points.txt")
-    assert "dfkd = dfkd.main:cli" in entries.read_text()
+    assert {"dfkd = dfkd.main:cli", "dfkd-report = dfkd.report.cli:cli"} <= set(entries.read_text().splitlines())
 
 
 def test_it_runs_from_another_directory(unpacked, tmp_path):

@@ -1,6 +1,7 @@
 """The command line: one clear message for a mistake, the same result for the same command."""
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -64,7 +65,9 @@ def test_a_run_then_the_same_command_again(tmp_path):
     assert first.code == 0 and "teacher" in first.err and "Traceback" not in first.err
     (result,) = (tmp_path / "o" / "runs").glob("*/result.json")
     before = result.stat().st_mtime_ns
-    second = command_line(*command)
+    said = json.loads(result.read_text())["command"]  # repeats it
+    assert said == json.loads((result.parent / "status.json").read_text())["command"]
+    second = command_line(*shlex.split(said)[1:])
     assert second.code == 0 and "was finished before" in second.err and "teacher " not in second.err
     assert result.stat().st_mtime_ns == before
 

@@ -1,0 +1,152 @@
+"""What a report says: the cells chosen, how they are grouped, the tables and the notes below them."""
+
+import re
+from dataclasses import dataclass
+
+from dfkd.errors import ConfigError
+from dfkd.report import groups as grouping
+from dfkd.report.groups import Group
+from dfkd.report.keys import NAMES, all_keys, option, plain, same, suggestion
+from dfkd.report.paper import published
+from dfkd.report.runs import Run
+from dfkd.report.tables import STUDENTS_IN_WORDS, Measure, Table, known_measures, pivot, summary, usual_measures
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a user wants to see; every list may be empty.
+
+    Attributes:
+        rows, columns: keys (names of keys.NAMES or dotted paths) whose values make the rows and columns.
+        where: only cells that say so, {key: value, or values with commas between}.
+        measures: names of keys.MEASURES or paths in result.json.
+        student: 'last' or 'best' (on validation).
+    """
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    where: tuple[tuple[str, str], ...] = ()
+    measures: tuple[str, ...] = ()
+    student: str = "last"
+
+
+@dataclass
+class Report:
+    """The answer.
+
+    Attributes:
+        runs: all cells it is about, also unfinished ones.
+        groups: the rows, or the cells of the pivots, in their order.
+        measures: the columns, or one pivot each.
+        tables: none where no cell is finished.
+        notes: what one has to know to read them.
+        warnings: {what cells warned of: their names}; one text of those that differ in their numbers only.
+        student: 'last' or 'best'.
+    """
+
+    runs: list[Run]
+    groups: list[Group]
+    measures: list[Measure]
+    tables: list[Table]
+    notes: list[str]
+    warnings: dict[str, list[str]]
+    student: str
+
+    @property
+    def done(self) -> list[Run]:
+        return [run for run in self.runs if run.done]
+
+    @property
+    def unfinished(self) -> list[Run]:
+        return [run for run in self.runs if not run.done]
+
+
+def answer(runs: list[Run], question: Question) -> Report:
+    """Put a report together.
+
+    Raises:
+        ConfigError: no cell has a key, a value or a measure that was asked for.
+    """
+    known = [run for run in runs if run.config]
+    for flag, keys in (("rows", question.rows), ("columns", question.columns), ("where", dict(question.where))):
+        for key in keys:
+            _check_key(key, flag, known)
+    if question.where:
+        runs = known = _matching(known, question.where)
+    groups = _grouped(known, question)
+    finished = [group for group in groups if group.done]
+    if question.measures:
+        measures = known_measures(list(question.measures), runs, question.student)
+    elif question.columns:
+        measures = known_measures(["student ID"], runs, question.student)
+    else:
+        measures = usual_measures(groups, question.student)
+    tables: list[Table] = []
+    if finished and question.columns:
+        rows = list(groups[0].label)
+        tables = [pivot(groups, rows, list(question.columns), measure) for measure in measures]
+    elif finished:
+        tables = [summary(groups, measures)]
+    notes = _notes(finished, measures, question)
+    return Report(runs, groups, measures, tables, notes, _warnings(known), question.student)
+
+
+def _check_key(key: str, flag: str, runs: list[Run]) -> None:
+    if not any(option(run.config, key) is not None for run in runs):
+        said = suggestion(key, all_keys(run.config for run in runs), NAMES)
+        raise ConfigError(f"--{flag} '{key}': no cell has such a key{said}")
+
+
+def _matching(runs: list[Run], where: tuple[tuple[str, str], ...]) -> list[Run]:
+    for key, value in where:
+        values = dict.fromkeys(option(run.config, key) or "-" for run in runs)
+        runs = [run for run in runs if same(value, option(run.config, key))]
+        if not runs:
+            raise ConfigError(f"--where {key}={value}: no cell has it{suggestion(value, values, values)}")
+    return runs
+
+
+def _grouped(runs: list[Run], question: Question) -> list[Group]:
+    if not question.rows and not question.columns:
+        return grouping.by_content(runs)
+    rows = list(question.rows)
+    if not rows:  # a pivot's rows are what else differs
+        rows = [name for name in grouping.differing_names(runs) if name not in question.columns]
+    return grouping.by_keys(runs, rows, list(question.columns))
+
+
+def _notes(groups: list[Group], measures: list[Measure], question: Question) -> list[str]:
+    if not groups:
+        return ["No cell has finished."]
+    count = "mean ± sample std (n)" if question.columns else "mean ± sample std"
+    student = STUDENTS_IN_WORDS[question.student]
+    notes = [f"Students are those {student}, on test images; percentages, {count} over n seeds."]
+    for group in groups:
+        mixed = grouping.mixture(group)
+        if mixed:
+            more = f" and {len(mixed) - 3} more" if len(mixed) > 3 else ""
+            notes.append(
+                f"{group.name} is a mean over different settings, not over seeds alone: its cells differ "
+                f"in {', '.join(mixed[:3])}{more}; add a key to the rows, or choose with --where."
+            )
+    for group in groups:
+        names = [run.name for run in group.done]
+        twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+        if twice:
+            notes.append(f"{group.name} counts a cell that lies in several folders more than once: {', '.join(twice)}.")
+    if "seed" not in (*question.rows, *question.columns, *dict(question.where)):
+        notes += [f"{group.name}: missing seeds {', '.join(seeds)}." for group, seeds in grouping.missing_seeds(groups)]
+    papers = {published(group.done, measure.shipped): measure for group in groups for measure in measures}
+    notes += [f"Paper, {m.name} {paper.value:g}: {paper.source}." for paper, m in papers.items() if paper]
+    return notes
+
+
+def _warnings(runs: list[Run]) -> dict[str, list[str]]:
+    texts: dict[str, str] = {}
+    cells: dict[str, list[str]] = {}
+    for run in runs:
+        said = run.result.get("warnings")
+        for text in said if isinstance(said, list) else []:
+            text = texts.setdefault(re.sub(r"[\d.]+", "#", plain(text)), plain(text))
+            cells.setdefault(text, []).append(run.name)
+    return {text: list(dict.fromkeys(names)) for text, names in cells.items()}

@@ -1,0 +1,137 @@
+"""Cells that belong to one row of a table, and what that row is called."""
+
+import json
+from dataclasses import dataclass, field
+
+from dfkd.cell import content
+from dfkd.report.keys import NAMES, flatten, option, word
+from dfkd.report.runs import Run
+
+SEEDS = ("seed", "seeds")
+
+
+@dataclass
+class Group:
+    """Cells under one mean.
+
+    Attributes:
+        label: what tells this row from the others, {column: value}.
+        runs: its cells, the unfinished ones too.
+        column: in a pivot, under which heading it stands, {key: value}.
+    """
+
+    label: dict[str, str]
+    runs: list[Run] = field(default_factory=list)
+    column: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def done(self) -> list[Run]:
+        return [run for run in self.runs if run.done]
+
+    @property
+    def name(self) -> str:
+        """What figures and notes call it: options by their names, numbers with the end of their path."""
+        pairs = [*self.label.items(), *self.column.items()]
+        words = (
+            value if key in (*NAMES, "cell") else f"{'.'.join(key.split('.')[-2:])}={value}"
+            for key, value in pairs
+            if value != "-"
+        )
+        return ", ".join(words) or "all"
+
+    @property
+    def seeds(self) -> list[str]:
+        return [word(run.seed) for run in self.done]
+
+
+def by_content(runs: list[Run]) -> list[Group]:
+    """Groups of cells that differ in their seeds only, called by the options that differ between the groups."""
+    groups: dict[str, Group] = {}
+    for run in runs:
+        groups.setdefault(_identity(run), Group({})).runs.append(run)
+    found = list(groups.values())
+    _label(found)
+    return found
+
+
+def by_keys(runs: list[Run], rows: list[str], columns: list[str]) -> list[Group]:
+    """Groups of cells that say the same under some keys, whatever else differs."""
+    groups: dict[str, Group] = {}
+    for run in runs:
+        label, column = ({key: option(run.config, key) or "-" for key in keys} for keys in (rows, columns))
+        groups.setdefault(json.dumps([label, column]), Group(label, [], column)).runs.append(run)
+    return list(groups.values())
+
+
+def differing_names(runs: list[Run]) -> list[str]:
+    """The names of NAMES in which these cells differ."""
+    return [name for name in NAMES if len({option(run.config, name) for run in runs}) > 1]
+
+
+def mixture(group: Group) -> list[str]:
+    """In what, beside seeds, the finished cells of a group differ: dotted paths, names first."""
+    flat = [flatten(_settings(run)) for run in group.done]
+    paths = {path for leaves in flat for path in leaves if not path.endswith("_target_")}
+    mixed = (path for path in paths if len({json.dumps(leaves.get(path)) for leaves in flat}) > 1)
+    return sorted(mixed, key=lambda path: (not path.endswith(".name"), path))
+
+
+def missing_seeds(groups: list[Group]) -> list[tuple[Group, list[str]]]:
+    """Groups and the seeds they have not finished, where another group has finished all seeds of the table."""
+    every = list(dict.fromkeys(seed for group in groups for seed in group.seeds))
+    if not any(set(every) <= set(group.seeds) for group in groups):
+        return []
+    lacking = ((group, [seed for seed in every if seed not in group.seeds]) for group in groups)
+    return [(group, seeds) for group, seeds in lacking if seeds]
+
+
+def undefended(group: Group, groups: list[Group]) -> Group | None:
+    """The group that differs from this one in having no defense."""
+
+    def rest(run: Run) -> str:
+        return json.dumps(_settings(run) | {"defense": None}, sort_keys=True)
+
+    if not group.done or option(group.done[0].config, "defense") == "none":
+        return None
+    same = rest(group.done[0])
+    for other in groups:
+        if other.done and option(other.done[0].config, "defense") == "none" and rest(other.done[0]) == same:
+            return other
+    return None
+
+
+def _settings(run: Run) -> dict:
+    return {key: value for key, value in content(run.config).items() if key not in SEEDS}
+
+
+def _identity(run: Run) -> str:
+    return json.dumps(_settings(run), sort_keys=True)
+
+
+def _label(groups: list[Group]) -> None:
+    """Label groups by the options that differ; by single numbers only where the options do not tell them apart."""
+    flat = [flatten(content(group.runs[0].config)) for group in groups]
+
+    def called() -> list[str]:
+        return [json.dumps(group.label, sort_keys=True) for group in groups]
+
+    def add(column: str, path: str) -> None:
+        for group, leaves in zip(groups, flat, strict=True):
+            group.label[column] = word(leaves[path]) if path in leaves else "-"
+
+    for column, path in NAMES.items():
+        if len({word(leaves.get(path)) for leaves in flat}) > 1:
+            add(column, path)
+    paths = {path for leaves in flat for path in leaves if not path.endswith("_target_")}
+    for path in sorted(paths, key=lambda path: (not path.endswith(".name"), path)):  # a name says more than its numbers
+        if len(set(called())) == len(groups):
+            break
+        if path.startswith((*SEEDS, *NAMES.values())):
+            continue
+        alike: dict[str, set] = {}
+        for label, leaves in zip(called(), flat, strict=True):
+            alike.setdefault(label, set()).add(word(leaves.get(path)))
+        if any(len(values) > 1 for values in alike.values()):
+            add(path.removesuffix(".name"), path)
+    for group in groups:
+        group.label = group.label or {"cell": group.runs[0].name.rpartition("_s")[0] or group.runs[0].name}

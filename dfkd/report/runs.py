@@ -1,0 +1,190 @@
+"""Which cells there are and how each ended. Reads what runs leave behind, also while they are still at it."""
+
+import fcntl
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from dfkd.build import nearest
+from dfkd.cell import content
+from dfkd.errors import ConfigError
+from dfkd.report.keys import plain
+from dfkd.tracker import read_rows
+
+MARKS = ("result.json", "status.json", "config.yaml")  # a folder with one of them is a run folder
+
+
+@dataclass
+class Run:
+    """One cell as it was found.
+
+    Attributes:
+        name: readable, with the hash.
+        folder: None for a cell that was refused before it had one.
+        status: 'done', 'running', 'killed' (says it runs, but no process holds it), 'failed', 'interrupted' or
+            'unreadable'.
+        config: resolved; empty where it cannot be read.
+        result: the content of its result.json; empty unless done.
+        reason: why it is not done.
+        command: what repeats it, where that is known.
+    """
+
+    name: str
+    folder: Path | None
+    status: str
+    config: dict = field(default_factory=dict)
+    result: dict = field(default_factory=dict)
+    reason: str = ""
+    command: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+    @property
+    def seed(self) -> object:
+        return self.config.get("seed")
+
+
+def find(places: list[Path]) -> list[Run]:
+    """All cells at these places, each once, in the order of the sweeps that made them, others by name.
+
+    Args:
+        places: run folders, outputs folders, their `runs` folders, or sweep lists (outputs/sweeps/*.jsonl).
+
+    Raises:
+        ConfigError: there is no such place, or it holds no runs.
+    """
+    runs: dict[object, Run] = {}
+    for place in places:
+        for run in _runs_at(place):
+            runs.setdefault(run.folder.resolve() if run.folder else (run.command, run.reason), run)
+    return list(runs.values())
+
+
+def _runs_at(place: Path) -> list[Run]:
+    if place.is_file():
+        return list(_listed(place))
+    if _is_run(place):
+        return [read(place, _commands(place.parent.parent).get(place.name))]
+    folder = place / "runs" if (place / "runs").is_dir() else place
+    found = sorted(path for path in folder.iterdir() if _is_run(path)) if folder.is_dir() else []
+    if not found and place.is_dir() and folder == place:
+        raise ConfigError(
+            f"{place} holds no runs; name an outputs folder, run folders, or sweep lists (outputs/sweeps/*.jsonl)"
+        )
+    if not found and folder == place:
+        beside = [path.name for path in place.parent.iterdir()] if place.parent.is_dir() else []
+        near = nearest(place.name, beside)
+        raise ConfigError(f"there is no '{place}'" + (near if "did you mean" in near else ""))
+    commands = _commands(folder.parent)
+    order = {name: i for i, name in enumerate(commands)}
+    found.sort(key=lambda path: order.get(path.name, len(order)))
+    return [read(path, commands.get(path.name)) for path in found]
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in MARKS)
+
+
+def _listed(sweep: Path) -> Iterator[Run]:
+    """The cells of a sweep's list, in the sweep's order; beside the list first, if the whole folder was moved."""
+    rows = _rows(sweep)
+    if not rows and sweep.stat().st_size:
+        raise ConfigError(f"{sweep} is no list of a sweep (outputs/sweeps/*.jsonl)")
+    for row in rows:
+        command = _command(row)
+        folder = Path(row["folder"]) if row.get("folder") else None
+        if folder is not None:
+            moved = sweep.parent.parent / "runs" / folder.name
+            folder = moved if moved.is_dir() else folder
+        if folder is not None and _is_run(folder):
+            run = read(folder, command)
+            if run.status == "unreadable":
+                run.reason = plain(row.get("error") or run.reason)
+            yield run
+        else:
+            name = plain(folder.name if folder else " ".join(map(str, row["arguments"])))
+            yield Run(name, None, "failed", reason=plain(row.get("error") or "its folder is gone"), command=command)
+
+
+def _commands(outputs: Path) -> dict[str, str]:
+    """{name of a run folder: what repeats the cell}, of all sweeps in an outputs folder, oldest first."""
+    rows = [row for file in sorted((outputs / "sweeps").glob("*.jsonl")) for row in _rows(file)]
+    return {Path(row["folder"]).name: _command(row) for row in rows if row.get("folder")}
+
+
+def _rows(sweep: Path) -> list[dict]:
+    """The rows of a sweep's list by their number: parallel cells end in another order."""
+    rows = [row for row in read_rows(sweep) if isinstance(row.get("arguments"), list)]
+    return sorted(rows, key=lambda row: row.get("number", 0))
+
+
+def _command(row: dict) -> str:
+    return plain(shlex.join(["dfkd", *map(str, row["arguments"])]))
+
+
+def read(folder: Path, command: str | None = None) -> Run:
+    """One run folder; nothing in it has to be whole.
+
+    Args:
+        command: what repeats the cell, for a folder that does not say so itself.
+    """
+    result, status = _json(folder / "result.json"), _json(folder / "status.json")
+    command = result.get("command") or status.get("command") or command
+    run = Run(plain(folder.name), folder, "done", result.get("config"), result, command=command and plain(command))
+    if _complete(result):
+        return run
+    run.result, run.config = {}, _config(folder)
+    run.status, run.reason = status.get("status"), plain(status.get("error") or "")
+    if run.status == "running":
+        run.reason = "still at work"
+        if not _held(folder / ".lock"):
+            run.status, run.reason = "killed", "it never said how it ended, and no process is at work on it"
+    elif run.status not in ("failed", "interrupted"):
+        run.status, run.reason = "unreadable", "its result.json is missing or damaged"
+    return run
+
+
+def _complete(result: dict) -> bool:
+    """Whether this is what a finished run writes."""
+    try:
+        content(result["config"])
+        parts = (result["teacher"], result["student"], result["config"]["seeds"])
+        return all(isinstance(part, dict) for part in parts) and "seed" in result["config"]
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _config(folder: Path) -> dict:
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        content(config)
+        return json.loads(json.dumps(config, default=str))
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _json(path: Path) -> dict:
+    """The object in a JSON file; an empty one where it is missing, cut short, or something else."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process holds the lock of a run folder, as far as one can tell."""
+    try:
+        with lock.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,186 @@
+"""Tables of numbers over groups of cells: one row a group, or a pivot of one measure."""
+
+import statistics
+from dataclasses import dataclass, field, replace
+
+from dfkd.errors import ConfigError
+from dfkd.report.groups import Group
+from dfkd.report.keys import MEASURES, flatten, measured, suggestion
+from dfkd.report.paper import published
+from dfkd.report.runs import Run
+
+FORMS = {"fragile": ".2f", "seconds": ".0f", "teacher evals": ",.0f"}  # all others are percentages
+STUDENTS = {"last": "student", "best": "student_best_on_validation"}  # -> where they stand in result.json
+STUDENTS_IN_WORDS = {"last": "of the last round", "best": "best on validation"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """One measure over the cells of a group.
+
+    Attributes:
+        values: one number a cell that has it.
+        form: how one is written.
+        counted: whether the number of cells is written too.
+        paper: a published number that is written too.
+    """
+
+    values: tuple[float, ...]
+    form: str = ".1f"
+    counted: bool = False
+    paper: float | None = None
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.mean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation; None for fewer than two values."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        """'mean ± std (n) [paper x]', the value alone for one cell, or '-' for none."""
+        if not self.values:
+            return "-"
+        text = format(self.mean, self.form)
+        text += f" ± {format(self.std, self.form)}" if self.std is not None else ""
+        text += f" ({len(self.values)})" if self.counted else ""
+        return text + (f" [paper {format(self.paper, self.form)}]" if self.paper is not None else "")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something measured.
+
+    Attributes:
+        name: as the column is called.
+        path: where it stands in result.json, with the student chosen.
+        shipped: the same of the last student, as `paper` sections name it.
+    """
+
+    name: str
+    path: str
+    shipped: str
+
+    @property
+    def form(self) -> str:
+        return FORMS.get(self.name, ".1f" if self.name in MEASURES else ".4g")
+
+    def value(self, run: Run) -> float | None:
+        return measured(run.result, self.path)
+
+    def over(self, group: Group) -> Number:
+        """The numbers of a group's finished cells; those without it are left out."""
+        values = (self.value(run) for run in group.done)
+        return Number(tuple(value for value in values if value is not None), self.form)
+
+    def of_teacher(self) -> "Measure | None":
+        """The same of the teacher."""
+        head, _, last = self.shipped.partition(".")
+        path = f"teacher.{last}"
+        return Measure(f"teacher {last}", path, path) if head == "student" and last in TEACHERS else None
+
+
+TEACHERS = ("iacc", "oacc", "olacc", "asr")
+
+
+def measure(name: str, student: str = "last") -> Measure:
+    """A measure by its name in MEASURES or its path in result.json, of one of the two students."""
+    path = MEASURES.get(name, name)
+    name = next((known for known, where in MEASURES.items() if where == path), name)
+    head, _, rest = path.partition(".")
+    return Measure(name, f"{STUDENTS[student]}.{rest}" if head == "student" else path, path)
+
+
+def known_measures(names: list[str], runs: list[Run], student: str) -> list[Measure]:
+    """The measures of these names.
+
+    Raises:
+        ConfigError: no finished cell has a number of that name.
+    """
+    done = [run for run in runs if run.done]
+    chosen = [measure(name, student) for name in names]
+    for given, wanted in zip(names, chosen, strict=True):
+        if not any(wanted.value(run) is not None for run in done) and wanted.name not in MEASURES:
+            results = [{key: value for key, value in run.result.items() if key != "config"} for run in done]
+            paths = {path for result in results for path in flatten(result) if measured(result, path) is not None}
+            said = suggestion(given, [*MEASURES, *sorted(paths)], MEASURES)
+            raise ConfigError(f"--measures '{given}': no finished cell has it{said}")
+    return chosen
+
+
+def usual_measures(groups: list[Group], student: str) -> list[Measure]:
+    """What the cells have of MEASURES, less a fragile share where nothing was split."""
+    every = [measure(name, student) for name in MEASURES]
+    found = [m for m in every if any(m.over(group).values for group in groups)]
+    split = any(set(measure("fragile").over(group).values) - {1.0} for group in groups)
+    return [m for m in found if m.name != "fragile" or split]
+
+
+@dataclass
+class Table:
+    """What is written.
+
+    Attributes:
+        title: what the numbers are, where the columns do not say so.
+        words: so many first columns are words that name the row.
+        head: the columns.
+        lines: one entry a column.
+        groups: the group of every line; None in a pivot, where a line is several.
+    """
+
+    title: str
+    words: int
+    head: list[str]
+    lines: list[list["str | Number"]] = field(default_factory=list)
+    groups: list[Group | None] = field(default_factory=list)
+
+
+def summary(groups: list[Group], measures: list[Measure]) -> Table:
+    """One row a group that has finished cells: how many, its measures, and what was published beside ours."""
+    groups = [group for group in groups if group.done]
+    labels = list(dict.fromkeys(column for group in groups for column in group.label))
+    compared = [m for m in measures if any(published(group.done, m.shipped) for group in groups)]
+    head = [*labels, "n"]
+    for m in measures:
+        head += [m.name, f"{m.name}, paper", f"{m.name} - paper"] if m in compared else [m.name]
+    table = Table("", len(labels), head)
+    for group in groups:
+        line: list[str | Number] = [group.label.get(column, "-") for column in labels]
+        line.append(Number((len(group.done),), ".0f"))
+        for m in measures:
+            line += _compared(m, group) if m in compared else [m.over(group)]
+        table.lines.append(line)
+        table.groups.append(group)
+    return table
+
+
+def _compared(m: Measure, group: Group) -> list[Number]:
+    """Ours, the published one, and how much more ours is."""
+    ours, paper = m.over(group), published(group.done, m.shipped)
+    theirs = Number((paper.value,) if paper else (), m.form)
+    both = ours.values and theirs.values
+    return [ours, theirs, Number((ours.mean - theirs.mean,) if both else (), f"+{m.form}")]
+
+
+def pivot(groups: list[Group], rows: list[str], columns: list[str], m: Measure) -> Table:
+    """One measure: a row a combination of the row keys, a column a combination of the column keys."""
+    tops = list(dict.fromkeys(tuple(group.column.values()) for group in groups))
+    sides = list(dict.fromkeys(tuple(group.label.values()) for group in groups))
+    at = {(tuple(group.label.values()), tuple(group.column.values())): group for group in groups}
+    table = Table(f"{m.name}; columns: {', '.join(columns)}", len(rows), [*rows, *(", ".join(top) for top in tops)])
+    for side in sides:
+        table.lines.append([*side, *(_crossing(m, at.get((side, top))) for top in tops)])
+        table.groups.append(None)
+    return table
+
+
+def _crossing(m: Measure, group: Group | None) -> "str | Number":
+    """A cell of a pivot: its numbers, or why there are none."""
+    if group is None:
+        return "missing"
+    if not group.done:
+        return ", ".join(sorted({run.status for run in group.runs}))
+    paper = published(group.done, m.shipped)
+    return replace(m.over(group), counted=True, paper=paper.value if paper else None)

@@ -1,0 +1,111 @@
+"""A report as text: Markdown, CSV, LaTeX."""
+
+import csv
+import io
+
+from dfkd.report.content import Report
+from dfkd.report.keys import plain
+from dfkd.report.paper import published
+from dfkd.report.tables import Number, Table
+
+
+def markdown(report: Report) -> str:
+    """The tables, aligned so that they also read well in a terminal, the notes and the warnings."""
+    parts = [_grid(table) for table in report.tables]
+    warnings = [f"WARNING: {plain(text)}{_such(names)}" for text, names in report.warnings.items()]
+    parts.append("\n".join([*report.notes, *warnings]))
+    return "\n\n".join(parts)
+
+
+def _such(names: list[str]) -> str:
+    return f" (such in {len(names)} cells)" if len(names) > 1 else ""
+
+
+def _grid(table: Table) -> str:
+    lines = [[plain(str(entry)).replace("|", "\\|") for entry in line] for line in [table.head, *table.lines]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
+    text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    ruler = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    title = [plain(table.title), ""] if table.title else []
+    return "\n".join([*title, text[0], ruler, *text[1:]])
+
+
+def unfinished(report: Report) -> str:
+    """The cells that have not finished, why, and what repeats them."""
+    lines = []
+    for run in report.unfinished:
+        lines.append(f"{run.status.upper()}: {plain(run.name)}: {plain(run.reason)}")
+        if run.command and run.status != "running":
+            lines.append(f"  retry: {run.command}")
+    return "\n".join(lines)
+
+
+def table_csv(report: Report) -> str:
+    """One line a group, also of a pivot; mean, std and n of every measure at full precision, empty where missing."""
+    groups = [group for group in report.groups if group.done]
+    keys = list(dict.fromkeys(key for group in groups for key in (*group.label, *group.column)))
+    papers = [m for m in report.measures if any(published(group.done, m.shipped) for group in groups)]
+    names = {m: m.name.replace(" ", "_") for m in report.measures}
+    head = [*keys, "student", "seeds", *(f"{name}_{part}" for name in names.values() for part in ("mean", "std", "n"))]
+    rows = [head + [f"{names[m]}_paper" for m in papers]]
+    for group in groups:
+        label = group.label | group.column
+        row = [label.get(key, "") for key in keys] + [report.student, " ".join(group.seeds)]
+        for m in report.measures:
+            number = m.over(group)
+            row += [number.mean, number.std, len(number.values)]
+        found = [published(group.done, m.shipped) for m in papers]
+        rows.append(row + [paper.value if paper else None for paper in found])
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+# What LaTeX would take for a command, as it is written instead.
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "[": "{[}",  # these two would be options of the line break before them
+    "*": "{*}",
+} | {sign: "\\" + sign for sign in "#$%&_{}"}
+
+
+def latex(report: Report) -> str:
+    """The tables with booktabs, every word escaped."""
+    parts = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
+    for table in report.tables:
+        columns = "l" * table.words + "r" * (len(table.head) - table.words)
+        lines = [" & ".join(map(_latex, line)) + r" \\" for line in [table.head, *table.lines]]
+        said = [f"{table.title}.", *report.notes] if table.title else report.notes
+        caption = " ".join(map(_latex, said))
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"  \centering",
+                    rf"  \caption{{{caption}}}",
+                    rf"  \begin{{tabular}}{{{columns}}}",
+                    r"    \toprule",
+                    f"    {lines[0]}",
+                    r"    \midrule",
+                    *(f"    {line}" for line in lines[1:]),
+                    r"    \bottomrule",
+                    r"  \end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex(entry: str | Number) -> str:
+    if isinstance(entry, Number) and entry.values:
+        number, bracket, paper = str(entry).partition(" [")
+        return "$" + number.replace("±", r"\pm").replace(",", "{,}") + "$" + bracket + paper
+    return "".join(LATEX.get(sign, sign) for sign in plain(str(entry)))
