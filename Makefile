@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test study family lint clean help
+.PHONY: run test study family sync lint clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ METHODS := real noise_images dafl zskt dfad dfq mad deepinversion adaptive_deepi
 family: .venv/installed  ## every synthesizer on the built-in digits, 3 seeds, equal budgets (half an hour on 2 CPU cores)
 	$(BIN)/dfkd -m hydra/launcher=parallel runtime.threads=1 runtime.precision=float32 seed=0,1,2 \
 	  experiment=$(shell echo $(METHODS:%=%/digits) | tr ' ' ',')
+
+sync: .venv/installed  ## upload the offline W&B runs under outputs/
+	$(BIN)/python scripts/sync_wandb.py
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

@@ -6,12 +6,16 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from dfkd.digest import file_digest
 from dfkd.errors import ConfigError
-from dfkd.store import content_key, file_digest
+from dfkd.store import content_key
 
 # What cannot change a result, or only through what refers to it (attack): it stays out of every key.
-NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper")
+NOT_CONTENT = (
+    "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast"
+)  # fmt: skip
 SECTIONS = ("seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
+NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 
 
@@ -39,10 +43,7 @@ class Cell:
             raise ConfigError(f"{key} is missing: set {key}=...") from error
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
-        for section in SECTIONS:
-            found = OmegaConf.select(cfg, section)
-            if not OmegaConf.is_dict(found):
-                raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
+        check_form(cfg)
         lower(config, config["limit"])
         self.config = config
         self.hash = content_key("result", self.content())[:8]
@@ -64,12 +65,41 @@ class Cell:
 
     def finished(self) -> dict | None:
         """The result of this cell if it was finished before and its student is whole, else None."""
-        try:
-            result = json.loads((self.folder / "result.json").read_text())
-            whole = file_digest(self.folder / "student.safetensors") == result["student_digest"]
-            return result if whole and result["hash"] == self.hash else None
-        except (OSError, ValueError, KeyError):
-            return None
+        result = whole_result(self.folder)
+        return result if result and result["hash"] == self.hash else None
+
+
+def check_form(cfg: DictConfig) -> None:
+    """Raise ConfigError if what every cell is named and known by is not there, or is no section or option."""
+    for section in SECTIONS:
+        found = OmegaConf.select(cfg, section)
+        if not OmegaConf.is_dict(found):
+            raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
+    for option in (*NAMED, *(["ntl_scenario.ood"] if "ood" in (cfg.get("ntl_scenario") or {}) else [])):
+        found = OmegaConf.select(cfg, option)
+        if not OmegaConf.is_dict(found):
+            raise ConfigError(f"{option} must be one of its options, got {found!r}; `dfkd --help` lists them")
+        if not found.get("name"):
+            raise ConfigError(f"{option}.name is missing: set {option}.name=...")
+    for key in ("seed", "runtime.precision"):
+        if OmegaConf.select(cfg, key) is None:
+            raise ConfigError(f"{key} is missing: set {key}=...")
+    for key in ("dry_run", "fail_fast"):
+        if not isinstance(cfg.get(key), bool):
+            raise ConfigError(f"{key} must be true or false, got {cfg.get(key)!r}")
+    for key, value in cfg.limit.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"limit.{key} must be a number, got {value!r}")
+
+
+def whole_result(folder: Path) -> dict | None:
+    """The result in a run folder, or None if there is none or its student is not the one it tells of."""
+    try:
+        result = json.loads((folder / "result.json").read_text())
+        whole = file_digest(folder / "student.safetensors") == result["student_digest"]
+        return result if whole and "hash" in result else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def content(config: dict, *groups: str) -> dict:

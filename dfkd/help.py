@@ -19,12 +19,15 @@ Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet 
 {parts}
 
   -m hydra/launcher=parallel hydra.launcher.n_jobs=2    a sweep's cells beside each other
+  dry_run=true       check all cells and print which stages they would make, instead of running them
+  fail_fast=true     a sweep starts no further cell once one has failed
   --cfg job          print the configuration instead of running it
   --config-dir DIR   add options of your own: DIR/GROUP/OPTION.yaml
   data.root=DIR      where torchvision's data sets are; data.download=true fetches a missing one
   runtime.device=auto|cpu|cuda:N     seed=N     outputs=DIR     debug=smoke (a run of seconds)
 
   dfkd-report        tables and a page of what has finished, also while a sweep still runs: dfkd-report --help
+  python -m dfkd.store ls | show KEY | verify | gc      what runs share: what is there, whether it is whole, what may go
 """
 
 GROUPS = {

@@ -15,29 +15,36 @@ from omegaconf.errors import OmegaConfBaseException
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.help import help_text, option_names
+from dfkd.plan import plan_in_words
 from dfkd.report import paper
-from dfkd.sweep import in_a_worker, job_number, record
+from dfkd.store import Store
+from dfkd.sweep import LIST, has_failed, in_a_worker, number, record
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent
 # conf/ lies inside an installed package and at the top of a checkout.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-
+CONFIG = "config"  # the file in it where everything starts
 
 failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG)
 def task(cfg: DictConfig) -> float | None:
     """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if it
-    failed: in a sweep the other cells go on, and its end lists the failures."""
+    failed: in a sweep the other cells go on (unless fail_fast=true), and its end lists the failures."""
     start_logging()
     cell = None
     try:
         cell = Cell(cfg)
+        if cell.config["fail_fast"] and has_failed():
+            return None
         result = cell.finished()
+        if cell.config["dry_run"]:
+            return show_plan(cell, result)
         log.info("%s%s", cell.name, " was finished before" if result else "")
         if result is None:
+            record(cell, "running")
             from dfkd.run import run_cell
 
             result = run_cell(cell)
@@ -45,7 +52,7 @@ def task(cfg: DictConfig) -> float | None:
             paper.renew(cell, result)
     except Exception as error:
         failures.append(error)
-        record(cell, "failed", explain(error))
+        record(cell, "failed", error=explain(error))
         if HydraConfig.get().mode.name == "MULTIRUN":
             log.error("  FAILED   %s", explain(error))
         return None
@@ -53,6 +60,22 @@ def task(cfg: DictConfig) -> float | None:
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"]
+
+
+def show_plan(cell: Cell, result: dict | None) -> None:
+    """Say what a run of this cell would do; in a sweep, only note it: its end shows the plan of all cells."""
+    row = {"status": "done"}
+    if result is None:
+        from dfkd.graph import stage_graph
+        from dfkd.preflight import prepare
+
+        parts = prepare(cell)
+        for warning in parts.warnings:
+            log.warning("  WARNING  %s", warning)
+        row = {"status": "planned", "stages": {name: stage.key for name, stage in stage_graph(cell, parts).items()}}
+    record(cell, **row)
+    if LIST not in os.environ:
+        print(plan_in_words([row | {"number": 0, "folder": str(cell.folder)}], Store(cell.outputs / "store")))
 
 
 def in_a_line(result: dict) -> str:
@@ -71,7 +94,9 @@ def start_logging() -> None:
         log.addHandler(logging.StreamHandler())
         log.setLevel(logging.INFO)
         log.propagate = False
-    prefix = f"[{job_number()}] " if in_a_worker() else ""
+    prefix = f"[{number()}] " if in_a_worker() else ""
+    if prefix and sys.stderr.isatty():
+        prefix = f"\r\033[K{prefix}"  # over the line that says how far the sweep is
     log.handlers[0].setFormatter(logging.Formatter(f"{prefix}%(message)s"))
 
 
@@ -113,6 +138,8 @@ def explain(error: Exception) -> str:
         return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)
+    if "Config group override must be" in str(error):  # Hydra does not say which
+        return "a group takes the name of one of its options, not null or a number; `dfkd --help` lists them"
     if "No space left on device" in str(error):
         return "the disk is full; what is finished is kept: free some space and repeat the command, or set outputs=DIR"
     return f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)"

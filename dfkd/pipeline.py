@@ -7,10 +7,11 @@ from pathlib import Path
 
 from dfkd import stages
 from dfkd.cell import Cell
+from dfkd.graph import stage_graph
 from dfkd.pool import Pool
 from dfkd.preflight import Parts
 from dfkd.runtime import PeakMemory
-from dfkd.store import Artifact, Store, content_key
+from dfkd.store import Artifact, Store
 from dfkd.tracker import Tracker
 
 log = logging.getLogger("dfkd")
@@ -25,81 +26,54 @@ class Pipeline:
         tracker: sees the metrics of every stage, also of a reused one.
 
     Attributes:
+        graph: its stages by name, with their keys.
         artifacts: finished stages by name, in order.
         teacher: frozen, once its stage is done.
     """
 
     def __init__(self, cell: Cell, parts: Parts, tracker: Tracker):
         self.cell, self.parts, self.tracker = cell, parts, tracker
+        self.graph = stage_graph(cell, parts)
         self.store = Store(cell.outputs / "store")
         self.artifacts: dict[str, Artifact] = {}
         self.teacher = None
 
     def run(self) -> None:
         """Make or find every stage."""
-        cell, parts, config = self.cell, self.parts, self.cell.config
-        seeds, scenario = config["seeds"], config["ntl_scenario"]
+        parts, config = self.parts, self.cell.config
+        seeds = config["seeds"]
 
-        # An ordinary teacher does not depend on the OOD domain: all scenarios of its ID domain share it.
-        domains = scenario if getattr(parts.teacher, "needs_ood", True) else scenario["id"]
-        content = cell.content("teacher") | {"domains": domains, "seed": seeds["teacher"]}
         network = config["teacher"]["network"]
-        made = self.stage(
-            "teacher", content, (), lambda *to: stages.make_teacher(parts, network, seeds["teacher"], *to)
-        )
+        made = self.stage("teacher", lambda *to: stages.make_teacher(parts, network, seeds["teacher"], *to))
         self.teacher = stages.load_teacher(parts, made.path)
 
         options = config["evaluate"]["premise"]
-        content = cell.content("ntl_scenario") | {"premise": options, "seed": seeds["teacher"]}
-        made = self.stage(
-            "premise",
-            content,
-            ("teacher",),
-            lambda *_: stages.make_premise(parts, self.teacher, options, seeds["teacher"]),
-        )
-
+        made = self.stage("premise", lambda *_: stages.make_premise(parts, self.teacher, options, seeds["teacher"]))
         if made.meta["words"]:
             log.log(logging.INFO if all(made.meta["holds"]) else logging.WARNING, "  %s", made.meta["words"])
 
-        pool, inputs = None, ("teacher",)
-        synthesis = cell.content("synthesizer", "prior", "noise") | {"seed": seeds["synthesis"]}
-        if not parts.synthesizer.online:
-            pool, inputs = self.finished_pool(synthesis), ("pool", "split")
-
-        content = cell.content("student", "defense", "ntl_scenario", "seeds") | {"synthesis": synthesis}
+        pool = None if parts.synthesizer.online else self.finished_pool()
         checks = {key: config["evaluate"][key] for key in ("checks", "images")}
         network = config["student"]["network"]
-        self.stage(
-            "student",
-            content | checks,
-            inputs,
-            lambda *to: stages.make_student(parts, self.teacher, pool, network, seeds, checks, *to),
-        )
+        self.stage("student", lambda *to: stages.make_student(parts, self.teacher, pool, network, seeds, checks, *to))
 
-    def finished_pool(self, synthesis: dict) -> Pool:
-        """The pool of an offline synthesizer and its split, which depend on no student and are shared by all."""
+    def finished_pool(self) -> Pool:
+        """The pool of an offline synthesizer, split."""
         parts, seed = self.parts, self.cell.config["seeds"]["synthesis"]
-        made = self.stage("pool", synthesis, ("teacher",), lambda *to: stages.make_pool(parts, self.teacher, seed, *to))
+        made = self.stage("pool", lambda *to: stages.make_pool(parts, self.teacher, seed, *to))
         pool = Pool.load(made.path / "pool.safetensors").to(parts.runtime.device)
-        # A split depends on the criterion only, where the defense has one: all its losses share it.
-        defense = self.cell.config["defense"]
-        content = {"criterion": defense.get("criterion", defense), "seed": seed}
-        if parts.defense.uses_real_data:  # an ordinary teacher and its pool are the same whatever the OOD domain
-            content |= self.cell.content("ntl_scenario")
-        made = self.stage(
-            "split", content, ("pool",), lambda to, _: stages.make_split(parts, self.teacher, pool, seed, to)
-        )
+        made = self.stage("split", lambda to, _: stages.make_split(parts, self.teacher, pool, seed, to))
         pool.split = stages.load_split(made.path, parts.runtime.device)
         return pool.keep(parts.student.keep)
 
-    def stage(self, name: str, content: dict, inputs: tuple[str, ...], make: Callable[..., dict]) -> Artifact:
+    def stage(self, name: str, make: Callable[..., dict]) -> Artifact:
         """Fetch a stage from the store, or make it.
 
         Args:
-            content: what the stage is made of, beside `inputs`, the names of the stages that feed it.
             make: called with the folder to write into and a function to log (step, metrics) with.
         """
-        key = content_key(name, content, {i: self.artifacts[i].key for i in inputs})
+        stage = self.graph[name]
+        key = stage.key
 
         def build(folder: Path) -> dict:
             log.info("  %-8s %s ...", name, key)
@@ -114,7 +88,7 @@ class Pipeline:
                 meta = make(folder, record)
             return meta | {"peak_memory_mb": peak.read()}
 
-        artifact = self.artifacts[name] = self.store.fetch(name, key, build, about=content)
+        artifact = self.artifacts[name] = self.store.fetch(name, key, build, stage.content, stage.inputs)
         if artifact.reused:
             for line in (artifact.path / "metrics.jsonl").read_text().splitlines():
                 self.tracker.log(json.loads(line))

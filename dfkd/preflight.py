@@ -49,12 +49,7 @@ def prepare(cell: Cell) -> Parts:
         ConfigError: everything that is wrong, one problem a line.
     """
     config, data = cell.config, cell.config["data"]
-    check = Builder(**dict.fromkeys(CONTEXT, ...))
-    for group in (*GROUPS, "tracker"):
-        check.bind(config[group], group)
-    _check_numbers(config, check.problems)
-    check.problems += paper.problems(config)
-    check.raise_problems()
+    check_names(config).raise_problems()
     machine = Builder()
     runtime = machine.call(make_runtime, config["runtime"], "runtime")
     machine.raise_problems()
@@ -97,6 +92,22 @@ def prepare(cell: Cell) -> Parts:
     return parts
 
 
+def check_names(config: dict) -> Builder:
+    """What can be told of a cell's configuration before anything is made: unknown and missing options, values of the
+    wrong kind, impossible numbers outside of the groups.
+
+    Returns:
+        a builder that has noted the problems.
+    """
+    check = Builder(**dict.fromkeys(CONTEXT, ...))
+    for group in (*GROUPS, "tracker"):
+        check.bind(config[group], group)
+    check.bind(config["runtime"] | {"_target_": "dfkd.runtime.make_runtime"}, "runtime")
+    _check_numbers(config, check.problems)
+    check.problems += paper.problems(config)
+    return check
+
+
 def _check_outputs(cell: Cell) -> None:
     try:
         cell.outputs.mkdir(parents=True, exist_ok=True)
@@ -119,13 +130,13 @@ def _check_numbers(config: dict, problems: list[str]) -> None:
         if value != config["seed"]:
             whole(f"seeds.{name}", value, 0)
     for name in ("checks", "images"):
-        whole(f"evaluate.{name}", evaluate[name], 1)
+        whole(f"evaluate.{name}", evaluate.get(name), 1)
     for name in ("steps", "images"):
-        whole(f"evaluate.premise.{name}", evaluate["premise"][name], 1)
+        whole(f"evaluate.premise.{name}", evaluate["premise"].get(name), 1)
     for name in ("size", "channels", "limit"):
         if data[name] is not None:
             whole(f"data.{name}", data[name], 1)
-    radii = evaluate["premise"]["eps"]
+    radii = evaluate["premise"].get("eps")
     if not isinstance(radii, list) or not radii:
         problems.append(f"evaluate.premise.eps must be a list such as [4/255,8/255], got {radii!r}")
         return

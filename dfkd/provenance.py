@@ -5,16 +5,27 @@ import subprocess
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-def arguments() -> list[str] | None:
-    """The command line that repeats the present cell alone; None outside of Hydra."""
-    if not HydraConfig.initialized():
+def arguments(hydra: DictConfig | None = None) -> list[str] | None:
+    """The arguments of `dfkd` that repeat one cell alone; None outside of Hydra.
+
+    Args:
+        hydra: Hydra's own part of the cell's configuration; of the present cell if None.
+    """
+    from dfkd.main import CONF, CONFIG
+
+    if hydra is None and not HydraConfig.initialized():
         return None
-    hydra = HydraConfig.get()
-    own = [f"--config-dir={s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    hydra = hydra or HydraConfig.get()
+    flags = {"command-line": "--config-dir", "main": "--config-path"}
+    sources = [s for s in hydra.runtime.config_sources if s.provider in flags and s.path != str(CONF)]
+    own = [f"{flags[source.provider]}={source.path}" for source in sources]
+    own += [] if hydra.job.config_name == CONFIG else [f"--config-name={hydra.job.config_name}"]
+    own += [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
     return own + list(hydra.overrides.task)
 
 

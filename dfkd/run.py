@@ -48,13 +48,15 @@ def run_cell(cell: Cell) -> dict:
 
 def _run(cell: Cell, parts: Parts) -> dict:
     write_atomic(cell.folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
+    tracker, result = parts.tracker, None
+    pipeline = Pipeline(cell, parts, tracker)
+    keys = {name: stage.key for name, stage in pipeline.graph.items()}
+    write_atomic(cell.folder / "stages.json", json.dumps(keys, indent=2) + "\n")  # dfkd.store keeps what it names
     set_status(cell, "running")
     (cell.folder / "result.json").unlink(missing_ok=True)
-    tracker, result = parts.tracker, None
     try:
         tracker.start(cell.folder, cell.name, cell.config)
         began = time.monotonic()
-        pipeline = Pipeline(cell, parts, tracker)
         pipeline.run()
         result = export(pipeline, began)
         for path in sorted(cell.folder.glob("*.png")):

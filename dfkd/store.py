@@ -5,7 +5,8 @@ hash of everything that can change it. It is written into a temporary folder and
 leaves nothing half-written; it is built under a lock, so two runs that want the same artifact build it once; it is
 checked when it is read, so damage is noticed, named and repaired. Nothing here is a pickle.
 
-This module imports no torch: keys are known before anything heavy is.
+This module imports no torch: keys are known before anything heavy is. `python -m dfkd.store` (dfkd/store_cli.py) looks
+into a store and tidies it.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd import __version__
+from dfkd.digest import file_digest, path_digest
 
 log = logging.getLogger("dfkd")
 
@@ -72,32 +74,27 @@ def _canonical(node: object) -> object:
     return node
 
 
-def path_digest(path: str) -> str:
-    """sha256 of a file's bytes; of the relative names and sizes of a folder's files; the path itself if it is missing
-    (whoever opens it will say so)."""
-    where, digest = Path(path), hashlib.sha256()
-    if where.is_file():
-        return file_digest(where)
-    if not where.is_dir():
-        return f"missing:{path}"
-    for file in sorted(where.rglob("*")):
-        if file.is_file():
-            digest.update(f"{file.relative_to(where)} {file.stat().st_size}\n".encode())
-    return f"folder:{digest.hexdigest()}"
-
-
-def file_digest(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
-
-
 def record_digest(record: dict) -> str:
     """sha256 of an artifact's metadata."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def read_record(folder: Path) -> dict:
+    """What the meta.json of a whole artifact says.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is damaged; the message names the file.
+    """
+    record = json.loads((folder / "meta.json").read_text())
+    if record["key"] != folder.name or record.pop("digest") != record_digest(record):
+        raise ValueError("meta.json has changed")
+    for name, digest in record["files"].items():
+        if file_digest(folder / name) != digest:
+            raise ValueError(f"{name} has changed")
+    return record
+
+
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what a damaged artifact raises when it is read
 
 
 class Store:
@@ -110,12 +107,20 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
 
-    def fetch(self, stage: str, key: str, build: Callable[[Path], dict], about: dict | None = None) -> Artifact:
+    def fetch(
+        self,
+        stage: str,
+        key: str,
+        build: Callable[[Path], dict],
+        about: dict | None = None,
+        inputs: dict[str, str] | None = None,
+    ) -> Artifact:
         """The artifact, from the store or built now.
 
         Args:
             build: writes the artifact's files into the folder it is given and returns its metadata.
             about: what the key was made of, kept in meta.json for a human reader.
+            inputs: keys of the artifacts that feed it, by stage, kept in meta.json too.
 
         Raises:
             OSError: the folder cannot be written (disk full, read-only).
@@ -131,9 +136,15 @@ class Store:
             for stale in (self.root / stage).glob(f".{key}.*.tmp"):
                 shutil.rmtree(stale, ignore_errors=True)  # of a killed builder: we hold its lock
             shutil.rmtree(folder, ignore_errors=True)  # damaged
-            return self._build(folder, stage, key, build, about or {})
+            return self._build(folder, stage, key, build, about or {}, inputs or {})
 
-    def _build(self, folder: Path, stage: str, key: str, build: Callable[[Path], dict], about: dict) -> Artifact:
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artifact if it is there and whole, else None."""
+        return self._read(self.root / stage / key, key)
+
+    def _build(
+        self, folder: Path, stage: str, key: str, build: Callable[[Path], dict], about: dict, inputs: dict[str, str]
+    ) -> Artifact:
         temporary = folder.parent / f".{key}.{os.getpid()}.tmp"
         temporary.mkdir(parents=True)
         try:
@@ -145,6 +156,7 @@ class Store:
                 "key": key,
                 "dfkd": __version__,
                 "about": about,
+                "inputs": inputs,
                 "meta": meta,
                 "files": {file.name: file_digest(file) for file in sorted(temporary.iterdir())},
             }
@@ -164,14 +176,8 @@ class Store:
         if not folder.exists():
             return None
         try:
-            record = json.loads((folder / "meta.json").read_text())
-            if record["key"] != key or record.pop("digest") != record_digest(record):
-                raise ValueError("meta.json has changed")
-            for name, digest in record["files"].items():
-                if file_digest(folder / name) != digest:
-                    raise ValueError(f"{name} has changed")
-            return Artifact(folder, key, record["meta"], reused=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return Artifact(folder, key, read_record(folder)["meta"], reused=True)
+        except DAMAGE as error:
             warn("damaged artifact %s (%s): it is built again", folder, error)
             return None
 
@@ -186,13 +192,48 @@ class Store:
 @contextlib.contextmanager
 def file_lock(path: Path, what: str) -> Iterator[None]:
     """Hold an exclusive lock; the system lets go of it when the process ends, however it ends."""
-    with path.open("a") as handle:
+    while True:
+        with path.open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another process that is making %s", what)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _is_still(path, handle.fileno()):
+                continue  # `gc` took the file away between opening and locking it: another may hold the new one
+            yield
+            return
+
+
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock of an existing lock file if nobody else does; yields whether it is held now."""
+    try:
+        handle = path.open()
+    except FileNotFoundError:
+        yield False
+        return
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = _is_still(path, handle.fileno())
         except BlockingIOError:
-            log.info("waiting for another process that is making %s", what)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+            held = False
+        yield held
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a lock file."""
+    with try_lock(path) as free:
+        return not free and path.exists()
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether an open file is the one that its path names now."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -209,3 +250,9 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+if __name__ == "__main__":
+    from dfkd.store_cli import main
+
+    main()

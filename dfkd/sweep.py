@@ -1,6 +1,14 @@
-"""What a multirun leaves behind: which cells it had, a table of their results, and the failures with their retries."""
+"""What a multirun leaves behind: which cells it had, a table of their results, and the failures with their retries.
 
+The list of a sweep is a JSON-lines file that its processes append to, one row when something becomes of a cell:
+{"number": its place in the sweep, "folder": ..., "arguments": of the `dfkd` that repeats it, "status": "waiting",
+"running", "done" (with "cached": true if it was before), "planned" (with "stages") or "failed" (with "error")}.
+At the end one row a cell stays, the last.
+"""
+
+import hashlib
 import json
+import logging
 import os
 import shlex
 import sys
@@ -12,16 +20,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from dfkd.cell import Cell
+from dfkd.plan import many, plan_in_words
 from dfkd.provenance import arguments
+from dfkd.store import Store, write_atomic
 
-LIST = "DFKD_SWEEP"  # environment variable: the file that collects the cells of this sweep, also from other processes
+log = logging.getLogger("dfkd")
+
+LIST = "DFKD_SWEEP"  # environment variable: the list of this sweep, for its other processes too
 OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the process that started the sweep
-
-
-def job_number() -> int:
-    """Which cell of its sweep this process is at; 0 without a sweep."""
-    job = HydraConfig.get().job
-    return 0 if OmegaConf.is_missing(job, "num") else job.num
+GROUP = "DFKD_SWEEP_GROUP"  # environment variable: a name of its own for what the sweep computes
 
 
 def in_a_worker() -> bool:
@@ -29,40 +36,102 @@ def in_a_worker() -> bool:
     return os.environ.get(OWNER, str(os.getpid())) != str(os.getpid())
 
 
-def record(cell: Cell | None, status: str, error: str | None = None) -> None:
-    """Note in the sweep's list, if there is a sweep, how a cell ended and the arguments that repeat it."""
+def announce(cells: list[tuple[Cell, list[str], bool]]) -> None:
+    """Start the list.
+
+    Args:
+        cells: each with the arguments that repeat it, and whether it was finished before.
+    """
+    names = "\n".join(sorted(cell.folder.name for cell, _, _ in cells))
+    os.environ[GROUP] = f"sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    for number, (cell, repeat, finished) in enumerate(cells):
+        row = {"number": number, "folder": str(cell.folder), "arguments": repeat}
+        append(row | ({"status": "done", "cached": True} if finished else {"status": "waiting"}))
+    finished = sum(finished for _, _, finished in cells)
+    log.info("%s: %d finished before, %d to run", many(len(cells), "cell"), finished, len(cells) - finished)
+
+
+def record(cell: Cell | None, status: str, **more: object) -> None:
+    """Note in the sweep's list, if there is a sweep, what became of the cell that this process is at."""
     if LIST in os.environ:
-        row = {
-            "number": job_number(),
-            "folder": str(cell.folder) if cell else None,
-            "arguments": arguments(),
-            "status": status,
-            "error": error,
-        }
-        with Path(os.environ[LIST]).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        folder = str(cell.folder) if cell else None
+        append({"number": number(), "folder": folder, "arguments": arguments(), "status": status} | more)
+
+
+def number() -> int:
+    """The place in its sweep of the cell that this process is at; 0 without a sweep."""
+    job = HydraConfig.get().job
+    at = 0 if OmegaConf.is_missing(job, "num") else job.num
+    launched = [row["number"] for row in events() if row["status"] == "waiting"]
+    return launched[at] if at < len(launched) else at  # another sweeper than ours announces nothing
+
+
+def has_failed() -> bool:
+    """Whether a cell of the sweep has failed."""
+    return any(row["status"] == "failed" for row in events())
+
+
+def append(row: dict) -> None:
+    path = Path(os.environ[LIST])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:  # one write: rows of several processes do not mix
+        file.write(f"{json.dumps(row)}\n".encode())
+
+
+def events() -> list[dict]:
+    """All rows of the sweep's list; none without a sweep."""
+    path = Path(os.environ.get(LIST, ""))
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []  # not one that is being written
+    return [json.loads(line) for line in lines]
+
+
+def standing() -> list[dict]:
+    """The last row of every cell, in the order of the sweep (parallel cells end in another)."""
+    last = {row["number"]: row for row in events()}
+    return [last[number] for number in sorted(last)]
 
 
 class SweepReport(Callback):
-    """Hydra callback: starts the list, and reports when all cells are through."""
+    """Hydra callback: names the list, and reports when all cells are through."""
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        folder = Path(config.outputs) / "sweeps"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.list = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
-        self.list.touch()
-        os.environ[LIST], os.environ[OWNER] = str(self.list), str(os.getpid())
+        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
+        os.environ[LIST] = str((Path(config.outputs) / "sweeps" / name).absolute())
+        os.environ[OWNER] = str(os.getpid())
+        os.environ.pop(GROUP, None)
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        from dfkd.report import report_of_sweep
-
-        rows = [json.loads(line) for line in self.list.read_text().splitlines()]
-        rows.sort(key=lambda row: row["number"])  # parallel cells end in another order
-        failed = [row for row in rows if row["status"] != "done"]
-        if len(failed) < len(rows):
-            print(report_of_sweep(self.list, Path(config.outputs) / "reports"))
+        rows, path = standing(), Path(os.environ[LIST])
+        outputs, problems = Path(config.outputs), 0
+        if config.dry_run:
+            path.unlink(missing_ok=True)
+            print(plan_in_words(rows, Store(outputs / "store")))
+        else:
+            write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+            if any(row["status"] == "done" for row in rows):
+                problems += not self.table(path, outputs)
+        failed = [row for row in rows if row["status"] == "failed"]
         for row in failed:
-            print(f"\nFAILED: {row['error']}\n  retry: dfkd {shlex.join(row['arguments'])}")
+            print(f"\nFAILED: {row['error']}")
+            status = Path(row["folder"] or "") / "status.json"
+            if status.is_file():
+                print(f"  traceback: {status}")
+            print(f"  retry: dfkd {shlex.join(row['arguments'])}")
+        if left := sum(row["status"] == "waiting" for row in rows):
+            print(f"\n{left} of {len(rows)} cells were not started: fail_fast=true")
         if failed:
             print(f"\n{len(failed)} of {len(rows)} cells failed; the same command retries only those")
+        if failed or problems:
             sys.exit(1)
+
+    def table(self, sweep: Path, outputs: Path) -> bool:
+        """Print the table of the cells that are done; False if it cannot be made (Hydra would go on as if it were)."""
+        from dfkd.main import explain
+        from dfkd.report import report_of_sweep
+
+        try:
+            print(report_of_sweep(sweep, outputs / "reports"))
+            return True
+        except Exception as error:
+            print(f"\nthe cells are done, but there is no table of them: {explain(error)}")
+            return False

@@ -3,11 +3,14 @@
 import contextlib
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TextIO
 
 from dfkd.errors import ConfigError
+from dfkd.store import STAGE_VERSIONS
+from dfkd.sweep import GROUP
 
 log = logging.getLogger("dfkd")
 
@@ -61,7 +64,7 @@ class WandB(Tracker):
         project: W&B project.
         mode: 'offline' (files in the run folder, for `wandb sync`), 'online', or 'disabled' (nothing of W&B is even
             imported).
-        group: name that ties the runs of a sweep together.
+        group: name that ties runs together; None for a sweep's own name in a sweep, and for none outside of one.
 
     Raises:
         ValueError: mode is another word.
@@ -92,7 +95,7 @@ class WandB(Tracker):
             self.run = wandb.init(
                 project=self.project,
                 mode=self.mode,
-                group=self.group,
+                group=self.group or os.environ.get(GROUP),
                 name=cell,
                 id=run_id,
                 resume="allow" if self.mode == "online" else None,
@@ -105,6 +108,9 @@ class WandB(Tracker):
                 f"Weights & Biases did not start in mode '{self.mode}': {error}. Log in with `wandb login`, or use "
                 f"tracker.mode=offline or tracker.mode=disabled"
             ) from error
+
+        for stage in STAGE_VERSIONS:  # by its own steps: what a resumed run logs again falls on what is there
+            self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
 
     def log(self, row: dict) -> None:
         super().log(row)

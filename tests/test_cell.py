@@ -1,6 +1,7 @@
 """A cell's name and hash: the same for the same content, another for everything that can change a result."""
 
 import json
+import re
 
 import pytest
 from runner import composed
@@ -43,6 +44,8 @@ def test_a_name_is_readable_and_ends_with_the_hash(plain):
         "outputs=elsewhere",
         "data.root=elsewhere",
         "data.download=true",
+        "dry_run=true",
+        "fail_fast=true",
         "teacher.epochs=20",  # what it is already
     ],
 )
@@ -106,6 +109,24 @@ def test_lowering_reaches_every_number_of_that_name_and_nothing_else():
 def test_a_missing_value_is_named_with_how_to_set_it():
     with pytest.raises(ConfigError, match=r"teacher\.path is missing: set teacher\.path=\.\.\."):
         cell("teacher=checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dry_run=yes", "dry_run must be true or false, got 'yes'"),
+        ("~fail_fast", "fail_fast must be true or false, got None"),
+        ("~runtime.precision", "runtime.precision is missing: set runtime.precision=..."),
+        ("+limit.rounds=few", "limit.rounds must be a number, got 'few'"),
+        ("student.network=null", "student.network must be one of its options, got None"),
+        ("ntl_scenario.id=3", "ntl_scenario.id must be one of its options, got 3"),
+        ("~teacher.name", "teacher.name is missing"),
+        ("evaluate.premise=null", "evaluate.premise is a section of options, got None"),
+    ],
+)
+def test_what_every_cell_needs_is_missed_by_name(override, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        cell(override)
 
 
 def test_a_value_that_refers_to_nothing_is_named():

@@ -24,7 +24,8 @@ def unpacked(tmp_path_factory):
 
 
 def test_every_module_and_every_option_is_inside(unpacked):
-    for source, target in ((ROOT / "dfkd", unpacked / "dfkd"), (ROOT / "conf", unpacked / "dfkd" / "conf")):
+    for name, place in (("dfkd", "dfkd"), ("conf", "dfkd/conf"), ("hydra_plugins", "hydra_plugins")):
+        source, target = ROOT / name, unpacked / place
         files = [file for suffix in ("*.py", "*.yaml", "*.css", "*.js") for file in source.rglob(suffix)]
         assert files and all((target / file.relative_to(source)).exists() for file in files)
     assert not (unpacked / "tests").exists()

@@ -31,6 +31,8 @@ def outputs(tmp_path) -> str:
         (["synthesizer=cake", "noise.eps=-1"], ["noise", "eps must be positive, got -1"]),
         (["~prior.tv"], ["prior.tv"]),
         (["teacher.epochs"], ["teacher.epochs"]),
+        (["teacher=null"], ["takes the name of one of its options"]),
+        (["~evaluate.premise.steps"], ["evaluate.premise.steps must be a whole number", "got None"]),
         (["experiment=quickstrat"], ["'quickstrat'", "did you mean 'quickstart'?"]),
     ],
     ids=lambda value: " ".join(value) if "=" in value[-1] else "",

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib.util
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,3 +76,41 @@ def test_what_is_missing_is_said(folders, make):
     (folders / "photos").rename(folders / "validation")
     assert "bus holds 0 images" in make()
     assert "--size must be at least 1" in make("--size", "0")
+
+
+@pytest.fixture
+def sync(monkeypatch, tmp_path):
+    """Run sync_wandb.py on two offline runs and an online one; returns how it ended and what it called."""
+    module, called = script("sync_wandb"), []
+    for name in ("a/wandb/offline-run-1-aaaa", "b/wandb/offline-run-1-bbbb", "c/wandb/run-1-cccc"):
+        (tmp_path / "o" / "runs" / name).mkdir(parents=True)
+    monkeypatch.setattr(
+        module.subprocess, "run", lambda command: called.append(command) or subprocess.CompletedProcess(command, 3)
+    )
+
+    def run(*arguments: str, url: str = "http://127.0.0.1:9"):
+        monkeypatch.setattr(module.wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(base_url=url)))
+        monkeypatch.setattr(sys, "argv", ["sync_wandb.py", *arguments])
+        with pytest.raises(SystemExit) as end:
+            module.main()
+        return end.value.code, called
+
+    return run
+
+
+def test_offline_runs_are_handed_to_wandb_sync(sync, tmp_path):
+    code, called = sync("--outputs", str(tmp_path / "o"), "--dry-run", "--project", "mine")
+    runs = [
+        str(tmp_path / "o" / "runs" / name) for name in ("a/wandb/offline-run-1-aaaa", "b/wandb/offline-run-1-bbbb")
+    ]
+    assert called == [[sys.executable, "-m", "wandb", "sync", "--dry-run", "--project", "mine", *runs]] and code == 3
+
+
+def test_without_network_nothing_is_tried(sync, tmp_path):
+    code, called = sync("--outputs", str(tmp_path / "o"))
+    assert "http://127.0.0.1:9 cannot be reached" in code and "nothing was uploaded" in code and called == []
+
+
+def test_without_offline_runs_the_folder_is_asked_for(sync, tmp_path):
+    code, called = sync("--outputs", str(tmp_path / "elsewhere"))
+    assert "no offline runs" in code and "--outputs DIR" in code and called == []

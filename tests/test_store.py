@@ -1,5 +1,6 @@
 """The content-addressed store: built once, whole or not at all, repaired when damaged. No torch in here."""
 
+import fcntl
 import json
 import logging
 import multiprocessing
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dfkd.store import Store, content_key, file_lock, path_digest, write_atomic
+from dfkd.store import Store, content_key, file_lock, is_held, record_digest, try_lock, write_atomic
 
 KEY = "0123456789abcdef"
 spawn = multiprocessing.get_context("spawn")
@@ -42,9 +43,10 @@ def test_the_second_fetch_reuses_what_the_first_built(tmp_path):
 
 
 def test_an_artifact_says_what_it_is(tmp_path):
-    path = Store(tmp_path).fetch("pool", KEY, write_numbers, about={"rounds": 3}).path
+    path = Store(tmp_path).fetch("pool", KEY, write_numbers, {"rounds": 3}, {"teacher": "t"}).path
     record = json.loads((path / "meta.json").read_text())
-    assert record["stage"] == "pool" and record["key"] == KEY and record["about"] == {"rounds": 3}
+    assert record["stage"] == "pool" and record["key"] == KEY
+    assert record["about"] == {"rounds": 3} and record["inputs"] == {"teacher": "t"}
     assert sorted(record["files"]) == ["more.bin", "numbers.txt"]
 
 
@@ -192,26 +194,6 @@ def test_a_key_does_not_depend_on_what_an_option_is_called():
     assert content_key("pool", {"name": "x", "a": {"name": "y"}}) == content_key("pool", {"a": {}})
 
 
-def test_a_path_counts_by_its_content_not_its_place(tmp_path):
-    for name, text in (("a", "same"), ("b", "same"), ("c", "else")):
-        (tmp_path / name).write_text(text)
-    a, b, c = (content_key("teacher", {"path": str(tmp_path / name)}) for name in "abc")
-    assert a == b != c
-
-
-def test_a_folder_counts_by_names_and_sizes(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name / "sub").mkdir(parents=True)
-        (tmp_path / name / "sub" / "file").write_text("12")
-    assert path_digest(str(tmp_path / "a")) == path_digest(str(tmp_path / "b"))
-    (tmp_path / "b" / "sub" / "file").write_text("123")
-    assert path_digest(str(tmp_path / "a")) != path_digest(str(tmp_path / "b"))
-
-
-def test_a_missing_path_is_no_error_here(tmp_path):
-    assert path_digest(str(tmp_path / "none")) == f"missing:{tmp_path / 'none'}"
-
-
 def test_an_atomic_write_replaces_and_leaves_no_temporary_file(tmp_path):
     for text in ("old", "new"):
         write_atomic(tmp_path / "file", text)
@@ -223,3 +205,48 @@ def test_a_lock_is_let_go_of_when_its_block_fails(tmp_path):
         raise RuntimeError
     with file_lock(tmp_path / "lock", "it"):  # would wait for ever
         pass
+
+
+def test_an_artifact_of_before_inputs_were_noted_is_still_good(tmp_path):
+    store = Store(tmp_path)
+    meta = store.fetch("pool", KEY, write_numbers).path / "meta.json"
+    record = json.loads(meta.read_text())
+    del record["inputs"], record["digest"]
+    meta.write_text(json.dumps(record | {"digest": record_digest(record)}))
+    assert store.fetch("pool", KEY, never).meta["answer"] == 42
+
+
+def test_find_gives_what_is_there_and_whole_and_builds_nothing(tmp_path):
+    store = Store(tmp_path)
+    assert store.find("pool", KEY) is None and list(tmp_path.iterdir()) == []
+    path = store.fetch("pool", KEY, write_numbers).path
+    assert store.find("pool", KEY).path == path
+    truncate(path / "more.bin")
+    assert store.find("pool", KEY) is None
+
+
+def test_a_lock_that_is_held_is_seen_and_not_taken(tmp_path):
+    lock = tmp_path / "lock"
+    assert not is_held(lock) and not lock.exists()
+    with file_lock(lock, "it"):
+        assert is_held(lock)
+        with try_lock(lock) as mine:
+            assert not mine
+    assert not is_held(lock)
+    with try_lock(lock) as mine:
+        assert mine and is_held(lock)
+
+
+def test_a_lock_file_that_was_deleted_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    """Else the one that waits for the old file and the one that makes a new file would both go on."""
+    lock, flock, seen = tmp_path / "lock", fcntl.flock, []
+
+    def deleted_at_first(handle, how):
+        if not seen:
+            lock.unlink()
+        seen.append(how)
+        return flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", deleted_at_first)
+    with file_lock(lock, "it"):
+        assert len(seen) == 2 and lock.exists() and is_held(lock)

@@ -1,16 +1,30 @@
 """A sweep: every cell by itself, a table at the end, the failures with their retries."""
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import OmegaConf
-from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, process, process_environment, read_json
+from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, process_environment, read_json
 
-from dfkd.sweep import SweepReport
+from dfkd.cell import Cell
+from dfkd.digest import file_digest
+from dfkd.main import CONF
+from dfkd.sweep import LIST, SweepReport
+from hydra_plugins.dfkd_sweeper import ReadOnce
 
 
 def statuses(folder) -> list[str]:
@@ -54,18 +68,18 @@ def test_a_sweep_ends_with_a_table_and_a_figure_and_a_second_one_trains_nothing(
     assert page.read_text().count('<img src="data:image/png;base64,') >= 2  # real pictures of both cells
     assert len(list((tmp_path / "o" / "store" / "teacher").glob("*/meta.json"))) == 1
     again = command_line(*command)
-    assert again.code == 0 and again.err.count("was finished before") == 2
+    assert again.code == 0 and again.err == "2 cells: 2 finished before, 0 to run\n"
     assert [line for line in again.out.splitlines() if line.startswith("|")] == table
 
 
-def test_the_table_keeps_the_sweeps_order_whichever_cell_ended_first(tmp_path, swept, capsys):
+def test_the_table_keeps_the_sweeps_order_whichever_cell_ended_first(tmp_path, swept, capsys, monkeypatch):
     (ended,) = (tmp_path / "o" / "sweeps").glob("*.jsonl")
     ended.write_text("".join(reversed(ended.read_text().splitlines(keepends=True))))
-    sweep = SweepReport()
-    sweep.list = ended
-    sweep.on_multirun_end(OmegaConf.create({"outputs": str(tmp_path / "o")}))
+    monkeypatch.setenv(LIST, str(ended))
+    SweepReport().on_multirun_end(OmegaConf.create({"outputs": str(tmp_path / "o"), "dry_run": False}))
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert rows[2:] == ["none", "atesc"]
+    assert [row["number"] for row in map(json.loads, ended.read_text().splitlines())] == [0, 1]
 
 
 def test_bad_input_in_one_cell_does_not_stop_the_others(tmp_path):
@@ -74,11 +88,149 @@ def test_bad_input_in_one_cell_does_not_stop_the_others(tmp_path):
     assert "steps must be at least 1, got 0" in done.out and "retry: dfkd" in done.out
 
 
-def test_the_retry_knows_the_folder_of_the_users_own_options(tmp_path):
-    own = tmp_path / "my conf"
-    (own / "noise").mkdir(parents=True)
-    done = command_line("--config-dir", str(own), "-m", *TINY, *DFQ, "student.steps=0", f"outputs={tmp_path / 'o'}")
-    assert f"retry: dfkd '--config-dir={own}'" in done.out
+def test_the_retry_knows_where_the_users_own_options_are(tmp_path):
+    own, more = tmp_path / "my conf", tmp_path / "more"
+    for folder in (own, more):
+        (folder / "noise").mkdir(parents=True)
+    (more / "defense").mkdir()
+    (more / "defense" / "mine.yaml").write_text("name: mine\n_target_: dfkd.defenses.Defense\n")
+    (own / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\n")
+    arguments = ("--config-dir", str(own), "--config-name", "mine", f"hydra.searchpath=[file://{more}]")
+    sweep = (*TINY, *DFQ, "defense=mine", "student.steps=0", f"outputs={tmp_path / 'o'}")
+    done = command_line(*arguments, "-m", *sweep)
+    (retry,) = (line.partition("retry: dfkd ")[2] for line in done.out.splitlines() if "retry: " in line)
+    assert f"'--config-dir={own}' --config-name=mine 'hydra.searchpath=[file://{more}]'" in retry
+    again = command_line(*shlex.split(retry))
+    assert again.code == 1 and "steps must be at least 1, got 0" in again.err
+
+
+def test_a_failure_names_the_file_with_its_traceback(tmp_path):
+    done = command_line("-m", *TINY, *NOISE, "student.recipe.lr=1e30", f"outputs={tmp_path / 'o'}")
+    (file,) = (line.partition("traceback: ")[2] for line in done.out.splitlines() if "traceback: " in line)
+    assert "NonFiniteLoss" in read_json(Path(file))["traceback"]
+
+
+TYPOS = {
+    "an option": (["defense=none,ckd,atesc,atesc_al"], "did you mean 'atesc_all'?"),
+    "a key": (["seed=0,1", "techer.epochs=1"], "did you mean 'teacher'?"),
+    "an added key": (
+        ["seed=0,1", "+teacher.epohcs=1"],
+        "teacher.epohcs: there is no such option; did you mean 'epochs'?",
+    ),
+    "a kind of value": (["teacher.epochs=1,1,1,two"], "teacher.epochs must be a whole number, got 'two'"),
+    "what is missing": (["teacher=supervised,checkpoint"], "teacher.path is missing: set teacher.path=..."),
+    "a section": (["seed=0,1", "evaluate.premise=null"], "evaluate.premise is a section of options"),
+    "a switch": (["fail_fast=yes", "seed=0,1"], "fail_fast must be true or false, got 'yes'"),
+}
+
+
+@pytest.mark.parametrize("typo", TYPOS)
+def test_a_typo_in_any_cell_is_one_message_before_the_first_cell_starts(tmp_path, typo, monkeypatch):
+    monkeypatch.setattr(BasicLauncher, "launch", never)
+    arguments, said = TYPOS[typo]
+    done = command_line("-m", *TINY, *arguments, f"outputs={tmp_path / 'o'}")
+    assert done.code == 1 and said in done.err and done.err.count("dfkd: ") == 1 and done.out == ""
+    assert not (tmp_path / "o").exists()
+
+
+def never(*_, **__):
+    raise AssertionError("launched")
+
+
+def test_what_is_wrong_with_several_cells_is_told_at_once_and_once(tmp_path):
+    done = command_line("-m", *TINY, "teacher.epochs=two,3", "+student.stps=1,2", f"outputs={tmp_path / 'o'}")
+    assert len(done.err.splitlines()) == 2 and "'two'" in done.err and "student.stps" in done.err
+
+
+def finish(*overrides: str) -> None:
+    """Leave the run folder of a finished cell."""
+    cell = Cell(composed(*overrides))
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "student.safetensors").write_bytes(b"weights")
+    measured = {"iacc": 90.0, "oacc": None, "olacc": None, "asr": None, "agreement": 95.0}
+    result = {"cell": cell.name, "hash": cell.hash, "seed": cell.config["seed"], "config": cell.config}
+    result |= {"teacher": measured, "student": measured, "fragile_share": 1.0, "teacher_evals": {"distill": 3}}
+    result |= {"seconds": {"total": 1.0}, "warnings": [], "stages": {}}
+    result["student_digest"] = file_digest(cell.folder / "student.safetensors")
+    (cell.folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize("launcher", ["basic", "parallel"])
+def test_finished_cells_are_composed_once_and_not_launched(tmp_path, monkeypatch, launcher):
+    overrides = (*TINY, *DFQ, f"outputs={tmp_path / 'o'}")
+    for seed in range(3):
+        finish(*overrides, f"seed={seed}")
+    composed_now, read = [], []
+    for owner, name, seen in (
+        (ConfigLoaderImpl, "load_sweep_config", composed_now),
+        (ConfigRepository, "load_config", read),
+    ):
+        whole = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, _f=whole, _s=seen, **k: _s.append(a[-1]) or _f(*a, **k))
+    monkeypatch.setattr(BasicLauncher, "launch", never)
+    monkeypatch.setattr(JoblibLauncher, "launch", never)
+    done = command_line("-m", *overrides, "seed=0,1,2", f"hydra/launcher={launcher}")
+    assert done.code == 0 and "3 cells: 3 finished before, 0 to run" in done.err and "| 3 |" in done.out
+    assert len(composed_now) == 3
+    assert len(read) < 3 * len(set(read)) + 10  # by Hydra itself for the sweep (twice), then once for all cells
+
+
+def test_only_what_is_not_finished_is_launched_under_its_own_number(tmp_path):
+    overrides = (*TINY, *DFQ, f"outputs={tmp_path / 'o'}")
+    finish(*overrides, "student.steps=1")
+    done = command_line("-m", *overrides, "student.steps=1,0,2")
+    assert "3 cells: 1 finished before, 2 to run" in done.err and done.err.count("FAILED") == 1
+    (ended,) = (tmp_path / "o" / "sweeps").glob("*.jsonl")
+    rows = [json.loads(line) for line in ended.read_text().splitlines()]
+    assert [(row["number"], row["status"]) for row in rows] == [(0, "done"), (1, "failed"), (2, "done")]
+    assert rows[0]["cached"] and [row["arguments"][-1] for row in rows] == [f"student.steps={n}" for n in (1, 0, 2)]
+
+
+def test_values_that_name_a_cell_twice_run_it_once(tmp_path):
+    done = command_line("-m", *TINY, *DFQ, "runtime.chunk=500,600", f"outputs={tmp_path / 'o'}")
+    assert done.code == 0 and "1 cell: 0 finished before, 1 to run" in done.err
+
+
+def test_a_composition_that_reads_once_gives_what_hydra_gives():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().hydra.config_loader
+
+        def compose(*overrides: str):
+            return loader.load_configuration("config", ["hydra.mode=RUN", *overrides], RunMode.RUN)
+
+        cells = [("seed=1",), ("experiment=quickstart",), ("seed=2", "synthesizer=cake", "prior=[tv,bn]"), ("seed=1",)]
+        expected = [compose(*cell) for cell in cells]
+        loader.repository = ReadOnce(loader.repository)
+        assert [compose(*cell) for cell in cells] == expected
+
+
+def test_fail_fast_starts_no_further_cell(tmp_path):
+    done = command_line("-m", *TINY, *DFQ, "student.steps=0,-1,1,2", "fail_fast=true", f"outputs={tmp_path / 'o'}")
+    assert done.code == 1 and not (tmp_path / "o" / "runs").exists()
+    assert "1 of 4 cells failed" in done.out and "3 of 4 cells were not started: fail_fast=true" in done.out
+    assert "steps must be at least 1" in done.out
+
+
+def test_fail_fast_of_cells_beside_each_other(tmp_path):
+    sweep = ("hydra/launcher=parallel", "hydra.launcher.n_jobs=1", *TINY, *DFQ, "outputs=o")
+    done = process("-m", *sweep, "student.steps=0,1,2", "fail_fast=true", cwd=tmp_path)
+    assert (
+        done.returncode == 1 and "2 of 3 cells were not started" in done.stdout and not (tmp_path / "o/runs").exists()
+    )
+
+
+def test_hydras_own_sweeper_still_works(tmp_path):
+    sweep = ("hydra/sweeper=basic", *TINY, *DFQ, "student.steps=1,0", f"outputs={tmp_path / 'o'}")
+    done = command_line("-m", *sweep)
+    assert done.code == 1 and "1 of 2 cells failed" in done.out and "student.steps=0" in done.out
+    again = command_line("-m", *sweep)
+    assert again.err.count("was finished before") == 1
+
+
+def test_a_table_that_cannot_be_made_is_said_and_hides_no_failure(tmp_path, swept, monkeypatch):
+    monkeypatch.setattr("dfkd.report.report_of_sweep", lambda *_: 1 / 0)
+    again = command_line(*swept[0])
+    assert again.code == 1 and "there is no table of them: ZeroDivisionError" in again.out
 
 
 def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_path):

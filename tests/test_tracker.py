@@ -5,9 +5,10 @@ import logging
 import sys
 
 import pytest
-from runner import DFQ, make_cell, read_json
+from runner import DFQ, TINY, command_line, make_cell, read_json
 
 from dfkd.errors import ConfigError
+from dfkd.sweep import GROUP
 from dfkd.tracker import Tracker, WandB
 
 ROWS = [{"stage": "teacher", "step": 0, "loss/id": 2.5}, {"stage": "student", "step": 3, "val/iacc": 91.0}]
@@ -111,3 +112,76 @@ def test_tracker_files_writes_no_wandb_and_goes_with_the_smoke_run(tmp_path, mon
         run_cell(cell)
     assert read_json(cell.folder / "status.json") == {"status": "done"}
     assert {row["stage"] for row in rows(cell.folder)} == {"teacher", "student"}
+
+
+class FakeRun:
+    def __init__(self):
+        self.summary, self.steps, self.rows, self.code = {}, {}, [], None
+
+    def define_metric(self, names, step_metric):
+        self.steps[names] = step_metric
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def finish(self, exit_code):
+        self.code = exit_code
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A wandb module that notes how it is started: {"run": ..., and the arguments of init}."""
+    seen = {}
+
+    class Module:
+        Error, Settings = RuntimeError, dict
+
+        @staticmethod
+        def init(**arguments):
+            seen.update(arguments, run=FakeRun())
+            return seen["run"]
+
+    monkeypatch.setitem(sys.modules, "wandb", Module)
+    monkeypatch.delenv(GROUP, raising=False)
+    return seen
+
+
+@pytest.mark.parametrize(("mode", "resume"), [("online", "allow"), ("offline", None)])
+def test_a_cell_is_one_run_by_its_hash_and_online_goes_on_with_it(tmp_path, fake, mode, resume):
+    tracker = WandB(mode=mode)
+    tracker.start(tmp_path, "cell-0123abcd", {"seed": 1})
+    tracker.log(ROWS[1])
+    assert (fake["id"], fake["name"], fake["resume"], fake["group"]) == ("0123abcd", "cell-0123abcd", resume, None)
+    assert fake["run"].rows == [{"student/step": 3, "student/val/iacc": 91.0}]
+    assert fake["run"].steps["student/*"] == "student/step"  # what is logged again falls on what is there
+
+
+@pytest.mark.parametrize(("result", "code"), [(RESULT, 0), (None, 1)])
+def test_the_run_of_a_failed_cell_is_marked_failed(tmp_path, fake, result, code):
+    tracker = WandB(mode="online")
+    tracker.start(tmp_path, "cell-0123abcd", {})
+    tracker.finish(result)
+    assert fake["run"].code == code and fake["run"].summary.get("student/iacc") == (91.0 if result else None)
+
+
+def test_a_sweep_is_a_group_unless_the_user_names_one(tmp_path, fake, monkeypatch):
+    monkeypatch.setenv(GROUP, "sweep-1234abcd")
+    for given, group in ((None, "sweep-1234abcd"), ("mine", "mine")):
+        WandB(mode="offline", group=given).start(tmp_path, "cell-0123abcd", {})
+        assert fake["group"] == group
+
+
+def test_all_cells_of_a_sweep_are_in_one_group_and_a_relaunch_too(tmp_path, fake):
+    groups, sweep = [], ("-m", *TINY, *DFQ, "tracker=wandb", "student.recipe.lr=1e30,1e31", f"outputs={tmp_path / 'o'}")
+    start = WandB.start
+
+    def noted(self, *arguments):
+        start(self, *arguments)
+        groups.append(fake["group"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WandB, "start", noted)
+        command_line(*sweep)
+        command_line(*sweep)
+    assert len(groups) == 4 and len(set(groups)) == 1 and groups[0].startswith("sweep-")
+    assert fake["run"].code == 1

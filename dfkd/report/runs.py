@@ -25,8 +25,8 @@ class Run:
     Attributes:
         name: readable, with the hash.
         folder: None for a cell that was refused before it had one.
-        status: 'done', 'running', 'killed' (says it runs, but no process holds it), 'failed', 'interrupted' or
-            'unreadable'.
+        status: 'done', 'waiting', 'running', 'killed' (says it runs, but no process holds it), 'failed',
+            'interrupted' or 'unreadable'.
         config: resolved; empty where it cannot be read.
         result: the content of its result.json; empty unless done.
         reason: why it is not done.
@@ -109,7 +109,9 @@ def _listed(sweep: Path) -> Iterator[Run]:
             yield run
         else:
             name = plain(folder.name if folder else " ".join(map(str, row["arguments"])))
-            yield Run(name, None, "failed", reason=plain(row.get("error") or "its folder is gone"), command=command)
+            waits = row.get("status") == "waiting"
+            reason = "not started yet" if waits else plain(row.get("error") or "its folder is gone")
+            yield Run(name, None, "waiting" if waits else "failed", reason=reason, command=command)
 
 
 def _commands(outputs: Path) -> dict[str, str]:
@@ -119,9 +121,9 @@ def _commands(outputs: Path) -> dict[str, str]:
 
 
 def _rows(sweep: Path) -> list[dict]:
-    """The rows of a sweep's list by their number: parallel cells end in another order."""
-    rows = [row for row in read_rows(sweep) if isinstance(row.get("arguments"), list)]
-    return sorted(rows, key=lambda row: row.get("number", 0))
+    """The last row of every cell in a sweep's list, by its number: parallel cells end in another order."""
+    last = {row.get("number", 0): row for row in read_rows(sweep) if isinstance(row.get("arguments"), list)}
+    return [last[number] for number in sorted(last)]
 
 
 def _command(row: dict) -> str:

@@ -1,0 +1,69 @@
+"""`dry_run=true`: what a run or a sweep would do."""
+
+from pathlib import Path
+
+from dfkd.store import STAGE_VERSIONS, Store
+
+NAMED = 5  # cells named beside a stage that they share
+TRAINED = ("teacher", "student")  # other stages are made
+
+
+def plan_in_words(rows: list[dict], store: Store) -> str:
+    """The plan of some cells, and its totals.
+
+    Args:
+        rows: of each cell `number`, `folder` and `status`; of one that is 'planned' also `stages`, {name: key} in the
+            order in which they are made.
+        store: tells which of them are there.
+    """
+    planned = [row for row in rows if row["status"] == "planned"]
+    users: dict[tuple[str, str], list[int]] = {}
+    for row in planned:
+        for stage in row["stages"].items():
+            users.setdefault(stage, []).append(row["number"])
+    there = {stage for stage in users if store.find(*stage)}
+
+    def part(stage: tuple[str, str], number: int) -> str:
+        others = [str(other) for other in users[stage] if other != number]
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        shared = f" (also for {', '.join(others[:NAMED])}{more})" if others and stage not in there else ""
+        begun = any((store.root / stage[0]).glob(f".{stage[1]}.checkpoint*")) and stage not in there
+        return f"{' '.join(stage)}{' (goes on)' if begun else ''}{shared}"
+
+    lines = []
+    for row in rows:
+        name = Path(row["folder"] or "?").name
+        if row["status"] != "planned":
+            said = {"done": "finished before", "failed": "cannot run"}.get(row["status"], "not looked at")
+            lines.append(f"[{row['number']}] {name}: {said}")
+            continue
+        lines.append(f"[{row['number']}] {name}")
+        for word, wanted in (("reuse", True), ("make", False)):
+            parts = [part(stage, row["number"]) for stage in row["stages"].items() if (stage in there) == wanted]
+            lines += [f"    {word:<6}{', '.join(parts)}"] if parts else []
+    return "\n".join([*lines, totals(rows, users, there)])
+
+
+def totals(rows: list[dict], stages: dict[tuple[str, str], list[int]], there: set[tuple[str, str]]) -> str:
+    """'12 cells: 3 finished, 9 to run; will train 3 teachers, 9 students; reuses 2 pools'."""
+    count = {status: sum(row["status"] == status for row in rows) for status in ("done", "planned", "failed")}
+    said = [f"{count['done']} finished", f"{count['planned']} to run"]
+    said += [f"{count['failed']} that cannot run"] if count["failed"] else []
+    make, reuse = ([stage for stage in stages if (stage in there) == wanted] for wanted in (False, True))
+    trained = counted([stage for stage in make if stage[0] in TRAINED])
+    others = counted([stage for stage in make if stage[0] not in TRAINED])
+    verbs = [f"{verb} {', '.join(of.values())}" for verb, of in (("train", trained), ("make", others)) if of]
+    parts = [f"{many(len(rows), 'cell')}: {', '.join(said)}"]
+    parts += [f"will {' and '.join(verbs)}"] if verbs else []
+    parts += [f"reuses {', '.join(counted(reuse).values())}"] if reuse else []
+    return "; ".join(parts)
+
+
+def counted(stages: list[tuple[str, str]]) -> dict[str, str]:
+    """{'teacher': '3 teachers', ...}, in the order in which they are made."""
+    names = [name for name, _ in stages]
+    return {name: many(names.count(name), name) for name in STAGE_VERSIONS if name in names}
+
+
+def many(count: int, name: str) -> str:
+    return f"{count} {name}" + ("s" if count != 1 else "")

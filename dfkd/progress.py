@@ -1,0 +1,76 @@
+"""How far a sweep is: one line on a terminal, else a log line whenever a cell has ended."""
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from dfkd.sweep import standing
+
+log = logging.getLogger("dfkd")
+
+
+class Progress(contextlib.ExitStack):
+    """Reads the sweep's list while its cells run, here or in other processes.
+
+    Args:
+        quiet: say nothing.
+        every: seconds between two looks.
+    """
+
+    def __init__(self, quiet: bool = False, every: float = 1.0):
+        super().__init__()
+        self.quiet, self.every = quiet, every
+        self.ended, self.stop, self.bar = 0, threading.Event(), None
+
+    def __enter__(self) -> "Progress":
+        if self.quiet:
+            return self
+        self.began = time.monotonic()
+        if sys.stderr.isatty():
+            self.enter_context(logging_redirect_tqdm([log]))  # messages above the line, not through it
+            self.bar = self.enter_context(tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True))
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+        self.callback(self.thread.join)
+        self.callback(self.stop.set)
+        return self
+
+    def watch(self) -> None:
+        """Look until the sweep is over."""
+        while not self.stop.wait(self.every):
+            self.show()
+        self.show()
+
+    def show(self) -> None:
+        rows = standing()
+        ended = sum(row["status"] in ("done", "failed") and not row.get("cached") for row in rows)
+        text = in_words(rows, time.monotonic() - self.began)
+        if self.bar is not None:
+            self.bar.set_description_str(text)
+        elif ended != self.ended:
+            log.info("%s", text)
+        self.ended = ended
+
+
+def in_words(rows: list[dict], seconds: float) -> str:
+    """'sweep: 5 of 9 cells (3 before, 1 failed), 2 running, 02:10 left'.
+
+    Args:
+        rows: what became of each cell.
+        seconds: since the first was launched; the others are taken to need as long, as many at a time.
+    """
+    cached = sum(bool(row.get("cached")) for row in rows)
+    count = {status: sum(row["status"] == status for row in rows) for status in ("done", "failed", "running")}
+    ended = count["done"] + count["failed"]
+    notes = [f"{n} {word}" for word, n in (("before", cached), ("failed", count["failed"])) if n]
+    text = f"sweep: {ended} of {len(rows)} cells" + (f" ({', '.join(notes)})" if notes else "")
+    if count["running"]:
+        text += f", {count['running']} running"
+    if cached < ended < len(rows):
+        text += f", {tqdm.format_interval(seconds / (ended - cached) * (len(rows) - ended))} left"
+    return text

@@ -1,0 +1,108 @@
+"""The sweeper of `dfkd -m`. It stands here, and not in dfkd/, since Hydra takes sweepers from this package only."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import open_dict
+
+from dfkd import provenance, sweep
+from dfkd.cell import Cell
+from dfkd.errors import ConfigError
+from dfkd.progress import Progress
+from dfkd.report import paper
+
+
+class ReadOnce(ConfigRepository):
+    """Reads every YAML file once for all cells of a sweep: a third of the time that composing them takes."""
+
+    def __init__(self, repository: IConfigRepository):
+        self.sources = repository.get_sources()
+        self.read: dict[str, ConfigResult | None] = {}
+
+    def __deepcopy__(self, memo: dict) -> "ReadOnce":  # Hydra copies its repository for every composition
+        return copy.copy(self)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self.read:
+            self.read[config_path] = super().load_config(config_path)
+        return copy.deepcopy(self.read[config_path])
+
+
+class CellSweeper(BasicSweeper):
+    """All combinations of the swept values, as Hydra's basic sweeper takes them, but
+
+    - all cells are composed and their names checked before the first one starts;
+    - finished cells are not launched again;
+    - one line says how far the others are.
+
+    Raises:
+        ConfigError, HydraException: a cell cannot be; nothing was launched.
+    """
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        from dfkd.main import start_logging
+
+        start_logging()
+        with ThreadPoolExecutor() as threads:  # students are read again while the next cells are composed
+            cells = {}
+            for words, command, cell in self.compose(arguments):
+                if cell.folder not in cells:  # values that do not change a result may name a cell twice
+                    cells[cell.folder] = words, command, cell, threads.submit(cell.finished)
+        for _, _, cell, found in cells.values():
+            if found.result() is not None:
+                paper.renew(cell, found.result())
+        rows = [(words, command, cell, found.result() is not None) for words, command, cell, found in cells.values()]
+        waiting = [(words, cell) for words, _, cell, finished in rows if not finished]
+        check([cell for _, cell in waiting])
+        sweep.announce([(cell, command, finished) for _, command, cell, finished in rows])
+        if not waiting:
+            return []
+        fail_fast = waiting[0][1].config["fail_fast"]
+        at_once = 1 if fail_fast and isinstance(self.launcher, BasicLauncher) else self.max_batch_size or len(waiting)
+        returned: list[Sequence[JobReturn]] = []
+        with Progress(quiet=waiting[0][1].config["dry_run"]):
+            for first in range(0, len(waiting), at_once):
+                if fail_fast and sweep.has_failed():
+                    break
+                batch = [words for words, _ in waiting[first : first + at_once]]
+                returned.append(self.launcher.launch(batch, initial_job_idx=first))
+        return returned
+
+    def compose(self, arguments: list[str]) -> Iterator[tuple[list[str], list[str], Cell]]:
+        """The overrides of every cell, the arguments of `dfkd` that repeat it, and the cell."""
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        before, loader.repository = loader.repository, ReadOnce(loader.repository)
+        try:
+            (every,) = self.split_arguments(overrides, None)
+            for number, words in enumerate(every):
+                cfg = loader.load_sweep_config(self.config, list(words))
+                with open_dict(cfg):
+                    cfg.hydra.job.id = cfg.hydra.job.num = number
+                HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in a user's own options
+                command = provenance.arguments(cfg.hydra)
+                with open_dict(cfg):
+                    del cfg["hydra"]
+                yield words, command, Cell(cfg)
+        finally:
+            loader.repository = before
+
+
+def check(cells: list[Cell]) -> None:
+    """Raise ConfigError with all that is wrong with the names and kinds of values in these cells."""
+    if not cells:
+        return
+    from dfkd.preflight import check_names  # imports torch, which a sweep of finished cells does without
+
+    problems = dict.fromkeys(problem for cell in cells for problem in check_names(cell.config).problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
