@@ -10,7 +10,7 @@ from dfkd.errors import ConfigError
 from dfkd.store import content_key, file_digest
 
 # What cannot change a result, or only through what refers to it (attack): it stays out of every key.
-NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack")
+NOT_CONTENT = ("runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "until")
 SECTIONS = ("seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 
@@ -63,10 +63,12 @@ class Cell:
         return content(self.config, *groups)
 
     def finished(self) -> dict | None:
-        """The result of this cell if it was finished before and its student is whole, else None."""
+        """The result of this cell if it was finished before, with a student that is whole unless until=premise."""
         try:
             result = json.loads((self.folder / "result.json").read_text())
-            whole = file_digest(self.folder / "student.safetensors") == result["student_digest"]
+            whole = self.config["until"] == "premise" or (
+                file_digest(self.folder / "student.safetensors") == result["student_digest"]
+            )
             return result if whole and result["hash"] == self.hash else None
         except (OSError, ValueError, KeyError):
             return None

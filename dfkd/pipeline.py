@@ -36,7 +36,7 @@ class Pipeline:
         self.teacher = None
 
     def run(self) -> None:
-        """Make or find every stage."""
+        """Make or find every stage, or (until=premise) those of the teacher."""
         cell, parts, config = self.cell, self.parts, self.cell.config
         seeds, scenario = config["seeds"], config["ntl_scenario"]
 
@@ -60,6 +60,8 @@ class Pipeline:
 
         if made.meta["words"]:
             log.log(logging.INFO if all(made.meta["holds"]) else logging.WARNING, "  %s", made.meta["words"])
+        if config["until"] == "premise":
+            return
 
         pool, inputs = None, ("teacher",)
         synthesis = cell.content("synthesizer", "prior", "noise") | {"seed": seeds["synthesis"]}

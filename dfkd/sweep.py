@@ -56,13 +56,15 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         from dfkd.report import report
+        from dfkd.teacher_table import teacher_report
 
         rows = [json.loads(line) for line in self.list.read_text().splitlines()]
         rows.sort(key=lambda row: row["number"])  # parallel cells end in another order
         failed = [row for row in rows if row["status"] != "done"]
         folders = [Path(row["folder"]) for row in rows if row["status"] == "done"]
         if folders:
-            print(report(folders, Path(config.outputs) / "reports"))
+            write = teacher_report if config.get("until") == "premise" else report
+            print(write(folders, Path(config.outputs) / "reports"))
         for row in failed:
             print(f"\nFAILED: {row['error']}\n  retry: dfkd {shlex.join(row['arguments'])}")
         if failed:
