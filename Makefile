@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test study family sync lint clean help
+.PHONY: run test study family family-mnist teachers defenses sync lint clean help
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three ways (2 to 4 minutes on 2 CPU cores)
 	$(BIN)/dfkd -m experiment=quickstart
@@ -31,6 +31,24 @@ family: .venv/installed  ## every synthesizer on the built-in digits, 3 seeds, e
 
 sync: .venv/installed  ## upload the offline W&B runs under outputs/
 	$(BIN)/python scripts/sync_wandb.py
+
+BESIDE := hydra/launcher=parallel runtime.threads=1# cells beside each other, one thread each
+MNIST := $(patsubst cake/mnist,cake/mnist_family,$(METHODS:%=%/mnist))
+OFTEN := dfq/mnist cmi/mnist fast/mnist nayer/mnist cake/mnist_family
+family-mnist: .venv/installed  ## every synthesizer on MNIST, equal budgets, with DATA=folder; five of them with 3 seeds (hours on 2 CPU cores)
+	$(BIN)/dfkd -m $(BESIDE) data.root=$(DATA) experiment=$(shell echo $(MNIST) | tr ' ' ',')
+	$(BIN)/dfkd -m $(BESIDE) data.root=$(DATA) experiment=$(shell echo $(OFTEN) | tr ' ' ',') seed=0,1,2
+
+teachers: .venv/installed  ## the teachers of every trap, judged without a student: digits, every trigger; MNIST with DATA=folder
+	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/digits seed=0,1,2
+	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/backdoor seed=0,1,2
+	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/mnist_usps seed=0,1,2 data.root=$(DATA)
+	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/mnist_mnistm seed=0,1,2 data.root=$(DATA)
+
+defenses: .venv/installed  ## every defense in every scenario on the built-in digits, 3 seeds (an hour on 2 CPU cores)
+	$(BIN)/dfkd -m experiment=matrix/close_set seed=0,1,2
+	$(BIN)/dfkd -m experiment=matrix/open_set seed=0,1,2
+	$(BIN)/dfkd -m experiment=matrix/backdoor seed=0,1,2
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

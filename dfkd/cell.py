@@ -12,7 +12,7 @@ from dfkd.store import content_key
 
 # What cannot change a result, or only through what refers to it (attack): it stays out of every key.
 NOT_CONTENT = (
-    "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast"
+    "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until"
 )  # fmt: skip
 SECTIONS = ("seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
@@ -64,9 +64,11 @@ class Cell:
         return content(self.config, *groups)
 
     def finished(self) -> dict | None:
-        """The result of this cell if it was finished before and its student is whole, else None."""
+        """The result of this cell if it was finished before and its student is whole, else None. With until=premise no
+        student is needed."""
         result = whole_result(self.folder)
-        return result if result and result["hash"] == self.hash else None
+        known = result is not None and result["hash"] == self.hash
+        return result if known and ("student_digest" in result or self.config["until"] == "premise") else None
 
 
 def check_form(cfg: DictConfig) -> None:
@@ -93,10 +95,13 @@ def check_form(cfg: DictConfig) -> None:
 
 
 def whole_result(folder: Path) -> dict | None:
-    """The result in a run folder, or None if there is none or its student is not the one it tells of."""
+    """The result in a run folder, or None if there is none or its student (if it has one) is not the one it tells
+    of."""
     try:
         result = json.loads((folder / "result.json").read_text())
-        whole = file_digest(folder / "student.safetensors") == result["student_digest"]
+        whole = (
+            "student_digest" not in result or file_digest(folder / "student.safetensors") == result["student_digest"]
+        )
         return result if whole and "hash" in result else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

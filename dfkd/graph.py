@@ -46,6 +46,9 @@ def stage_graph(cell: Cell, parts: Parts) -> dict[str, Stage]:
     attack = {"premise": config["evaluate"]["premise"], "seed": seeds["teacher"]}
     add("premise", cell.content("ntl_scenario") | attack, "teacher")
 
+    if config["until"] == "premise":
+        return graph
+
     # The pool of an offline synthesizer depends on no student: all share it.
     synthesis = cell.content("synthesizer", "prior", "noise") | {"seed": seeds["synthesis"]}
     if not parts.synthesizer.online:

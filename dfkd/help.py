@@ -23,6 +23,7 @@ Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet 
   fail_fast=true     a sweep starts no further cell once one has failed
   --cfg job          print the configuration instead of running it
   --config-dir DIR   add options of your own: DIR/GROUP/OPTION.yaml
+  until=premise      train and judge the teacher, distil nothing
   data.root=DIR      where torchvision's data sets are; data.download=true fetches a missing one
   runtime.device=auto|cpu|cuda:N     seed=N     outputs=DIR     debug=smoke (a run of seconds)
 

@@ -31,8 +31,9 @@ failures: list[Exception] = []  # of this process; Hydra would print its own ver
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG)
 def task(cfg: DictConfig) -> float | None:
-    """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if it
-    failed: in a sweep the other cells go on (unless fail_fast=true), and its end lists the failures."""
+    """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if there is
+    no student or it failed: in a sweep the other cells go on (unless fail_fast=true), and its end lists
+    the failures."""
     start_logging()
     cell = None
     try:
@@ -59,7 +60,7 @@ def task(cfg: DictConfig) -> float | None:
     record(cell, "done")
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
-    return result["validation"]["iacc"]
+    return result["validation"]["iacc"] if "validation" in result else None
 
 
 def show_plan(cell: Cell, result: dict | None) -> None:
@@ -79,9 +80,12 @@ def show_plan(cell: Cell, result: dict | None) -> None:
 
 
 def in_a_line(result: dict) -> str:
-    """What came out, for the console: the student beside its teacher, on test images."""
+    """What came out, for the console: the student beside its teacher, or a teacher alone, on test images."""
     words = {"iacc": "ID accuracy", "oacc": "OOD accuracy", "olacc": "taught OOD label", "asr": "attack success"}
-    student, teacher = result["student"], result["teacher"]
+    student, teacher = result.get("student"), result["teacher"]
+    if student is None:
+        alone = [f"{word} {teacher[key]:.1f}" for key, word in words.items() if teacher[key] is not None]
+        return f"teacher, in percent: {', '.join(alone)}"
     parts = [
         f"{word} {student[key]:.1f} ({teacher[key]:.1f})" for key, word in words.items() if student[key] is not None
     ]

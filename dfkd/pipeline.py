@@ -39,7 +39,7 @@ class Pipeline:
         self.teacher = None
 
     def run(self) -> None:
-        """Make or find every stage."""
+        """Make or find every stage, or (until=premise) those of the teacher."""
         parts, config = self.parts, self.cell.config
         seeds = config["seeds"]
 
@@ -51,6 +51,8 @@ class Pipeline:
         made = self.stage("premise", lambda *_: stages.make_premise(parts, self.teacher, options, seeds["teacher"]))
         if made.meta["words"]:
             log.log(logging.INFO if all(made.meta["holds"]) else logging.WARNING, "  %s", made.meta["words"])
+        if config["until"] == "premise":
+            return
 
         pool = None if parts.synthesizer.online else self.finished_pool()
         checks = {key: config["evaluate"][key] for key in ("checks", "images")}

@@ -22,6 +22,8 @@ from dfkd.tracker import Tracker
 FOR_DOMAINS = ("root", "download", "size", "channels", "limit")
 CONTEXT = (*FOR_DOMAINS, "shape", "classes", "box", "real", "real_ood", "prior", "noise", "chunk")
 
+UNTIL = ("student", "premise")  # the last stage of a run
+
 
 @dataclass
 class Parts:
@@ -118,13 +120,15 @@ def _check_outputs(cell: Cell) -> None:
 
 
 def _check_numbers(config: dict, problems: list[str]) -> None:
-    """Note impossible numbers outside of the groups: seeds, data, evaluate."""
+    """Note impossible values outside of the groups: until, seeds, data, evaluate."""
 
     def whole(where: str, value: object, low: int) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             problems.append(f"{where} must be a whole number of at least {low}, got {value!r}")
 
     evaluate, data = config["evaluate"], config["data"]
+    if config["until"] not in UNTIL:
+        problems.append(f"until must be {' or '.join(UNTIL)}, got {config['until']!r}")
     whole("seed", config["seed"], 0)
     for name, value in config["seeds"].items():
         if value != config["seed"]:

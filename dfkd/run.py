@@ -85,36 +85,14 @@ def set_status(cell: Cell, status: str, **more: str) -> None:
 
 
 def export(pipeline: Pipeline, began: float) -> dict:
-    """Fill the run folder from the finished stages: students, pictures; returns the result."""
+    """Fill the run folder from the finished stages; returns the result, of the teacher alone where nothing was
+    distilled (until=premise)."""
     cell, parts, artifacts = pipeline.cell, pipeline.parts, pipeline.artifacts
-    made = artifacts["student"]
-    for name in ("student", "student_best_on_validation"):
-        for suffix in (".safetensors", ".json"):
-            shutil.copyfile(made.path / f"{name}{suffix}", cell.folder / f"{name}{suffix}")
     started = time.monotonic()
-    examiner = Examiner(pipeline.teacher, parts.scenario, parts.runtime)
-    best = _student(pipeline, "student_best_on_validation")
-    best_measured = examiner(best, "test") | {
-        "round": made.meta["best_on_validation"]["round"],
-        "val_iacc": made.meta["best_on_validation"]["iacc"],
-    }
-    student = _student(pipeline, "student")
-    measured = examiner(student, "test")
+    of_student = export_student(pipeline) if "student" in artifacts else {}
     premise = artifacts["premise"].meta
-    samples = load_file(made.path / "samples.safetensors")
-    points = parts.scenario.id.shape == (1, 2, 1)
-    for name, images in ({} if points else samples).items():
-        figures.sample_grid(images, f"{name}: {len(images)} synthetic images", cell.folder / f"samples_{name}.png")
-    rows = read_rows(made.path / "metrics.jsonl")
-    figures.training_curves(rows, premise["teacher"], cell.folder / "curves.png")
-    if points:
-        measured["grid_agreement"] = _grid_agreement(pipeline, student)
-        figures.decision_fields(
-            pipeline.teacher, student, parts.scenario.id, samples["all"], cell.folder / "decision_fields.png"
-        )
     metas = {name: artifact.meta for name, artifact in artifacts.items()}
     seconds = seconds_by_phase(metas, time.monotonic() - started)
-    evals = [meta.get("evals", {}) for meta in metas.values()]
     warnings = list(parts.warnings) + premise["warnings"]
     for stage in ("split", "student"):
         warnings += [f"split: {text}" for text in metas.get(stage, {}).get("warnings", [])]
@@ -131,26 +109,58 @@ def export(pipeline: Pipeline, began: float) -> dict:
         "device": device_name(parts.runtime.device),
         "precision": str(parts.runtime.precision).removeprefix("torch."),
         "teacher": premise["teacher"],
-        "student": measured,
-        "student_best_on_validation": best_measured,
-        "validation": made.meta["validation"],
         "flip_rates": premise["flip_rates"],
         "premise": {key: premise[key] for key in ("id_confidence", "ood_confidence", "holds", "words")},
-        "fragile_share": made.meta["fragile_share"],
-        "teacher_evals": {p: sum(e.get(p, 0) for e in evals) for p in ("synthesis", "split", "distill")},
         "seconds": seconds,
         "seconds_this_run": round(time.monotonic() - began, 3),
         "peak_memory_mb": max(meta.get("peak_memory_mb", 0.0) for meta in metas.values()),
         "stages": {name: {"key": a.key, "reused": a.reused} for name, a in artifacts.items()},
-        "pool_labels": metas.get("pool", {}).get("labels"),
         "warnings": list(dict.fromkeys(warnings)),
+    } | of_student
+
+
+def export_student(pipeline: Pipeline) -> dict:
+    """Copy the students into the run folder, draw the pictures, measure; returns what the result says of them."""
+    cell, parts, artifacts = pipeline.cell, pipeline.parts, pipeline.artifacts
+    made = artifacts["student"]
+    for name in ("student", "student_best_on_validation"):
+        for suffix in (".safetensors", ".json"):
+            shutil.copyfile(made.path / f"{name}{suffix}", cell.folder / f"{name}{suffix}")
+    examiner = Examiner(pipeline.teacher, parts.scenario, parts.runtime)
+    best = _student(pipeline, "student_best_on_validation")
+    best_measured = examiner(best, "test") | {
+        "round": made.meta["best_on_validation"]["round"],
+        "val_iacc": made.meta["best_on_validation"]["iacc"],
+    }
+    student = _student(pipeline, "student")
+    measured = examiner(student, "test")
+    samples = load_file(made.path / "samples.safetensors")
+    points = parts.scenario.id.shape == (1, 2, 1)
+    for name, images in ({} if points else samples).items():
+        figures.sample_grid(images, f"{name}: {len(images)} synthetic images", cell.folder / f"samples_{name}.png")
+    rows = read_rows(made.path / "metrics.jsonl")
+    figures.training_curves(rows, artifacts["premise"].meta["teacher"], cell.folder / "curves.png")
+    if points:
+        measured["grid_agreement"] = _grid_agreement(pipeline, student)
+        figures.decision_fields(
+            pipeline.teacher, student, parts.scenario.id, samples["all"], cell.folder / "decision_fields.png"
+        )
+    evals = [artifact.meta.get("evals", {}) for artifact in artifacts.values()]
+    pool = artifacts.get("pool")
+    return {
+        "student": measured,
+        "student_best_on_validation": best_measured,
+        "validation": made.meta["validation"],
+        "fragile_share": made.meta["fragile_share"],
+        "teacher_evals": {p: sum(e.get(p, 0) for e in evals) for p in ("synthesis", "split", "distill")},
+        "pool_labels": pool.meta["labels"] if pool else None,
         "student_digest": file_digest(cell.folder / "student.safetensors"),
     }
 
 
 def seconds_by_phase(metas: dict[str, dict], evaluation: float) -> dict[str, float]:
     """What the cell costs from nothing, by phase: a reused stage counts with the time it took when it was made."""
-    phases = metas["student"]["seconds_by_phase"]
+    phases = metas.get("student", {}).get("seconds_by_phase", {})
 
     def spent(stage: str) -> float:
         return metas.get(stage, {}).get("seconds", 0.0)

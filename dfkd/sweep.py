@@ -109,7 +109,7 @@ class SweepReport(Callback):
         else:
             write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
             if any(row["status"] == "done" for row in rows):
-                problems += not self.table(path, outputs)
+                problems += not self.table(path, outputs, config.get("until") == "premise")
         failed = [row for row in rows if row["status"] == "failed"]
         for row in failed:
             print(f"\nFAILED: {row['error']}")
@@ -124,13 +124,15 @@ class SweepReport(Callback):
         if failed or problems:
             sys.exit(1)
 
-    def table(self, sweep: Path, outputs: Path) -> bool:
+    def table(self, sweep: Path, outputs: Path, of_teachers: bool) -> bool:
         """Print the table of the cells that are done; False if it cannot be made (Hydra would go on as if it were)."""
         from dfkd.main import explain
         from dfkd.report import report_of_sweep
+        from dfkd.report.teachers import report_of_teachers
 
         try:
-            print(report_of_sweep(sweep, outputs / "reports"))
+            write = report_of_teachers if of_teachers else report_of_sweep
+            print(write(sweep, outputs / "reports"))
             return True
         except Exception as error:
             print(f"\nthe cells are done, but there is no table of them: {explain(error)}")

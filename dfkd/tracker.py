@@ -128,7 +128,7 @@ class WandB(Tracker):
         super().finish(result)
         if self.run is not None:
             for part in ("teacher", "student") if result else ():
-                for name, value in result[part].items():
+                for name, value in result.get(part, {}).items():
                     self.run.summary[f"{part}/{name}"] = value
             self.run.finish(exit_code=0 if result else 1)
             self.run = None

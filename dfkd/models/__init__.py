@@ -2,7 +2,7 @@
 
 from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_weights, save_classifier
 from dfkd.models.cnn import cnn, cnn_bn
-from dfkd.models.generator import DCGAN
+from dfkd.models.generator import DCGAN, MLPGenerator
 from dfkd.models.hooks import batch_norms, classifier_head, watch_batch_norms, watch_channel_means, watch_features
 from dfkd.models.lenet import lenet, lenet_half
 from dfkd.models.mlp import mlp
@@ -17,6 +17,7 @@ from dfkd.models.wrn import wrn
 __all__ = [
     "DCGAN",
     "Classifier",
+    "MLPGenerator",
     "NLGenerator",
     "ResNetCBN",
     "Teacher",

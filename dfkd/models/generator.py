@@ -1,4 +1,7 @@
-"""Generators: latent vectors to images in [0, 1]."""
+"""Generators: latent vectors to images in [0, 1], or to points."""
+
+from itertools import pairwise
+from math import prod
 
 from torch import Tensor, nn
 
@@ -54,3 +57,45 @@ class DCGAN(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of latent vectors (B, latent)."""
         return self.paint(self.project(z).view(-1, *self.start))
+
+
+class MLPGenerator(nn.Module):
+    """The generator of CAKE's 2-D sets (arXiv 2306.02090, public code): `layers` hidden ReLU layers, then a linear one.
+
+    Points have no range; where images have one, a sigmoid brings them into it.
+
+    Args:
+        shape: (C, H, W) of the images, (1, 2, 1) for points.
+        latent: length of the latent vector.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers.
+        box: (0, 1) for images, None for points.
+
+    Raises:
+        ValueError: latent, hidden or layers is not positive.
+    """
+
+    conditional = False
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        latent: int = 12,
+        hidden: int = 100,
+        layers: int = 2,
+        box: tuple[float, float] | None = None,
+    ):
+        super().__init__()
+        if latent < 1 or hidden < 1 or layers < 1:
+            raise ValueError(
+                f"the mlp generator needs latent, hidden and layers of at least 1, got {latent}, {hidden} and {layers}"
+            )
+        self.latent = latent
+        widths = [latent] + [hidden] * layers
+        steps = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+        end = nn.Identity() if box is None else nn.Sigmoid()
+        self.paint = nn.Sequential(*steps, nn.Linear(hidden, prod(shape)), end, nn.Unflatten(1, shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1], or points, of latent vectors (B, latent)."""
+        return self.paint(z)

@@ -156,7 +156,7 @@ def _complete(result: dict) -> bool:
     """Whether this is what a finished run writes."""
     try:
         content(result["config"])
-        parts = (result["teacher"], result["student"], result["config"]["seeds"])
+        parts = (result["teacher"], result.get("student", {}), result["config"]["seeds"])  # no student: until=premise
         return all(isinstance(part, dict) for part in parts) and "seed" in result["config"]
     except (KeyError, TypeError, AttributeError):
         return False

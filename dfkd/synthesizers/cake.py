@@ -208,7 +208,7 @@ class CAKE(Synthesizer):
                 for x, e, stream in zip(sets, eps, streams, strict=True):
                     x.data += (2 * e) ** 0.5 * torch.randn(x.shape, generator=stream, device=x.device)
         watch.read()  # raises if a term was not finite
-        metrics = {name: value.mean() for name, value in terms.items()}
+        metrics = {name: value.detach().mean() for name, value in terms.items()}
         images = teacher.denormalize(torch.cat([x.detach() for x in sets]))
         column = torch.tensor(eps, device=images.device).repeat_interleave(len(sets[0]))
         columns = {"eps": column, "target": labels.view(-1)}

@@ -44,6 +44,7 @@ class CAKEGenerator(Synthesizer):
         images: images a round of the pool.
         class_weight, contrast_weight, repel_weight: of the terms; one of weight 0 is skipped.
         lr, betas: of Adam.
+        box: range of valid pixel values, for a pool of 8-bit images; None (points) keeps a pool of floats.
 
     Raises:
         ValueError: a number out of range, fewer than two classes, or a latent vector as short as the classes.
@@ -65,6 +66,7 @@ class CAKEGenerator(Synthesizer):
         repel_weight: float = 1.0,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
+        box: tuple[float, float] | None = None,
     ):
         super().__init__(rounds)
         if training_steps < 1 or images < 1 or batch_size < 4 or batch_size % 4:
@@ -89,6 +91,7 @@ class CAKEGenerator(Synthesizer):
         self.training_steps, self.rows, self.images = training_steps, batch_size // 4, images
         self.class_weight, self.contrast_weight, self.repel_weight = class_weight, contrast_weight, repel_weight
         self.lr, self.betas = lr, tuple(betas)
+        self.keep = (lambda images: images) if box is None else to_bytes
 
     def check(self, network: nn.Module) -> None:
         if not self.class_weight:
@@ -111,7 +114,7 @@ class CAKEGenerator(Synthesizer):
         z = self._latent(self.images, stream)
         with torch.no_grad(), self.runtime.autocast():
             images = self._paint(z, labels).float()
-        return Synthetic(to_bytes(images), {"target": labels}, metrics)
+        return Synthetic(self.keep(images), {"target": labels}, metrics)
 
     def _train(self, teacher: Teacher) -> dict[str, Tensor]:
         """Train the generator. Returns the last step's terms."""

@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 from runner import composed
 
 from dfkd.build import Builder
-from dfkd.models import DCGAN
+from dfkd.models import DCGAN, MLPGenerator
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 16, 20)])
@@ -46,3 +46,22 @@ def test_the_benchmarks_large_generator_has_its_parameter_count():
 def test_impossible_generators_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DCGAN(**options)
+
+
+def test_the_generator_of_points_is_layers_of_relu_and_a_linear_one(random):
+    generator = MLPGenerator((1, 2, 1), latent=5, hidden=4, layers=2)
+    assert [type(layer).__name__ for layer in generator.paint[:5]] == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    assert sum(p.numel() for p in generator.parameters()) == (5 + 1) * 4 + (4 + 1) * 4 + (4 + 1) * 2
+    points = generator(100 * torch.randn(6, 5, generator=random))
+    assert points.shape == (6, 1, 2, 1) and points.min() < 0 and points.abs().max() > 1  # no range
+
+
+def test_the_same_layers_make_images_where_there_is_a_range(random):
+    images = MLPGenerator((3, 8, 8), latent=5, box=(0.0, 1.0))(100 * torch.randn(6, 5, generator=random))
+    assert images.shape == (6, 3, 8, 8) and images.min() >= 0 and images.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["latent", "hidden", "layers"])
+def test_an_mlp_generator_of_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}.*0"):
+        MLPGenerator((1, 2, 1), **{name: 0})

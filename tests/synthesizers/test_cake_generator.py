@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dfkd.models import DCGAN
+from dfkd.models import DCGAN, MLPGenerator
 from dfkd.priors import Balance, BatchNormPrior, Prior
 from dfkd.synthesizers import CAKEGenerator
 from dfkd.synthesizers.cake_generator import repel_term
@@ -27,7 +27,7 @@ def test_images_that_are_the_same_are_pushed_apart_by_a_finite_force():
 
 def make(runtime, shape=(1, 8, 8), classes=4, prior=None, seed=0, **options) -> CAKEGenerator:
     torch.manual_seed(seed)
-    defaults = {"rounds": 3, "training_steps": 3, "batch_size": 16, "images": 12}
+    defaults = {"rounds": 3, "training_steps": 3, "batch_size": 16, "images": 12, "box": (0.0, 1.0)}
     cake = CAKEGenerator(DCGAN(shape, latent=18, width=8), classes, prior or Prior({}), **(defaults | options))
     cake.start(runtime, seed)
     return cake
@@ -99,6 +99,17 @@ def test_repelling_makes_a_class_more_various(runtime, teacher):
 def test_the_same_seed_gives_the_same_images(runtime, pair):
     first, second, other = (make(runtime, seed=s).synthesize(range(1), pair()[0]).images for s in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_points_have_no_range_and_stay_floats(runtime, linear):
+    torch.manual_seed(0)
+    generator = MLPGenerator((1, 2, 1), latent=12, hidden=16)
+    cake = CAKEGenerator(generator, 2, Prior({}), rounds=1, training_steps=60, batch_size=16, images=50, lr=1e-2)
+    cake.start(runtime, 0)
+    batch = cake.synthesize(range(1), teacher := linear([[1.0, 0.0], [-1.0, 0.0]], shape=(1, 2, 1)))
+    assert batch.images.shape == (50, 1, 2, 1) and batch.images.dtype == torch.float32
+    assert batch.images.min() < 0 and batch.images.max() > 1
+    assert (teacher.predict(batch.images).argmax(1) == batch.columns["target"]).float().mean() > 0.9
 
 
 @pytest.mark.parametrize(

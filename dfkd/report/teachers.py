@@ -1,0 +1,96 @@
+"""The table of judged teachers (until=premise): what they know, how sure they are, how often an attack flips them."""
+
+import statistics
+from pathlib import Path
+
+from dfkd.report import short_name
+from dfkd.report.groups import by_content
+from dfkd.report.keys import lookup
+from dfkd.report.runs import Run, find
+
+MEASURES = {
+    "ID acc": "teacher.iacc",
+    "OOD acc": "teacher.oacc",
+    "OLAcc": "teacher.olacc",
+    "ASR": "teacher.asr",
+    "ID confidence": "premise.id_confidence",
+    "OOD confidence": "premise.ood_confidence",
+    "seconds": "seconds.teacher",
+}
+FORMS = {"ID confidence": ".2f", "OOD confidence": ".2f", "seconds": ".0f"}
+
+
+def teacher_table(runs: list[Run]) -> str:
+    """Markdown: a row for cells that differ in their seed only, mean ± sample standard deviation over n seeds.
+
+    Accuracies and rates in percent, confidence is the mean largest probability. For every radius of the attack:
+    flipped ID / flipped OOD validation images; `premise` lists the radii at which ID flips more in every seed.
+
+    Args:
+        runs: finished cells.
+    """
+    rows = [(group.label, [run.result for run in group.done]) for group in by_content(runs)]
+    labels = list(dict.fromkeys(column for label, _ in rows for column in label))
+    radii = sorted({flip["eps"] for _, results in rows for result in results for flip in result["flip_rates"]})
+    lines = [[*labels, "n", *MEASURES, *(f"flips {_radius(eps)}" for eps in radii), "premise"]]
+    for label, results in rows:
+        # in a close set no one label is taught, and a teacher repeats itself: always 100
+        taught = [r for r in results if lookup(r, "config.ntl_scenario.ood_label") is not None]
+        sources = {name: taught if name == "OLAcc" else results for name in MEASURES}
+        measured = [_mean(sources[name], path, FORMS.get(name, ".1f")) for name, path in MEASURES.items()]
+        flips = [_flips(results, eps) for eps in radii]
+        holds = ", ".join(_radius(eps) for eps in radii if _holds(results, eps)) or "fails"
+        has_ood = any(held is not None for result in results for held in result["premise"]["holds"])
+        named = [label.get(column, "-") for column in labels]
+        lines.append([*named, str(len(results)), *measured, *flips, holds if has_ood else "-"])
+    used = [i for i in range(len(lines[0])) if any(line[i] != "-" for line in lines[1:])]
+    lines = [[line[i] for i in used] for line in lines]
+    ruler = ["---"] * len(used)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ruler, *lines[1:]))
+
+
+def report_of_teachers(sweep: Path, root: Path) -> str:
+    """Write the table of a sweep of teachers (until=premise).
+
+    Args:
+        sweep: its list, outputs/sweeps/*.jsonl.
+        root: the table goes to a folder below, named by its cells.
+
+    Returns:
+        the text to print.
+    """
+    runs = [run for run in find([sweep]) if run.done]
+    file = root / short_name(*sorted(run.name for run in runs)) / "teachers.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    notes = "Accuracies on test, flips (ID / OOD) on validation images; percentages, mean ± sample std over n seeds."
+    text = f"{teacher_table(runs)}\n\n{notes}\n"
+    file.write_text(text)
+    return f"\n{text}\ntable {file}"
+
+
+def _mean(results: list[dict], path: str, form: str) -> str:
+    values = [value for value in (lookup(result, path) for result in results) if value is not None]
+    if not values:
+        return "-"
+    mean = format(statistics.mean(values), form)
+    return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), form)}"
+
+
+def _at(results: list[dict], eps: float) -> list[dict]:
+    """What the attack of one radius found in every cell that has it."""
+    return [flip for result in results for flip in result["flip_rates"] if flip["eps"] == eps]
+
+
+def _flips(results: list[dict], eps: float) -> str:
+    found = _at(results, eps)
+    parts = [_mean(found, domain, ".0f") for domain in ("id", "ood")]
+    return parts[0] if parts[1] == "-" else " / ".join(parts)
+
+
+def _holds(results: list[dict], eps: float) -> bool:
+    found = _at(results, eps)
+    return bool(found) and all(flip["ood"] is not None and flip["id"] > flip["ood"] for flip in found)
+
+
+def _radius(eps: float) -> str:
+    return f"{eps * 255:.3g}/255"
