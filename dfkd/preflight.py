@@ -174,6 +174,11 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
     name = config["synthesizer"]["name"]
     if parts.synthesizer.online and student.steps is None:
         builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
+    if parts.synthesizer.needs_box and scenario.id.box is None:
+        builder.problems.append(
+            f"synthesizer={name} makes images, and '{scenario.id.name}' is a domain of points; choose cake_2d, or "
+            f"cake_generator with generator@synthesizer.generator=mlp"
+        )
     if student.augment != "none" and scenario.id.box is None:
         builder.problems.append(
             f"student.augment={student.augment} moves pixels; for a domain of points set it to none"

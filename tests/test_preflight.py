@@ -331,3 +331,12 @@ def test_data_with_fewer_classes_than_the_checkpoint(tmp_path):
     data = save_npz(tmp_path / "mine.npz")
     message = refusal(tmp_path / "o", *data, *checkpoint(tmp_path / "teacher.safetensors")[len(DFQ) :])
     assert "(10, 256) instead of (3, 256)" in message
+
+
+def test_points_are_refused_by_what_keeps_8_bit_images(tmp_path):
+    points = ("domain@ntl_scenario.id=two_moons", "network@teacher.network=mlp", "network@student.network=mlp")
+    mlp = "generator@synthesizer.generator=mlp"
+    with pytest.raises(ConfigError, match=r"synthesizer=fast makes images, and 'two_moons' is a domain of points.*mlp"):
+        prepare(make_cell(tmp_path, "synthesizer=fast", *points, mlp, "~prior.bn_ema", "student.augment=none"))
+    prepare(make_cell(tmp_path, "synthesizer=dfq", *points, mlp, "~prior.bn"))
+    prepare(make_cell(tmp_path, "synthesizer=cake_generator", *points, mlp))

@@ -49,6 +49,7 @@ class Synthesizer(ABC):
         at_once: how many rounds it takes in one call: more than one only where that does not change the images.
         takes_term: whether it adds `term` to the loss of its images.
         term: what a defense adds to that loss, or None; set before the first round.
+        needs_box: whether its images need a range of valid pixel values, which points do not have.
         warm_up: the first so many rounds of an online synthesizer only make images; the student's training (and its
             learning-rate schedule) starts after them.
     """
@@ -57,6 +58,7 @@ class Synthesizer(ABC):
     columns: tuple[str, ...] = ()
     at_once = 1
     takes_term = False
+    needs_box = False
     term: SynthesisTerm | None = None
     warm_up = 0
 

@@ -76,6 +76,7 @@ class DeepInversion(Inversion):
     """
 
     online = takes_term = False  # the pool is shared by all defenses
+    needs_box = False  # only to clip
 
     def __init__(
         self,

@@ -140,6 +140,7 @@ class Inversion(Synthesizer):
     online = True
     columns = ("target",)
     takes_term = True
+    needs_box = True  # the pool's images are 8-bit
 
     def __init__(
         self,

@@ -104,7 +104,8 @@ def test_the_same_seed_gives_the_same_images(runtime, pair):
 def test_points_have_no_range_and_stay_floats(runtime, linear):
     torch.manual_seed(0)
     generator = MLPGenerator((1, 2, 1), latent=12, hidden=16)
-    cake = CAKEGenerator(generator, 2, Prior({}), rounds=1, training_steps=60, batch_size=16, images=50, lr=1e-2)
+    sizes = {"rounds": 1, "training_steps": 60, "batch_size": 16, "images": 50}
+    cake = CAKEGenerator(generator, 2, Prior({}), **sizes, lr=1e-2, repel_weight=0.0)
     cake.start(runtime, 0)
     batch = cake.synthesize(range(1), teacher := linear([[1.0, 0.0], [-1.0, 0.0]], shape=(1, 2, 1)))
     assert batch.images.shape == (50, 1, 2, 1) and batch.images.dtype == torch.float32
