@@ -171,7 +171,8 @@ def gc(found: Inventory, arguments: argparse.Namespace) -> int:
         print(f"finish them, delete them, or add --unfinished if nothing runs in them: {folders}")
         wanted = []
     left = [left for left in found.leftovers if stale(left, unfinished)]
-    rows = [("delete", item.stage, item.key, bytes_(size(item.path)), "no cell needs it") for item in wanted]
+    why = {True: "only unfinished cells need it", False: "no cell needs it"}
+    rows = [("delete", i.stage, i.key, bytes_(size(i.path)), why[bool(found.users(i))]) for i in wanted]
     rows += [
         ("delete", i.stage, i.key, bytes_(size(i.path)), f"{i.kind}, no builder") for i in left if i.kind != "lock"
     ]
