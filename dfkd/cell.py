@@ -1,5 +1,6 @@
 """A cell: one configuration, its name, its hash, its folder. Imports no torch, so a finished cell is known at once."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -70,6 +71,34 @@ class Cell:
             return result if whole and result["hash"] == self.hash else None
         except (OSError, ValueError, KeyError):
             return None
+
+
+def status(folder: Path | str) -> str | None:
+    """How the cell of a run folder is doing: 'running', 'done', 'failed' or 'interrupted', as its status.json says;
+    'died' where that says 'running', but nobody is (a process that was killed cannot say so); None where none began.
+
+    A run holds the folder's lock as long as it lives. Beside the word, status.json has the process, host and time of
+    the beginning, and the error with its traceback.
+    """
+    folder = Path(folder)
+    said = _said(folder)
+    if said != "running":
+        return said
+    try:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return "died" if _said(folder) == "running" else _said(folder)  # it may have ended meanwhile
+    except FileNotFoundError:
+        return "died"
+    except OSError:  # somebody holds it
+        return "running"
+
+
+def _said(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / "status.json").read_text())["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def content(config: dict, *groups: str) -> dict:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from dfkd import interrupt
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.help import help_text, option_names
-from dfkd.sweep import in_a_worker, job_number, record
+from dfkd.sweep import announce, in_a_worker, job_number, record, stop_workers
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent
@@ -23,6 +23,7 @@ PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
+INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
 failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
 
 
@@ -31,6 +32,11 @@ def task(cfg: DictConfig) -> float | None:
     """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if it
     failed: in a sweep the other cells go on, and its end lists the failures."""
     start_logging()
+    return interrupt.as_worker(lambda: run_one(cfg)) if in_a_worker() else run_one(cfg)
+
+
+def run_one(cfg: DictConfig) -> float | None:
+    """See `task`."""
     cell = None
     try:
         cell = Cell(cfg)
@@ -39,7 +45,11 @@ def task(cfg: DictConfig) -> float | None:
         if result is None:
             from dfkd.run import run_cell
 
+            announce(cell)
             result = run_cell(cell)
+    except KeyboardInterrupt:
+        record(cell, "interrupted", INTERRUPTED)
+        raise
     except Exception as error:
         failures.append(error)
         record(cell, "failed", explain(error))
@@ -82,16 +92,15 @@ def cli() -> None:
     # Idle threads of torch's OpenMP spin 30 times longer by default: nothing gained alone on the machine, and two runs
     # beside each other then hold each other up tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Stopped by kill, a scheduler or a closing machine as by Ctrl-C: cells are marked, a sweep's workers end with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
     try:
-        task()
+        with interrupt.listening(stop_workers):
+            task()
         if failures:
             raise failures[0]
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted: finished stages are kept, the same command goes on from there")
+        sys.exit(f"\n{INTERRUPTED}")
     except Exception as error:
         if wants_traceback:
             raise

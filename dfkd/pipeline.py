@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfkd import stages
 from dfkd.cell import Cell
+from dfkd.checkpoint import code_digest
 from dfkd.pool import Pool
 from dfkd.preflight import Parts
 from dfkd.runtime import PeakMemory
@@ -103,16 +104,24 @@ class Pipeline:
 
         def build(folder: Path) -> dict:
             log.info("  %-8s %s ...", name, key)
-            peak = PeakMemory(self.parts.runtime.device)
-            with (folder / "metrics.jsonl").open("w") as file:
+            peak, checkpoints = PeakMemory(self.parts.runtime.device), self.parts.runtime.checkpoints
+            resumable = checkpoints.stage(name, key, self.store.checkpoint(name, key), code_digest(self.cell.config))
+            with (folder / "metrics.jsonl").open("w") as file, resumable:
 
-                def record(step: int, metrics: dict[str, float]) -> None:
-                    row = {"stage": name, "step": step} | {k: round(v, 6) for k, v in metrics.items()}
+                def write(row: dict) -> None:
                     file.write(json.dumps(row) + "\n")
                     self.tracker.log(row)
 
+                def record(step: int, metrics: dict[str, float]) -> None:
+                    row = {"stage": name, "step": step} | {k: round(v, 6) for k, v in metrics.items()}
+                    checkpoints.rows.append(row)
+                    write(row)
+
+                for row in checkpoints.rows:
+                    write(row)
                 meta = make(folder, record)
-            return meta | {"peak_memory_mb": peak.read()}
+                seconds = round(checkpoints.seconds, 3)
+            return meta | {"peak_memory_mb": peak.read(), "seconds": seconds}
 
         artifact = self.artifacts[name] = self.store.fetch(name, key, build, about=content)
         if artifact.reused:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import platform
 import shutil
 import time
@@ -19,6 +20,7 @@ from dfkd.evaluate import Examiner
 from dfkd.models import Classifier, load_classifier
 from dfkd.pipeline import Pipeline
 from dfkd.preflight import Parts, prepare
+from dfkd.state import Misfit
 from dfkd.store import file_digest, file_lock, write_atomic
 
 log = logging.getLogger("dfkd")
@@ -41,12 +43,19 @@ def run_cell(cell: Cell) -> dict:
     cell.folder.mkdir(parents=True, exist_ok=True)
     with file_lock(cell.folder / ".lock", f"cell {cell.name}"):
         done = cell.finished()  # by another process, while we waited
-        return done if done is not None else _run(cell, parts)
+        if done is not None:
+            return done
+        try:
+            return _run(cell, parts)
+        except Misfit as error:
+            log.warning("  WARNING  a checkpoint does not fit and is dropped, its stage begins anew (%s)", error)
+            return _run(cell, prepare(cell))
 
 
 def _run(cell: Cell, parts: Parts) -> dict:
     write_atomic(cell.folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
-    set_status(cell, "running")
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    set_status(cell, "running", pid=os.getpid(), host=platform.node(), started=started)
     (cell.folder / "result.json").unlink(missing_ok=True)
     tracker, result = parts.tracker, None
     try:
@@ -72,8 +81,8 @@ def _run(cell: Cell, parts: Parts) -> dict:
         tracker.finish(result)
 
 
-def set_status(cell: Cell, status: str, **more: str) -> None:
-    """Write status.json: 'running', 'done', 'failed' or 'interrupted', with the error and its traceback."""
+def set_status(cell: Cell, status: str, **more: str | int) -> None:
+    """Write status.json: 'running', 'done', 'failed' or 'interrupted' (`dfkd.cell.status`), and more about it."""
     write_atomic(cell.folder / "status.json", json.dumps({"status": status, **more}, indent=2) + "\n")
 
 

@@ -1,8 +1,10 @@
 """What a multirun leaves behind: which cells it had, a table of their results, and the failures with their retries."""
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -11,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from dfkd.cell import Cell
+from dfkd import interrupt
+from dfkd.cell import Cell, status
 
 LIST = "DFKD_SWEEP"  # environment variable: the file that collects the cells of this sweep, also from other processes
 OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the process that started the sweep
@@ -44,6 +47,26 @@ def record(cell: Cell | None, status: str, error: str | None = None) -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def announce(cell: Cell) -> None:
+    """Note, if a parallel launcher started this process, that it begins a cell: `stop_workers` has to know."""
+    if in_a_worker():
+        with Path(os.environ[LIST]).with_suffix(".workers").open("a") as file:
+            file.write(f"{os.getpid()} {cell.folder}\n")
+
+
+def stop_workers() -> None:
+    """Ask the processes that work for this sweep, if there are any, to save and stop; wait until they have."""
+    file = Path(os.environ.get(LIST, os.devnull)).with_suffix(".workers")
+    if in_a_worker() or not file.exists():
+        return
+    at = dict(line.split(" ", 1) for line in file.read_text().splitlines())  # the last cell of every process
+    for process in at:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process), signal.SIGTERM)
+    while any(status(folder) == "running" for folder in at.values()):
+        time.sleep(0.05)
+
+
 class SweepReport(Callback):
     """Hydra callback: starts the list, and reports when all cells are through."""
 
@@ -53,6 +76,8 @@ class SweepReport(Callback):
         self.list = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
         self.list.touch()
         os.environ[LIST], os.environ[OWNER] = str(self.list), str(os.getpid())
+        if "basic_launcher" not in config.hydra.launcher._target_:
+            interrupt.shield_children()
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         from dfkd.report import report

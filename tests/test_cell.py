@@ -5,9 +5,9 @@ import json
 import pytest
 from runner import composed
 
-from dfkd.cell import Cell, lower
+from dfkd.cell import Cell, lower, status
 from dfkd.errors import ConfigError
-from dfkd.store import file_digest
+from dfkd.store import file_digest, file_lock
 
 BASE = ("synthesizer=cake",)
 
@@ -38,6 +38,7 @@ def test_a_name_is_readable_and_ends_with_the_hash(plain):
         "runtime.device=cpu",
         "runtime.threads=2",
         "runtime.chunk=50",
+        "runtime.checkpoint_every=5",
         "tracker=wandb",
         "tracker=files",
         "outputs=elsewhere",
@@ -139,6 +140,29 @@ def test_a_damaged_result_does_not_count_as_finished(tmp_path, damage):
     elif damage == "no student":
         (one.folder / "student.safetensors").unlink()
     assert one.finished() is None
+
+
+@pytest.mark.parametrize("said", ["done", "failed", "interrupted"])
+def test_a_status_is_what_was_said_last(tmp_path, said):
+    (tmp_path / "status.json").write_text(json.dumps({"status": said}))
+    assert status(tmp_path) == status(str(tmp_path)) == said
+
+
+def test_a_running_cell_is_told_from_one_that_died_by_its_lock(tmp_path):
+    (tmp_path / "status.json").write_text(json.dumps({"status": "running", "pid": 1, "host": "elsewhere"}))
+    assert status(tmp_path) == "died"
+    with file_lock(tmp_path / ".lock", "it"):
+        assert status(tmp_path) == "running"
+    assert status(tmp_path) == "died"
+    with file_lock(tmp_path / ".lock", "it"):  # looking has not kept it
+        pass
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"status": '])
+def test_a_folder_without_a_status_has_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / "status.json").write_text(text)
+    assert status(tmp_path) is status(tmp_path / "nowhere") is None
 
 
 def test_the_attacks_radius_is_set_once_for_all_that_split_and_changes_nothing_else(plain):
