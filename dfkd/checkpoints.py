@@ -30,6 +30,7 @@ from dfkd.state import CannotSave, Misfit, Put, Take
 from dfkd.statefile import read, write
 
 log = logging.getLogger("dfkd")
+SHARE = 0.02  # of the time: what saving may take
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -37,7 +38,8 @@ class Checkpoints:
     """Where a run saves the stage it is in, and takes it up again. Outside a stage its loops are plain ranges.
 
     Args:
-        every: seconds from one saving to the next; None: never.
+        every: seconds from one saving to the next, more only while a large state would take more than `SHARE` of
+            the time; 0: after every step; None: never.
         device: of the run.
 
     Attributes:
@@ -56,7 +58,8 @@ class Checkpoints:
         self._entered = [Counter()]  # for every depth: how often a loop of a name was entered there
         self._fresh: dict[str, Any] = {}  # outline of all parts as they were made
         self._found: dict | None = None  # what an earlier run has left, until we are where it was
-        self._before, self._began, self._saved = 0.0, time.monotonic(), time.monotonic()
+        self._before, self._began = 0.0, time.monotonic()
+        self._due = time.monotonic() + (self.every or 0)
         self._broken, self._said = False, set()
 
     @contextlib.contextmanager
@@ -177,8 +180,7 @@ class Checkpoints:
             raise Misfit(f"the stage went past {self._found['position']}")
         loop.number = number
         self._entered[-1].clear()
-        due = self.every is not None and time.monotonic() - self._saved >= self.every
-        if due or interrupt.asked:
+        if interrupt.asked or time.monotonic() >= self._due:
             self._save()
         interrupt.stop_if_asked()
 
@@ -192,6 +194,7 @@ class Checkpoints:
     def _save(self) -> None:
         if self.every is None or self._broken:
             return
+        began = time.monotonic()
         try:
             take, parts = self._take()
             take.check(self._fresh)
@@ -202,7 +205,8 @@ class Checkpoints:
             self._give_up(reason)
         except Exception as error:  # a full disk, say: no reason to stop
             self._warn(f"no checkpoint was saved ({error}): if the run is killed, it goes on from an earlier point")
-        self._saved = time.monotonic()
+        ended = time.monotonic()
+        self._due = ended + max(self.every, (ended - began) / SHARE if self.every else 0)
 
     def _give_up(self, reason: Exception) -> None:
         self._broken = True

@@ -103,6 +103,7 @@ class Distillation:
             NonFiniteLoss: with the student's last good state.
         """
         for number in range(self.rounds) if rounds is None else rounds:
+            self.model.train()  # synthesis, in which a checkpoint may have been saved, looks at it in evaluation mode
             if self.online and number == self.grown:  # else a checkpoint among this round's steps has the images
                 self.grow(number)
             if number >= self.warm_up:

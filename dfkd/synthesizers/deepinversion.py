@@ -115,7 +115,7 @@ class DeepInversion(Inversion):
             if self.clip:
                 x.data.clamp_(low, high)
 
-        return Work(lambda: teacher.denormalize(x), [x], advance)
+        return Work(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
 
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return move(images, *self.moves.pop(0))
