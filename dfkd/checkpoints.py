@@ -135,10 +135,8 @@ class Checkpoints:
             outline = self._take()[0].outline
         except Exception as reason:  # `CannotSave`, or whatever an object of a user's own does when it is looked at
             return self._give_up(reason)
-        for known, wanted in ((self._fresh, False), (outline, True)):
-            for path in [path for path in known if (re.split(r"[.\[]", path, maxsplit=1)[0] in new) != wanted]:
-                del known[path]
-        self._fresh |= outline
+        old = {path: found for path, found in self._fresh.items() if part_of(path) not in new}
+        self._fresh = old | {path: found for path, found in outline.items() if part_of(path) in new}
 
     def enter(self, loop: "Loop") -> int:
         """A loop begins: returns the number to begin with."""
@@ -232,6 +230,11 @@ class Checkpoints:
             log.info("  %s begins anew: its checkpoint is of another %s", self._name, ", ".join(other))
             return None
         return found
+
+
+def part_of(path: str) -> str:
+    """The name of the part that a path of an outline leads into."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
 class Loop:

@@ -290,6 +290,16 @@ def test_a_signal_stops_the_cells_that_come_one_after_the_other(tmp_path, monkey
     assert len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 1
 
 
+def test_a_worker_that_was_stopped_alone_is_told_at_the_end(tmp_path, capsys, monkeypatch):
+    arguments = {"folder": str(tmp_path / "x"), "arguments": []}
+    rows = [{"number": n, "status": s} | arguments for n, s in enumerate(("waiting", "interrupted", "waiting"))]
+    (tmp_path / "list").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    monkeypatch.setenv(LIST, str(tmp_path / "list"))
+    with pytest.raises(SystemExit, match="1"):
+        SweepReport().on_multirun_end(OmegaConf.create({"outputs": str(tmp_path), "dry_run": False}))
+    assert "3 of 3 cells were interrupted or not started; the same command goes on" in capsys.readouterr().out
+
+
 def alive(group: int) -> bool:
     """Whether a process of the group is left."""
     try:
