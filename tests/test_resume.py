@@ -45,7 +45,7 @@ METHODS = {
 }
 DEFENSES = {
     "abd": ("defense=abd", "defense.steps=4", "defense.batch_size=16", "student.capacity=50"),
-    "atesc_random": ("defense=atesc_random", "student.augment=crop_flip"),
+    "atesc_random": ("defense=atesc_random", "student.augment=cut_mix"),
     "oracle": ("synthesizer=noise_images", *SETS, "defense=atesc", "criterion@defense.criterion=oracle"),
 }
 
@@ -80,21 +80,23 @@ def through(cell) -> dict[str, dict]:
 
 
 def breaks_do_not_show(cell, caplog) -> None:
-    """Run undisturbed, and again broken off at two steps: all has to be the same, after every step and at the end."""
+    """Run undisturbed, and again broken off twice: all has to be the same, after every step and at the end."""
     with watched() as steps:
         metas = through(cell)
     steps = [step for step in steps if not step[0].startswith("teacher")]
     files = outcome(cell)
-    for kill_at in (max(1, len(steps) // 3), len(steps) - len(steps) // 4):
-        forget(cell, "pool", "split", "student")
-        with watched(kill_at) as before, pytest.raises(Killed):
-            through(cell)
-        assert left_over(cell.outputs)
-        with watched() as after:
-            again = through(cell)
-        assert before == steps[:kill_at] and after == steps[kill_at:]
-        assert again == metas and outcome(cell) == files
-        assert not left_over(cell.outputs)
+    forget(cell, "pool", "split", "student")
+    first, second = max(1, len(steps) // 3), len(steps) - len(steps) // 4
+    with watched(first) as begun, pytest.raises(Killed):
+        through(cell)
+    with watched(second - first) as more, pytest.raises(Killed):
+        through(cell)
+    assert left_over(cell.outputs)
+    with watched() as rest:
+        again = through(cell)
+    assert (begun, more, rest) == (steps[:first], steps[first:second], steps[second:])
+    assert again == metas and outcome(cell) == files
+    assert not left_over(cell.outputs)
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert not [text for text in warnings if "PREMISE" not in text]
 
