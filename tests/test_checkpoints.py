@@ -101,6 +101,22 @@ def test_it_is_saved_when_it_is_time(tmp_path, monkeypatch):
     assert saved == [3, 6, 9]  # every 60 s, at the next step
 
 
+def test_what_takes_long_to_save_is_saved_less_often(tmp_path, monkeypatch):
+    now, saved = [100.0], []
+
+    def write(file, about, state) -> None:
+        now[0] += 5
+        saved.append(state["position"][0][1])
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "write", write)
+    point = Checkpoints(every=60)
+    with point.stage("student", "key", tmp_path / "file"):
+        for _ in point.loop("round", 20):
+            now[0] += 25
+    assert saved == [3, 13]  # 5 s are 2 % of the 250 s until the next
+
+
 def test_never_is_never(tmp_path):
     Story(tmp_path, every=None).tell()
     assert os.listdir(tmp_path) == []
