@@ -31,6 +31,11 @@ class Clock:
             self._turn()
             self._running.pop()
 
+    def checkpoint_state(self) -> dict[str, dict[str, float]]:
+        """For a checkpoint: the seconds up to now, of phases that go on too."""
+        self._turn()
+        return {"seconds": self.seconds}
+
     def _turn(self) -> None:
         """Book the time since the last turn on the phase that was running."""
         if self.device.type == "cuda":

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -12,13 +11,14 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from dfkd import interrupt
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.help import help_text, option_names
 from dfkd.plan import plan_in_words
 from dfkd.report import paper
 from dfkd.store import Store
-from dfkd.sweep import LIST, has_failed, in_a_worker, number, record
+from dfkd.sweep import LIST, has_failed, in_a_worker, number, record, stop_workers
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent
@@ -26,6 +26,7 @@ PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 CONFIG = "config"  # the file in it where everything starts
 
+INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
 failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
 
 
@@ -35,6 +36,11 @@ def task(cfg: DictConfig) -> float | None:
     no student or it failed: in a sweep the other cells go on (unless fail_fast=true), and its end lists
     the failures."""
     start_logging()
+    return interrupt.as_worker(lambda: run_one(cfg)) if in_a_worker() else run_one(cfg)
+
+
+def run_one(cfg: DictConfig) -> float | None:
+    """See `task`."""
     cell = None
     try:
         cell = Cell(cfg)
@@ -45,12 +51,15 @@ def task(cfg: DictConfig) -> float | None:
             return show_plan(cell, result)
         log.info("%s%s", cell.name, " was finished before" if result else "")
         if result is None:
-            record(cell, "running")
+            record(cell, "running", process=os.getpid())
             from dfkd.run import run_cell
 
             result = run_cell(cell)
         else:
             paper.renew(cell, result)
+    except KeyboardInterrupt:
+        record(cell, "interrupted")
+        raise
     except Exception as error:
         failures.append(error)
         record(cell, "failed", error=explain(error))
@@ -114,16 +123,15 @@ def cli() -> None:
     # Idle threads of torch's OpenMP spin 30 times longer by default: nothing gained alone on the machine, and two runs
     # beside each other then hold each other up tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Stopped by kill, a scheduler or a closing machine as by Ctrl-C: cells are marked, a sweep's workers end with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
     try:
-        task()
+        with interrupt.listening(stop_workers):
+            task()
         if failures:
             raise failures[0]
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted: finished stages are kept, the same command goes on from there")
+        sys.exit(f"\n{INTERRUPTED}")
     except Exception as error:
         if wants_traceback:
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfkd import stages
 from dfkd.cell import Cell
+from dfkd.checkpoints import code_digest
 from dfkd.graph import stage_graph
 from dfkd.pool import Pool
 from dfkd.preflight import Parts
@@ -79,16 +80,24 @@ class Pipeline:
 
         def build(folder: Path) -> dict:
             log.info("  %-8s %s ...", name, key)
-            peak = PeakMemory(self.parts.runtime.device)
-            with (folder / "metrics.jsonl").open("w") as file:
+            peak, checkpoints = PeakMemory(self.parts.runtime.device), self.parts.runtime.checkpoints
+            resumable = checkpoints.stage(name, key, self.store.checkpoint(name, key), code_digest(self.cell.config))
+            with (folder / "metrics.jsonl").open("w") as file, resumable:
 
-                def record(step: int, metrics: dict[str, float]) -> None:
-                    row = {"stage": name, "step": step} | {k: round(v, 6) for k, v in metrics.items()}
+                def write(row: dict) -> None:
                     file.write(json.dumps(row) + "\n")
                     self.tracker.log(row)
 
+                def record(step: int, metrics: dict[str, float]) -> None:
+                    row = {"stage": name, "step": step} | {k: round(v, 6) for k, v in metrics.items()}
+                    checkpoints.rows.append(row)
+                    write(row)
+
+                for row in checkpoints.rows:
+                    write(row)
                 meta = make(folder, record)
-            return meta | {"peak_memory_mb": peak.read()}
+                seconds = round(checkpoints.seconds, 3)
+            return meta | {"peak_memory_mb": peak.read(), "seconds": seconds}
 
         artifact = self.artifacts[name] = self.store.fetch(name, key, build, stage.content, stage.inputs)
         if artifact.reused:

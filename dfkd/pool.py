@@ -108,6 +108,10 @@ class Pool:
         pool._set(load_file(path))
         return pool
 
+    def checkpoint_expect(self, data: dict) -> None:
+        """Make the split that a checkpoint has (`dfkd.state`)."""
+        self.split = Split(None, None) if data["split"] is not None else None
+
     def _tensors(self) -> dict[str, Tensor]:
         own = {"images": self.images, "logits": self.logits, "fragile": self.split.fragile, "score": self.split.score}
         return own | {f"column.{name}": value for name, value in self.columns.items()}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import platform
 import shutil
 import time
@@ -20,6 +21,7 @@ from dfkd.models import Classifier, load_classifier
 from dfkd.pipeline import Pipeline
 from dfkd.preflight import Parts, prepare
 from dfkd.provenance import command, commit
+from dfkd.state import Misfit
 from dfkd.store import file_digest, file_lock, write_atomic
 from dfkd.tracker import read_rows
 
@@ -43,7 +45,13 @@ def run_cell(cell: Cell) -> dict:
     cell.folder.mkdir(parents=True, exist_ok=True)
     with file_lock(cell.folder / ".lock", f"cell {cell.name}"):
         done = cell.finished()  # by another process, while we waited
-        return done if done is not None else _run(cell, parts)
+        if done is not None:
+            return done
+        try:
+            return _run(cell, parts)
+        except Misfit as error:
+            log.warning("  WARNING  a checkpoint does not fit and is dropped, its stage begins anew (%s)", error)
+            return _run(cell, prepare(cell))
 
 
 def _run(cell: Cell, parts: Parts) -> dict:
@@ -52,7 +60,8 @@ def _run(cell: Cell, parts: Parts) -> dict:
     pipeline = Pipeline(cell, parts, tracker)
     keys = {name: stage.key for name, stage in pipeline.graph.items()}
     write_atomic(cell.folder / "stages.json", json.dumps(keys, indent=2) + "\n")  # dfkd.store keeps what it names
-    set_status(cell, "running")
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    set_status(cell, "running", pid=os.getpid(), host=platform.node(), started=started)
     (cell.folder / "result.json").unlink(missing_ok=True)
     try:
         tracker.start(cell.folder, cell.name, cell.config)
@@ -76,9 +85,9 @@ def _run(cell: Cell, parts: Parts) -> dict:
         tracker.finish(result)
 
 
-def set_status(cell: Cell, status: str, **more: str) -> None:
-    """Write status.json: 'running', 'done', 'failed' or 'interrupted', the command that repeats the cell,
-    and the error with its traceback."""
+def set_status(cell: Cell, status: str, **more: str | int) -> None:
+    """Write status.json: 'running' (with the process, host and time of the beginning), 'done', 'failed' or
+    'interrupted' (with the error and its traceback), and the command that repeats the cell."""
     said = {"status": status, "command": command(), **more}
     known = {key: value for key, value in said.items() if value is not None}
     write_atomic(cell.folder / "status.json", json.dumps(known, indent=2) + "\n")

@@ -5,11 +5,13 @@ import ctypes
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from dfkd.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class Runtime:
             in float32) or torch.float32.
         chunk: how many images go through a network at once where the batch has no meaning of its own: evaluation,
             attacks, and how many CAKE sets are optimised side by side.
+        checkpoints: whose loops can be stopped and gone on with.
     """
 
     device: torch.device
     precision: torch.dtype = torch.float32
     chunk: int = 1000
+    checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Autocast to bfloat16 inside the block, or nothing."""
@@ -44,7 +48,11 @@ class Runtime:
 
 
 def make_runtime(
-    device: str = "auto", precision: str = "auto", chunk: int = 1000, threads: int | None = None
+    device: str = "auto",
+    precision: str = "auto",
+    chunk: int = 1000,
+    threads: int | None = None,
+    checkpoint_every: float | None = None,
 ) -> Runtime:
     """Check what was asked for and set this process up.
 
@@ -53,6 +61,7 @@ def make_runtime(
         precision: 'auto' (bfloat16 where the hardware multiplies it, else float32), 'float32', 'bfloat16'.
         chunk: see `Runtime`.
         threads: of torch's CPU kernels; torch's own choice if None.
+        checkpoint_every: seconds from one checkpoint of a stage to the next; None: never.
 
     Raises:
         ValueError: a device that is not there, or a value that is none of the above.
@@ -61,12 +70,14 @@ def make_runtime(
         raise ValueError(f"runtime.precision must be auto, float32 or bfloat16, got '{precision}'")
     if chunk < 1 or (threads is not None and threads < 1):
         raise ValueError(f"runtime.chunk and runtime.threads must be at least 1, got {chunk} and {threads}")
+    if checkpoint_every is not None and not checkpoint_every >= 0:
+        raise ValueError(f"runtime.checkpoint_every must be seconds, or null for never, got {checkpoint_every}")
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
     where = _device(device)
     fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
-    return Runtime(where, torch.bfloat16 if fast else torch.float32, chunk)
+    return Runtime(where, torch.bfloat16 if fast else torch.float32, chunk, Checkpoints(checkpoint_every, where))
 
 
 def _device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from dfkd.build import number
@@ -25,14 +26,16 @@ SPLIT_AT_ONCE = 500  # images of a finished pool; not runtime.chunk, which must 
 Log = Callable[[int, dict[str, float]], None]
 
 
-def bar(total: int, what: str) -> tqdm:
+def bar(total: int, what: str, start: int = 0) -> tqdm:
     """A progress bar, silent where there is no terminal, or where parallel cells share it."""
-    return tqdm(total=total, desc=f"  {what}", disable=in_a_worker() or None, leave=False, dynamic_ncols=True)
+    options = {"disable": in_a_worker() or None, "leave": False, "dynamic_ncols": True}
+    return tqdm(total=total, initial=start, desc=f"  {what}", **options)
 
 
 def make_teacher(parts: Parts, network: dict, seed: int, folder: Path, log: Log) -> dict:
     """Train the teacher (or take the checkpoint) and save it."""
-    with bar(getattr(parts.teacher, "reports", 1), "teacher") as progress:
+    reported = len(parts.runtime.checkpoints.rows)
+    with bar(getattr(parts.teacher, "reports", 1), "teacher", reported) as progress:
 
         def report(epoch: int, metrics: dict[str, float]) -> None:
             log(epoch, metrics)
@@ -66,23 +69,34 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
     """Synthesize the whole pool of an offline method, and label it."""
     synthesizer, runtime, meter, before = parts.synthesizer, parts.runtime, Meter(), teacher.evals.copy()
     synthesizer.start(runtime, seed)
-    batches = []
-    with seeded(seed, "synthesis"), bar(synthesizer.rounds, "synthesis") as progress:
-        for first in range(0, synthesizer.rounds, synthesizer.at_once):
-            rounds = range(first, min(first + synthesizer.at_once, synthesizer.rounds))
-            with teacher.counted_as("synthesis"):
-                batches.append(synthesizer.synthesize(rounds, teacher))
-            meter.add(batches[-1].metrics)
-            metrics = meter.read()
-            log(rounds[-1], metrics)
-            progress.set_postfix({name: f"{value:.3g}" for name, value in list(metrics.items())[-3:]})
-            progress.update(len(rounds))
-    pool = Pool(images=torch.cat([batch.images for batch in batches]))
+    images: list[Tensor] = []
+    columns: dict[str, list[Tensor]] = {}
+    logits: list[Tensor] = []
+    checkpoints = runtime.checkpoints
+    checkpoints.keep(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
+    checkpoints.keep(images=images, columns=columns, logits=logits)
+    with seeded(seed, "synthesis"):
+        todo = checkpoints.loop("round", synthesizer.rounds, synthesizer.at_once)
+        with bar(synthesizer.rounds, "synthesis", todo.start) as progress:
+            for first in todo:
+                rounds = range(first, min(first + synthesizer.at_once, synthesizer.rounds))
+                with teacher.counted_as("synthesis"):
+                    batch = synthesizer.synthesize(rounds, teacher)
+                images.append(batch.images)
+                for name, column in batch.columns.items():
+                    columns.setdefault(name, []).append(column)
+                meter.add(batch.metrics)
+                metrics = meter.read()
+                log(rounds[-1], metrics)
+                progress.set_postfix({name: f"{value:.3g}" for name, value in list(metrics.items())[-3:]})
+                progress.update(len(rounds))
+    pool = Pool(images=torch.cat(images))
     with teacher.counted_as("distill"):
-        chunks = range(0, len(pool), runtime.chunk)
-        pool.logits = torch.cat([teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float() for i in chunks])
+        for i in checkpoints.loop("image", len(pool), runtime.chunk):
+            logits.append(teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float())
+    pool.logits = torch.cat(logits)
     pool.split = Split.everything(pool.images)
-    pool.columns = {name: torch.cat([batch.columns[name] for batch in batches]) for name in batches[0].columns}
+    pool.columns = {name: torch.cat(parts) for name, parts in columns.items()}
     pool.save(folder / "pool.safetensors")
     labels = pool.logits.argmax(1).bincount(minlength=teacher.classes).tolist()
     return {"images": len(pool), "labels": labels, "evals": dict(teacher.evals - before)}
@@ -91,15 +105,20 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
 def make_split(parts: Parts, teacher: Teacher, pool: Pool, seed: int, folder: Path) -> dict:
     """Split a finished pool."""
     before, generator = teacher.evals.copy(), parts.runtime.generator(seed, "split")
-    splits = []
-    with bar(len(pool), "split") as progress:
-        for first in range(0, len(pool), SPLIT_AT_ONCE):
+    found: dict[str, list[Tensor]] = {"fragile": [], "score": []}
+    parts.runtime.checkpoints.keep(
+        teacher=teacher, defense=parts.defense, generator=generator, before=before, found=found
+    )
+    todo = parts.runtime.checkpoints.loop("image", len(pool), SPLIT_AT_ONCE)
+    with bar(len(pool), "split", todo.start) as progress:
+        for first in todo:
             part = slice(first, first + SPLIT_AT_ONCE)
             images = pool.pixels(part)
-            splits.append(parts.defense.split(teacher, images, pool.logits[part], generator))
+            split = parts.defense.split(teacher, images, pool.logits[part], generator)
+            found["fragile"].append(split.fragile)
+            found["score"].append(split.score)
             progress.update(len(images))
-    fragile, score = torch.cat([s.fragile for s in splits]), torch.cat([s.score for s in splits])
-    save_file({"fragile": fragile.cpu(), "score": score.cpu()}, folder / "split.safetensors")
+    save_file({name: torch.cat(values).cpu() for name, values in found.items()}, folder / "split.safetensors")
     return {"evals": dict(teacher.evals - before), "warnings": parts.defense.warnings()}
 
 
@@ -136,13 +155,16 @@ def make_student(
             checks["checks"],
             log,
         )
-        with bar(work.rounds, "student") as progress:
+        checkpoints = parts.runtime.checkpoints
+        checkpoints.keep(teacher=teacher, model=work.model, work=work)
+        rounds = checkpoints.loop("round", work.rounds)
+        with bar(work.rounds, "student", rounds.start) as progress:
 
             def show(validation: dict) -> None:
                 progress.set_postfix(validation)
                 progress.update()
 
-            work.run(show)
+            work.run(show, rounds)
     save_classifier(work.model, network, folder, "student")
     save_samples(work.pool, folder / "samples.safetensors", newest=work.online)
     work.model.net.load_state_dict(work.best.pop("state"))

@@ -3,7 +3,8 @@
 An artifact is a folder `<root>/<stage>/<key>/` of files with a `meta.json` that holds their checksums. Its key is a
 hash of everything that can change it. It is written into a temporary folder and renamed into place, so a killed run
 leaves nothing half-written; it is built under a lock, so two runs that want the same artifact build it once; it is
-checked when it is read, so damage is noticed, named and repaired. Nothing here is a pickle.
+checked when it is read, so damage is noticed, named and repaired. Nothing here is a pickle. A long build leaves a
+`.<key>.checkpoint` beside (`dfkd.checkpoints`), which only the holder of the lock touches.
 
 This module imports no torch: keys are known before anything heavy is. `python -m dfkd.store` (dfkd/store_cli.py) looks
 into a store and tidies it.
@@ -128,19 +129,31 @@ class Store:
         folder = self.root / stage / key
         found = self._read(folder, key)
         if found is not None:
+            self._tidy(stage, key)
             return found
         with self._lock(stage, key):
             found = self._read(folder, key, log.warning)  # another process may have built it while we waited
             if found is not None:
                 return found
-            for stale in (self.root / stage).glob(f".{key}.*.tmp"):
-                shutil.rmtree(stale, ignore_errors=True)  # of a killed builder: we hold its lock
+            for stale in (self.root / stage).glob(f".{key}.*.tmp"):  # of a killed builder: we hold its lock
+                shutil.rmtree(stale, ignore_errors=True)
+                stale.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)  # damaged
             return self._build(folder, stage, key, build, about or {}, inputs or {})
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact if it is there and whole, else None."""
         return self._read(self.root / stage / key, key)
+
+    def checkpoint(self, stage: str, key: str) -> Path:
+        """Where who builds an artifact may keep what it needs to go on after being killed; gone when it is built."""
+        return self.root / stage / f".{key}.checkpoint"
+
+    def _tidy(self, stage: str, key: str) -> None:
+        """Remove the checkpoint of a builder that was killed when it had just finished."""
+        if self.checkpoint(stage, key).exists():
+            with contextlib.suppress(OSError), self._lock(stage, key):
+                self.checkpoint(stage, key).unlink(missing_ok=True)
 
     def _build(
         self, folder: Path, stage: str, key: str, build: Callable[[Path], dict], about: dict, inputs: dict[str, str]
@@ -166,6 +179,7 @@ class Store:
                 _sync(file)
             os.rename(temporary, folder)
             _sync(folder.parent)
+            self.checkpoint(stage, key).unlink(missing_ok=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -2,15 +2,18 @@
 
 The list of a sweep is a JSON-lines file that its processes append to, one row when something becomes of a cell:
 {"number": its place in the sweep, "folder": ..., "arguments": of the `dfkd` that repeats it, "status": "waiting",
-"running", "done" (with "cached": true if it was before), "planned" (with "stages") or "failed" (with "error")}.
+"running" (with "process": its id), "done" (with "cached": true if it was before), "planned" (with "stages"), "failed"
+(with "error") or "interrupted"}.
 At the end one row a cell stays, the last.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,10 +22,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from dfkd import interrupt
 from dfkd.cell import Cell
 from dfkd.plan import many, plan_in_words
 from dfkd.provenance import arguments
-from dfkd.store import Store, write_atomic
+from dfkd.store import Store, is_held, write_atomic
 
 log = logging.getLogger("dfkd")
 
@@ -91,6 +95,23 @@ def standing() -> list[dict]:
     return [last[number] for number in sorted(last)]
 
 
+def stop_workers() -> None:
+    """Ask the processes that work for this sweep, if there are any, to save and stop; wait until they have."""
+    if in_a_worker():
+        return
+    for process in {row["process"] for row in events() if "process" in row} - {os.getpid()}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
+    while any(is_at_work(row) for row in standing()):
+        time.sleep(0.05)
+
+
+def is_at_work(row: dict) -> bool:
+    """Whether another process of the sweep is at this cell."""
+    others = row["status"] == "running" and row["process"] != os.getpid()
+    return others and is_held(Path(row["folder"]) / ".lock")
+
+
 class SweepReport(Callback):
     """Hydra callback: names the list, and reports when all cells are through."""
 
@@ -99,6 +120,8 @@ class SweepReport(Callback):
         os.environ[LIST] = str((Path(config.outputs) / "sweeps" / name).absolute())
         os.environ[OWNER] = str(os.getpid())
         os.environ.pop(GROUP, None)
+        if "basic_launcher" not in config.hydra.launcher._target_:
+            interrupt.shield_children()
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         rows, path = standing(), Path(os.environ[LIST])
@@ -117,11 +140,14 @@ class SweepReport(Callback):
             if status.is_file():
                 print(f"  traceback: {status}")
             print(f"  retry: dfkd {shlex.join(row['arguments'])}")
-        if left := sum(row["status"] == "waiting" for row in rows):
-            print(f"\n{left} of {len(rows)} cells were not started: fail_fast=true")
+        left = [row["status"] for row in rows if row["status"] in ("waiting", "interrupted")]
+        if "interrupted" in left:  # a worker was asked to stop, and nobody else
+            print(f"\n{len(left)} of {len(rows)} cells were interrupted or not started; the same command goes on there")
+        elif left:
+            print(f"\n{len(left)} of {len(rows)} cells were not started: fail_fast=true")
         if failed:
             print(f"\n{len(failed)} of {len(rows)} cells failed; the same command retries only those")
-        if failed or problems:
+        if failed or problems or "interrupted" in left:
             sys.exit(1)
 
     def table(self, sweep: Path, outputs: Path, of_teachers: bool) -> bool:

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from dfkd import main
 from dfkd.cell import Cell
+from dfkd.report.runs import read as read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds instead of minutes, and the same bits every time.
@@ -107,6 +108,11 @@ def process_environment(**more: str) -> dict[str, str]:
 
 def read_json(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+def status(folder: Path) -> str:
+    """What the report says about a run folder."""
+    return read_run(folder).status
 
 
 def write_component(folder: Path, module: str, code: str, **options: str) -> None:

@@ -39,6 +39,7 @@ def test_a_name_is_readable_and_ends_with_the_hash(plain):
         "runtime.device=cpu",
         "runtime.threads=2",
         "runtime.chunk=50",
+        "runtime.checkpoint_every=5",
         "tracker=wandb",
         "tracker=files",
         "outputs=elsewhere",

@@ -1,11 +1,13 @@
 """The command line: one clear message for a mistake, the same result for the same command."""
 
 import json
+import os
 import shlex
+import signal
 
 import pytest
 import yaml
-from runner import DFQ, TINY, command_line, make_cell, process, write_component
+from runner import DFQ, TINY, command_line, make_cell, process, status, write_component
 
 from dfkd.errors import ConfigError, NonFiniteLoss
 from dfkd.main import explain, in_a_line
@@ -88,10 +90,33 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     done = command_line("--config-dir", str(tmp_path / "options"), *TINY, *DFQ, "defense=stop", outputs(tmp_path))
     assert done.code == 1 and "interrupted" in done.err and "the same command goes on" in done.err
-    (status,) = (tmp_path / "o" / "runs").glob("*/status.json")
-    assert json.loads(status.read_text())["status"] == "interrupted"
+    (folder,) = (tmp_path / "o" / "runs").iterdir()
+    assert status(folder) == "interrupted"
     assert len(list((tmp_path / "o" / "store" / "teacher").glob("*/meta.json"))) == 1
     assert not list((tmp_path / "o" / "store").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_where_the_same_command_goes_on(tmp_path, monkeypatch, number):
+    from dfkd.distill import Distillation
+
+    command = (*TINY, *DFQ, "limit.rounds=4", "synthesizer.rounds=4", outputs(tmp_path))
+    with monkeypatch.context() as patch:
+        review = Distillation.review
+
+        def stop_in_the_third_round(self, round):
+            if round == 2:
+                os.kill(os.getpid(), number)
+            return review(self, round)
+
+        patch.setattr(Distillation, "review", stop_in_the_third_round)
+        done = command_line(*command)
+    assert done.code == 1 and done.err.count("interrupted: what is done is kept, the same command goes on") == 1
+    (folder,) = (tmp_path / "o" / "runs").iterdir()
+    assert status(folder) == "interrupted" and "Traceback" not in done.err
+    again = command_line(*command)
+    assert again.code == 0 and "resumed at round 3 of 4" in again.err
+    assert status(folder) == "done" and not list((tmp_path / "o" / "store").rglob(".*.checkpoint"))
 
 
 def test_a_full_traceback_is_there_for_who_asks(tmp_path, monkeypatch):

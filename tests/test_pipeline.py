@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, make_cell, process_environment, read_json, run
+from killing import numbers
+from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, make_cell, process_environment, run, status
 from safetensors.torch import load_file
 
 from dfkd.run import run_cell
-
-# What may differ between two runs of the same numbers.
-MEASURED_TIME = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config")
-
-
-def numbers(result: dict) -> dict:
-    return {key: value for key, value in result.items() if key not in MEASURED_TIME}
 
 
 def stages(outputs: Path) -> dict[str, int]:
@@ -151,7 +145,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
     cell = make_cell(tmp_path / "b", *overrides)
-    assert read_json(cell.folder / "status.json")["status"] == "running" and cell.finished() is None
+    assert status(cell.folder) == "killed" and cell.finished() is None
     assert stages(tmp_path / "b")["teacher"] == 1 and stages(tmp_path / "b")["student"] == 0
     again, undisturbed = run_cell(cell), run(tmp_path / "a", *overrides)
     assert reused(again) == {"teacher": True, "premise": True, "student": False}

@@ -1,7 +1,10 @@
 """A new method is new files and no edit elsewhere: options made in a temporary folder run like dfkd's own."""
 
+import shutil
+
 import pytest
 from hydra import compose, initialize_config_dir
+from killing import Killed, numbers, watched
 from runner import DFQ, TINY, process, read_json, write_component
 
 from dfkd.cell import Cell
@@ -81,6 +84,79 @@ def run_with_options(folder, *overrides: str) -> dict:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         search = f"hydra.searchpath=[file://{folder / 'options'}]"
         return run_cell(Cell(compose("config", [*overrides, search, f"outputs={folder / 'o'}"])))
+
+
+WANDERER = '''
+import numpy as np
+import torch
+from torch import nn
+
+from dfkd.synthesizers import Synthesizer, Synthetic
+
+
+class Wanderer(Synthesizer):
+    """State of every ordinary kind, all of which the images depend on."""
+
+    online = True
+
+    def __init__(self, shape: tuple[int, int, int], rounds: int, images: int, hide: bool = False):
+        super().__init__(rounds)
+        self.shape, self.images, self.hide = shape, images, hide
+        self.walker = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, shape[1] * shape[2]))
+
+    def start(self, runtime, seed):
+        super().start(runtime, seed)
+        self.optimizer = torch.optim.Adam(self.walker.parameters(), 0.01)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 20)
+        self.chance, self.numbers = runtime.generator(seed, "mine"), np.random.default_rng(seed)
+        self.memory, self.ema, self.best = [], None, {"loss": float("inf"), "net": None}
+
+    def synthesize(self, rounds, teacher, student=None, steer=None):
+        z = torch.randn(self.images, 4, generator=self.chance) + self.numbers.normal()
+        x = torch.sigmoid(self.walker(z) + (0 if self.ema is None else self.ema)).view(-1, 1, *self.shape[1:])
+        loss = -teacher(x).log_softmax(1).amax(1).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.memory = [*self.memory, x.detach()][-3:]
+        mean = x.detach().mean(0).flatten()
+        self.ema = mean if self.ema is None else self.ema.lerp_(mean, 0.1)
+        if loss < self.best["loss"]:
+            self.best = {"loss": loss.item(), "net": self.walker.state_dict()}
+        if self.hide:
+            self.steps = iter(range(3))
+        return Synthetic(torch.stack(self.memory).mean(0), metrics={"loss": loss.detach()})
+'''
+WANDERER_YAML = "name: wanderer\n_target_: wanderer.Wanderer\nrounds: 8\nimages: 20\n"
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_a_method_of_ones_own_goes_on_after_a_kill_or_says_why_it_cannot(tmp_path, monkeypatch, caplog, hide):
+    write_component(tmp_path, "wanderer", WANDERER, synthesizer__wanderer=WANDERER_YAML)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    command = (
+        "synthesizer=wanderer",
+        *(o for o in TINY if "rounds" not in o),
+        "limit.rounds=8",
+        f"+synthesizer.hide={hide}",
+    )
+    command = (*command, "runtime.checkpoint_every=0", "student.recipe.batch_size=16")
+    undisturbed = run_with_options(tmp_path, *command)
+    (folder,) = (tmp_path / "o" / "runs").iterdir()
+    student = (folder / "student.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "o" / "store" / "student")
+    shutil.rmtree(folder)
+    caplog.clear()
+    with watched(kill_at=3 * 5), pytest.raises(Killed):
+        run_with_options(tmp_path, *command)
+    with watched() as steps:
+        again = run_with_options(tmp_path, *command)
+    assert numbers(again) == numbers(undisturbed) and (folder / "student.safetensors").read_bytes() == student
+    assert steps[0][1] == ("round #0", 0 if hide else 5)
+    warned = "synthesizer.steps is of the kind range_iterator, of which no state can be taken"
+    assert (warned in caplog.text) == hide
 
 
 def test_a_prior_and_a_defense_of_ones_own(folder):

@@ -3,21 +3,27 @@
 import json
 import logging
 import math
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from killing import Killed, numbers, watched
 from omegaconf import OmegaConf
 from PIL import Image
-from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell, process_environment, read_json, run, write_component
+from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell, process_environment, read_json, run, status, write_component
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dfkd.cell import Cell
 from dfkd.domains import digits
 from dfkd.errors import NonFiniteLoss
+from dfkd.main import explain
+from dfkd.meter import Meter
 from dfkd.models import cnn_bn, load_weights
 from dfkd.run import run_cell
 
@@ -111,7 +117,7 @@ def test_the_folder_holds_all_there_should_be(done):
     cell, _ = done
     names = {file.name for file in cell.folder.iterdir()}
     assert names >= WEIGHTS_AND_NUMBERS | {"samples_all.png", "samples_fragile.png", "samples_robust.png", "curves.png"}
-    assert read_json(cell.folder / "status.json") == {"status": "done"}
+    assert status(cell.folder) == "done"
     assert not [name for name in names if name.endswith(".tmp")]
 
 
@@ -242,7 +248,10 @@ def test_an_error_on_the_way_is_kept_with_its_traceback(tmp_path, broken, monkey
 
 
 def test_an_interrupted_cell_says_so(tmp_path, monkeypatch):
-    def interrupt(*_):
+    def interrupt(pipeline, _):
+        running = read_json(pipeline.cell.folder / "status.json")
+        assert (running["status"], running["pid"]) == ("running", os.getpid()) and running["host"]
+        assert running["started"].startswith(time.strftime("%Y-"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dfkd.run.export", interrupt)
@@ -250,6 +259,38 @@ def test_an_interrupted_cell_says_so(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_cell(cell)
     assert read_json(cell.folder / "status.json")["status"] == "interrupted"
+
+
+def test_a_full_disk_while_a_stage_is_stored_is_one_error_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    """The weights are too large for what is left; a checkpoint on the way was not."""
+    cell = make_cell(tmp_path, *NOISE, "runtime.checkpoint_every=0")
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch, pytest.raises(SafetensorError) as raised:
+        patch.setattr("dfkd.stages.save_classifier", full)
+        run_cell(cell)
+    assert explain(raised.value).startswith("the disk is full; what is finished is kept")
+    assert status(cell.folder) == "failed" and not list((tmp_path / "store").rglob("*.tmp"))
+    with watched() as steps:
+        run_cell(cell)
+    assert not [step for step in steps if step[0].startswith("teacher")]  # trained before
+
+
+def test_a_checkpoint_that_does_not_fit_is_dropped_and_its_stage_begins_anew(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("dfkd.pipeline.code_digest", lambda _: "the same, one would think")
+    options = (*DFQ, "runtime.checkpoint_every=0")
+    with watched() as steps:
+        undisturbed = run_cell(make_cell(tmp_path / "a", *options))
+    cell = make_cell(tmp_path / "b", *options)
+    with watched(kill_at=len(steps) - 1), pytest.raises(Killed):
+        run_cell(cell)
+    monkeypatch.setattr("dfkd.distill.loop.Meter", type("OtherMeter", (Meter,), {}))
+    assert numbers(run_cell(cell)) == numbers(undisturbed)
+    assert "does not fit and is dropped" in caplog.text
+    rows = (cell.folder / "metrics.jsonl").read_text()
+    assert rows == (make_cell(tmp_path / "a", *options).folder / "metrics.jsonl").read_text()
 
 
 def test_a_premise_that_fails_is_told_in_plain_words_in_result_and_log(tmp_path, caplog):

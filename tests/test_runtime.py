@@ -28,6 +28,11 @@ def test_the_named_device_precision_and_chunk_are_taken():
     assert make_runtime("cpu", "float32").precision == torch.float32
 
 
+def test_the_checkpoint_saves_as_often_as_asked_for():
+    assert make_runtime("cpu", checkpoint_every=2.5).checkpoints.every == 2.5
+    assert make_runtime("cpu").checkpoints.every is None
+
+
 def test_threads_are_set_only_when_asked_for():
     torch.set_num_threads(1)
     make_runtime("cpu")
@@ -44,6 +49,8 @@ def test_threads_are_set_only_when_asked_for():
         ({"device": "cuda:99"}, r"runtime\.device=cuda:99, but "),
         ({"precision": "half"}, r"runtime\.precision must be auto, float32 or bfloat16, got 'half'"),
         ({"chunk": 0}, r"runtime\.chunk and runtime\.threads must be at least 1, got 0"),
+        ({"checkpoint_every": -1}, r"runtime\.checkpoint_every must be seconds, or null for never, got -1"),
+        ({"checkpoint_every": float("nan")}, r"runtime\.checkpoint_every must be seconds"),
         ({"threads": 0}, r"runtime\.chunk and runtime\.threads must be at least 1, got 1000 and 0"),
     ],
 )

@@ -167,6 +167,28 @@ def test_a_killed_builder_leaves_nothing_that_counts_and_the_next_one_cleans_up(
     assert Store(tmp_path).fetch("pool", KEY, never).reused
 
 
+def test_a_builders_checkpoint_outlives_a_failure_and_not_its_artifact(tmp_path):
+    store = Store(tmp_path)
+    file = store.checkpoint("pool", KEY)
+
+    def build(folder: Path) -> dict:
+        assert file.exists() == (not first)
+        file.write_text("half of it")
+        if first:
+            raise OSError("the disk is full, say")
+        return write_numbers(folder)
+
+    first = True
+    with pytest.raises(OSError):
+        store.fetch("pool", KEY, build)
+    file.with_name(f"{file.name}.1.tmp").write_text("a part of it")  # of one that was killed while it wrote
+    first = False
+    store.fetch("pool", KEY, build)
+    assert not file.exists() and leftovers(tmp_path) == []
+    file.write_text("killed between the two")
+    assert store.fetch("pool", KEY, never).reused and not file.exists()
+
+
 def test_a_key_is_sixteen_hexadecimal_digits_and_does_not_depend_on_order():
     key = content_key("pool", {"a": 1, "b": {"c": [1, 2], "d": None}}, {"teacher": "t", "split": "s"})
     assert len(key) == 16 and int(key, 16) >= 0

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import OmegaConf
-from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, process_environment, read_json
+from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, process_environment, read_json, status
 
 from dfkd.cell import Cell
 from dfkd.digest import file_digest
@@ -244,23 +244,60 @@ def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_
     assert "steps must be at least 1, got 0" in done.stdout and "1 of 3 cells failed" in done.stdout
 
 
-def test_a_terminated_sweep_takes_its_workers_along_and_says_what_is_kept(tmp_path):
-    endless = ("-m", "hydra/launcher=parallel", "runtime.threads=1", *DFQ, "synthesizer.rounds=1000000", "seed=0,1")
-    command = [sys.executable, "-m", "dfkd", *endless, "teacher.epochs=1", "tracker=files", "outputs=o"]
+ENDLESS = ("limit={rounds:1000000,epochs:1,steps:2}", "synthesizer.rounds=1000000", "runtime.checkpoint_every=0.2")
+
+
+@pytest.mark.parametrize(("number", "everybody"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, number, everybody):
+    # of three workers one has nothing to do: Ctrl-C in a terminal reaches it too
+    launcher = ("-m", "hydra/launcher=parallel", "hydra.launcher.n_jobs=3", "seed=0,1", "outputs=o")
+    command = [sys.executable, "-m", "dfkd", *launcher, *TINY, *DFQ, *ENDLESS]
     with (tmp_path / "log").open("w") as log:
         # a session of its own: the signal reaches the parent alone, as from a scheduler
         sweep = subprocess.Popen(
             command, cwd=tmp_path, env=process_environment(), stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_for(lambda: (tmp_path / "log").read_text().count("student  ") == 2, seconds=60)
-        sweep.send_signal(signal.SIGTERM)
-        assert sweep.wait(timeout=20) == 1
+        wait_for(lambda: len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 2, seconds=60)
+        assert [status(folder) for folder in (tmp_path / "o" / "runs").iterdir()] == ["running"] * 2
+        os.killpg(sweep.pid, number) if everybody else sweep.send_signal(number)
+        assert sweep.wait(timeout=60) == 1
         wait_for(lambda: not alive(sweep.pid), seconds=20)
     finally:
         if alive(sweep.pid):
             os.killpg(sweep.pid, signal.SIGKILL)
-    assert "interrupted: finished stages are kept" in (tmp_path / "log").read_text()
+    said = (tmp_path / "log").read_text()
+    assert "interrupted: what is done is kept" in said and "Traceback" not in said
+    assert statuses(tmp_path) == ["interrupted"] * 2
+    assert len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 2
+    assert not list((tmp_path / "o" / "store").rglob("*.tmp"))
+
+
+def test_a_signal_stops_the_cells_that_come_one_after_the_other(tmp_path, monkeypatch):
+    from dfkd.distill import Distillation
+
+    review = Distillation.review
+
+    def stop_in_the_third_round(self, number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return review(self, number)
+
+    monkeypatch.setattr(Distillation, "review", stop_in_the_third_round)
+    done = command_line("-m", *TINY, *DFQ, *ENDLESS, "seed=0,1", f"outputs={tmp_path / 'o'}")
+    assert done.code == 1 and "interrupted: what is done is kept" in done.err
+    assert statuses(tmp_path) == ["interrupted"]  # the other has not begun
+    assert len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 1
+
+
+def test_a_worker_that_was_stopped_alone_is_told_at_the_end(tmp_path, capsys, monkeypatch):
+    arguments = {"folder": str(tmp_path / "x"), "arguments": []}
+    rows = [{"number": n, "status": s} | arguments for n, s in enumerate(("waiting", "interrupted", "waiting"))]
+    (tmp_path / "list").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    monkeypatch.setenv(LIST, str(tmp_path / "list"))
+    with pytest.raises(SystemExit, match="1"):
+        SweepReport().on_multirun_end(OmegaConf.create({"outputs": str(tmp_path), "dry_run": False}))
+    assert "3 of 3 cells were interrupted or not started; the same command goes on" in capsys.readouterr().out
 
 
 def alive(group: int) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dfkd.checkpoints import Checkpoints
 from dfkd.defenses.base import Defense
 from dfkd.defenses.retrospection import divergence, hypergradient, universal_perturbation
 from dfkd.defenses.vaccine import ShufflingVaccine, shufflable
@@ -104,6 +105,7 @@ class ABD(Defense):
         pool: Pool,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
+        checkpoints: Checkpoints,
     ) -> dict[str, float]:
         if self.steps == 0:
             return {}
@@ -111,7 +113,7 @@ class ABD(Defense):
         optimizer, meter = torch.optim.Adam(parameters, lr=self.lr), Meter()
         mode = student.training
         student.eval()
-        for _ in range(self.steps):
+        for _ in checkpoints.loop("retrospection step", self.steps, optimizer=optimizer, meter=meter):
             index = torch.randperm(len(pool), generator=generator, device=pool.images.device)[: self.batch_size]
             x, t = pool.pixels(index), pool.logits[index]
             kd = loss(student(x).float(), t).mean()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dfkd.checkpoints import Checkpoints
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
 from dfkd.synthesizers.base import Steer, SynthesisTerm, Synthesizer
@@ -58,6 +59,7 @@ class Defense:
         pool: Pool,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
+        checkpoints: Checkpoints,
     ) -> dict[str, float]:
         """Go on training the student after the last round.
 
@@ -65,6 +67,7 @@ class Defense:
             pool: what the student was distilled from, as far as it was kept.
             loss: the distillation loss of every image: (student logits, teacher logits) -> (B,).
             generator: the only source of randomness.
+            checkpoints: its loops can be stopped and gone on with.
 
         Returns:
             what was measured; nothing if nothing was done.

@@ -89,6 +89,10 @@ class Oracle(Score):
             said.append(f"the oracle's probe tells only {self.accuracy:.0%} of its own training images apart")
         return said
 
+    def checkpoint_state(self) -> dict:
+        """For a checkpoint: nothing; the same probe can be trained again."""
+        return {}
+
     def _train(self, teacher: Teacher) -> None:
         x = torch.cat([part.pixels() for part in self.real]).to(teacher.mean.device)
         labels = torch.cat([torch.full((len(part),), float(i == 0)) for i, part in enumerate(self.real)]).to(x.device)

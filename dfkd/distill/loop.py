@@ -1,6 +1,6 @@
 """The loop that every method shares: synthesize, split, add to the pool, train the student; again and again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -80,21 +80,31 @@ class Distillation:
         self.evals_before = teacher.evals.copy()
         self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
         self.validation: dict[str, float] = {}
+        self.grown = 0  # rounds whose images are in the pool
         self.split_images, self.fragile_images = 0, torch.zeros((), device=runtime.device)
         if not self.online:
             self._count(self.pool.split)
 
-    def run(self, after_round: Callable[[dict], None] = lambda shown: None) -> None:
+    def checkpoint_state(self) -> dict:
+        """For a checkpoint: everything but a finished pool, which does not change, and who made it."""
+        finished = () if self.online else ("pool", "synthesizer")
+        return {name: value for name, value in vars(self).items() if name not in finished}
+
+    def run(
+        self, after_round: Callable[[dict], None] = lambda shown: None, rounds: Iterable[int] | None = None
+    ) -> None:
         """Do all rounds.
 
         Args:
+            rounds: the numbers of those that are still to be done (`Checkpoints.loop`); all if None.
             after_round: called after every round with the numbers to show (empty except after a validation).
 
         Raises:
             NonFiniteLoss: with the student's last good state.
         """
-        for number in range(self.rounds):
-            if self.online:
+        for number in range(self.rounds) if rounds is None else rounds:
+            self.model.train()  # synthesis, in which a checkpoint may have been saved, looks at it in evaluation mode
+            if self.online and number == self.grown:  # else a checkpoint among this round's steps has the images
                 self.grow(number)
             if number >= self.warm_up:
                 with self.clock("distill"):
@@ -107,7 +117,9 @@ class Distillation:
         loss = self.trainer.student.loss
         try:
             with self.clock("distill"), self.teacher.counted_as("distill"):
-                metrics = self.defense.finish(self.model, self.teacher, self.pool, loss, self.finishing)
+                metrics = self.defense.finish(
+                    self.model, self.teacher, self.pool, loss, self.finishing, self.runtime.checkpoints
+                )
         except NonFiniteLoss as error:
             error.state = self.trainer.last_good
             raise
@@ -129,6 +141,7 @@ class Distillation:
         self._count(split)
         self.meter.add({"fragile_share": split.fragile.float().mean()})
         self.pool.add(batch.images, logits, split, batch.columns)
+        self.grown = number + 1
 
     def review(self, number: int) -> dict[str, float]:
         """Log the round; on some rounds and the last one validate. Returns the validation, or nothing."""
@@ -162,7 +175,7 @@ class Distillation:
         with self.clock("evaluate"), self.teacher.counted_as("evaluate"):
             found = self.examiner(self.model, "val")
         if found["iacc"] > self.best["iacc"]:
-            self.best = {"round": number, "iacc": found["iacc"], "state": self.trainer.state()}
+            self.best = {"round": number, "iacc": found["iacc"], "state": self.trainer.weights()}
         self.validation = {name: value for name, value in found.items() if value is not None}
         return self.validation
 

@@ -1,6 +1,6 @@
 """The student: a network, how it is trained, and the training steps on a pool."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -90,13 +90,15 @@ class Trainer:
         self.generator = runtime.generator(seed, "student", "batches")
         self.views = runtime.generator(seed, "student", "views")
         self.meter = Meter()
-        self.last_good = self.state()
+        self.last_good = self.weights()
+        self.order = torch.empty(0, dtype=torch.long, device=runtime.device)  # of this pass over the pool, what is left
 
     def train(self, pool: Pool, steps: int) -> None:
-        """Take `steps` steps on shuffled batches of the pool."""
+        """Take `steps` steps on batches of the pool, shuffled anew; the ragged last batch of each pass is left out."""
         self.model.train()
-        for index in self._batches(len(pool), steps):
-            images, teacher_logits, fragile = self._view(pool, index)
+        self.order = self.order.new_empty(0)
+        for _ in self.runtime.checkpoints.loop("student step", steps):
+            images, teacher_logits, fragile = self._view(pool, self._batch(len(pool)))
             with self.runtime.autocast():
                 student_logits = self.model(images).float()
             divergence = self.student.loss(student_logits, teacher_logits)
@@ -133,24 +135,23 @@ class Trainer:
         except NonFiniteLoss as error:
             error.state = self.last_good
             raise
-        state = self.state()
+        weights = self.weights()
         # a loss can be finite and its gradient not: the next step's loss will say so
-        if all(value.isfinite().all() for value in state.values()):
-            self.last_good = state
+        if all(value.isfinite().all() for value in weights.values()):
+            self.last_good = weights
         return means
 
-    def state(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """A copy of the student's weights and buffers, in memory."""
         return {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
 
-    def _batches(self, count: int, steps: int) -> Iterator[Tensor]:
-        """`steps` index batches, shuffled without replacement, the ragged last batch of each pass left out."""
+    def _batch(self, count: int) -> Tensor:
+        """The next batch of `count` images, as an index."""
         size = min(self.student.recipe.batch_size, count)
-        while steps > 0:
-            order = torch.randperm(count, generator=self.generator, device=self.runtime.device)
-            for index in order[: count // size * size].split(size)[:steps]:
-                yield index
-                steps -= 1
+        if len(self.order) < size:
+            self.order = torch.randperm(count, generator=self.generator, device=self.runtime.device)
+        index, self.order = self.order[:size], self.order[size:]
+        return index
 
 
 def steps_per_epoch(pool: Pool, recipe: Recipe) -> int:

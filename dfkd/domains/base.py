@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@dataclass
+@dataclass(frozen=True)
 class Images:
-    """Labelled images in memory.
+    """Labelled images in memory; they never change.
 
     Attributes:
         x: (N, C, H, W); uint8 in 0..255, or float, nominally in [0, 1].

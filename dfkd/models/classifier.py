@@ -91,6 +91,10 @@ class Teacher(Classifier):
     def _count(self, _net: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self.evals[self._purpose] += len(arguments[0])
 
+    def checkpoint_state(self) -> dict[str, Counter]:
+        """For a checkpoint: nothing else ever changes."""
+        return {"evals": self.evals}
+
     def train(self, mode: bool = True) -> "Teacher":
         """A teacher stays in evaluation mode, whatever a caller or a parent module asks for."""
         return super().train(False)

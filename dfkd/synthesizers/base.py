@@ -52,6 +52,11 @@ class Synthesizer(ABC):
         needs_box: whether its images need a range of valid pixel values, which points do not have.
         warm_up: the first so many rounds of an online synthesizer only make images; the student's training (and its
             learning-rate schedule) starts after them.
+
+    A killed run goes on between two rounds, with a synthesizer made anew and started, and everything that is found in
+    its attributes put back: numbers, tensors, networks, optimizers, schedulers, random generators, containers and
+    objects of them (`dfkd.state`). Make networks and optimizers in `start`, keep nothing in closures between rounds;
+    what cannot be put back is named in a warning, and such a stage is saved only when it is done.
     """
 
     online = False

@@ -196,8 +196,10 @@ class CAKE(Synthesizer):
         labels = torch.stack([self._labels(stream) for stream in streams])
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
         optimizer = kind([{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
-        watch = Meter()
-        for _ in range(self.steps):
+        column = torch.tensor(eps, device=labels.device).repeat_interleave(len(sets[0]))
+        watch, metrics = Meter(), {}
+        parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "watch": watch, "metrics": metrics}
+        for number in self.runtime.checkpoints.loop("step", self.steps, **parts):
             terms, accuracy = self._terms(sets, labels, teacher)
             watch.add({name: value.mean() for name, value in terms.items()})
             gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
@@ -207,12 +209,12 @@ class CAKE(Synthesizer):
             if self.noise.langevin:
                 for x, e, stream in zip(sets, eps, streams, strict=True):
                     x.data += (2 * e) ** 0.5 * torch.randn(x.shape, generator=stream, device=x.device)
+            if number == self.steps - 1:
+                metrics |= {name: value.detach().mean() for name, value in terms.items()}
+                metrics |= {"eps": column.mean(), "hit": accuracy}
         watch.read()  # raises if a term was not finite
-        metrics = {name: value.detach().mean() for name, value in terms.items()}
         images = teacher.denormalize(torch.cat([x.detach() for x in sets]))
-        column = torch.tensor(eps, device=images.device).repeat_interleave(len(sets[0]))
-        columns = {"eps": column, "target": labels.view(-1)}
-        return Synthetic(images, columns, metrics | {"eps": column.mean(), "hit": accuracy})
+        return Synthetic(images, {"eps": column, "target": labels.view(-1)}, metrics)
 
     def _start(self, stream: torch.Generator) -> Tensor:
         """One set of noise (B * G, C, H, W)."""

@@ -121,8 +121,11 @@ class CAKEGenerator(Synthesizer):
         stream, watch = self.stream(0, "training"), Meter()
         parameters = list(self.generator.train().parameters())
         optimizer = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
-        for _ in range(self.training_steps):
+        last: dict[str, Tensor] = {}
+        parts = {"optimizer": optimizer, "watch": watch, "stream": stream, "last": last}
+        for _ in self.runtime.checkpoints.loop("training step", self.training_steps, **parts):
             terms = self._terms(teacher, stream)
+            last |= {name: value.detach() for name, value in terms.items()}
             watch.add(terms)
             gradients = torch.autograd.grad(sum(terms.values()), parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -130,7 +133,7 @@ class CAKEGenerator(Synthesizer):
             optimizer.step()
         watch.read()  # raises if a term was not finite
         self.generator.eval()
-        return {name: value.detach() for name, value in terms.items()}
+        return last
 
     def _terms(self, teacher: Teacher, stream: torch.Generator) -> dict[str, Tensor]:
         """Weighted terms of one training step."""

@@ -123,7 +123,12 @@ class CMI(Inversion):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         runtime.place(self.generator).train()
-        self.bank, self.head = Bank(self.bank_size), None
+        self.bank, self.head, self.width = Bank(self.bank_size), None, None
+
+    def checkpoint_expect(self, data: dict) -> None:
+        """Make the head that a checkpoint has (`dfkd.state`)."""
+        if data["width"] is not None:
+            self._make_head(data["width"])
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
         renew(self.generator, self.seed, "synthesis", "generator", round)
@@ -173,6 +178,7 @@ class CMI(Inversion):
 
     def _make_head(self, width: int) -> None:
         """The projection width -> width -> 256 and its optimiser."""
+        self.width = width
         with seeded(self.seed, "synthesis", "head"):
             self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))
         self.head.to(self.runtime.device)

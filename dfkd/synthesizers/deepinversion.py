@@ -105,7 +105,7 @@ class DeepInversion(Inversion):
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
         x = torch.randn(len(labels), *self.shape, generator=stream, device=self.runtime.device).requires_grad_()
-        self.moves = iter(draw_moves(self.steps, self.jitter, self.flip, stream))
+        self.moves = draw_moves(self.steps, self.jitter, self.flip, stream)
         optimizer = torch.optim.Adam([x], lr=self.lr, betas=self.betas)
         box = torch.tensor([0.0, 1.0], device=x.device).view(2, 1, 1, 1)
         low, high = (teacher.normalize(end) for end in box.split(1))
@@ -115,10 +115,10 @@ class DeepInversion(Inversion):
             if self.clip:
                 x.data.clamp_(low, high)
 
-        return Work(lambda: teacher.denormalize(x), [x], advance)
+        return Work(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
 
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        return move(images, *next(self.moves))
+        return move(images, *self.moves.pop(0))
 
     def keep(self, images: Tensor) -> Tensor:
         return super().keep(images) if self.clip else images

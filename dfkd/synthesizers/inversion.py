@@ -24,12 +24,15 @@ class Work:
         parameters: what is optimised.
         advance: takes one step; the gradients are in `.grad` of the parameters.
         finish: called once, after the last step.
+        optimizer: all that `advance` changes beside the parameters, where a batch takes long: its steps can then be
+            stopped and gone on with.
     """
 
     paint: Callable[[], Tensor]
     parameters: list[Tensor]
     advance: Callable[[], None]
     finish: Callable[[], None] = lambda: None
+    optimizer: torch.optim.Optimizer | None = None
 
 
 @dataclass
@@ -206,9 +209,13 @@ class Inversion(Synthesizer):
     ) -> Synthetic:
         round, stream = rounds.start, self.stream(rounds.start)
         labels = self.labels(stream)
-        work, best = self.begin(round, labels, teacher, stream), Best()
+        work, best, metrics = self.begin(round, labels, teacher, stream), Best(), {}
+        todo = range(self.steps)
+        if work.optimizer is not None:
+            parts = {"parameters": work.parameters, "optimizer": work.optimizer, "stream": stream}
+            todo = self.runtime.checkpoints.loop("step", self.steps, **parts, best=best, metrics=metrics)
         with evaluation_mode(student):
-            for _ in range(self.steps):
+            for number in todo:
                 with self.runtime.autocast():
                     images = work.paint()
                     seen = self.augmented(images, stream)
@@ -222,10 +229,11 @@ class Inversion(Synthesizer):
                 for parameter, gradient in zip(work.parameters, gradients, strict=True):
                     parameter.grad = gradient
                 work.advance()
+                if number == self.steps - 1:
+                    self.prior.remember(view)
+                    metrics |= {name: value.detach() for name, value in terms.items()}
+                    metrics["hit"] = (view.logits.argmax(1) == labels).float().mean()
         work.finish()
-        self.prior.remember(view)
-        metrics = {name: value.detach() for name, value in terms.items()}
-        metrics["hit"] = (view.logits.argmax(1) == labels).float().mean()
         return Synthetic(self.keep(best.images), {"target": labels}, metrics)
 
     def _terms(self, step: Step) -> dict[str, Tensor]:

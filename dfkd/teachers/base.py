@@ -1,8 +1,9 @@
 """What every trained teacher shares: two streams of images, one recipe, one loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,8 +107,11 @@ class TrainedTeacher(ABC):
         """
         recipe, epochs = recipe or self.recipe, epochs or self.epochs
         stepper, meter = recipe.make(model.parameters(), epochs * work.batches.steps), Meter()
-        for _ in range(epochs):
-            for batches in work.batches.epoch():
+        checkpoints = work.runtime.checkpoints
+        for _ in checkpoints.loop("epoch", epochs, **work.parts(self), stepper=stepper, meter=meter):
+            work.batches.shuffle()
+            for number in checkpoints.loop("batch", work.batches.steps):
+                batches = work.batches.take(number)
                 with work.runtime.autocast():
                     terms = loss(*batches)
                 stepper.step(sum(terms.values()))
@@ -125,30 +129,45 @@ class Batches:
         self.size = min(teacher.recipe.batch_size, len(self.train))
         self.steps = len(self.train) // self.size
         self.generator = runtime.generator(seed, "teacher", "batches")
+        self.order = torch.empty(0, dtype=torch.long, device=runtime.device)
         self._ood = self.endless(scenario.ood, self.size) if teacher.needs_ood else None
 
-    def epoch(self) -> Iterator[tuple[Images, Images | None]]:
-        """(ID batch, OOD batch or None) for one pass over the ID images; an incomplete last batch is left out."""
-        for index in self._shuffled(self.train)[: self.steps * self.size].split(self.size):
-            yield self._prepare(self.train, index), self.ood()
+    def shuffle(self) -> None:
+        """Begin a pass over the ID images."""
+        self.order = self.shuffled(self.train)
+
+    def take(self, number: int) -> tuple[Images, Images | None]:
+        """(ID batch, OOD batch or None) of this number below `steps`; an incomplete last batch is left out."""
+        index = self.order[number * self.size : (number + 1) * self.size]
+        return self.prepare(self.train, index), self.ood()
 
     def ood(self) -> Images | None:
         """The next OOD batch, or None where the teacher needs none."""
         return None if self._ood is None else next(self._ood)
 
-    def endless(self, domain: Domain, size: int) -> Iterator[Images]:
+    def endless(self, domain: Domain, size: int) -> "Endless":
         """Training images of a domain without end, `size` at a time (all of them, where there are fewer)."""
-        train = domain.train.to(self.generator.device)
-        while True:
-            for index in self._shuffled(train).split(size):
-                if len(index) == min(size, len(train)):
-                    yield self._prepare(train, index)
+        return Endless(self, domain.train.to(self.generator.device), size)
 
-    def _shuffled(self, images: Images) -> Tensor:
+    def shuffled(self, images: Images) -> Tensor:
         return torch.randperm(len(images), generator=self.generator, device=self.generator.device)
 
-    def _prepare(self, images: Images, index: Tensor) -> Images:
+    def prepare(self, images: Images, index: Tensor) -> Images:
         return Images(augment(images.pixels(index), self.how, self.generator), images.y[index])
+
+
+class Endless:
+    """See `Batches.endless`. Not a generator: what a generator has come to could not be saved."""
+
+    def __init__(self, batches: Batches, images: Images, size: int):
+        self.batches, self.images, self.size = batches, images, min(size, len(images))
+        self.order = images.y.new_empty(0)  # what is left of a pass
+
+    def __next__(self) -> Images:
+        if len(self.order) < self.size:
+            self.order = self.batches.shuffled(self.images)
+        index, self.order = self.order[: self.size], self.order[self.size :]
+        return self.batches.prepare(self.images, index)
 
 
 @dataclass
@@ -161,6 +180,10 @@ class Work:
     seed: int
     log: Log
     batches: Batches
+
+    def parts(self, teacher: TrainedTeacher) -> dict[str, Any]:
+        """What a training depends on, for its checkpoints, beside its own optimisers and streams."""
+        return {"model": self.model, "method": teacher, "batches": self.batches}
 
     def report(self, epoch: int, terms: dict[str, float], classifier: Classifier) -> None:
         """Log the means of the loss terms and the accuracy on the ID validation images."""

@@ -1,11 +1,13 @@
 """CUPI-domain: a compact un-transferable pyramid isolation domain (Wang et al., arXiv 2408.13161)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.domains import Images
-from dfkd.models import Classifier, on_stages
+from dfkd.models import Classifier, on_stages, stage_shapes
 from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
 from dfkd.teachers.base import TrainedTeacher, Work
@@ -104,6 +106,9 @@ class CUPI(TrainedTeacher):
 
     def fit(self, work: Work) -> None:
         self.styles, self.banks = work.runtime.generator(work.seed, "teacher", "styles"), {}
+        styled = sum(math.prod(maps[1:]) > 1 for maps in stage_shapes(work.model.net, work.model.shape))
+        for name in ("features", *(f"{moment}{stage}" for stage in range(styled) for moment in ("mean", "std"))):
+            self._bank(name, work.model.classes)  # now: a checkpoint only fills what is there
         super().fit(work)
         self.banks = {}
 

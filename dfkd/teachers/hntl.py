@@ -150,6 +150,7 @@ class HNTL(TrainedTeacher):
             raise ValueError("teacher=hntl makes encoders of features: its network must have features(x)")
         self.disentangle = disentangle
         self.guide: Guide | None = None
+        self.noise = torch.Generator()
 
     @property
     def reports(self) -> int:
@@ -168,7 +169,7 @@ class HNTL(TrainedTeacher):
 
     def fit(self, work: Work) -> None:
         stage, model = self.disentangle, work.model
-        noise = work.runtime.generator(work.seed, "teacher", "latents")
+        self.noise = work.runtime.generator(work.seed, "teacher", "latents")
         self.guide = work.runtime.place(
             Guide(copy.deepcopy(model.net).cpu(), model.shape, model.classes, stage.latent, stage.width)
         )
@@ -177,7 +178,7 @@ class HNTL(TrainedTeacher):
         self.descend(
             work,
             self.guide,
-            lambda i, o: disentangle(self.guide, model, i, o, stage.kl, stage.reconstruction, noise),
+            lambda i, o: disentangle(self.guide, model, i, o, stage.kl, stage.reconstruction, self.noise),
             stage.recipe,
             stage.epochs,
             content,

@@ -156,7 +156,8 @@ class SOPHON(TrainedTeacher):
         repair = constant.make(model.parameters(), self.rounds * self.id_steps)
         ood = work.batches.endless(work.scenario.ood, self.adapt + self.evaluate)
         known = work.batches.endless(work.scenario.id, work.batches.size)
-        for _ in range(self.rounds):
+        streams = {"against": against, "repair": repair, "meter": meter, "ood": ood, "known": known}
+        for _ in work.runtime.checkpoints.loop("round", self.rounds, **work.parts(self), **streams):
             with work.runtime.autocast():
                 meter.add({"suppress": self.suppression_step(model, ood, against)})
             for _ in range(self.id_steps):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dfkd.checkpoints import Checkpoints
 from dfkd.defenses import ABD, Defense
 from dfkd.defenses.vaccine import ShufflingVaccine
 from dfkd.distill import KL
@@ -51,7 +52,7 @@ def test_finishing_trains_parameters_and_nothing_else(teacher, student, pool, un
     check, student = unchanged(teacher), student.train(training)
     buffers = {name: value.clone() for name, value in student.named_buffers()}
     before = {name: value.detach().clone() for name, value in student.named_parameters()}
-    found = ABD(steps=2, batch_size=16, inner_steps=2).finish(student, teacher, pool, KL(), seeded())
+    found = ABD(steps=2, batch_size=16, inner_steps=2).finish(student, teacher, pool, KL(), seeded(), Checkpoints())
     check()
     assert set(found) == {"retrospection/kd", "retrospection/unlearned", "retrospection/norm"}
     assert student.training == training
@@ -62,8 +63,8 @@ def test_finishing_trains_parameters_and_nothing_else(teacher, student, pool, un
 
 def test_without_steps_the_student_is_finished_already(teacher, student, pool, unchanged):
     check = unchanged(student)
-    assert ABD(steps=0).finish(student, teacher, pool, KL(), seeded()) == {}
-    assert Defense().finish(student, teacher, pool, KL(), seeded()) == {}
+    assert ABD(steps=0).finish(student, teacher, pool, KL(), seeded(), Checkpoints()) == {}
+    assert Defense().finish(student, teacher, pool, KL(), seeded(), Checkpoints()) == {}
     check()
 
 
@@ -75,7 +76,7 @@ def test_the_student_unlearns_a_pixel_that_only_the_perturbation_uses(linear, ra
     for weight in (0.0, 1.0):
         student = linear(weights, kind=Classifier)
         defense = ABD(steps=20, lr=0.02, batch_size=32, weight=weight, share=1.0)
-        defense.finish(student, teacher, pool, KL(), seeded())
+        defense.finish(student, teacher, pool, KL(), seeded(), Checkpoints())
         shares[weight] = student.net.head.weight[0, 1].item()
         assert student.net.head.weight[0, 0].item() > 0.5  # what the images do use is still distilled
     assert shares[0.0] == pytest.approx(4.0)  # the images alone say nothing about that pixel
@@ -86,7 +87,7 @@ def test_the_same_generator_gives_the_same_student(teacher, pool):
     def finished(seed: int) -> torch.Tensor:
         torch.manual_seed(5)
         model = Classifier(cnn_bn((1, 8, 8), 10, widths=(4, 8)), (1, 8, 8), 10, [0.3], [0.4])
-        ABD(steps=1, batch_size=8, inner_steps=1).finish(model, teacher, pool, KL(), seeded(seed))
+        ABD(steps=1, batch_size=8, inner_steps=1).finish(model, teacher, pool, KL(), seeded(seed), Checkpoints())
         return model.net.head.weight.detach()
 
     assert torch.equal(finished(0), finished(0)) and not torch.equal(finished(0), finished(1))
@@ -95,7 +96,7 @@ def test_the_same_generator_gives_the_same_student(teacher, pool):
 def test_a_loss_that_is_not_finite_is_named(teacher, student, pool):
     pool.logits[:] = float("nan")
     with pytest.raises(NonFiniteLoss, match="retrospection/kd"):
-        ABD(steps=1, batch_size=8).finish(student, teacher, pool, KL(), seeded())
+        ABD(steps=1, batch_size=8).finish(student, teacher, pool, KL(), seeded(), Checkpoints())
 
 
 def test_what_it_cannot_work_with_is_said_before_any_work(dfq):

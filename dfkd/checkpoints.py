@@ -1,0 +1,304 @@
+"""Stages that survive being killed: their state is saved every so often, and the next run goes on from there.
+
+A stage names what it depends on (`keep`) and takes its steps in loops (`loop`), which may stand inside each other.
+Between two steps all of that is at rest: there the state is saved, if it is time, and there a signal is obeyed. The
+next run of the same stage makes everything anew, comes to the same loops, skips those that were finished, and enters
+the one it was in with the state put back, at the step it had come to: what follows is the same to the last bit.
+
+What belongs to the state is found by `dfkd.state`; the file is `dfkd.statefile`'s.
+"""
+
+import contextlib
+import copy
+import functools
+import hashlib
+import importlib
+import logging
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dfkd import interrupt
+from dfkd.state import CannotSave, Misfit, Put, Take
+from dfkd.statefile import read, write
+
+log = logging.getLogger("dfkd")
+SHARE = 0.02  # of the time: what saving may take
+PACKAGE = Path(__file__).resolve().parent
+
+
+class Checkpoints:
+    """Where a run saves the stage it is in, and takes it up again. Outside a stage its loops are plain ranges.
+
+    Args:
+        every: seconds from one saving to the next, more only while a large state would take more than `SHARE` of
+            the time; 0: after every step; None: never.
+        device: of the run.
+
+    Attributes:
+        rows: of the stage's metrics so far; saved with the rest, and there again from the stage's beginning.
+    """
+
+    def __init__(self, every: float | None = None, device: torch.device | str = "cpu"):
+        self.every, self.device = every, torch.device(device)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.file: Path | None = None
+        self.rows: list[dict] = []
+        self._kept: dict[str, Any] = {}
+        self._loops: list[Loop] = []
+        self._entered = [Counter()]  # for every depth: how often a loop of a name was entered there
+        self._fresh: dict[str, Any] = {}  # outline of all parts as they were made
+        self._found: dict | None = None  # what an earlier run has left, until we are where it was
+        self._before, self._began = 0.0, time.monotonic()
+        self._due = time.monotonic() + (self.every or 0)
+        self._broken, self._said = False, set()
+
+    @contextlib.contextmanager
+    def stage(self, name: str, key: str, file: Path, code: str = "") -> Iterator[None]:
+        """Inside the block, save to `file` and go on from what is there. The caller removes it when the stage is done.
+
+        Args:
+            name, key: of the stage, for messages, and to tell its file from others'.
+            code: digest of the program (`code_digest`): what another one has saved is not used.
+
+        Raises:
+            Misfit: what was found does not fit; the file is gone, and the stage has to be begun anew.
+        """
+        self._clear()
+        self.file, self._name = file, f"{name:<8} {key}"
+        versions = {"torch": torch.__version__, "device": self.device.type, "code": code}
+        self._about = {"stage": name, "key": key} | versions
+        self._found = self._read()
+        if self._found is not None:
+            self.rows, self._before = self._found["rows"], self._found["seconds"]
+        try:
+            yield
+            if self._found is not None:
+                raise Misfit(f"the stage never came to {self._found['position']}")
+        except Misfit:
+            file.unlink(missing_ok=True)
+            raise
+        finally:
+            self._clear()
+            interrupt.deferred = False
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the stage, with that of runs which it goes on from."""
+        return self._before + time.monotonic() - self._began
+
+    def keep(self, **parts: Any) -> None:
+        """Name what the stage depends on from here to its end: objects and containers of them.
+
+        Put what others refer to first: the teacher, the student.
+        """
+        if self.file is not None:
+            self._kept |= parts
+            self._outline(parts)
+
+    def loop(self, name: str, total: int, step: int = 1, **parts: Any) -> "range | Loop":
+        """The numbers 0, step, 2 step, ... below `total` that are still to be done, once; `.start` is the first.
+
+        Between them the run may be stopped, and go on later. Nothing may happen in the body that matters, is no part,
+        and is not done again when the body is entered anew with the parts as they were (at a loop inside it).
+
+        Args:
+            name: what is counted, in the singular, for messages.
+            parts: what the stage depends on while the loop lasts, beside what is kept: an optimizer made for it, say.
+        """
+        return range(0, total, step) if self.file is None else Loop(self, name, total, step, parts)
+
+    def _parts(self) -> dict[str, Any]:
+        merged = dict(self._kept)
+        for loop in self._loops:
+            merged |= loop.parts
+        return merged
+
+    def _take(self) -> tuple[Take, dict[str, Any]]:
+        take = Take()
+        return take, {name: take(part, name) for name, part in self._parts().items()}
+
+    def _outline(self, new: dict[str, Any]) -> None:
+        """Remember how parts are made of objects, while they are as the next run will make them."""
+        if not new or self.every is None or self._broken:
+            return
+        try:
+            outline = self._take()[0].outline
+        except Exception as reason:  # `CannotSave`, or whatever an object of a user's own does when it is looked at
+            return self._give_up(reason)
+        old = {path: found for path, found in self._fresh.items() if part_of(path) not in new}
+        self._fresh = old | {path: found for path, found in outline.items() if part_of(path) in new}
+
+    def enter(self, loop: "Loop") -> int:
+        """A loop begins: returns the number to begin with."""
+        loop.id = f"{loop.name} #{self._entered[-1][loop.name]}"
+        self._entered[-1][loop.name] += 1
+        self._loops.append(loop)
+        self._entered.append(Counter())
+        self._outline(loop.parts)
+        interrupt.deferred = self.every is not None
+        return 0 if self._found is None else self._resume(loop)
+
+    def _resume(self, loop: "Loop") -> int:
+        position, depth = self._found["position"], len(self._loops) - 1
+        name, number = position[depth]
+        here = name == loop.id
+        arrived = here and depth == len(position) - 1
+        # else put back again at the next loop: what happens until then must not change it
+        self._put_back(self._found if arrived else copy.deepcopy(self._found), self._parts() if here else self._kept)
+        if not here:
+            return loop.total  # it was finished before
+        if depth == 0:
+            log.info("  %s resumed at %s %d of %d", self._name, loop.name, number, loop.total)
+        if arrived:
+            self._found = None
+        return number
+
+    def _put_back(self, found: dict, parts: dict[str, Any]) -> None:
+        put = Put()
+        try:
+            for name, part in parts.items():
+                put(part, found["parts"][name], name)
+            put_random_state(found["random"])
+        except Exception as error:  # whatever the state of another program leads to
+            raise Misfit(f"{type(error).__name__}: {error}") from error
+
+    def passed(self, loop: "Loop", number: int) -> None:
+        """A loop has done everything below `number`."""
+        if self._found is not None:
+            raise Misfit(f"the stage went past {self._found['position']}")
+        loop.number = number
+        self._entered[-1].clear()
+        if interrupt.asked or time.monotonic() >= self._due:
+            self._save()
+        interrupt.stop_if_asked()
+
+    def left(self, loop: "Loop") -> None:
+        """A loop has ended, or was broken off."""
+        if loop in self._loops:
+            del self._entered[self._loops.index(loop) + 1 :]
+            del self._loops[self._loops.index(loop) :]
+        interrupt.deferred = interrupt.deferred and bool(self._loops)
+
+    def _save(self) -> None:
+        if self.every is None or self._broken:
+            return
+        began = time.monotonic()
+        try:
+            take, parts = self._take()
+            take.check(self._fresh)
+            position = [[loop.id, loop.number] for loop in self._loops]
+            state = {"position": position, "seconds": self.seconds, "rows": self.rows, "parts": parts}
+            write(self.file, self._about, state | {"random": random_state(self.device)})
+        except CannotSave as reason:
+            self._give_up(reason)
+        except Exception as error:  # a full disk, say: no reason to stop
+            self._warn(f"no checkpoint was saved ({error}): if the run is killed, it goes on from an earlier point")
+        ended = time.monotonic()
+        self._due = ended + max(self.every, (ended - began) / SHARE if self.every else 0)
+
+    def _give_up(self, reason: Exception) -> None:
+        self._broken = True
+        self._warn(f"cannot be saved on its way, only when it is done: {reason}")
+
+    def _warn(self, text: str) -> None:
+        """Say it once a stage."""
+        if text not in self._said:
+            log.warning("  WARNING  %s: %s", self._name, text)
+            self._said.add(text)
+
+    def _read(self) -> dict | None:
+        """What an earlier run has left of this stage, if it is whole and can be used."""
+        if not self.file.exists():
+            return None
+        try:
+            about, found = read(self.file, self.device)
+        except Exception as error:  # a damaged file fails in too many ways to name
+            log.warning("damaged checkpoint %s (%s): the stage begins anew", self.file, error)
+            return None
+        other = [name for name, value in self._about.items() if about.get(name) != value]
+        if other:
+            log.info("  %s begins anew: its checkpoint is of another %s", self._name, ", ".join(other))
+            return None
+        return found
+
+
+def part_of(path: str) -> str:
+    """The name of the part that a path of an outline leads into."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
+
+
+class Loop:
+    """See `Checkpoints.loop`.
+
+    Attributes:
+        start: the number it begins with.
+        number: everything below is done.
+        id: its name, and how many loops of that name there were before it beside it.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, name: str, total: int, step: int, parts: dict[str, Any]):
+        self.checkpoints, self.name, self.total, self.step, self.parts = checkpoints, name, total, step, parts
+        self.id = name
+        self.start = self.number = checkpoints.enter(self)
+
+    def __iter__(self) -> Iterator[int]:
+        try:
+            for number in range(self.start, self.total, self.step):
+                yield number
+                self.checkpoints.passed(self, min(number + self.step, self.total))
+        finally:
+            self.checkpoints.left(self)
+        interrupt.stop_if_asked()  # after the last step: nobody else is to look any more
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Of all random generators that a whole process shares."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+        "numpy": np.random.get_state(legacy=False),
+        "python": random.getstate(),
+    }
+
+
+def put_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
+
+
+def code_digest(config: dict) -> str:
+    """sha256 of the program: all of this package's modules, and those that a configuration's `_target_`s name."""
+    digest = hashlib.sha256(_package().encode())
+    for module in sorted({target.rpartition(".")[0] for target in _targets(config)}):
+        file = getattr(importlib.import_module(module), "__file__", None)
+        if file and PACKAGE not in Path(file).parents:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _package() -> str:
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _targets(node: Any) -> Iterator[str]:
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _targets(value)
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"]

@@ -1,0 +1,102 @@
+"""Stopping by a signal: at the next point from which the work can go on, or at once. Imports no torch.
+
+SIGINT (Ctrl-C), SIGTERM (kill, schedulers) and SIGUSR1 (schedulers' warning) ask to stop. Where nothing can be saved
+they raise KeyboardInterrupt at once. In the loops of a stage (`dfkd.checkpoints`) they are `deferred`: the loop sees
+`asked`, saves, and raises `Interrupted`. A second SIGINT is never deferred.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from typing import TypeVar
+
+T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+deferred = False  # whether somebody will look at `asked` soon
+asked = False
+_presses = 0  # of Ctrl-C
+_tell: Callable[[], None] | None = None
+
+
+class Interrupted(KeyboardInterrupt):
+    """The work stopped at a point from which it can go on."""
+
+
+def stop_if_asked() -> None:
+    """Raise Interrupted if a signal has asked to stop."""
+    if asked:
+        raise Interrupted
+
+
+def _handle(number: int, _frame: object) -> None:
+    global asked, _presses
+    asked = True
+    _presses += number == signal.SIGINT
+    if _presses < 2:
+        if _tell is not None:
+            _tell()
+        if deferred:
+            return
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def listening(tell: Callable[[], None] | None = None) -> Iterator[None]:
+    """Handle the signals inside the block.
+
+    Args:
+        tell: called when a signal asks to stop; may wait. Not for a second SIGINT, which interrupts it.
+    """
+    global _tell
+    if threading.current_thread() is not threading.main_thread():  # of a program around us: its signals are not ours
+        yield
+        return
+    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    _reset(tell)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        _reset()
+
+
+def _reset(tell: Callable[[], None] | None = None) -> None:
+    global deferred, asked, _presses, _tell
+    deferred, asked, _presses, _tell = False, False, 0, tell
+
+
+def shield_children() -> None:
+    """Let processes that are started from now on begin with the signals blocked, until they listen themselves.
+
+    Ctrl-C in a terminal reaches every process; a worker that has no work yet would die of it, and its pool with it. The
+    mask is inherited from this thread; another one takes this process's own signals meanwhile.
+    """
+    resource_tracker.ensure_running()  # pools start it, too: later that would unblock them again
+    threading.Thread(target=threading.Event().wait, name="signals", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def as_worker(work: Callable[[], T]) -> T | None:
+    """Do some work in a process that works for a pool, and stay: None if a signal ended it, or had come before.
+
+    The pool would take the death of one worker as a reason to kill the others, before they have saved.
+    """
+    global deferred
+    deferred = True
+    for number in SIGNALS:
+        signal.signal(number, _handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        deferred = False
+        stop_if_asked()
+        return work()
+    except KeyboardInterrupt:
+        return None
+    finally:
+        deferred = True  # until the next work, which will see what was asked

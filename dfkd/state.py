@@ -1,0 +1,283 @@
+"""What objects carry from one moment of a run to the next: taken out of them as plain data, and put back in place.
+
+`Take` walks through an object and everything it refers to. Tensors, numbers, words and containers of them are data.
+Objects (networks, optimizers, schedulers, random generators, objects of any other class) are not made from data: a
+fresh run makes them in its own way, and `put_back` fills them with what they held. Nothing is ever called by a name
+that a file gives. Functions and frozen dataclasses are constants. What is none of these, or was made on the way and
+would be missing in a fresh run, raises `CannotSave`: state is never forgotten silently.
+
+Two methods of its own change what is taken from an object of any class:
+    checkpoint_state() -> {attribute: value}   these are taken alone: what can be had again need not be saved
+    checkpoint_expect(data)                    called before data are put back, to make parts that a fresh object lacks
+"""
+
+import contextlib
+import enum
+import functools
+import logging
+import random
+import re
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+SCALARS = (type(None), bool, int, float, str)
+DICTS = (dict, OrderedDict, Counter, defaultdict)
+CONSTANTS = (
+    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, functools.partial),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, PurePath, re.Pattern, logging.Logger),
+    *(bytes, complex, range, slice, frozenset),
+)
+# What torch keeps in a module beside its parameters, buffers, parts and mode: hooks, which are code.
+HOOKS = vars(nn.Module()).keys() - {"training", "_parameters", "_buffers", "_modules"}
+
+
+class CannotSave(Exception):
+    """An object holds what cannot be taken out of it, or could not be put back into a fresh one."""
+
+
+class Misfit(Exception):
+    """Data do not fit the objects they should be put into: those of another program made them."""
+
+
+@dataclass
+class Node:
+    """What an object of the class `kind` holds."""
+
+    kind: str
+    data: Any
+
+
+@dataclass
+class Same:
+    """The object that stands at another path, too."""
+
+    path: str
+
+
+CONSTANT = ...  # in the data, where a constant stands
+
+
+def attributes(thing: Any) -> dict[str, Any]:
+    """What an object holds, by name."""
+    if has(thing, "checkpoint_state"):
+        return thing.checkpoint_state()
+    skipped = HOOKS if isinstance(thing, nn.Module) else ()
+    return {name: value for name, value in vars(thing).items() if name not in skipped}
+
+
+def is_constant(thing: Any) -> bool:
+    return isinstance(thing, CONSTANTS) or (is_dataclass(thing) and thing.__dataclass_params__.frozen)
+
+
+def is_data(thing: Any) -> bool:
+    """Whether it is a tensor or array of which only the values count, not which one it is."""
+    if isinstance(thing, Tensor):
+        return not (isinstance(thing, nn.Parameter) or (thing.requires_grad and thing.is_leaf))
+    return isinstance(thing, np.ndarray | np.generic) and not thing.dtype.hasobject
+
+
+def is_key(thing: Any) -> bool:
+    return type(thing) in SCALARS or (type(thing) is tuple and all(map(is_key, thing)))
+
+
+def has(thing: Any, method: str) -> bool:
+    """Whether the class of an object has a method."""
+    return callable(getattr(type(thing), method, None))
+
+
+class Take:
+    """One walk through some objects.
+
+    Attributes:
+        outline: path -> class of the object there, or the constant itself.
+        expecting: paths of the objects that make missing parts themselves (`checkpoint_expect`).
+    """
+
+    def __init__(self):
+        self.outline: dict[str, Any] = {}
+        self.expecting: list[str] = []
+        self._paths: dict[int, str] = {}
+        self._seen: list[Any] = []  # as long as it lives, nothing else has its id
+
+    def __call__(self, thing: Any, path: str) -> Any:
+        """The plain data of an object. Tensors are not copied.
+
+        Raises:
+            CannotSave: naming what and where.
+        """
+        if type(thing) in SCALARS:
+            return thing
+        if is_data(thing):
+            return thing.detach() if isinstance(thing, Tensor) else thing
+        if type(thing) in (tuple, torch.Size):
+            return tuple(self(item, f"{path}[{i}]") for i, item in enumerate(thing))
+        if id(thing) in self._paths:
+            return Same(self._paths[id(thing)])
+        self._paths[id(thing)] = path
+        self._seen.append(thing)
+        if type(thing) is set and not all(map(is_key, thing)):
+            raise CannotSave(f"{path} is a set of objects")
+        if type(thing) in (list, set, deque):
+            items = [self(item, f"{path}[{i}]") for i, item in enumerate(thing)]
+            return deque(items, thing.maxlen) if isinstance(thing, deque) else type(thing)(items)
+        if type(thing) in DICTS:
+            return self._dict(thing, path)
+        if is_constant(thing):
+            self.outline[path] = thing
+            return CONSTANT
+        self.outline[path] = type(thing)
+        return Node(type(thing).__qualname__, self._inside(thing, path))
+
+    def _dict(self, thing: dict, path: str) -> dict:
+        for key in thing:
+            if not is_key(key):
+                raise CannotSave(f"{path} has a key of the kind {type(key).__name__}")
+        if type(thing) is defaultdict:
+            self.outline[path] = defaultdict
+        data = {key: self(value, f"{path}.{key}") for key, value in thing.items()}
+        return type(thing)(data) if type(thing) in (OrderedDict, Counter) else data
+
+    def _inside(self, thing: Any, path: str) -> Any:
+        if isinstance(thing, Tensor):
+            return {"values": thing.detach(), "requires_grad": thing.requires_grad}
+        if isinstance(thing, torch.Generator):
+            return thing.get_state()
+        if isinstance(thing, random.Random):
+            return thing.getstate()
+        if isinstance(thing, np.random.Generator):
+            return self(thing.bit_generator.state, f"{path}.state")
+        if isinstance(thing, np.random.RandomState):
+            return self(thing.get_state(legacy=False), f"{path}.state")
+        if isinstance(thing, torch.optim.Optimizer):
+            return self._optimizer(thing, path)
+        slots = any(getattr(kind, "__slots__", ()) for kind in type(thing).__mro__)
+        if isinstance(thing, Iterator) or slots or not hasattr(thing, "__dict__"):
+            raise CannotSave(f"{path} is of the kind {type(thing).__name__}, of which no state can be taken")
+        if has(thing, "checkpoint_expect"):
+            self.expecting.append(path)
+        return {name: self(value, f"{path}.{name}") for name, value in attributes(thing).items()}
+
+    def _optimizer(self, optimizer: torch.optim.Optimizer, path: str) -> dict:
+        groups = [group["params"] for group in optimizer.param_groups]
+        data = {"params": self(groups, f"{path}.params"), **self(optimizer.state_dict(), f"{path}.state")}
+        order = tuple(self._paths[id(p)] for group in groups for p in group)
+        self.outline[path] = (type(optimizer), order)
+        return data
+
+    def check(self, fresh: Mapping[str, Any]) -> None:
+        """Raise CannotSave unless all objects could be put back into those of which `fresh` is the outline."""
+        for path, found in self.outline.items():
+            if any(path.startswith(f"{owner}.") for owner in self.expecting):
+                continue
+            if path not in fresh:
+                raise CannotSave(f"{path} ({_name(found)}) was not there from the start")
+            if not _equal(found, fresh[path]):
+                raise CannotSave(f"{path} is another {_name(found)} than at the start")
+
+
+def _name(found: Any) -> str:
+    found = found[0] if isinstance(found, tuple) else found
+    return found.__name__ if isinstance(found, type) else type(found).__name__
+
+
+def _equal(a: Any, b: Any) -> bool:
+    with contextlib.suppress(Exception):  # what cannot be compared is not equal
+        return a is b or bool(a == b)
+    return False
+
+
+class Put:
+    """Puts plain data into objects that were made anew: a call for each thing that `Take` was called for, in order."""
+
+    def __init__(self):
+        self._at: dict[str, Any] = {}
+        self._used: dict[int, Any] = {}
+
+    def __call__(self, existing: Any, data: Any, path: str) -> Any:
+        """What should stand at this path: `existing`, filled, where it can be; else `data`.
+
+        Raises:
+            Misfit: the objects are not those that the data were taken from.
+        """
+        if isinstance(data, Same):
+            return self._at[data.path]
+        if data is CONSTANT:
+            if not is_constant(existing):
+                raise Misfit(f"{path} should be a constant, but is a {type(existing).__name__}")
+            self._at[path] = existing
+            return existing
+        if isinstance(data, Node):
+            if type(existing).__qualname__ != data.kind or id(existing) in self._used:
+                raise Misfit(f"{path} should be a {data.kind} of its own, but is a {type(existing).__name__}")
+            self._at[path] = self._used[id(existing)] = existing
+            self._fill(existing, data.data, path)
+            return existing
+        if type(data) is tuple:
+            items = existing if isinstance(existing, tuple) and len(existing) == len(data) else [None] * len(data)
+            made = [self(old, new, f"{path}[{i}]") for i, (old, new) in enumerate(zip(items, data, strict=True))]
+            return torch.Size(made) if isinstance(existing, torch.Size) else tuple(made)
+        if isinstance(data, list | set | deque | dict):
+            return self._container(existing, data, path)
+        return data
+
+    def _container(self, existing: Any, data: Any, path: str) -> Any:
+        """A container as it was: the existing one, which others may refer to, unless it is of another kind."""
+        alike = type(existing) is type(data) or (isinstance(existing, dict) and isinstance(data, dict))
+        target = existing if alike and id(existing) not in self._used else type(data)()
+        self._at[path] = self._used[id(target)] = target
+        if isinstance(data, dict):
+            old = dict(target)
+            target.clear()
+            target.update({key: self(old.get(key), value, f"{path}.{key}") for key, value in data.items()})
+            return target
+        old = list(target)
+        items = [self(old[i] if i < len(old) else None, value, f"{path}[{i}]") for i, value in enumerate(data)]
+        if isinstance(data, deque) and target.maxlen != data.maxlen:
+            target = self._at[path] = deque(items, data.maxlen)
+            return target
+        target.clear()
+        target.update(items) if isinstance(data, set) else target.extend(items)
+        return target
+
+    def _fill(self, thing: Any, data: Any, path: str) -> None:
+        if isinstance(thing, Tensor):
+            thing.data = data["values"]  # the same object: optimizers refer to it
+            thing.requires_grad_(data["requires_grad"])
+        elif isinstance(thing, torch.Generator):
+            thing.set_state(data)
+        elif isinstance(thing, random.Random):
+            thing.setstate(data)
+        elif isinstance(thing, np.random.Generator):
+            thing.bit_generator.state = data
+        elif isinstance(thing, np.random.RandomState):
+            thing.set_state(data)
+        elif isinstance(thing, torch.optim.Optimizer):
+            self._optimizer(thing, data, path)
+        else:
+            self._object(thing, data, path)
+
+    def _optimizer(self, optimizer: torch.optim.Optimizer, data: dict, path: str) -> None:
+        before = [p for group in optimizer.param_groups for p in group["params"]]
+        groups = self([group["params"] for group in optimizer.param_groups], data["params"], f"{path}.params")
+        after = [p for group in groups for p in group]
+        if len(after) != len(before) or any(a is not b for a, b in zip(after, before, strict=True)):
+            raise Misfit(f"{path} optimises other parameters")
+        state = self(None, {key: data[key] for key in ("state", "param_groups")}, f"{path}.state")
+        optimizer.load_state_dict(state)
+
+    def _object(self, thing: Any, data: dict, path: str) -> None:
+        if has(thing, "checkpoint_expect"):
+            thing.checkpoint_expect(data)
+        old = attributes(thing)
+        new = {name: self(old.get(name), value, f"{path}.{name}") for name, value in data.items()}
+        for name in old.keys() - new.keys():
+            vars(thing).pop(name, None)
+        vars(thing).update(new)

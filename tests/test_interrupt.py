@@ -1,0 +1,86 @@
+"""Signals: at once where nothing can be saved, deferred where it can, and the second Ctrl-C at once in any case."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from dfkd import interrupt
+
+
+@pytest.fixture(autouse=True)
+def unchanged():
+    before = [signal.getsignal(number) for number in interrupt.SIGNALS]
+    yield
+    assert [signal.getsignal(number) for number in interrupt.SIGNALS] == before
+    assert not interrupt.asked and not interrupt.deferred
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_a_signal_interrupts_at_once(number):
+    with pytest.raises(KeyboardInterrupt), interrupt.listening():
+        send(number)
+        raise AssertionError("it went on")
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_a_deferred_signal_is_only_noted(number):
+    with interrupt.listening():
+        interrupt.deferred = True
+        assert not interrupt.asked
+        send(number)
+        assert interrupt.asked
+
+
+def test_only_the_second_ctrl_c_is_not_deferred():
+    with pytest.raises(KeyboardInterrupt), interrupt.listening():
+        interrupt.deferred = True
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
+            send(number)
+        send(signal.SIGINT)
+        raise AssertionError("it went on")
+
+
+def test_who_listens_may_tell_others_and_the_second_ctrl_c_interrupts_that_too():
+    told = []
+
+    def tell() -> None:
+        told.append("first")
+        send(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    with pytest.raises(KeyboardInterrupt), interrupt.listening(tell):
+        interrupt.deferred = True
+        send(signal.SIGINT)
+    assert told == ["first"]
+
+
+def test_a_worker_stays_when_its_work_is_interrupted():
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    try:
+        assert interrupt.as_worker(lambda: 5) == 5
+        assert interrupt.as_worker(lambda: send(signal.SIGTERM) or 5) is None
+        send(signal.SIGTERM)  # between two cells: nothing to interrupt
+        assert interrupt.as_worker(lambda: 5) is None  # it has not forgotten
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        interrupt._reset()
+
+
+def test_another_thread_leaves_the_signals_to_the_program_around_it():
+    seen = []
+
+    def run() -> None:
+        with interrupt.listening():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
