@@ -19,6 +19,8 @@ from dfkd.errors import ConfigError
 from dfkd.progress import Progress
 from dfkd.report import paper
 
+SIZES = ("paper", "small")
+
 
 class ReadOnce(ConfigRepository):
     """Reads every YAML file once for all cells of a sweep: a third of the time that composing them takes."""
@@ -41,11 +43,21 @@ class CellSweeper(BasicSweeper):
 
     - all cells are composed and their names checked before the first one starts;
     - finished cells are not launched again;
-    - one line says how far the others are.
+    - one line says how far the others are;
+    - the axes of a preset come in two sizes.
+
+    Args:
+        max_batch_size: as in Hydra's; null starts all cells together.
+        params: the axes of a preset, {key: values}; those of the command line come after them.
+        small: its axes in the size of a CPU.
+        size: 'paper' or 'small': which of them.
 
     Raises:
         ConfigError, HydraException: a cell cannot be; nothing was launched.
     """
+
+    def __init__(self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str):
+        super().__init__(max_batch_size, axes(params, small, size))
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         from dfkd.main import start_logging
@@ -95,6 +107,22 @@ class CellSweeper(BasicSweeper):
                 yield words, command, Cell(cfg)
         finally:
             loader.repository = before
+
+
+def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
+    """{key: values} of a preset in one of its sizes.
+
+    Raises:
+        ConfigError: it has no such size.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"hydra.sweeper.size must be {' or '.join(SIZES)}, got {size!r}")
+    if size == "small" and not small:
+        raise ConfigError(
+            "debug=small is the size of an ablation that fits a CPU: dfkd -m ablation=cake/components debug=small; "
+            "a run of seconds of anything is debug=smoke"
+        )
+    return dict((small if size == "small" else params) or {})
 
 
 def check(cells: list[Cell]) -> None:
