@@ -37,6 +37,7 @@ def task(cfg: DictConfig) -> float | None:
     start_logging()
     cell = None
     try:
+        check_axes()
         cell = Cell(cfg)
         if cell.config["fail_fast"] and has_failed():
             return None
@@ -61,6 +62,18 @@ def task(cfg: DictConfig) -> float | None:
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"] if "validation" in result else None
+
+
+def check_axes() -> None:
+    """Raise ConfigError if one cell of an ablation was asked for without saying which."""
+    hydra = HydraConfig.get()
+    ablation = hydra.runtime.choices.get("ablation")
+    if ablation is None:
+        return
+    axes = hydra.sweeper.get("small" if hydra.sweeper.get("size") == "small" else "params") or {}
+    chosen = {word.partition("=")[0] for word in hydra.overrides.task}
+    if left := [key for key in axes if key not in chosen]:
+        raise ConfigError(f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(left)}")
 
 
 def show_plan(cell: Cell, result: dict | None) -> None:
