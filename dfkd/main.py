@@ -73,7 +73,9 @@ def check_axes() -> None:
     axes = hydra.sweeper.get("small" if hydra.sweeper.get("size") == "small" else "params") or {}
     chosen = {word.partition("=")[0] for word in hydra.overrides.task}
     if left := [key for key in axes if key not in chosen]:
-        raise ConfigError(f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(left)}")
+        raise ConfigError(
+            f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(left)}"
+        )
 
 
 def show_plan(cell: Cell, result: dict | None) -> None:

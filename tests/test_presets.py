@@ -52,7 +52,9 @@ def axes(name: str) -> tuple[dict, dict]:
     return tuple(split)
 
 
-@pytest.mark.parametrize("file", [*(f"ablation/{name}" for name in ABLATIONS), *(f"experiment/{name}" for name in ROWS)])
+@pytest.mark.parametrize(
+    "file", [*(f"ablation/{name}" for name in ABLATIONS), *(f"experiment/{name}" for name in ROWS)]
+)
 def test_a_preset_says_what_it_reproduces_what_was_published_its_cost_and_its_command(file):
     said = head(file)
     group, _, name = file.partition("/")
@@ -80,7 +82,9 @@ def test_every_cell_in_small_size_fits_together_on_built_in_data(tmp_path, name)
     seeds = 1 if name.startswith("dfkd/") else 3
     count = seeds * math.prod(map(len, axes(name)[1].values()))
     assert head(f"ablation/{name}")["CPU cost"].startswith(f"{count} cells")
-    found = cells(f"ablation={name}", "debug=small", f"outputs={tmp_path}", *(["networks=cnn_bn_cnn_bn"] * (seeds == 1)))
+    found = cells(
+        f"ablation={name}", "debug=small", f"outputs={tmp_path}", *(["networks=cnn_bn_cnn_bn"] * (seeds == 1))
+    )
     for cell in found:
         assert cell.config["ntl_scenario"]["id"]["name"] == "digits"
         assert paper.published([mock.Mock(config=cell.config)], "student.iacc") is None, "a number of other data"

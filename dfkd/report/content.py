@@ -146,7 +146,9 @@ def _sources(groups: list[Group], measures: list[Measure]) -> list[str]:
         for m in measures:
             if paper := published(group.done, m.shipped):
                 papers.setdefault((m.name, paper.source), {})[f"{paper.value:g}"] = None
-    said = {key: ", ".join(values) if len(values) <= 3 else f"({len(values)} numbers)" for key, values in papers.items()}
+    said = {
+        key: ", ".join(values) if len(values) <= 3 else f"({len(values)} numbers)" for key, values in papers.items()
+    }
     return [f"Paper, {name} {said[name, source]}: {source}." for name, source in papers]
 
 

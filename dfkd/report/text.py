@@ -41,8 +41,8 @@ def unfinished(report: Report) -> str:
 
 
 def table_csv(report: Report) -> str:
-    """One line a group, also of a pivot; mean, std and n of every measure at full precision, the published number and how
-    much more ours is, empty where missing."""
+    """One line a group, also of a pivot; mean, std and n of every measure at full precision, then the published number
+    and how much more ours is; empty where missing."""
     groups = [group for group in report.groups if group.done]
     keys = list(dict.fromkeys(key for group in groups for key in (*group.label, *group.column)))
     papers = [m for m in report.measures if any(published(group.done, m.shipped) for group in groups)]
