@@ -22,8 +22,6 @@ from dfkd.errors import ConfigError
 from dfkd.progress import Progress
 from dfkd.report import paper
 
-SIZES = ("paper", "small")
-
 
 class ReadOnce(ConfigRepository):
     """Reads every YAML file once for all cells of a sweep: a third of the time that composing them takes."""
@@ -60,7 +58,7 @@ class CellSweeper(BasicSweeper):
     """
 
     def __init__(self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str):
-        super().__init__(max_batch_size, axes(params, small, size))
+        super().__init__(max_batch_size, sweep.axes(params, small, size))
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         from dfkd.main import start_logging
@@ -145,22 +143,6 @@ class Composer:
         if override.is_hydra_override():
             return False
         return isinstance(override.value(), dict) or not self.loader.repository.group_exists(override.key_or_group)
-
-
-def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
-    """{key: values} of a preset in one of its sizes.
-
-    Raises:
-        ConfigError: it has no such size.
-    """
-    if size not in SIZES:
-        raise ConfigError(f"hydra.sweeper.size must be {' or '.join(SIZES)}, got {size!r}")
-    if size == "small" and not small:
-        raise ConfigError(
-            "debug=small is the size of an ablation that fits a CPU: dfkd -m ablation=cake/components debug=small; "
-            "a run of seconds of anything is debug=smoke"
-        )
-    return dict((small if size == "small" else params) or {})
 
 
 def check(cells: list[Cell]) -> None:

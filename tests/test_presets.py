@@ -132,6 +132,18 @@ def test_one_cell_of_an_ablation_has_to_say_which(tmp_path):
     assert "ablation=cake/noise is many cells: dfkd -m ablation=cake/noise ...; for one, set noise.eps" in done.err
 
 
+def test_a_single_run_has_no_small_size(tmp_path):
+    done = command_line("experiment=cake/cifar10", "debug=small", f"outputs={tmp_path}")
+    assert done.code == 1 and not list(tmp_path.iterdir())
+    assert "debug=small is the size of an ablation that fits a CPU: dfkd -m ablation=" in done.err
+
+
+@pytest.mark.parametrize("more", [[], ["-m"]])
+def test_a_misspelt_ablation_is_told_the_nearest(more):
+    done = command_line(*more, "ablation=cake/component")
+    assert done.code == 1 and "ablation has no option 'cake/component'; did you mean 'cake/components'?" in done.err
+
+
 def test_networks_chosen_together_go_before_those_of_an_experiment():
     (cell,) = cells("experiment=cake/cifar10", "networks=wrn_40_2_wrn_16_1")
     assert [cell.config[part]["network"]["name"] for part in ("teacher", "student")] == ["wrn_40_2", "wrn_16_1"]
