@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test study family family-mnist teachers defenses sync lint clean help
+.PHONY: run test paper-small study family family-mnist teachers defenses sync lint clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -13,6 +13,12 @@ run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three w
 
 test: .venv/installed  ## all fast tests (CPU, no network)
 	$(BIN)/python -m pytest
+
+SMALL := debug=small hydra/launcher=parallel outputs=outputs/paper-small
+paper-small: .venv/installed  ## one table of either paper in the size of a CPU: CAKE's components, ATEsc on a backdoor (15 minutes on 2 cores)
+	$(BIN)/dfkd -m ablation=cake/components $(SMALL) seed=0,1,2
+	$(BIN)/dfkd -m ablation=atesc/backdoor $(SMALL) seed=0,1,2
+	@echo; echo 'the reports:'; ls -t outputs/paper-small/reports/*/report.html
 
 study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder with MNIST and mnistm.npz (hours on 2 CPU cores, minutes on a GPU)
 	$(BIN)/dfkd -m experiment=quickstart seed=0,1,2

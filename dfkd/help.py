@@ -26,6 +26,7 @@ Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet 
   until=premise      train and judge the teacher, distil nothing
   data.root=DIR      where torchvision's data sets are; data.download=true fetches a missing one
   runtime.device=auto|cpu|cuda:N     seed=N     outputs=DIR     debug=smoke (a run of seconds)
+  -m ablation=cake/components           a paper's ablation or table; with debug=small in the size of a CPU
 
   dfkd-report        tables and a page of what has finished, also while a sweep still runs: dfkd-report --help
   python -m dfkd.store ls | show KEY | verify | gc      what runs share: what is there, whether it is whole, what may go
@@ -40,7 +41,18 @@ GROUPS = {
     "ntl_scenario": "what the teacher is good on, and deliberately wrong on",
     "defense": "how the student escapes the trap",
 }
-PARTS = ("domain", "network", "generator", "trigger", "criterion", "recipe", "tracker", "experiment", "ablation")
+PARTS = (
+    "domain",
+    "network",
+    "generator",
+    "trigger",
+    "criterion",
+    "recipe",
+    "tracker",
+    "experiment",
+    "ablation",
+    "networks",
+)
 
 
 def option_names(group: str, folders: list[Path]) -> list[str]:

@@ -18,7 +18,7 @@ from dfkd.help import help_text, option_names
 from dfkd.plan import plan_in_words
 from dfkd.report import paper
 from dfkd.store import Store
-from dfkd.sweep import LIST, has_failed, in_a_worker, number, record, stop_workers
+from dfkd.sweep import LIST, axes, has_failed, in_a_worker, number, record, stop_workers
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent
@@ -43,6 +43,7 @@ def run_one(cfg: DictConfig) -> float | None:
     """See `task`."""
     cell = None
     try:
+        check_axes()
         cell = Cell(cfg)
         if cell.config["fail_fast"] and has_failed():
             return None
@@ -70,6 +71,20 @@ def run_one(cfg: DictConfig) -> float | None:
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"] if "validation" in result else None
+
+
+def check_axes() -> None:
+    """Raise ConfigError if one cell of an ablation was asked for without saying which, or a size that is not there."""
+    hydra = HydraConfig.get()
+    given = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
+    keys = axes(*given) if given[2] else {}  # another sweeper than ours has no sizes
+    chosen = {word.partition("=")[0] for word in hydra.overrides.task}
+    left = [key for key in keys if key not in chosen]
+    ablation = hydra.runtime.choices.get("ablation")
+    if ablation and left:
+        raise ConfigError(
+            f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(left)}"
+        )
 
 
 def show_plan(cell: Cell, result: dict | None) -> None:
@@ -144,10 +159,12 @@ def explain(error: Exception) -> str:
 
     if isinstance(error, ConfigError):
         return str(error)
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        options = sorted({*error.options, *option_names(group, [CONF])})
-        return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
+    if isinstance(error, MissingConfigException):
+        file = error.missing_cfg_file or ""  # of an option in a folder of its group, Hydra knows no others
+        group, _, option = file.rpartition("/") if error.options else file.partition("/")
+        options = sorted({*(error.options or ()), *option_names(group, [CONF])})
+        if options:
+            return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)
     if "Config group override must be" in str(error):  # Hydra does not say which

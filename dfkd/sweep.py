@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dfkd import interrupt
 from dfkd.cell import Cell
+from dfkd.errors import ConfigError
 from dfkd.plan import many, plan_in_words
 from dfkd.provenance import arguments
 from dfkd.store import Store, is_held, write_atomic
@@ -33,6 +34,23 @@ log = logging.getLogger("dfkd")
 LIST = "DFKD_SWEEP"  # environment variable: the list of this sweep, for its other processes too
 OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the process that started the sweep
 GROUP = "DFKD_SWEEP_GROUP"  # environment variable: a name of its own for what the sweep computes
+SIZES = ("paper", "small")  # of a preset
+
+
+def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
+    """{key: values} of a preset in one of its sizes.
+
+    Raises:
+        ConfigError: it has no such size.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"hydra.sweeper.size must be {' or '.join(SIZES)}, got {size!r}")
+    if size == "small" and not small:
+        raise ConfigError(
+            "debug=small is the size of an ablation that fits a CPU: dfkd -m ablation=cake/components debug=small; "
+            "a run of seconds of anything is debug=smoke"
+        )
+    return dict((small if size == "small" else params) or {})
 
 
 def in_a_worker() -> bool:

@@ -1,17 +1,20 @@
 """The sweeper of `dfkd -m`. It stands here, and not in dfkd/, since Hydra takes sweepers from this package only."""
 
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
 from dfkd import provenance, sweep
 from dfkd.cell import Cell
@@ -41,11 +44,21 @@ class CellSweeper(BasicSweeper):
 
     - all cells are composed and their names checked before the first one starts;
     - finished cells are not launched again;
-    - one line says how far the others are.
+    - one line says how far the others are;
+    - the axes of a preset come in two sizes.
+
+    Args:
+        max_batch_size: as in Hydra's; null starts all cells together.
+        params: the axes of a preset, {key: values}; those of the command line come after them.
+        small: its axes in the size of a CPU.
+        size: 'paper' or 'small': which of them.
 
     Raises:
         ConfigError, HydraException: a cell cannot be; nothing was launched.
     """
+
+    def __init__(self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str):
+        super().__init__(max_batch_size, sweep.axes(params, small, size))
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         from dfkd.main import start_logging
@@ -84,8 +97,9 @@ class CellSweeper(BasicSweeper):
         before, loader.repository = loader.repository, ReadOnce(loader.repository)
         try:
             (every,) = self.split_arguments(overrides, None)
+            composer = Composer(loader, self.config)
             for number, words in enumerate(every):
-                cfg = loader.load_sweep_config(self.config, list(words))
+                cfg = composer(list(words))
                 with open_dict(cfg):
                     cfg.hydra.job.id = cfg.hydra.job.num = number
                 HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in a user's own options
@@ -95,6 +109,40 @@ class CellSweeper(BasicSweeper):
                 yield words, command, Cell(cfg)
         finally:
             loader.repository = before
+
+
+class Composer:
+    """Composes cells as Hydra's load_sweep_config does, once for all that choose the same options: values are then set
+    in a copy, which takes a tenth of the time.
+
+    Args:
+        loader: of the sweep.
+        master: the configuration of the sweep itself.
+    """
+
+    def __init__(self, loader: ConfigLoaderImpl, master: DictConfig):
+        self.loader, self.master = loader, master
+        self.parse = functools.cache(lambda word: OverridesParser.create().parse_override(word))
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, words: list[str]) -> DictConfig:
+        parsed = [self.parse(word) for word in words]
+        values = [override for override in parsed if self.sets_a_value(override)]
+        options = tuple(override.input_line for override in parsed if override not in values)
+        if options not in self.composed:
+            self.composed[options] = self.loader.load_sweep_config(self.master, list(options))
+        cfg = copy.deepcopy(self.composed[options])
+        self.loader._apply_overrides_to_config(values, cfg)
+        form = cfg.hydra.job.config.override_dirname
+        cfg.hydra.overrides.task = words
+        cfg.hydra.job.override_dirname = get_overrides_dirname(parsed, form.exclude_keys, form.item_sep, form.kv_sep)
+        return cfg
+
+    def sets_a_value(self, override: Override) -> bool:
+        """Whether an override only sets a value, and chooses no option."""
+        if override.is_hydra_override():
+            return False
+        return isinstance(override.value(), dict) or not self.loader.repository.group_exists(override.key_or_group)
 
 
 def check(cells: list[Cell]) -> None:

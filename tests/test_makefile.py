@@ -35,7 +35,15 @@ def test_a_family_has_every_synthesizer(target):
     assert {name.partition("/")[0] for name in experiments(target)} == set(methods)
 
 
+def test_the_small_tables_are_ablations_in_small_size():
+    done = subprocess.run(["make", "-n", "paper-small"], cwd=ROOT, capture_output=True, text=True)
+    found = re.findall(r"ablation=(\S+) debug=small .*seed=0,1,2", done.stdout)
+    assert sorted(name.partition("/")[0] for name in found) == ["atesc", "cake"]
+    for name in found:
+        assert (CONF / "ablation" / f"{name}.yaml").exists(), name
+
+
 def test_every_target_is_in_the_list():
     said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    for target in (*TABLES, "run", "test", "lint", "clean", "help"):
+    for target in (*TABLES, "paper-small", "run", "test", "lint", "clean", "help"):
         assert f"  make {target}\t" in said

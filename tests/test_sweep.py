@@ -15,6 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import OmegaConf
@@ -24,7 +25,7 @@ from dfkd.cell import Cell
 from dfkd.digest import file_digest
 from dfkd.main import CONF
 from dfkd.sweep import LIST, SweepReport
-from hydra_plugins.dfkd_sweeper import ReadOnce
+from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
 
 
 def statuses(folder) -> list[str]:
@@ -156,7 +157,7 @@ def finish(*overrides: str) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["basic", "parallel"])
-def test_finished_cells_are_composed_once_and_not_launched(tmp_path, monkeypatch, launcher):
+def test_finished_cells_are_composed_together_and_not_launched(tmp_path, monkeypatch, launcher):
     overrides = (*TINY, *DFQ, f"outputs={tmp_path / 'o'}")
     for seed in range(3):
         finish(*overrides, f"seed={seed}")
@@ -171,7 +172,7 @@ def test_finished_cells_are_composed_once_and_not_launched(tmp_path, monkeypatch
     monkeypatch.setattr(JoblibLauncher, "launch", never)
     done = command_line("-m", *overrides, "seed=0,1,2", f"hydra/launcher={launcher}")
     assert done.code == 0 and "3 cells: 3 finished before, 0 to run" in done.err and "| 3 |" in done.out
-    assert len(composed_now) == 3
+    assert len(composed_now) == 1  # they choose the same options
     assert len(read) < 3 * len(set(read)) + 10  # by Hydra itself for the sweep (twice), then once for all cells
 
 
@@ -202,6 +203,43 @@ def test_a_composition_that_reads_once_gives_what_hydra_gives():
         expected = [compose(*cell) for cell in cells]
         loader.repository = ReadOnce(loader.repository)
         assert [compose(*cell) for cell in cells] == expected
+
+
+def test_cells_composed_together_are_what_hydra_composes_one_by_one():
+    cells = [
+        ["seed=1", "teacher.epochs=3"],
+        ["experiment=quickstart", "defense=atesc", "defense.weight=0.5", "attack.eps=4/255"],
+        ["experiment=quickstart", "defense.weight=2", "defense=atesc", "attack.eps=4/255"],
+        ["seed=2", "synthesizer=cake", "prior=[tv,bn]", "prior.tv.weight=1e3", "prior.bn={weight:3}"],
+        ["seed=3", "synthesizer=cake", "prior=[tv,bn]", "~prior.bn", "+student.keep.eps=[1e-4,1e-2]", "++a.b=1"],
+        ["seed=4", "synthesizer=cake", "~noise"],
+        ["seed=1", "teacher.epochs=3"],
+    ]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().hydra.config_loader
+        master = loader.load_configuration("config", ["hydra.mode=MULTIRUN", "seed=9"], RunMode.MULTIRUN)
+        composer = Composer(loader, master)
+        for words in cells:
+            assert composer(words) == loader.load_sweep_config(master, words), words
+        assert len(composer.composed) == 4
+        for wrong in (["teacher.epoch=3"], ["defense.weight=1"], ["~defense.weight"], ["+seed=1"]):
+            with pytest.raises(HydraException) as ours:
+                composer(wrong)
+            with pytest.raises(HydraException) as hydras:
+                loader.load_sweep_config(master, wrong)
+            assert str(ours.value) == str(hydras.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["experiment=quickstart", "debug=small"], "debug=small is the size of an ablation that fits a CPU"),
+        (["hydra.sweeper.size=tiny"], "hydra.sweeper.size must be paper or small, got 'tiny'"),
+    ],
+)
+def test_a_size_that_is_not_there(tmp_path, words, said):
+    done = command_line("-m", *words, f"outputs={tmp_path / 'o'}")
+    assert done.code == 1 and said in done.err and not (tmp_path / "o").exists()
 
 
 def test_fail_fast_starts_no_further_cell(tmp_path):

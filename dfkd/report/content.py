@@ -136,9 +136,20 @@ def _notes(groups: list[Group], measures: list[Measure], question: Question) -> 
             notes.append(f"{group.name} counts a cell that lies in several folders more than once: {', '.join(twice)}.")
     if "seed" not in (*question.rows, *question.columns, *dict(question.where)):
         notes += [f"{group.name}: missing seeds {', '.join(seeds)}." for group, seeds in grouping.missing_seeds(groups)]
-    papers = {published(group.done, measure.shipped): measure for group in groups for measure in measures}
-    notes += [f"Paper, {m.name} {paper.value:g}: {paper.source}." for paper, m in papers.items() if paper]
-    return notes
+    return notes + _sources(groups, measures)
+
+
+def _sources(groups: list[Group], measures: list[Measure]) -> list[str]:
+    """Where the published numbers come from, a line a source and measure."""
+    papers: dict[tuple[str, str], dict[str, None]] = {}
+    for group in groups:
+        for m in measures:
+            if paper := published(group.done, m.shipped):
+                papers.setdefault((m.name, paper.source), {})[f"{paper.value:g}"] = None
+    said = {
+        key: ", ".join(values) if len(values) <= 3 else f"({len(values)} numbers)" for key, values in papers.items()
+    }
+    return [f"Paper, {name} {said[name, source]}: {source}." for name, source in papers]
 
 
 def _warnings(runs: list[Run]) -> dict[str, list[str]]:

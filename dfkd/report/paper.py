@@ -1,6 +1,7 @@
 """Published numbers beside ours: the `paper` section of an experiment.
 
-    paper:                                  # one entry, or a list of them
+    paper: cifar10                          # those of dfkd/report/published/cifar10.yaml that fit the cell
+    paper:                                  # or one entry, or a list of them
       student.iacc: 96                      # a measure, by its path in result.json
       source: CAKE, abstract, arXiv 2306.02090
       when: {synthesizer: cake_mnist}       # only beside cells that say so; keys as in a table, or dotted paths
@@ -8,9 +9,13 @@
 It changes no result and is part of no hash.
 """
 
+import functools
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from dfkd.build import nearest
 from dfkd.cell import Cell
@@ -20,6 +25,8 @@ from dfkd.report.runs import Run
 from dfkd.store import write_atomic
 
 WORDS = ("source", "when")
+PATHS = (*MEASURES.values(), "teacher.oacc")
+PUBLISHED = Path(__file__).parent / "published"
 
 
 @dataclass(frozen=True)
@@ -45,22 +52,37 @@ def _published(config: dict, path: str) -> Published | None:
 
 
 def entries(config: dict) -> list:
-    """The entries of a configuration's `paper` section."""
+    """The entries of a configuration's `paper` section; none of a file that is not there."""
     section = config.get("paper") or []
+    if isinstance(section, str):
+        section = _shipped(section) if section in tables() else []
     return section if isinstance(section, list) else [section]
+
+
+def tables() -> list[str]:
+    """The names of the files of published numbers."""
+    return sorted(file.stem for file in PUBLISHED.glob("*.yaml"))
+
+
+@functools.cache
+def _shipped(name: str) -> list[dict]:
+    return yaml.safe_load((PUBLISHED / f"{name}.yaml").read_text())
 
 
 def problems(config: dict) -> list[str]:
     """What is wrong with a configuration's `paper` section, one problem an item."""
-    found: list[str] = []
+    section, found = config.get("paper"), []
+    if isinstance(section, str):  # whose entries a test checks
+        known = tables()
+        return [] if section in known else [f"paper: there is no table '{section}'{nearest(section, known)}"]
     for entry in entries(config):
         if not isinstance(entry, dict):
             found.append(f"paper: an entry is a number and its source, as student.iacc: 96, source: ...; got {entry!r}")
             continue
         numbers = _numbers(entry)
         for path, value in numbers.items():
-            if path not in MEASURES.values():
-                found.append(f"paper.{path}: there is no such measure{nearest(path, [*MEASURES.values(), *WORDS])}")
+            if path not in PATHS:
+                found.append(f"paper.{path}: there is no such measure{nearest(path, [*PATHS, *WORDS])}")
             elif not _is_number(value):
                 found.append(f"paper.{path} must be a number, got {value!r}")
         if not numbers:

@@ -22,7 +22,7 @@ class Number:
         values: one number a cell that has it.
         form: how one is written.
         counted: whether the number of cells is written too.
-        paper: a published number that is written too.
+        paper: a published number that is written too, with how much more ours is.
     """
 
     values: tuple[float, ...]
@@ -40,13 +40,15 @@ class Number:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
-        """'mean ± std (n) [paper x]', the value alone for one cell, or '-' for none."""
+        """'mean ± std (n) [paper x, +difference]', the value alone for one cell, or '-' for none."""
         if not self.values:
             return "-"
         text = format(self.mean, self.form)
         text += f" ± {format(self.std, self.form)}" if self.std is not None else ""
         text += f" ({len(self.values)})" if self.counted else ""
-        return text + (f" [paper {format(self.paper, self.form)}]" if self.paper is not None else "")
+        if self.paper is None:
+            return text
+        return f"{text} [paper {format(self.paper, self.form)}, {format(self.mean - self.paper, '+' + self.form)}]"
 
 
 @dataclass(frozen=True)

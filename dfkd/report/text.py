@@ -41,21 +41,24 @@ def unfinished(report: Report) -> str:
 
 
 def table_csv(report: Report) -> str:
-    """One line a group, also of a pivot; mean, std and n of every measure at full precision, empty where missing."""
+    """One line a group, also of a pivot; mean, std and n of every measure at full precision, then the published number
+    and how much more ours is; empty where missing."""
     groups = [group for group in report.groups if group.done]
     keys = list(dict.fromkeys(key for group in groups for key in (*group.label, *group.column)))
     papers = [m for m in report.measures if any(published(group.done, m.shipped) for group in groups)]
     names = {m: m.name.replace(" ", "_") for m in report.measures}
     head = [*keys, "student", "seeds", *(f"{name}_{part}" for name in names.values() for part in ("mean", "std", "n"))]
-    rows = [head + [f"{names[m]}_paper" for m in papers]]
+    rows = [head + [f"{names[m]}_{part}" for m in papers for part in ("paper", "minus_paper")]]
     for group in groups:
         label = group.label | group.column
         row = [label.get(key, "") for key in keys] + [report.student, " ".join(group.seeds)]
         for m in report.measures:
             number = m.over(group)
             row += [number.mean, number.std, len(number.values)]
-        found = [published(group.done, m.shipped) for m in papers]
-        rows.append(row + [paper.value if paper else None for paper in found])
+        for m in papers:
+            paper, mean = published(group.done, m.shipped), m.over(group).mean
+            row += [paper and paper.value, None if paper is None or mean is None else mean - paper.value]
+        rows.append(row)
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
@@ -107,5 +110,7 @@ def latex(report: Report) -> str:
 def _latex(entry: str | Number) -> str:
     if isinstance(entry, Number) and entry.values:
         number, bracket, paper = str(entry).partition(" [")
-        return "$" + number.replace("±", r"\pm").replace(",", "{,}") + "$" + bracket + paper
+        paper, comma, difference = paper.removesuffix("]").rpartition(", ")
+        beside = f"{bracket}{paper}{comma}${difference}$]" if bracket else ""
+        return "$" + number.replace("±", r"\pm").replace(",", "{,}") + "$" + beside
     return "".join(LATEX.get(sign, sign) for sign in plain(str(entry)))

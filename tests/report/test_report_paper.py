@@ -1,5 +1,8 @@
 """Published numbers beside ours, and what is said about a wrong `paper` section."""
 
+import csv
+import io
+
 import pytest
 from runner import NOISE, command_line, composed, make_cell, read_json
 
@@ -8,8 +11,9 @@ from dfkd.errors import ConfigError
 from dfkd.preflight import prepare
 from dfkd.report import paper
 from dfkd.report.content import Question, answer
+from dfkd.report.page import page
 from dfkd.report.runs import find
-from dfkd.report.text import latex
+from dfkd.report.text import latex, markdown, table_csv
 
 SAID = {"student.iacc": 96, "source": "CAKE, table 1"}
 
@@ -36,11 +40,53 @@ def test_it_stands_only_beside_the_cells_it_is_for(finished):
     assert [row[3:5] for row in lines(cells)[1:]] == [["96.0", "-6.0"], ["97.5", "-7.5"], ["-", "-"]]
 
 
-def test_in_a_pivot_it_stands_in_the_cell(finished):
+def pivoted(finished):
     cells = [finished(defense__name=name, paper=SAID | {"when": {"defense": "none"}}) for name in ("none", "atesc")]
-    report = answer(find(cells), Question(rows=("ID",), columns=("defense",)))
-    assert [str(entry) for entry in report.tables[0].lines[0]] == ["digits", "90.0 (1) [paper 96.0]", "90.0 (1)"]
-    assert r"digits & $90.0 (1)$ [paper 96.0] & $90.0 (1)$ \\" in latex(report)
+    return answer(find(cells), Question(rows=("ID",), columns=("defense",)))
+
+
+def test_in_a_pivot_it_stands_in_the_cell_with_the_difference(finished, tmp_path):
+    report = pivoted(finished)
+    beside = "90.0 (1) [paper 96.0, -6.0]"
+    assert [str(entry) for entry in report.tables[0].lines[0]] == ["digits", beside, "90.0 (1)"]
+    assert f"| digits | {beside} | 90.0 (1) |" in markdown(report)
+    assert r"digits & $90.0 (1)$ [paper 96.0, $-6.0$] & $90.0 (1)$ \\" in latex(report)
+    assert "90.0<small> (1) [paper 96.0, -6.0]</small>" in page(report, tmp_path)
+
+
+def test_in_a_csv_it_has_columns_of_its_own(finished):
+    first, second = csv.DictReader(io.StringIO(table_csv(pivoted(finished))))
+    assert (first["student_ID_paper"], first["student_ID_minus_paper"]) == ("96.0", "-6.0")
+    assert (second["student_ID_paper"], second["student_ID_minus_paper"]) == ("", "")
+
+
+def test_a_source_of_many_numbers_is_said_once(finished):
+    section = [SAID | {"student.iacc": 90 + n, "when": {"teacher.epochs": n}} for n in range(1, 5)]
+    notes = answer(find([finished(teacher__epochs=n, paper=section) for n in (1, 2)]), Question()).notes
+    assert "Paper, student ID 91, 92: CAKE, table 1." in notes
+    notes = answer(find([finished(teacher__epochs=n, paper=section) for n in range(1, 5)]), Question()).notes
+    assert [note for note in notes if "Paper" in note] == ["Paper, student ID (4 numbers): CAKE, table 1."]
+
+
+def test_a_shipped_table_shows_what_fits_the_cell(finished):
+    nets = {"teacher__network": {"name": "resnet34"}, "student__network": {"name": "resnet18"}}
+    cell = {"ntl_scenario__id": {"name": "cifar10"}, "paper": "cifar10"}
+    (_, other, pair) = lines([finished(**cell), finished(**cell, **nets)])
+    assert "-4.6" in pair and "94.6" in pair and "94.6" not in other
+
+
+@pytest.mark.parametrize("name", paper.tables())
+def test_a_shipped_table_is_right(tmp_path, name):
+    whole = paper.entries({"paper": name})
+    assert whole and not [said for said in paper.problems({"paper": whole}) if "no such key" not in said]
+    assert all("trust" in entry["source"] and entry["when"] for entry in whole)
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    cell = make_cell(tmp_path)
+    cell.config["paper"] = "cifar1"
+    with pytest.raises(ConfigError, match="paper: there is no table 'cifar1'; did you mean 'cifar10'"):
+        prepare(cell)
 
 
 def test_cells_that_disagree_about_it_have_none(finished):

@@ -1,0 +1,150 @@
+"""Ablations and tables: what their files open with, all their cells in both sizes, one of them from end to end."""
+
+import functools
+import math
+import re
+from unittest import mock
+
+import pytest
+import shipped
+import yaml
+from runner import command_line, read_json
+from test_experiments import EXPERIMENTS
+
+from dfkd.cell import Cell
+from dfkd.main import CONF
+from dfkd.preflight import check_names, prepare
+from dfkd.report import paper
+from dfkd.report.keys import option, same, word
+
+ABLATIONS = sorted(str(file.relative_to(CONF / "ablation").with_suffix("")) for file in CONF.glob("ablation/**/*.yaml"))
+ROWS = [name for name in EXPERIMENTS if re.search(r"/cifar\w+$", name) and not re.match(r"base/|pair/", name)]
+SHORTER = {"dfkd/cifar10": ["networks=resnet34_resnet18"], "dfkd/cifar100": ["networks=wrn_40_2_wrn_16_2"]}
+
+
+def head(file: str) -> dict[str, str]:
+    """What a preset opens with, by the word before the colon."""
+    lines = (CONF / f"{file}.yaml").read_text().splitlines()
+    said = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    parts = re.split(r"(Reproduces|Published|CPU cost|Cost|Command|CPU size): ", said)[1:]
+    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@functools.cache
+def cells(*words: str) -> list[Cell]:
+    """The cells of a sweep, composed and checked, none started."""
+    found = []
+
+    def stop(listed: list) -> None:
+        found.extend(cell for cell, *_ in listed)
+        raise SystemExit(0)
+
+    with mock.patch("dfkd.sweep.announce", stop):
+        done = command_line("-m", *words)
+    assert done.code == 0, done.err
+    return found
+
+
+def axes(name: str) -> tuple[dict, dict]:
+    """The axes of an ablation in paper and in small size, {key: values}."""
+    sweeper = yaml.safe_load((CONF / "ablation" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
+    split = ({key: str(values).split(",") for key, values in sweeper[size].items()} for size in ("params", "small"))
+    return tuple(split)
+
+
+@pytest.mark.parametrize(
+    "file", [*(f"ablation/{name}" for name in ABLATIONS), *(f"experiment/{name}" for name in ROWS)]
+)
+def test_a_preset_says_what_it_reproduces_what_was_published_its_cost_and_its_command(file):
+    said = head(file)
+    group, _, name = file.partition("/")
+    assert said["Reproduces"] and re.search(r"\d|GPU", said["Cost"])
+    number, trust = re.search(r"\d", said["Published"]), re.search(r"trust (low|medium|high)", said["Published"])
+    assert (number and trust) or re.search(r"^none|unknown to us", said["Published"])
+    assert re.match(rf"dfkd .*{group}={name} ", said["Command"] + " ")
+    if group == "ablation":
+        assert said["Command"].startswith("dfkd -m ") and f"ablation={name} debug=small" in said["CPU size"]
+        assert re.search(r"\d+ cells .* \d+ minutes on 2 cores", said["CPU cost"])
+    else:
+        (small,) = re.findall(r"experiment=(\S+)", said["CPU size"])
+        assert small in EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_cell_in_paper_size_is_right(name):
+    found = cells(f"ablation={name}", *SHORTER.get(name, []))
+    assert len(found) > 1
+    assert not [cell.name for cell in found if cell.config["ntl_scenario"]["id"]["name"] == "digits"]
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_cell_in_small_size_fits_together_on_built_in_data(tmp_path, name):
+    seeds = 1 if name.startswith("dfkd/") else 3
+    count = seeds * math.prod(map(len, axes(name)[1].values()))
+    assert head(f"ablation/{name}")["CPU cost"].startswith(f"{count} cells")
+    found = cells(
+        f"ablation={name}", "debug=small", f"outputs={tmp_path}", *(["networks=cnn_bn_cnn_bn"] * (seeds == 1))
+    )
+    for cell in found:
+        assert cell.config["ntl_scenario"]["id"]["name"] == "digits"
+        assert paper.published([mock.Mock(config=cell.config)], "student.iacc") is None, "a number of other data"
+    for cell in {(c.config["synthesizer"]["name"], c.config["defense"]["name"]): c for c in found}.values():
+        prepare(cell)
+
+
+@pytest.mark.parametrize("name", ["dfkd/cifar10", "dfkd/cifar100"])
+def test_a_table_has_every_synthesizer_and_pair_of_networks(name):
+    paper_size, small = axes(name)
+    methods = [method for method in shipped.options("synthesizer") if not re.match(r"cake_(?!generator)|dafl_", method)]
+    for found in (paper_size, small):
+        assert sorted({method.partition("/")[0] for method in found["experiment"]}) == methods
+    assert len(paper_size["networks"]) == 5
+
+
+@pytest.mark.parametrize("table", paper.tables())
+def test_every_published_number_stands_beside_a_cell(table):
+    ablations = [name for name in ABLATIONS if f"\npaper: {table}\n" in (CONF / f"ablation/{name}.yaml").read_text()]
+    ablations += ["cake/weights"] if table == "cifar10" else []  # from its experiment
+    configs = [cell.config for name in ablations for cell in cells(f"ablation={name}", *SHORTER.get(name, []))]
+    shortened = ("teacher.network", "student.network") if table.startswith("cifar") else ()
+    for entry in paper.entries({"paper": table}):
+        when = {key: value for key, value in entry["when"].items() if key not in shortened}
+        fits = (all(same(word(value), option(config, key)) for key, value in when.items()) for config in configs)
+        assert any(fits), entry
+        if pair := [entry["when"][key] for key in shortened if key in entry["when"]]:
+            assert any("_".join(pair) in networks for networks in axes(f"dfkd/{table}")[0]["networks"]), entry
+
+
+@pytest.mark.parametrize("name", ["cake/components", "atesc/backdoor"])
+def test_a_small_cell_runs_from_end_to_end(tmp_path, name):
+    tiny = ["+limit.epochs=1", "+limit.rounds=2", "+limit.steps=2", "tracker=files", "evaluate.premise.images=20"]
+    axis = {"cake/components": ["noise=constant", "prior=none", "synthesizer.contrast_weight=10"]}
+    words = [f"ablation={name}", "debug=small", *axis.get(name, ["defense=atesc"]), *tiny, f"outputs={tmp_path}"]
+    done = command_line("-m", *words)
+    assert done.code == 0, done.err + done.out
+    (result,) = (read_json(file) for file in tmp_path.glob("runs/*/result.json"))
+    assert result["config"]["runtime"]["threads"] == 1 and 0 <= result["student"]["iacc"] <= 100
+
+
+def test_one_cell_of_an_ablation_has_to_say_which(tmp_path):
+    done = command_line("ablation=cake/noise", "noise=langevin", f"outputs={tmp_path}")
+    assert done.code == 1 and not list(tmp_path.iterdir())
+    assert "ablation=cake/noise is many cells: dfkd -m ablation=cake/noise ...; for one, set noise.eps" in done.err
+
+
+def test_a_single_run_has_no_small_size(tmp_path):
+    done = command_line("experiment=cake/cifar10", "debug=small", f"outputs={tmp_path}")
+    assert done.code == 1 and not list(tmp_path.iterdir())
+    assert "debug=small is the size of an ablation that fits a CPU: dfkd -m ablation=" in done.err
+
+
+@pytest.mark.parametrize("more", [[], ["-m"]])
+def test_a_misspelt_ablation_is_told_the_nearest(more):
+    done = command_line(*more, "ablation=cake/component")
+    assert done.code == 1 and "ablation has no option 'cake/component'; did you mean 'cake/components'?" in done.err
+
+
+def test_networks_chosen_together_go_before_those_of_an_experiment():
+    (cell,) = cells("experiment=cake/cifar10", "networks=wrn_40_2_wrn_16_1")
+    assert [cell.config[part]["network"]["name"] for part in ("teacher", "student")] == ["wrn_40_2", "wrn_16_1"]
+    assert check_names(cell.config).problems == []
