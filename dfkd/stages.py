@@ -13,7 +13,7 @@ from dfkd.distill import Distillation
 from dfkd.evaluate import Examiner, premise, premise_in_words
 from dfkd.meter import Meter
 from dfkd.models import Teacher, load_weights, save_classifier
-from dfkd.pool import Pool, Split
+from dfkd.pool import Pool, Split, Stack
 from dfkd.preflight import Parts
 from dfkd.runtime import seeded
 from dfkd.sweep import in_a_worker
@@ -66,23 +66,26 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
     """Synthesize the whole pool of an offline method, and label it."""
     synthesizer, runtime, meter, before = parts.synthesizer, parts.runtime, Meter(), teacher.evals.copy()
     synthesizer.start(runtime, seed)
-    batches = []
+    images, columns = None, []
     with seeded(seed, "synthesis"), bar(synthesizer.rounds, "synthesis") as progress:
         for first in range(0, synthesizer.rounds, synthesizer.at_once):
             rounds = range(first, min(first + synthesizer.at_once, synthesizer.rounds))
             with teacher.counted_as("synthesis"):
-                batches.append(synthesizer.synthesize(rounds, teacher))
-            meter.add(batches[-1].metrics)
+                batch = synthesizer.synthesize(rounds, teacher)
+            images = images or Stack(len(batch.images) // len(rounds) * synthesizer.rounds)
+            images.add(batch.images)
+            columns.append(batch.columns)
+            meter.add(batch.metrics)
             metrics = meter.read()
             log(rounds[-1], metrics)
             progress.set_postfix({name: f"{value:.3g}" for name, value in list(metrics.items())[-3:]})
             progress.update(len(rounds))
-    pool = Pool(images=torch.cat([batch.images for batch in batches]))
+    pool = Pool(images=images.tensor())
     with teacher.counted_as("distill"):
         chunks = range(0, len(pool), runtime.chunk)
         pool.logits = torch.cat([teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float() for i in chunks])
     pool.split = Split.everything(pool.images)
-    pool.columns = {name: torch.cat([batch.columns[name] for batch in batches]) for name in batches[0].columns}
+    pool.columns = {name: torch.cat([each[name] for each in columns]) for name in columns[0]}
     pool.save(folder / "pool.safetensors")
     labels = pool.logits.argmax(1).bincount(minlength=teacher.classes).tolist()
     return {"images": len(pool), "labels": labels, "evals": dict(teacher.evals - before)}
