@@ -51,7 +51,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.out) as folder:
+    with tempfile.TemporaryDirectory(dir=options.out, ignore_cleanup_errors=True) as folder:
         bench = Bench(runtime, options.repeats, options.toy, Path(folder))
         found = measure(bench, options.only)
         about = {"command": shlex.join(["python", "scripts/bench.py", *sys.argv[1:]])} | table.machine(bench)

@@ -68,19 +68,17 @@ def grid(bench: Bench) -> list[Row]:
         "evaluate.checks=2",
         "evaluate.premise.images=100",
     ]
-    cold = {}
-    alone = 0.0
-    for defense in defenses:
-        for seed in seeds:
-            outputs = bench.folder / f"alone_{defense}_{seed}"
-            alone += dfkd(*options, f"defense={defense}", f"seed={seed}", f"outputs={outputs}")
-            cold |= results(outputs)
-    outputs = bench.folder / "grid"
+    cells = [(f"defense={defense}", f"seed={seed}") for defense in defenses for seed in seeds]
+    outputs, alone = bench.folder / "grid", 0.0
     swept = f"defense={','.join(defenses)}", f"seed={','.join(map(str, seeds))}"
-    together = dfkd("-m", *options, *swept, f"outputs={outputs}")
+    for number, cell in enumerate(cells):
+        if number == len(cells) // 2:  # in their midst, so that what else the machine does falls on both alike
+            together = dfkd("-m", *options, *swept, f"outputs={outputs}")
+        alone += dfkd(*options, *cell, f"outputs={bench.folder}/alone_{number}")
+    cold = {k: v for number in range(len(cells)) for k, v in results(bench.folder / f"alone_{number}").items()}
     warm = results(outputs)
     differ = sum(warm.get(cell, {}).get("student_digest") != result["student_digest"] for cell, result in cold.items())
-    count = len(defenses) * len(seeds)
+    count = len(cells)
     missing = count - len(cold)
     return [
         Row(

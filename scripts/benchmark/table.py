@@ -55,16 +55,18 @@ def as_json(rows: list[Row], about: dict) -> dict:
 def as_markdown(rows: list[Row], about: dict) -> str:
     """A line of provenance and the table."""
     said = ", ".join(f"{key} {value}" for key, value in about.items() if key != "command")
-    head = "| what | against | median | min to max (n) | goal | met | check: error (tolerance) |"
+    head = "| what | against | median | min to max (n) | goal | met | worst check: error (tolerance) |"
     lines = [f"`{about['command']}`: {said}", "", head, "|---|---|---|---|---|---|---|"]
     return "\n".join(lines + [_line(row) for row in rows]) + "\n"
 
 
 def _line(row: Row) -> str:
     unit = f" {row.unit}" if row.unit else ""
+    wrong = [check for check in row.checks if not check.passed]
+    nearest = sorted(row.checks, key=lambda check: check.error / (check.tolerance or 1))[-1:]  # to its tolerance
     checks = "; ".join(
         f"{'' if check.passed else '**WRONG** '}{check.what}: {check.error:.1e} ({check.tolerance:g})"
-        for check in row.checks
+        for check in wrong or nearest
     )
     spread = f"{min(row.values):.2f} to {max(row.values):.2f} ({len(row.values)})"
     cells = [row.what, row.against, f"{row.median:.2f}{unit}", spread, _goal(row.goal), "yes" if row.met else "**no**"]

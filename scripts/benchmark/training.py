@@ -86,7 +86,7 @@ def domain(runtime: Runtime, count: int) -> Domain:
 def teacher(bench: Bench) -> list[Row]:
     """An epoch with its validation against as many bare steps on one resident batch."""
     runtime, size = bench.runtime, 128
-    scenario = none(domain(runtime, bench.size(600, 12_000, 60_000)))
+    scenario = none(domain(runtime, bench.size(300, 8_000, 60_000)))
     recipe, train = Recipe(batch_size=size), scenario.id.train
     steps = len(train) // size
     bare = runtime.place(network())
