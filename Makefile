@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test paper-small study family family-mnist teachers defenses sync lint clean help
+.PHONY: run test bench paper-small study family family-mnist teachers defenses sync lint clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ paper-small: .venv/installed  ## one table of either paper in the size of a CPU:
 	$(BIN)/dfkd -m ablation=cake/components $(SMALL) seed=0,1,2
 	$(BIN)/dfkd -m ablation=atesc/backdoor $(SMALL) seed=0,1,2
 	@echo; echo 'the reports:'; ls -t outputs/paper-small/reports/*/report.html
+
+bench: .venv/installed  ## speed and memory beside bare loops, for docs/benchmarks.md (under 10 minutes on 2 CPU cores, alone; BENCH="--device cuda" on a GPU)
+	$(BIN)/python scripts/bench.py $(BENCH)
 
 study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder with MNIST and mnistm.npz (hours on 2 CPU cores, minutes on a GPU)
 	$(BIN)/dfkd -m experiment=quickstart seed=0,1,2

@@ -77,11 +77,13 @@ class Pool:
         self._set(tensors)
 
     def keep(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
-        """The images whose columns lie in the given closed ranges.
+        """The images whose columns lie in the given closed ranges; the pool itself where there are none.
 
         Raises:
             ValueError: there is no such column, or no image is left.
         """
+        if not ranges:
+            return self  # a mask would copy everything
         mask = torch.ones(len(self), dtype=torch.bool, device=self.images.device)
         for name, (low, high) in ranges.items():
             if name not in self.columns:
@@ -122,3 +124,33 @@ class Pool:
         self.columns = {
             name.removeprefix("column."): value for name, value in tensors.items() if name.startswith("column.")
         }
+
+
+class Stack:
+    """Batches one after the other in one tensor: `torch.cat` without everything twice in memory."""
+
+    def __init__(self):
+        self.length = 0
+        self.rows: Tensor | None = None
+
+    def add(self, batch: Tensor, expected: int) -> None:
+        """Append a batch (B, ...).
+
+        Args:
+            expected: rows in the end. More are taken too, at the price of a copy.
+        """
+        end = self.length + len(batch)
+        if self.rows is None or end > len(self.rows):
+            old, self.rows = self.rows, batch.new_empty(max(end, expected), *batch.shape[1:])
+            if old is not None:
+                self.rows[: self.length] = old[: self.length]
+        self.rows[self.length : end] = batch
+        self.length = end
+
+    def tensor(self) -> Tensor:
+        """All rows so far."""
+        return self.rows[: self.length]
+
+    def checkpoint_state(self) -> dict:
+        """For a checkpoint: the rows so far, without the room for those to come."""
+        return {"length": self.length, "rows": None if self.rows is None else self.tensor()}

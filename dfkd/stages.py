@@ -14,7 +14,7 @@ from dfkd.distill import Distillation
 from dfkd.evaluate import Examiner, premise, premise_in_words
 from dfkd.meter import Meter
 from dfkd.models import Teacher, load_weights, save_classifier
-from dfkd.pool import Pool, Split
+from dfkd.pool import Pool, Split, Stack
 from dfkd.preflight import Parts
 from dfkd.runtime import seeded
 from dfkd.sweep import in_a_worker
@@ -69,10 +69,9 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
     """Synthesize the whole pool of an offline method, and label it."""
     synthesizer, runtime, meter, before = parts.synthesizer, parts.runtime, Meter(), teacher.evals.copy()
     synthesizer.start(runtime, seed)
-    images: list[Tensor] = []
+    images, checkpoints = Stack(), runtime.checkpoints
     columns: dict[str, list[Tensor]] = {}
     logits: list[Tensor] = []
-    checkpoints = runtime.checkpoints
     checkpoints.keep(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
     checkpoints.keep(images=images, columns=columns, logits=logits)
     with seeded(seed, "synthesis"):
@@ -82,7 +81,7 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
                 rounds = range(first, min(first + synthesizer.at_once, synthesizer.rounds))
                 with teacher.counted_as("synthesis"):
                     batch = synthesizer.synthesize(rounds, teacher)
-                images.append(batch.images)
+                images.add(batch.images, len(batch.images) // len(rounds) * synthesizer.rounds)
                 for name, column in batch.columns.items():
                     columns.setdefault(name, []).append(column)
                 meter.add(batch.metrics)
@@ -90,7 +89,7 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
                 log(rounds[-1], metrics)
                 progress.set_postfix({name: f"{value:.3g}" for name, value in list(metrics.items())[-3:]})
                 progress.update(len(rounds))
-    pool = Pool(images=torch.cat(images))
+    pool = Pool(images=images.tensor())
     with teacher.counted_as("distill"):
         for i in checkpoints.loop("image", len(pool), runtime.chunk):
             logits.append(teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dfkd.pool import Pool, Split
+from dfkd.pool import Pool, Split, Stack
 
 
 def batch(start: int, count: int, columns=()):
@@ -80,3 +80,26 @@ def test_save_and_load_give_the_pool_back(tmp_path):
 def test_a_capacity_below_one_is_refused(capacity):
     with pytest.raises(ValueError, match="capacity"):
         Pool(capacity)
+
+
+def test_without_ranges_the_pool_itself_is_kept_and_nothing_copied():
+    pool = Pool()
+    pool.add(*batch(0, 4))
+    assert pool.keep({}).images.data_ptr() == pool.images.data_ptr()
+
+
+@pytest.mark.parametrize("expected", [1, 5, 6, 100])
+def test_a_stack_is_what_cat_would_be(expected):
+    batches = [torch.arange(n * 2, dtype=torch.uint8).view(n, 2) + n for n in (2, 3, 1)]
+    stack = Stack()
+    for part in batches:
+        stack.add(part, expected)
+    assert torch.equal(stack.tensor(), torch.cat(batches)) and stack.tensor().dtype == torch.uint8
+
+
+def test_a_stack_of_what_was_expected_never_moves():
+    stack = Stack()
+    stack.add(torch.zeros(2, 1), 6)
+    place = stack.tensor().data_ptr()
+    stack.add(torch.ones(4, 1), 6)
+    assert stack.tensor().data_ptr() == place and len(stack.rows) == 6

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from dfkd.models.moments import moments
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def batch_norms(net: nn.Module) -> list[_BatchNorm]:
 
 @contextlib.contextmanager
 def _watch(net: nn.Module, measure: Callable[[_BatchNorm, Tensor], T]) -> Iterator[list[T]]:
-    """Record `measure(layer, h)` of every BatchNorm layer's input h (B, D, positions), float32, in the block."""
+    """Record `measure(layer, h)` of every BatchNorm layer's input h (B, D, ...) in the block."""
     seen: list[T] = []
     called: set[_BatchNorm] = set()
 
@@ -43,8 +44,7 @@ def _watch(net: nn.Module, measure: Callable[[_BatchNorm, Tensor], T]) -> Iterat
             seen.clear()
             called.clear()
         called.add(layer)
-        h = arguments[0].float()  # sums over many positions: float32 also under autocast
-        seen.append(measure(layer, h.reshape(*h.shape[:2], h[0, 0].numel())))
+        seen.append(measure(layer, arguments[0]))
 
     handles = [layer.register_forward_pre_hook(record) for layer in batch_norms(net)]
     try:
@@ -66,15 +66,15 @@ def watch_batch_norms(net: nn.Module, sets: int = 1) -> contextlib.AbstractConte
     """
 
     def measure(layer: _BatchNorm, h: Tensor) -> BatchNormStatistics:
-        var, mean = torch.var_mean(h.reshape(sets, -1, *h.shape[1:]), dim=(1, 3), correction=0)
-        return BatchNormStatistics(mean, var, layer.running_mean, layer.running_var)
+        return BatchNormStatistics(*moments(h, sets), layer.running_mean, layer.running_var)
 
     return _watch(net, measure)
 
 
 def watch_channel_means(net: nn.Module) -> contextlib.AbstractContextManager[list[Tensor]]:
     """Record every image's channel means (B, D) at the input of every BatchNorm layer, as `watch_batch_norms` does."""
-    return _watch(net, lambda layer, h: h.mean(2))
+    # sums over many positions: float32 also under autocast
+    return _watch(net, lambda layer, h: h.float().reshape(*h.shape[:2], h[0, 0].numel()).mean(2))
 
 
 def classifier_head(net: nn.Module) -> nn.Linear:

@@ -1,0 +1,160 @@
+"""CAKE's synthesis and the BatchNorm prior."""
+
+from collections.abc import Callable
+
+import torch
+
+from benchmark import plain
+from benchmark.measure import Bench, Check, Row, compare, ratios
+from dfkd.models import Teacher, cnn, resnet
+from dfkd.noise import Noise
+from dfkd.priors import BatchNormPrior, Prior, TotalVariation
+from dfkd.runtime import Runtime, seeded
+from dfkd.synthesizers import CAKE
+
+Shape, Rows = tuple[int, int, int], list[Row]
+CLASSES = 10
+WEIGHTS = (1e3, 10.0, 1e5)  # class, contrast, total variation: conf/synthesizer/cake.yaml
+EPS = 0.1
+
+
+def teacher(network: Callable, shape: Shape, seed: int = 0) -> Teacher:
+    """A frozen network with random weights: no slower and no faster than a trained one."""
+    with seeded(seed, "network"):
+        return Teacher(network(shape, CLASSES), shape, CLASSES, [0.5] * shape[0], [0.25] * shape[0])
+
+
+def sets(runtime: Runtime, shape: Shape, count: int, images: int, steps: int) -> CAKE:
+    """The shipped recipe on `count` sets of `images` images, side by side."""
+    made = CAKE(
+        shape,
+        CLASSES,
+        Prior({"tv": TotalVariation(WEIGHTS[2])}),
+        Noise("constant", eps=EPS),
+        rounds=count,
+        steps=steps,
+        batch_size=images,
+        groups=10,
+        class_weight=WEIGHTS[0],
+        contrast_weight=WEIGHTS[1],
+        chunk=count * images,
+    )
+    made.start(runtime, seed=0)
+    return made
+
+
+def start(synthesizer: CAKE, images: int) -> list[torch.Tensor]:
+    """The noise that each of its sets starts from."""
+    device, shape = synthesizer.runtime.device, synthesizer.shape
+    streams = [synthesizer.stream(t) for t in range(synthesizer.rounds)]
+    return [torch.randn(images, *shape, generator=stream, device=device) for stream in streams]
+
+
+def checked(bench: Bench, network: Callable, shape: Shape, images: int) -> list[Check]:
+    """The terms and the way of the pixels in the first step (the next ones would multiply its rounding), beside the
+    plain loop: in float32, and in the precision that is measured."""
+    checks, count = [], 2
+    reference = teacher(network, shape).to(bench.runtime.device)
+    for runtime, tolerance in {bench.exact: 1e-2, bench.runtime: 0.1 if bench.runtime != bench.exact else 1e-2}.items():
+        ours = sets(runtime, shape, count, images, steps=1)
+        x = start(ours, images)
+        fast = ours.synthesize(range(count), runtime.place(teacher(network, shape)))
+        labels = fast.columns["target"].split(images)
+        slow = [plain.cake_set(reference.net, a, y, 1, EPS, WEIGHTS) for a, y in zip(x, labels, strict=True)]
+        moved, should = reference.normalize(fast.images) - torch.cat(x), torch.cat(slow) - torch.cat(x)
+        precision = str(runtime.precision).removeprefix("torch.")
+        checks.append(compare(f"pixels' way in a step, {precision}", [moved], [should], tolerance))
+        if runtime == bench.exact:
+            pairs = [plain.cake_terms(reference.net, a, y, WEIGHTS) for a, y in zip(x, labels, strict=True)]
+            for name, *terms in zip(("class", "contrast", "tv"), *pairs, strict=True):
+                checks.append(compare(f"{name} term", [fast.metrics[name]], [torch.stack(terms).mean()], 1e-4))
+    return checks
+
+
+def synthesis(bench: Bench, name: str, network: Callable, shape: Shape, images: int, steps: int, goal: float) -> Rows:
+    """Two sets side by side against the bare gradients of as many images, and against one set after the other."""
+    runtime, count = bench.runtime, 2
+    fast = runtime.place(teacher(network, shape))
+    slow = teacher(network, shape).to(runtime.device)
+    ours = sets(runtime, shape, count, images, steps)
+    x = start(ours, images)
+    labels = ours.synthesize(range(count), fast).columns["target"].split(images)
+    together = torch.cat(x).contiguous(memory_format=torch.channels_last)
+
+    def reference() -> None:
+        for a, y in zip(x, labels, strict=True):
+            plain.cake_set(slow.net, a, y, steps, EPS, WEIGHTS)
+
+    taken = bench.seconds(
+        ours=lambda: ours.synthesize(range(count), fast),
+        bare=lambda: plain.input_gradients(fast.net, together, steps, runtime.autocast),
+        loop=reference,
+    )
+    work = count * images * steps
+    rates = {f"{who}, image-steps/s": work / sorted(taken[who])[bench.repeats // 2] for who in taken}
+    checks, what = checked(bench, network, shape, images), f"CAKE synthesis, {name}, {count} sets of {images}"
+    return [
+        Row(
+            what,
+            "bare forward + input gradient",
+            bench.at_least(0.92, 0.85),
+            ratios(taken["bare"], taken["ours"]),
+            checks,
+            rates,
+        ),
+        Row(
+            what,
+            "plain float32 contiguous loop",
+            bench.at_least(goal, 5.0),
+            ratios(taken["loop"], taken["ours"]),
+            checks,
+            rates,
+        ),
+    ]
+
+
+def cnn_synthesis(bench: Bench) -> list[Row]:
+    """On MNIST's network."""
+    return synthesis(bench, "cnn", cnn, (1, 28, 28), bench.size(20, 500, 500), bench.size(2, 6, 64), 2.2)
+
+
+def resnet_synthesis(bench: Bench) -> list[Row]:
+    """On CIFAR's network, or in a test on a part of it."""
+    side = bench.size(8, 32, 32)
+    blocks = (1, 1, 1, 1) if bench.toy else (2, 2, 2, 2)
+
+    def network(shape: tuple, classes: int) -> torch.nn.Module:
+        return resnet(shape, classes, blocks)
+
+    return synthesis(bench, "resnet18", network, (3, side, side), bench.size(10, 50, 500), bench.size(1, 3, 16), 1.7)
+
+
+def bn_prior(bench: Bench) -> list[Row]:
+    """A look with BatchNorm statistics and the prior's input gradient, against a look without."""
+    runtime, side, count = bench.runtime, bench.size(8, 32, 32), bench.size(8, 100, 256)
+    steps = bench.size(1, 2, 20)
+    blocks = (1, 1, 1, 1) if bench.toy else (2, 2, 2, 2)
+    frozen = teacher(lambda shape, classes: resnet(shape, classes, blocks), (3, side, side)).to(runtime.device)
+    x = torch.randn(count, 3, side, side, generator=runtime.generator(0, "bn"), device=runtime.device)
+    prior = Prior({"bn": BatchNormPrior()})
+
+    def gradient(images: torch.Tensor, where: Runtime) -> torch.Tensor:
+        images = images.detach().requires_grad_()
+        with where.autocast():
+            view = prior.look(frozen, images)
+        return torch.autograd.grad(view.logits.sum() + prior(view)["bn"].sum(), images)[0]
+
+    leaf = x.clone().requires_grad_()
+    logits, distance = plain.bn_distance(frozen.net, leaf)
+    slow = torch.autograd.grad(logits.sum() + distance, leaf)[0]
+    runtime.place(frozen)
+    x = x.contiguous(memory_format=torch.channels_last)
+    check = compare("input gradient, float32", [gradient(x, bench.exact)], [slow], 1e-2)
+
+    taken = bench.seconds(
+        ours=lambda: [gradient(x, runtime) for _ in range(steps)],
+        bare=lambda: plain.input_gradients(frozen.net, x, steps, runtime.autocast),
+    )
+    values = ratios(taken["ours"], taken["bare"])
+    against = "plain forward + input gradient"
+    return [Row(f"BN prior, resnet18, {count} images", against, bench.at_most(1.15, 1.3), values, [check])]

@@ -1,0 +1,144 @@
+"""How a row is measured: interleaved repeats, ratios, and a check against a plain float32 computation."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dfkd.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a row's median should be: `kind` is 'at least' or 'at most'."""
+
+    kind: str
+    value: float
+
+    def met(self, value: float) -> bool:
+        """Whether a value reaches the goal; NaN never does."""
+        return value >= self.value if self.kind == "at least" else value <= self.value
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a fast path is from the plain one.
+
+    Attributes:
+        what: was compared.
+        error: found, `tolerance`: allowed.
+    """
+
+    what: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two agree; an error of NaN does not."""
+        return self.error <= self.tolerance
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what, against: is compared.
+        goal: of the median.
+        values: one a repeat: ratios, or what `unit` says.
+        checks: of the fast path.
+        rates: medians that the ratio was made of, by name.
+    """
+
+    what: str
+    against: str
+    goal: Goal
+    values: list[float]
+    checks: list[Check] = field(default_factory=list)
+    rates: dict[str, float] = field(default_factory=dict)
+    unit: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool:
+        return self.goal.met(self.median)
+
+    @property
+    def correct(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+@dataclass
+class Bench:
+    """Where and how much is measured.
+
+    Attributes:
+        runtime: device and precision of the fast paths.
+        repeats: of every timed pair.
+        toy: sizes of seconds, to test this benchmark: its ratios mean nothing.
+        folder: for files that a row needs.
+    """
+
+    runtime: Runtime
+    repeats: int
+    toy: bool
+    folder: Path
+
+    @property
+    def cuda(self) -> bool:
+        return self.runtime.device.type == "cuda"
+
+    @property
+    def exact(self) -> Runtime:
+        """The same device in float32."""
+        return replace(self.runtime, precision=torch.float32)
+
+    def size(self, toy: int, cpu: int, gpu: int) -> int:
+        """How much of something: in a test, on a CPU, on a GPU."""
+        return toy if self.toy else gpu if self.cuda else cpu
+
+    def at_least(self, cpu: float, gpu: float | None = None) -> Goal:
+        return Goal("at least", gpu if gpu is not None and self.cuda else cpu)
+
+    def at_most(self, cpu: float, gpu: float | None = None) -> Goal:
+        return Goal("at most", gpu if gpu is not None and self.cuda else cpu)
+
+    def seconds(self, **work: Callable[[], object]) -> dict[str, list[float]]:
+        """Seconds of each piece of work in every repeat. All are run once unmeasured; then they take turns, every other
+        repeat in the opposite order, so that what else the machine does falls on all alike."""
+        for call in work.values():
+            call()
+        taken: dict[str, list[float]] = {name: [] for name in work}
+        for repeat in range(self.repeats):
+            for name in list(work) if repeat % 2 == 0 else reversed(work):
+                self._wait()
+                began = time.perf_counter()
+                work[name]()
+                self._wait()
+                taken[name].append(time.perf_counter() - began)
+        return taken
+
+    def _wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize(self.runtime.device)
+
+
+def ratios(above: list[float], below: list[float]) -> list[float]:
+    """Quotients repeat by repeat."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def compare(what: str, ours: Iterable[Tensor], plain: Iterable[Tensor], tolerance: float) -> Check:
+    """The relative distance ||ours - plain|| / ||plain|| of all numbers together."""
+    a, b = (torch.cat([x.detach().double().flatten() for x in side]) for side in (ours, plain))
+    error = ((a - b).norm() / b.norm()).item() if a.shape == b.shape else math.nan
+    return Check(what, error, tolerance)

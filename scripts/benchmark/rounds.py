@@ -1,0 +1,185 @@
+"""Rounds of a distillation with a generator: DFQ's, undefended and defended by ATEsc."""
+
+import copy
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from benchmark import plain
+from benchmark.measure import Bench, Check, Row, compare, ratios
+from dfkd.attacks import PGD
+from dfkd.cell import Cell
+from dfkd.distill import Distillation
+from dfkd.evaluate import Examiner
+from dfkd.main import CONF
+from dfkd.models import Teacher
+from dfkd.pool import Pool
+from dfkd.preflight import Parts, prepare
+from dfkd.runtime import seeded
+
+
+def parts(bench: Bench, *overrides: str) -> Parts:
+    """The objects of a cell, as `dfkd OVERRIDES` builds them, on the benchmark's device and threads."""
+    machine = [f"runtime.device={bench.runtime.device}", f"runtime.threads={torch.get_num_threads()}"]
+    machine.append(f"outputs={bench.folder}")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return prepare(Cell(compose("config", [*overrides, *machine])))
+
+
+def frozen(made: Parts, network: torch.nn.Module) -> Teacher:
+    """A network of the cell as its teacher."""
+    domain = made.scenario.id
+    return made.runtime.place(Teacher(network, domain.shape, domain.classes, domain.mean, domain.std))
+
+
+def distillation(made: Parts, teacher: Teacher) -> Distillation:
+    """A student at its start."""
+    seeds, examiner = dict.fromkeys(("student", "synthesis"), 0), Examiner(teacher, made.scenario, made.runtime)
+    with seeded(0, "student", "training"):
+        return Distillation(
+            made.student,
+            made.synthesizer,
+            made.defense,
+            teacher,
+            examiner,
+            made.runtime,
+            None,
+            seeds,
+            checks=1,
+            log=lambda round, metrics: None,
+        )
+
+
+class Rounds:
+    """Rounds of a distillation, one after the other, without validations."""
+
+    def __init__(self, work: Distillation):
+        self.work, self.done = work, 0
+
+    def __call__(self, count: int) -> None:
+        for _ in range(count):
+            self.work.grow(self.done)
+            self.work.trainer.train(self.work.pool, self.work.steps)
+            self.done += 1
+
+    def fill(self) -> None:
+        """Until the pool has reached its capacity: from then on rounds are alike."""
+        while len(self.work.pool) < self.work.pool.capacity:
+            self(1)
+
+
+def dfq(bench: Bench) -> list[Row]:
+    """DFQ as shipped for MNIST, on the built-in digits at its size."""
+    size = bench.size(16, 28, 32)
+    options = [
+        "experiment=dfq/digits",
+        f"data.size={size}",
+        f"student.capacity={bench.size(128, 2560, 10_000)}",
+        f"runtime.precision={str(bench.runtime.precision).removeprefix('torch.')}",
+        *(["generator@synthesizer.generator=large", "network@teacher.network=resnet18"] if bench.cuda else []),
+    ]
+    made, again = parts(bench, *options), parts(bench, *options)
+    teacher, rounds = frozen(made, made.teacher.network), bench.size(1, 6, 40)
+    ours = Rounds(distillation(made, teacher))
+    ours.fill()
+
+    place, batch = made.runtime.place, made.student.recipe.batch_size
+    z = torch.randn(made.synthesizer.batch_size, again.synthesizer.generator.latent, device=made.runtime.device)
+    student, generator = place(again.student.network), place(again.synthesizer.generator)
+    x = teacher.normalize(ours.work.pool.pixels(slice(0, batch))).contiguous(memory_format=torch.channels_last)
+    bare = plain.Round(generator, teacher.net, student, z, x)
+
+    def bare_rounds() -> None:
+        for _ in range(rounds):
+            bare(ours.work.steps, made.runtime.autocast)
+
+    taken = bench.seconds(ours=lambda: ours(rounds), bare=bare_rounds)
+    values = ratios(taken["bare"], taken["ours"])
+    rates = {"ms a round": 1000 * sorted(taken["ours"])[bench.repeats // 2] / rounds}
+    against = f"bare generator step + {ours.work.steps} bare KD steps"
+    what = f"one DFQ round, {size} pixels, {batch} images a step"
+    return [Row(what, against, bench.at_least(0.85, 0.75), values, [dfq_check(bench, options)], rates)]
+
+
+def dfq_check(bench: Bench, options: list[str]) -> Check:
+    """The gradients of the first generator step, in float32."""
+    made = parts(bench, *options, "runtime.precision=float32")
+    teacher, synthesizer = frozen(made, made.teacher.network), made.synthesizer
+    generator, student = copy.deepcopy(synthesizer.generator), copy.deepcopy(made.student.network)
+    work = distillation(made, teacher)
+    z = torch.randn(
+        synthesizer.batch_size, generator.latent, generator=synthesizer.stream(0), device=made.runtime.device
+    )
+    synthesizer.synthesize(range(1), teacher, work.model)
+    fast = [p.grad for p in synthesizer.generator.parameters()]
+    mean, std = teacher.mean.cpu(), teacher.std.cpu()
+    net = copy.deepcopy(teacher.net).to(memory_format=torch.contiguous_format)
+    terms = synthesizer.prior.terms
+    look = torch.nn.Sequential(Shift(mean, std), net).eval().to(made.runtime.device)
+    other = torch.nn.Sequential(Shift(mean, std), student).eval().to(made.runtime.device)
+    generator = generator.train().to(made.runtime.device)
+    slow = plain.dfq_gradients(generator, look, other, z, terms["bn"].weight, terms["balance"].weight)
+    return compare("generator's gradients, float32", fast, slow, 1e-2)
+
+
+class Shift(torch.nn.Module):
+    """Normalises images."""
+
+    def __init__(self, mean: torch.Tensor, std: torch.Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self.mean) / self.std
+
+
+def atesc(bench: Bench) -> list[Row]:
+    """ATEsc's split of what DFQ makes of the quickstart's teacher, and its rounds beside undefended ones."""
+    options = ["experiment=quickstart", f"teacher.epochs={bench.size(2, 20, 20)}", f"data.size={bench.size(8, 16, 32)}"]
+    options += [f"student.capacity={bench.size(128, 2560, 2560)}"]
+    plainly, defended = (parts(bench, *options, f"defense={name}") for name in ("none", "atesc"))
+    trained = plainly.teacher.train(plainly.scenario, bench.exact, 0, lambda epoch, metrics: None)
+    teacher = frozen(plainly, trained.net)
+    without, with_atesc = Rounds(distillation(plainly, teacher)), Rounds(distillation(defended, teacher))
+    without.fill()
+    with_atesc.fill()
+    rounds = bench.size(1, 5, 20)
+    taken = bench.seconds(atesc=lambda: with_atesc(rounds), none=lambda: without(rounds))
+    criterion, pool = defended.defense.criterion, without.work.pool
+    splits = [
+        split_row(bench, attack, teacher, pool) for attack in (criterion.attack, PGD(criterion.attack.eps, steps=10))
+    ]
+    rates = {f"{name}, ms a round": 1000 * sorted(taken[name])[bench.repeats // 2] / rounds for name in taken}
+    share = with_atesc.work.fragile_share
+    timed = Row(
+        f"an ATEsc round, quickstart ({share:.0%} fragile)",
+        "the undefended round",
+        bench.at_most(1.35),
+        ratios(taken["atesc"], taken["none"]),
+        splits[0].checks,
+        rates,
+    )
+    return [*splits, timed]
+
+
+def split_row(bench: Bench, attack: PGD, teacher: Teacher, pool: Pool) -> Row:
+    """Teacher evaluations of a split, which leaves an image alone once it has flipped."""
+    images, logits = pool.pixels(), pool.logits
+
+    def split(early: bool) -> tuple[torch.Tensor, int]:
+        before, draw = teacher.evals.total(), bench.runtime.generator(0, "split")
+        flipped = attack.attack(teacher, images, draw, logits, stop_when_flipped=early).flipped
+        return flipped, teacher.evals.total() - before
+
+    fast, spent = split(early=True)
+    slow, full = split(early=False)
+    share = fast.float().mean().item()
+    return Row(
+        f"ATEsc split of {len(images):,} DFQ images, {attack.steps} steps: evaluations ({share:.0%} fragile)",
+        "attacking every image for all steps",
+        bench.at_most(0.6),
+        [spent / full],
+        [Check("share of images split otherwise", (fast != slow).float().mean().item(), 0.0)],
+        {"evaluations an image": spent / len(images), "for all steps": full / len(images)},
+    )

@@ -1,0 +1,126 @@
+"""Students on a pool, teachers on augmented images."""
+
+import torch
+
+from benchmark import plain
+from benchmark.measure import Bench, Check, Row, compare, ratios
+from dfkd.augment import augment
+from dfkd.defenses import Defense
+from dfkd.distill import CrossEntropy, Student, Trainer
+from dfkd.domains import Domain, Images
+from dfkd.models import Classifier, cnn
+from dfkd.pool import Pool, Split
+from dfkd.recipe import Recipe
+from dfkd.runtime import Runtime, seeded
+from dfkd.scenarios import none
+from dfkd.teachers import Supervised
+
+SHAPE, CLASSES, MEAN, STD = (1, 28, 28), 10, [0.5], [0.25]
+
+
+def network() -> torch.nn.Module:
+    """A fresh one, always the same."""
+    with seeded(0, "network"):
+        return cnn(SHAPE, CLASSES)
+
+
+def pool(runtime: Runtime, count: int) -> Pool:
+    """Random images with random answers."""
+    draw = runtime.generator(0, "pool")
+    images = torch.rand(count, *SHAPE, generator=draw, device=runtime.device)
+    answers = torch.randn(count, CLASSES, generator=draw, device=runtime.device)
+    return Pool(None, images, answers, Split.everything(images))
+
+
+def trainer(runtime: Runtime, recipe: Recipe, steps: int) -> Trainer:
+    """A student as CAKE trains it."""
+    student = Student(network(), recipe, CrossEntropy("soft"), epochs=1)
+    model = runtime.place(Classifier(student.network, SHAPE, CLASSES, MEAN, STD))
+    return Trainer(model, student, Defense(), runtime, seed=0, total_steps=steps)
+
+
+def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    """How far its parameters are from where every `network` starts."""
+    first = network().to(next(module.parameters()).device)
+    return [p - q for p, q in zip(module.parameters(), first.parameters(), strict=True)]
+
+
+def student(bench: Bench) -> list[Row]:
+    """Shuffled batches of a pool against one resident batch, normalised already."""
+    runtime, size, steps = bench.runtime, 128, bench.size(2, 40, 400)
+    images = pool(runtime, size * bench.size(2, 40, 400))
+    ours = trainer(runtime, Recipe(batch_size=size), steps * (bench.repeats + 1))
+    bare = runtime.place(network())
+    x = ((images.images[:size] - MEAN[0]) / STD[0]).contiguous(memory_format=torch.channels_last)
+    target = images.logits[:size].softmax(1)
+    taken = bench.seconds(
+        ours=lambda: ours.train(images, steps),
+        bare=lambda: plain.train(bare, x, target, steps, 0.1, runtime.autocast),
+    )
+    values = ratios(taken["bare"], taken["ours"])
+    against = "bare step on one resident batch"
+    return [Row("student training on a pool, cnn", against, bench.at_least(0.92, 0.85), values, [student_check(bench)])]
+
+
+def student_check(bench: Bench) -> Check:
+    """Three steps on a pool of one batch: shuffling it changes nothing."""
+    small, steps = pool(bench.runtime, 64), 3
+    ours = trainer(bench.exact, Recipe(batch_size=64, lr=0.1, schedule="constant"), steps)
+    ours.train(small, steps)
+    slow = network().to(bench.runtime.device)
+    plain.train(slow, (small.images - MEAN[0]) / STD[0], small.logits.softmax(1), steps, 0.1)
+    return compare(f"weights after {steps} steps, float32", weights(ours.model.net), weights(slow), 1e-3)
+
+
+def domain(runtime: Runtime, count: int) -> Domain:
+    """Random 8-bit images in the proportions of MNIST: nine parts to train on, one to validate."""
+    draw = torch.Generator().manual_seed(0)
+
+    def part(size: int) -> Images:
+        images = torch.randint(256, (size, *SHAPE), generator=draw, dtype=torch.uint8)
+        return Images(images, torch.randint(CLASSES, (size,), generator=draw))
+
+    return Domain("random", CLASSES, part(count * 9 // 10), part(count // 10), part(10), MEAN, STD)
+
+
+def teacher(bench: Bench) -> list[Row]:
+    """An epoch with its validation against as many bare steps on one resident batch."""
+    runtime, size = bench.runtime, 128
+    scenario = none(domain(runtime, bench.size(300, 8_000, 60_000)))
+    recipe, train = Recipe(batch_size=size), scenario.id.train
+    steps = len(train) // size
+    bare = runtime.place(network())
+    x = ((train.pixels(slice(0, size)) - MEAN[0]) / STD[0]).to(runtime.device)
+    x, y = x.contiguous(memory_format=torch.channels_last), train.y[:size].to(runtime.device)
+
+    def ours() -> None:
+        kind = Supervised(network(), recipe, epochs=1, augment="shift")
+        kind.train(scenario, runtime, 0, lambda epoch, metrics: None)
+
+    taken = bench.seconds(ours=ours, bare=lambda: plain.train(bare, x, y, steps, 0.1, runtime.autocast))
+    values = ratios(taken["bare"], taken["ours"])
+    what = f"teacher training, augmented, an epoch of {len(train):,} images"
+    checks = [shift_check(bench), teacher_check(bench)]
+    return [Row(what, "bare step on one resident batch", bench.at_least(0.9, 0.8), values, checks)]
+
+
+def shift_check(bench: Bench) -> Check:
+    """The whole batch's shifts beside one image after the other, from the same draws."""
+    images, pad = pool(bench.runtime, 64).images, 28 // 8
+    fast = augment(images, "shift", bench.runtime.generator(0, "shift"))
+    draw = bench.runtime.generator(0, "shift")
+    top, left = torch.randint(2 * pad + 1, (2, 64), generator=draw, device=images.device)
+    return compare("shifted images", [fast], [plain.shifted(images, pad, top, left)], 0.0)
+
+
+def teacher_check(bench: Bench) -> Check:
+    """Three epochs of one batch without augmentation."""
+    runtime, epochs = bench.exact, 3
+    scenario = none(domain(runtime, 72))
+    train = scenario.id.train.to(runtime.device)
+    recipe = Recipe(batch_size=64, lr=0.1, schedule="constant")
+    kind = Supervised(network(), recipe, epochs)
+    ours = kind.train(scenario, runtime, 0, lambda epoch, metrics: None)
+    slow = network().to(runtime.device)
+    plain.train(slow, (train.pixels() - MEAN[0]) / STD[0], train.y, epochs, 0.1)
+    return compare(f"weights after {epochs} steps, float32", weights(ours.net), weights(slow), 1e-3)

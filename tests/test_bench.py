@@ -1,0 +1,152 @@
+"""The benchmark at toy size: its rows come out, and its checks can fail."""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+from runner import ROOT
+from test_scripts import script
+
+import dfkd.augment
+import dfkd.synthesizers.cake as cake_module
+from dfkd.attacks import PGD
+from dfkd.priors import BatchNormPrior
+from dfkd.runtime import Runtime, make_runtime
+
+sys.path.append(str(ROOT / "scripts"))
+from benchmark import commands, measure
+
+IN_PROCESS = ("cnn_synthesis", "resnet_synthesis", "student", "teacher", "dfq", "atesc", "bn_prior")
+
+
+@pytest.fixture(scope="module")
+def program():
+    return script("bench")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return measure.Bench(Runtime(torch.device("cpu")), repeats=1, toy=True, folder=tmp_path)
+
+
+@pytest.mark.parametrize("case", IN_PROCESS)
+def test_a_fast_path_is_the_plain_one(case, program, bench):
+    rows = program.measure(bench, [case])
+    assert rows
+    for row in rows:
+        assert row.checks and row.correct, row.checks
+        assert math.isfinite(row.median) and row.median > 0
+
+
+def scaled(function, factor):
+    return lambda *arguments, **named: factor * function(*arguments, **named)
+
+
+def wrong_contrast(patch):
+    patch.setattr(cake_module, "contrast_mse", scaled(cake_module.contrast_mse, 1.2))
+
+
+def wrong_rate(patch):
+    step = torch.optim.SGD.step
+
+    def half(self):
+        for group in self.param_groups:
+            group["lr"] *= 0.95 if "initial_lr" in group else 1  # of the project's only: they have a schedule
+        step(self)
+
+    patch.setattr(torch.optim.SGD, "step", half)
+
+
+def wrong_shift(patch):
+    crop = dfkd.augment.crop
+    patch.setattr(dfkd.augment, "crop", lambda images, pad, draw: crop(images, pad, draw).flip(3))
+
+
+def wrong_norm(patch):
+    patch.setattr(BatchNormPrior, "__call__", scaled(BatchNormPrior.__call__, 1.2))
+
+
+def wrong_attack(patch):
+    attack = PGD.attack
+
+    def forgetful(self, *arguments, stop_when_flipped=True):
+        result = attack(self, *arguments, stop_when_flipped=stop_when_flipped)
+        result.flipped[0] ^= stop_when_flipped
+        return result
+
+    patch.setattr(PGD, "attack", forgetful)
+
+
+@pytest.mark.parametrize(
+    ("case", "spoil"),
+    [
+        ("cnn_synthesis", wrong_contrast),
+        ("student", wrong_rate),
+        ("teacher", wrong_rate),
+        ("teacher", wrong_shift),
+        ("bn_prior", wrong_norm),
+        ("dfq", wrong_norm),
+        ("atesc", wrong_attack),
+    ],
+)
+def test_a_wrong_fast_path_is_found(case, spoil, program, bench, monkeypatch):
+    spoil(monkeypatch)
+    assert not all(row.correct for row in program.measure(bench, [case]))
+
+
+def rows_of(error: float) -> list[measure.Row]:
+    goal = measure.Goal("at least", 0.9)
+    return [measure.Row("a thing", "bare", goal, [0.5, 0.7, 0.6], [measure.Check("weights", error, 1e-3)])]
+
+
+@pytest.mark.parametrize(("error", "code"), [(1e-4, 0), (0.1, 1), (math.nan, 1)])
+def test_the_table_says_what_is_missed_and_a_wrong_path_fails(error, code, program, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "measure", lambda bench, names: rows_of(error))
+    monkeypatch.setattr(program, "make_runtime", lambda *options: make_runtime("cpu", "float32"))
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--out", str(tmp_path / "o"), "--only", "student"])
+    if code:
+        with pytest.raises(SystemExit, match="a thing"):
+            program.main()
+    else:
+        program.main()
+    written = (tmp_path / "o" / "bench.md").read_text()
+    assert written in capsys.readouterr().out
+    assert "| a thing | bare | 0.60 | 0.50 to 0.70 (3) | ≥ 0.9 | **no** |" in written
+    assert ("**WRONG** weights" in written) == bool(code) and "bench.py --out" in written and "float32" in written
+    row = json.loads((tmp_path / "o" / "bench.json").read_text())["rows"][0]
+    assert (row["median"], row["met"], row["correct"]) == (0.6, False, not code)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "met"),
+    [("at least", 0.9, True), ("at least", 0.89, False), ("at most", 0.9, True), ("at most", 0.91, False)],
+)
+def test_a_goal_is_met_at_its_value(kind, value, met):
+    assert measure.Goal(kind, 0.9).met(value) == met
+    assert not measure.Goal(kind, 0.9).met(math.nan)
+
+
+def test_tensors_of_other_shapes_or_with_nan_never_agree():
+    one = torch.ones(3)
+    assert measure.compare("same", [one, one], [one, one], 0.0).passed
+    assert not measure.compare("less", [one], [one, one], 1.0).passed
+    assert not measure.compare("nan", [one * math.nan], [one], 1.0).passed
+
+
+def test_repeats_take_turns(bench):
+    bench.repeats, order = 3, []
+    taken = bench.seconds(a=lambda: order.append("a"), b=lambda: order.append("b"))
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+    assert {name: len(values) for name, values in taken.items()} == {"a": 3, "b": 3}
+
+
+def test_a_command_is_timed_and_may_end_as_it_should():
+    seconds = commands.run(["-c", "import sys, time; time.sleep(0.3); sys.exit(42)"], expected=42)
+    assert 0.3 <= seconds < 10
+
+
+def test_a_command_that_fails_is_no_measurement():
+    with pytest.raises(commands.CommandFailed, match="no such thing"):
+        commands.run(["-c", "import sys; sys.exit('no such thing')"])
