@@ -58,7 +58,8 @@ class CellSweeper(BasicSweeper):
     """
 
     def __init__(self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str):
-        super().__init__(max_batch_size, sweep.axes(params, small, size))
+        super().__init__(max_batch_size, params)
+        self.small, self.size = small, size
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         from dfkd.main import start_logging
@@ -93,7 +94,8 @@ class CellSweeper(BasicSweeper):
         """The overrides of every cell, the arguments of `dfkd` that repeat it, and the cell."""
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        axes = sweep.axes(self.params, self.small, self.size)
+        overrides = parser.parse_overrides([*(f"{key}={values}" for key, values in axes.items()), *arguments])
         before, loader.repository = loader.repository, ReadOnce(loader.repository)
         try:
             (every,) = self.split_arguments(overrides, None)
