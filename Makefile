@@ -12,7 +12,7 @@ run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three w
 	$(BIN)/dfkd -m experiment=quickstart
 
 test: .venv/installed  ## all fast tests (CPU, no network)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 SMALL := debug=small hydra/launcher=parallel outputs=outputs/paper-small
 paper-small: .venv/installed  ## one table of either paper in the size of a CPU: CAKE's components, ATEsc on a backdoor (15 minutes on 2 cores)

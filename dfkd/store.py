@@ -28,7 +28,7 @@ from dfkd.digest import file_digest, path_digest
 log = logging.getLogger("dfkd")
 
 # Raised by one when a change to the code changes what a stage makes from the same configuration.
-STAGE_VERSIONS = {"teacher": 1, "premise": 1, "pool": 1, "split": 3, "student": 4, "result": 4}
+STAGE_VERSIONS = {"teacher": 1, "premise": 1, "pool": 2, "split": 4, "student": 5, "result": 5}
 
 # Keys of a configuration that name an option but do not change what it does.
 NAMES_ONLY = ("name",)
