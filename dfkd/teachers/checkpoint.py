@@ -1,6 +1,7 @@
 """Somebody else's weights as the teacher. The file is not trusted: no code of it is ever run."""
 
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -31,9 +32,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # torch's own words go on to recommend weights_only=False
+        name = re.search(r"GLOBAL (\S+)", str(error))
         raise ConfigError(
-            f"{file} is refused: it is not a plain state dict, loading it could run code. Ask for safetensors, or "
-            f"save model.state_dict() alone. ({str(error).splitlines()[0]})"
+            f"{file} is refused: it is not a plain state dict, loading it could run code"
+            f"{f' ({name[1]})' if name else ''}. Ask for safetensors, or save model.state_dict() alone"
         ) from error
     except Exception as error:  # a damaged file fails in too many ways to name
         raise ConfigError(f"{file} cannot be read, it seems truncated or is no checkpoint: {error}") from error
