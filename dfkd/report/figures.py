@@ -23,7 +23,7 @@ PALETTE = ("#D55E00", "#009E73", "#2B83C6", "#CC79A7", "#E69F00", "#56B4E9", "#8
 TRAPS = {"ASR": "attack success rate (%)", "OLAcc": "answers the taught OOD label (%)"}
 INK, FAINT = "#010203", "#040506"  # stand in a drawing for the page's own colours
 LEGEND = 12  # more groups than this are told apart by pointing at them
-LONG = 36  # characters of a name that leave room for the drawing
+LONG = 52  # characters of a name that leave room for the drawing
 BARS = 40  # more groups than this are not drawn as bars
 
 

@@ -32,16 +32,18 @@ class Group:
     def name(self) -> str:
         """What figures and notes call it: options by their names, numbers with the end of their path."""
         pairs = [*self.label.items(), *self.column.items()]
-        words = (
-            value if key in (*NAMES, "cell") else f"{'.'.join(key.split('.')[-2:])}={value}"
-            for key, value in pairs
-            if value != "-"
-        )
+        words = (value if key in (*NAMES, "cell") else f"{_end(key)}={value}" for key, value in pairs if value != "-")
         return ", ".join(words) or "all"
 
     @property
     def seeds(self) -> list[str]:
         return [word(run.seed) for run in self.done]
+
+
+def _end(key: str) -> str:
+    """The end of a path that says enough: contrast_weight, but tv.weight."""
+    *_, parent, last = ("", *key.split("."))
+    return last if "_" in last or not parent else f"{parent}.{last}"
 
 
 def by_content(runs: list[Run]) -> list[Group]:
