@@ -1,12 +1,12 @@
 """The table of judged teachers (until=premise): what they know, how sure they are, how often an attack flips them."""
 
-import statistics
 from pathlib import Path
 
 from dfkd.report import short_name
 from dfkd.report.groups import by_content
 from dfkd.report.keys import lookup
 from dfkd.report.runs import Run, find
+from dfkd.report.tables import Number
 
 MEASURES = {
     "ID acc": "teacher.iacc",
@@ -69,11 +69,7 @@ def report_of_teachers(sweep: Path, root: Path) -> str:
 
 
 def _mean(results: list[dict], path: str, form: str) -> str:
-    values = [value for value in (lookup(result, path) for result in results) if value is not None]
-    if not values:
-        return "-"
-    mean = format(statistics.mean(values), form)
-    return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), form)}"
+    return str(Number(tuple(value for result in results if (value := lookup(result, path)) is not None), form))
 
 
 def _at(results: list[dict], eps: float) -> list[dict]:
