@@ -1,8 +1,11 @@
 """What holds for every method that trains a generator, with every generator."""
 
+import math
+
 import pytest
 import torch
 from runner import make_cell
+from shipped import config
 from small_generators import GENERATORS
 
 from dfkd.distill import L1
@@ -167,6 +170,23 @@ def test_the_option_makes_images_for_the_student(name, generator, runtime, tmp_p
     assert images.shape == (5, *shape) and loss.shape == (5,) and loss.min() >= 0
     assert isinstance(parts.student.loss, L1) == (name == "dfad")
     assert parts.student.capacity == (5 if name == "mad" else None)
+
+
+@pytest.mark.parametrize(
+    ("data", "one_hot", "balance_in_log10", "activation", "latent", "batch"),
+    [
+        ("mnist", 1.0, 5, 0.1, 100, 512),
+        ("cifar10", 0.05, 5, 0.01, 1000, 1024),
+        ("cifar100", 0.5, 20, 0.1, 1000, 1024),
+    ],
+)
+def test_dafl_has_its_official_codes_weights(data, one_hot, balance_in_log10, activation, latent, batch):
+    chosen = config(f"synthesizer=dafl_{data}")
+    synthesizer, prior = chosen["synthesizer"], chosen["prior"]
+    assert (float(synthesizer["one_hot"]), synthesizer["generator"]["latent"]) == (one_hot, latent)
+    assert synthesizer["batch_size"] == synthesizer["images"] == batch
+    assert float(prior["balance"]["weight"]) == pytest.approx(balance_in_log10 / math.log(10), rel=1e-4)
+    assert float(prior["activation"]["weight"]) == activation
 
 
 def test_the_features_of_a_teacher_without_a_linear_head_are_missed_before_any_work(build):
