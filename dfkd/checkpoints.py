@@ -30,7 +30,7 @@ from dfkd.state import CannotSave, Misfit, Put, Take
 from dfkd.statefile import read, write
 
 log = logging.getLogger("dfkd")
-SHARE = 0.02  # of the time: what saving may take
+SHARE = 0.1  # of the time: what saving may take
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -204,17 +204,22 @@ class Checkpoints:
         except Exception as error:  # a full disk, say: no reason to stop
             self._warn(f"no checkpoint was saved ({error}): if the run is killed, it goes on from an earlier point")
         ended = time.monotonic()
-        self._due = ended + max(self.every, (ended - began) / SHARE if self.every else 0)
+        wait = max(self.every, (ended - began) / SHARE if self.every else 0)
+        if wait > self.every:
+            took = f"its state takes {ended - began:.0f} s to save"
+            self._warn(f"{took}: not every {self.every:g} s, but every {wait:.0f}")
+        self._due = ended + wait
 
     def _give_up(self, reason: Exception) -> None:
         self._broken = True
         self._warn(f"cannot be saved on its way, only when it is done: {reason}")
 
     def _warn(self, text: str) -> None:
-        """Say it once a stage."""
-        if text not in self._said:
+        """Say it once a stage, whatever its numbers."""
+        kind = re.sub(r"\d+", "", text)
+        if kind not in self._said:
             log.warning("  WARNING  %s: %s", self._name, text)
-            self._said.add(text)
+            self._said.add(kind)
 
     def _read(self) -> dict | None:
         """What an earlier run has left of this stage, if it is whole and can be used."""
