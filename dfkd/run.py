@@ -19,6 +19,7 @@ from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
 from dfkd.models import Classifier, load_classifier
 from dfkd.pipeline import Pipeline
+from dfkd.precision import choose_precision
 from dfkd.preflight import Parts, prepare
 from dfkd.provenance import command, commit
 from dfkd.state import Misfit
@@ -66,6 +67,7 @@ def _run(cell: Cell, parts: Parts) -> dict:
     try:
         tracker.start(cell.folder, cell.name, cell.config)
         began = time.monotonic()
+        parts.runtime = choose_precision(cell, parts)
         pipeline.run()
         result = export(pipeline, began)
         for path in sorted(cell.folder.glob("*.png")):

@@ -58,7 +58,8 @@ def make_runtime(
 
     Args:
         device: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:N'.
-        precision: 'auto' (bfloat16 where the hardware multiplies it, else float32), 'float32', 'bfloat16'.
+        precision: 'float32', 'bfloat16', or 'auto': bfloat16 where the hardware multiplies it, else float32; a run then
+            measures which is faster (`dfkd.precision`).
         chunk: see `Runtime`.
         threads: of torch's CPU kernels; torch's own choice if None.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never.
