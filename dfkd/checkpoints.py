@@ -18,7 +18,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Checkpoints:
 
     Attributes:
         rows: of the stage's metrics so far; saved with the rest, and there again from the stage's beginning.
+        between: called between the steps of a stage's loops; set anew for every stage.
     """
 
     def __init__(self, every: float | None = None, device: torch.device | str = "cpu"):
@@ -53,6 +54,7 @@ class Checkpoints:
     def _clear(self) -> None:
         self.file: Path | None = None
         self.rows: list[dict] = []
+        self.between: Callable[[], None] = lambda: None
         self._kept: dict[str, Any] = {}
         self._loops: list[Loop] = []
         self._entered = [Counter()]  # for every depth: how often a loop of a name was entered there
@@ -177,6 +179,7 @@ class Checkpoints:
         if self._found is not None:
             raise Misfit(f"the stage went past {self._found['position']}")
         loop.number = number
+        self.between()
         self._entered[-1].clear()
         if interrupt.asked or time.monotonic() >= self._due:
             self._save()

@@ -11,6 +11,8 @@ import torch
 class Clock:
     """Seconds by phase. A phase inside another pauses the outer one, so the phases add up to the whole.
 
+    A profiler sees them under the same names.
+
     Args:
         device: a CUDA device is waited for at the end of a phase, else its work would count as the next phase's.
     """
@@ -26,7 +28,8 @@ class Clock:
         self._turn()
         self._running.append(phase)
         try:
-            yield
+            with torch.profiler.record_function(phase):
+                yield
         finally:
             self._turn()
             self._running.pop()

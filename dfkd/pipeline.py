@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from dfkd import stages
@@ -11,6 +12,7 @@ from dfkd.checkpoints import code_digest
 from dfkd.graph import stage_graph
 from dfkd.pool import Pool
 from dfkd.preflight import Parts
+from dfkd.profiling import profiled
 from dfkd.runtime import PeakMemory
 from dfkd.store import Artifact, Store
 from dfkd.tracker import Tracker
@@ -80,9 +82,12 @@ class Pipeline:
 
         def build(folder: Path) -> dict:
             log.info("  %-8s %s ...", name, key)
-            peak, checkpoints = PeakMemory(self.parts.runtime.device), self.parts.runtime.checkpoints
+            runtime = self.parts.runtime
+            peak, checkpoints = PeakMemory(runtime.device), runtime.checkpoints
             resumable = checkpoints.stage(name, key, self.store.checkpoint(name, key), code_digest(self.cell.config))
-            with (folder / "metrics.jsonl").open("w") as file, resumable:
+            look = profiled(name, runtime.device, self.cell.folder) if runtime.profile else nullcontext()
+            with (folder / "metrics.jsonl").open("w") as file, resumable, look as between:
+                checkpoints.between = between or checkpoints.between
 
                 def write(row: dict) -> None:
                     file.write(json.dumps(row) + "\n")

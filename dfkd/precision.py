@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,7 @@ from dfkd.store import file_lock, write_atomic
 
 log = logging.getLogger("dfkd")
 GAIN = 1.1  # bfloat16 has to be so much faster: less is within the noise, and float32 is the more exact
-REPEATS = 3
+REPEATS, SECONDS = 3, 1.0  # so many at least, and more while there is time
 AT_ONCE = {"cpu": 64, "cuda": 1024}  # images at most, so that the measurement takes seconds with a large network, too
 
 
@@ -60,7 +59,8 @@ def choose_precision(cell: Cell, parts: Parts) -> Runtime:
 
 
 def measure(parts: Parts, images: int) -> dict:
-    """{'precision': the faster one, 'seconds': of both by name, the medians of repeats that take turns}."""
+    """{'precision': the faster one, 'seconds': of both by name, the least of repeats that take turns: what else runs on
+    the machine only ever adds to them}."""
     domain, device = parts.scenario.id, parts.runtime.device
     work, seconds = {}, {"float32": [], "bfloat16": []}
     with seeded(0, "precision"):
@@ -69,14 +69,14 @@ def measure(parts: Parts, images: int) -> dict:
         batch = torch.rand(images, *domain.shape, device=device)
         for name in seconds:
             work[name] = step(replace(parts.runtime, precision=getattr(torch, name)), *models, batch)
-        for repeat in range(REPEATS + 1):
+        for run in work.values():
+            run()  # the first time also pays for what is set up once
+        while len(seconds["float32"]) < REPEATS or sum(sum(spent) for spent in seconds.values()) < SECONDS:
             for name, run in work.items():
-                took = timed(run, device)
-                if repeat:  # the first one also pays for what is set up once
-                    seconds[name].append(took)
-    medians = {name: statistics.median(all_of_it) for name, all_of_it in seconds.items()}
-    gains = medians["float32"] >= GAIN * medians["bfloat16"]
-    return {"precision": "bfloat16" if gains else "float32", "seconds": medians}
+                seconds[name].append(timed(run, device))
+    least = {name: min(spent) for name, spent in seconds.items()}
+    gains = least["float32"] >= GAIN * least["bfloat16"]
+    return {"precision": "bfloat16" if gains else "float32", "seconds": least}
 
 
 def step(runtime: Runtime, teacher: Classifier, student: Classifier, images: Tensor) -> Callable[[], None]:

@@ -25,12 +25,14 @@ class Runtime:
         chunk: how many images go through a network at once where the batch has no meaning of its own: evaluation,
             attacks, and how many CAKE sets are optimised side by side.
         checkpoints: whose loops can be stopped and gone on with.
+        profile: whether to tell where the time of each stage goes.
     """
 
     device: torch.device
     precision: torch.dtype = torch.float32
     chunk: int = 1000
     checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False)
+    profile: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Autocast to bfloat16 inside the block, or nothing."""
@@ -53,6 +55,7 @@ def make_runtime(
     chunk: int = 1000,
     threads: int | None = None,
     checkpoint_every: float | None = None,
+    profile: bool = False,
 ) -> Runtime:
     """Check what was asked for and set this process up.
 
@@ -63,6 +66,7 @@ def make_runtime(
         chunk: see `Runtime`.
         threads: of torch's CPU kernels; torch's own choice if None.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never.
+        profile: see `Runtime`.
 
     Raises:
         ValueError: a device that is not there, or a value that is none of the above.
@@ -78,7 +82,8 @@ def make_runtime(
     keep_freed_memory()
     where = _device(device)
     fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
-    return Runtime(where, torch.bfloat16 if fast else torch.float32, chunk, Checkpoints(checkpoint_every, where))
+    precision = torch.bfloat16 if fast else torch.float32
+    return Runtime(where, precision, chunk, Checkpoints(checkpoint_every, where), profile)
 
 
 def _device(name: str) -> torch.device:

@@ -32,7 +32,7 @@ def parts(cell):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Times nothing: float32 takes 3 s, bfloat16 what the test sets. The turns taken are in `turns`."""
+    """No time passes: float32 takes 3 s, bfloat16 what the test sets. The turns taken are in `turns`."""
 
     class Clock:
         bfloat16, turns = 1.0, 0

@@ -1,0 +1,59 @@
+"""runtime.profile=true: files beside the result, and the same result."""
+
+import gzip
+import json
+
+import torch
+
+from dfkd import profiling
+from dfkd.profiling import Look, profiled
+from dfkd.run import run_cell
+from tests.runner import make_cell
+
+DFQ = ("synthesizer=dfq", "synthesizer.rounds=3")
+CPU = torch.device("cpu")
+
+
+def test_every_stage_that_is_made_says_where_its_time_went(tmp_path, caplog):
+    caplog.set_level("INFO", "dfkd")
+    cell = make_cell(tmp_path, *DFQ, "runtime.profile=true")
+    result = run_cell(cell)
+    for stage in ("teacher", "premise", "student"):
+        assert "aten::" in (cell.folder / f"profile_{stage}.txt").read_text()
+        assert f"  profile  {stage}: " in caplog.text
+    with gzip.open(cell.folder / "profile_student.json.gz") as timeline:
+        names = {event.get("name") for event in json.load(timeline)["traceEvents"]}
+    assert {"synthesis", "distill", "evaluate"} <= names
+
+    plain = make_cell(tmp_path / "plain", *DFQ)
+    assert plain.hash == cell.hash and run_cell(plain)["student"] == result["student"]
+    assert not list(plain.folder.glob("profile*"))
+
+
+def test_a_reused_stage_took_no_time(tmp_path):
+    run_cell(make_cell(tmp_path, *DFQ))
+    other = make_cell(tmp_path, *DFQ, "synthesizer.lr=0.1", "runtime.profile=true")
+    run_cell(other)
+    assert sorted(path.name for path in other.folder.glob("profile*.txt")) == ["profile_student.txt"]
+
+
+def test_of_a_long_stage_a_few_seconds_are_kept_after_as_many_of_setting_up(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(profiling.time, "monotonic", lambda: now[0])
+    look = Look(CPU)
+    for second in range(1, 11):
+        torch.ones(8).sin() if second == 1 else torch.ones(8).cos()
+        now[0] = float(second)
+        look.between()
+        assert look.running == (second < 6)
+    table, summary = look.read()
+    assert "aten::cos" in table and "aten::sin" not in table and summary.startswith("3.0 s, aten::")
+
+
+def test_what_fails_is_not_hidden(tmp_path):
+    try:
+        with profiled("pool", CPU, tmp_path):
+            raise KeyError("reason")
+    except KeyError as error:
+        assert error.args == ("reason",)
+    assert list(tmp_path.iterdir()) == []
