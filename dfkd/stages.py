@@ -170,7 +170,7 @@ def make_student(
     save_classifier(work.model, network, folder, "student_best_on_validation")
     return {
         "evals": work.evals(),
-        "seconds_by_phase": {phase: round(seconds, 3) for phase, seconds in work.clock.seconds.items()},
+        "seconds_by_phase": {phase: round(seconds, 3) for phase, seconds in work.clock.settle().items()},
         "fragile_share": round(work.fragile_share, 4),
         "validation": work.validation,
         "best_on_validation": work.best,

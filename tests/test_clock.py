@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from dfkd import clock as module
 from dfkd.clock import Clock
 
 
@@ -16,9 +17,9 @@ def test_a_phase_inside_another_pauses_it():
             time.sleep(0.05)
         time.sleep(0.02)
     whole = time.monotonic() - began
-    assert clock.seconds["inner"] >= 0.05
-    assert 0.04 <= clock.seconds["outer"] <= whole - 0.05
-    assert sum(clock.seconds.values()) == pytest.approx(whole, abs=0.005)
+    assert clock.settle()["inner"] >= 0.05
+    assert 0.04 <= clock.settle()["outer"] <= whole - 0.05
+    assert sum(clock.settle().values()) == pytest.approx(whole, abs=0.005)
 
 
 def test_a_phase_that_returns_adds_up_and_time_between_phases_counts_nowhere():
@@ -27,7 +28,7 @@ def test_a_phase_that_returns_adds_up_and_time_between_phases_counts_nowhere():
         with clock("work"):
             time.sleep(0.02)
         time.sleep(0.1)
-    assert 0.04 <= clock.seconds["work"] < 0.1
+    assert 0.04 <= clock.settle()["work"] < 0.1
 
 
 def test_a_phase_that_fails_is_closed():
@@ -36,4 +37,42 @@ def test_a_phase_that_fails_is_closed():
         raise RuntimeError
     with clock("next"):
         time.sleep(0.02)
-    assert clock.seconds["broken"] < 0.02 <= clock.seconds["next"]
+    assert clock.settle()["broken"] < 0.02 <= clock.settle()["next"]
+
+
+def test_a_clock_that_turns_often_keeps_few_spans(monkeypatch):
+    monkeypatch.setattr(module, "SPANS", 4)
+    clock = Clock(torch.device("cpu"))
+    for _ in range(10):
+        with clock("work"):
+            time.sleep(0.001)
+    assert len(clock._spans) < 4 and clock.seconds["work"] > 0
+    assert clock.settle()["work"] >= 0.01
+
+
+def test_a_gpu_keeps_its_own_time_and_is_waited_for_once(monkeypatch):
+    """The device is done with what it is asked 5 ms later each time; the host does not wait for it."""
+    waited, done = [], iter(range(0, 1000, 5))
+
+    class Event:
+        def __init__(self, enable_timing: bool):
+            assert enable_timing
+
+        def record(self, stream) -> None:
+            assert stream == "the stream of cuda:1"
+            self.at = next(done)
+
+        def synchronize(self) -> None:
+            waited.append(self.at)
+
+        def elapsed_time(self, other: "Event") -> float:
+            return other.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    clock = Clock(torch.device("cuda:1"))
+    with clock("outer"), clock("inner"):  # turns at 0, 5, 10, 15 ms
+        pass
+    assert waited == []
+    assert clock.settle() == {"outer": pytest.approx(0.010), "inner": pytest.approx(0.005)}
+    assert waited == [15]
