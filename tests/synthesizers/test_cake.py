@@ -172,8 +172,8 @@ def conv_teacher(mean=(0.4,), std=(0.3,)) -> Teacher:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("contrast", ["mse", "snn"])
-@pytest.mark.parametrize("langevin", [False, True])
-def test_the_images_are_the_same_however_many_sets_are_made_at_once(runtime, optimizer, contrast, langevin):
+@pytest.mark.parametrize(("langevin", "snapshots"), [(False, 1), (True, 3)])
+def test_the_images_are_the_same_however_many_sets_are_made_at_once(runtime, optimizer, contrast, langevin, snapshots):
     prior = Prior({"tv": TotalVariation(3.0), "balance": Balance(2.0), "bn": BatchNormPrior(0.5)})
     options = {
         "shape": (1, 6, 6),
@@ -184,6 +184,7 @@ def test_the_images_are_the_same_however_many_sets_are_made_at_once(runtime, opt
         "groups": 4,
         "contrast": contrast,
         "optimizer": optimizer,
+        "snapshots": snapshots,
     }
     results = {}
     for chunk in (1, 16, 1000):
@@ -192,9 +193,22 @@ def test_the_images_are_the_same_however_many_sets_are_made_at_once(runtime, opt
         parts = [cake.synthesize(range(t, min(t + cake.at_once, 5)), conv_teacher()) for t in range(0, 5, cake.at_once)]
         results[chunk] = torch.cat([part.images for part in parts])
         columns = torch.cat([part.columns["eps"] for part in parts])
-        assert len(columns) == 40
+        assert len(columns) == 40 * snapshots
     assert torch.allclose(results[1], results[16], atol=1e-5)
     assert torch.allclose(results[1], results[1000], atol=1e-5)
+
+
+def test_snapshots_are_the_images_of_shorter_runs(runtime, line):
+    cake = make(runtime, steps=7, snapshots=3)
+    with line.counted_as("synthesis"):
+        made = cake.synthesize(range(2), line)
+    assert line.evals["synthesis"] == 7 * 2 * 8  # none for what lies on the way
+    for number in range(2):
+        shorter = [make(runtime, steps=steps).synthesize(range(number, number + 1), line) for steps in (2, 4, 7)]
+        part = slice(24 * number, 24 * (number + 1))
+        assert torch.allclose(made.images[part], torch.cat([one.images for one in shorter]), atol=1e-6)
+        for name in cake.columns:
+            assert torch.equal(made.columns[name][part], torch.cat([one.columns[name] for one in shorter]))
 
 
 def test_every_row_has_distinct_classes_and_every_class_is_drawn(runtime):
@@ -274,6 +288,8 @@ def test_synthesis_costs_one_evaluation_an_image_and_step(runtime, line):
         ({"optimizer": "lbfgs"}, "optimizer"),
         ({"temperature": 0.0}, "temperature"),
         ({"step_size": 0.0}, "step_size"),
+        ({"snapshots": 0}, "snapshots must be between 1 and steps=3, got 0"),
+        ({"snapshots": 4}, "snapshots must be between 1 and steps=3, got 4"),
     ],
 )
 def test_impossible_numbers_are_refused(runtime, wrong, message):
