@@ -6,7 +6,8 @@ from dfkd.report import short_name
 from dfkd.report.groups import by_content
 from dfkd.report.keys import lookup
 from dfkd.report.runs import Run, find
-from dfkd.report.tables import Number
+from dfkd.report.tables import Number, Table
+from dfkd.report.text import grid
 
 MEASURES = {
     "ID acc": "teacher.iacc",
@@ -32,7 +33,7 @@ def teacher_table(runs: list[Run]) -> str:
     rows = [(group.label, [run.result for run in group.done]) for group in by_content(runs)]
     labels = list(dict.fromkeys(column for label, _ in rows for column in label))
     radii = sorted({flip["eps"] for _, results in rows for result in results for flip in result["flip_rates"]})
-    lines = [[*labels, "n", *MEASURES, *(f"flips {_radius(eps)}" for eps in radii), "premise"]]
+    head, lines = [*labels, "n", *MEASURES, *(f"flips {_radius(eps)}" for eps in radii), "premise"], []
     for label, results in rows:
         # in a close set no one label is taught, and a teacher repeats itself: always 100
         taught = [r for r in results if lookup(r, "config.ntl_scenario.ood_label") is not None]
@@ -43,10 +44,8 @@ def teacher_table(runs: list[Run]) -> str:
         has_ood = any(held is not None for result in results for held in result["premise"]["holds"])
         named = [label.get(column, "-") for column in labels]
         lines.append([*named, str(len(results)), *measured, *flips, holds if has_ood else "-"])
-    used = [i for i in range(len(lines[0])) if any(line[i] != "-" for line in lines[1:])]
-    lines = [[line[i] for i in used] for line in lines]
-    ruler = ["---"] * len(used)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ruler, *lines[1:]))
+    used = [i for i in range(len(head)) if any(line[i] != "-" for line in lines)]
+    return grid(Table("", len(labels), [head[i] for i in used], [[line[i] for i in used] for line in lines]))
 
 
 def report_of_teachers(sweep: Path, root: Path) -> str:

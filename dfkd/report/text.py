@@ -11,7 +11,7 @@ from dfkd.report.tables import Number, Table
 
 def markdown(report: Report) -> str:
     """The tables, aligned so that they also read well in a terminal, the notes and the warnings."""
-    parts = [_grid(table) for table in report.tables]
+    parts = [grid(table) for table in report.tables]
     warnings = [f"WARNING: {plain(text)}{_such(names)}" for text, names in report.warnings.items()]
     parts.append("\n".join([*report.notes, *warnings]))
     return "\n\n".join(parts)
@@ -21,7 +21,8 @@ def _such(names: list[str]) -> str:
     return f" (such in {len(names)} cells)" if len(names) > 1 else ""
 
 
-def _grid(table: Table) -> str:
+def grid(table: Table) -> str:
+    """Markdown of one table."""
     lines = [[plain(str(entry)).replace("|", "\\|") for entry in line] for line in [table.head, *table.lines]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
     text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
