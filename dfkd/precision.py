@@ -108,7 +108,7 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 
 def machine(device: torch.device) -> str:
     """Of a kind of GPU, or of this host."""
-    return torch.cuda.get_machine(device) if device.type == "cuda" else f"CPU of {platform.node()}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU of {platform.node()}"
 
 
 def read(file: Path) -> list[dict]:

@@ -34,8 +34,9 @@ class Classifier(nn.Module):
         if min(std) <= 0:
             raise ValueError(f"std must be positive, got {list(std)}")
         self.net, self.shape, self.classes = net, tuple(shape), classes
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        device = next((tensor.device for tensor in net.state_dict().values()), None)  # of a network in use
+        self.register_buffer("mean", torch.tensor(mean, device=device).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, device=device).view(1, -1, 1, 1), persistent=False)
         self._try_one_image()
 
     def _try_one_image(self) -> None:
@@ -43,7 +44,7 @@ class Classifier(nn.Module):
         size = "x".join(map(str, self.shape))
         try:
             with torch.no_grad():
-                logits = self.eval()(torch.zeros(1, *self.shape))
+                logits = self.eval()(torch.zeros(1, *self.shape, device=self.mean.device))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(f"the network cannot take {size} images: {error}") from error
         finally:
