@@ -18,7 +18,7 @@ from dfkd.help import help_text, option_names
 from dfkd.plan import plan_in_words
 from dfkd.report import paper
 from dfkd.store import Store
-from dfkd.sweep import LIST, axes, has_failed, in_a_worker, number, record, stop_workers
+from dfkd.sweep import LIST, axes, has_failed, in_a_worker, number, place, record, stop_workers
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent
@@ -52,7 +52,7 @@ def run_one(cfg: DictConfig) -> float | None:
             return show_plan(cell, result)
         log.info("%s%s", cell.name, " was finished before" if result else "")
         if result is None:
-            record(cell, "running", process=os.getpid())
+            record(cell, "running", **place())
             from dfkd.run import run_cell
 
             result = run_cell(cell)
