@@ -26,6 +26,10 @@ PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 CONFIG = "config"  # the file in it where everything starts
 
+EXTRAS = {  # the beginnings of options that a plugin brings: who needs them, and the extra that has the plugin
+    "hydra/launcher/submitit_": ("hydra/launcher=slurm and slurm_local need", "slurm"),
+    "hydra/sweeper/sampler/": ("hydra/sweeper=optuna needs", "optuna"),
+}
 INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
 failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
 
@@ -163,6 +167,9 @@ def explain(error: Exception) -> str:
         file = error.missing_cfg_file or ""  # of an option in a folder of its group, Hydra knows no others
         group, _, option = file.rpartition("/") if error.options else file.partition("/")
         options = sorted({*(error.options or ()), *option_names(group, [CONF])})
+        for beginning, (who, extra) in EXTRAS.items():
+            if file.startswith(beginning) and not error.options:
+                return f"{who} an extra: pip install 'dfkd[{extra}]'"
         if options:
             return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, HydraException | OmegaConfBaseException):

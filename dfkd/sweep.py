@@ -99,6 +99,14 @@ def numbered(at: int) -> int:
     return launched[at] if at < len(launched) else at  # another sweeper than ours announces nothing
 
 
+def lost(at: int, arguments: list[str], error: str) -> None:
+    """Note that the process of what was launched as number `at` has failed, unless it said itself what became of it."""
+    number = numbered(at)
+    last = {row["number"]: row for row in events()}.get(number, {"status": "waiting", "folder": None})
+    if last["status"] in ("waiting", "running"):
+        append({"number": number, "arguments": arguments} | last | {"status": "failed", "error": error})
+
+
 def place() -> dict[str, int]:
     """How a row names this process: as one that `stop_workers` may stop, or as a job that only its launcher may."""
     return {"job" if "SUBMITIT_EXECUTOR" in os.environ else "process": os.getpid()}
