@@ -56,7 +56,8 @@ def claim(wanted: str) -> None:
         ConfigError: the locks of this machine's devices cannot be used, and a cell of `hydra/launcher=gpus` needs them.
     """
     global held
-    names, jobs = json.loads(os.environ[OURS]) if OURS in os.environ else (gpus(wanted), None)
+    ours = wanted == "auto" and OURS in os.environ
+    names, jobs = json.loads(os.environ[OURS]) if ours else (gpus(wanted), None)
     if held is not None and held.name in names:
         return
     let_go()
@@ -66,10 +67,8 @@ def claim(wanted: str) -> None:
     try:
         held = first_free(names, jobs)
         if held is None:
-            listed = ", ".join(names)
-            log.info(
-                "waiting for a device: other runs hold %s" if must_wait else "%s is held by another run too", listed
-            )
+            text = "waiting for a device: other runs hold %s" if must_wait else "%s is held by another run too"
+            log.info(text, ", ".join(names))
         while held is None and must_wait:
             time.sleep(POLL)
             held = first_free(names, jobs)
@@ -164,5 +163,5 @@ def identity(name: str) -> str:
     number = int(name.partition(":")[2])
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if number < len(listed) and listed[number].startswith("MIG-"):
-        return listed[number]  # a part of a GPU, whose own name the properties may not tell
+        return listed[number].replace("/", "_")  # a part of a GPU, whose own name the properties may not tell
     return f"cuda-{getattr(torch.cuda.get_device_properties(number), 'uuid', number)}"

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -14,7 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dfkd import sweep
+from dfkd import provenance, sweep
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from hydra_plugins.dfkd_sweeper import Composer, check
@@ -98,7 +99,7 @@ class Search(Sweeper):
                     f"{axis.input_line}: a search over seeds finds the luckiest one; give one seed, and run the best "
                     f"values with others afterwards"
                 )
-        cfg = Composer(self.loader, self.config)([*self.fixed, *map(sample, axes)])
+        cfg = self.compose(map(sample, axes))
         with open_dict(cfg):
             del cfg["hydra"]
         self.cell = Cell(cfg)
@@ -112,11 +113,15 @@ class Search(Sweeper):
                 "until=premise trains no student, and hydra/sweeper=optuna goes by its validation accuracy"
             )
 
+    def compose(self, words: Iterable[str]) -> DictConfig:
+        """The configuration of the cell with these values."""
+        return Composer(self.loader, self.config)([*self.fixed, *words])
+
     def say_best(self) -> None:
         best = OmegaConf.load(Path(self.config.hydra.sweep.dir) / "optimization_results.yaml")
         words = [f"{key}={value}" for key, value in best.best_params.items()]
         print(f"\nbest validation accuracy on ID: {best.best_value:.2f} with {' '.join(words)}")
-        print(f"  dfkd {shlex.join([*self.fixed, *words])}")
+        print(f"  dfkd {shlex.join(provenance.arguments(self.compose(words).hydra))}")
 
 
 def sample(axis: Override) -> str:

@@ -1,6 +1,7 @@
 """`hydra/sweeper=optuna`: what it goes by, what it makes of failures, what it cannot do."""
 
 import json
+import shlex
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -33,6 +34,8 @@ def test_optuna_goes_by_the_validation_accuracy_and_a_second_time_computes_nothi
     assert all(best.best_value != result["student"]["iacc"] for result in found)  # of no test score
     assert best.best_params["synthesizer.lr"] == highest["config"]["synthesizer"]["lr"]
     assert f"best validation accuracy on ID: {best.best_value:.2f} with synthesizer.lr=" in done.out
+    (repeat,) = (line for line in done.out.splitlines() if line.startswith("  dfkd "))
+    assert command_line(*shlex.split(repeat)[1:]).err.count("was finished before") == 1
     again = search(tmp_path, *words)
     assert again.code == 0 and again.err.count("was finished before") == 3 and len(results(tmp_path)) == 3
 
