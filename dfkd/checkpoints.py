@@ -170,7 +170,7 @@ class Checkpoints:
         try:
             for name, part in parts.items():
                 put(part, found["parts"][name], name)
-            put_random_state(found["random"])
+            put_random_state(found["random"], self.device)
         except Exception as error:  # whatever the state of another program leads to
             raise Misfit(f"{type(error).__name__}: {error}") from error
 
@@ -273,16 +273,16 @@ def random_state(device: torch.device) -> dict[str, Any]:
     """Of all random generators that a whole process shares."""
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "numpy": np.random.get_state(legacy=False),
         "python": random.getstate(),
     }
 
 
-def put_random_state(state: dict[str, Any]) -> None:
+def put_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])
 

@@ -18,7 +18,9 @@ Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet 
 
 {parts}
 
-  -m hydra/launcher=parallel hydra.launcher.n_jobs=2    a sweep's cells beside each other
+  -m hydra/launcher=parallel hydra.launcher.n_jobs=2    a sweep's cells beside each other;  hydra/launcher=gpus: each
+                     on a GPU of its own;  hydra/launcher=slurm: each a job (docs/slurm.md; hydra/launcher=slurm_local)
+  -m hydra/sweeper=optuna 'synthesizer.lr=tag(log,interval(1e-4,1e-2))'    a search for the best validation accuracy
   dry_run=true       check all cells and print which stages they would make, instead of running them
   fail_fast=true     a sweep starts no further cell once one has failed
   --cfg job          print the configuration instead of running it

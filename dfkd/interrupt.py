@@ -2,12 +2,14 @@
 
 SIGINT (Ctrl-C), SIGTERM (kill, schedulers) and SIGUSR1 (schedulers' warning) ask to stop. Where nothing can be saved
 they raise KeyboardInterrupt at once. In the loops of a stage (`dfkd.checkpoints`) they are `deferred`: the loop sees
-`asked`, saves, and raises `Interrupted`. A second SIGINT is never deferred.
+`asked`, saves, and raises `Interrupted`. A second SIGINT is never deferred. Jobs of submitit have one more signal, by
+which a scheduler warns of its end (`as_job`).
 """
 
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import TypeVar
@@ -17,6 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 deferred = False  # whether somebody will look at `asked` soon
 asked = False
+_came: set[int] = set()  # signals
 _presses = 0  # of Ctrl-C
 _tell: Callable[[], None] | None = None
 
@@ -34,6 +37,7 @@ def stop_if_asked() -> None:
 def _handle(number: int, _frame: object) -> None:
     global asked, _presses
     asked = True
+    _came.add(number)
     _presses += number == signal.SIGINT
     if _presses < 2:
         if _tell is not None:
@@ -69,6 +73,7 @@ def listening(tell: Callable[[], None] | None = None) -> Iterator[None]:
 def _reset(tell: Callable[[], None] | None = None) -> None:
     global deferred, asked, _presses, _tell
     deferred, asked, _presses, _tell = False, False, 0, tell
+    _came.clear()
 
 
 def shield_children() -> None:
@@ -100,3 +105,25 @@ def as_worker(work: Callable[[], T]) -> T | None:
         return None
     finally:
         deferred = True  # until the next work, which will see what was asked
+
+
+def as_job(work: Callable[[], T], warning: int, waits: bool) -> T:
+    """Do some work, that ends in `as_worker`, in a process that a scheduler may end and start again.
+
+    Its `warning` lets the work save and stop; then what handled that signal before is called, which has the process
+    queued again and ends it.
+
+    Args:
+        waits: after a SIGTERM without a warning, stay until one comes, or the end. It says that the scheduler will end
+            the process, not whether it starts it again; and one that has ended by itself, it does not.
+    """
+    global deferred
+    deferred, requeue = True, signal.getsignal(warning)
+    for number in (*SIGNALS, warning):
+        signal.signal(number, _handle)
+    result = work()
+    while waits and signal.SIGTERM in _came and warning not in _came:
+        time.sleep(0.1)
+    if warning in _came:
+        requeue(warning, None)
+    return result

@@ -18,7 +18,7 @@ from dfkd.help import help_text, option_names
 from dfkd.plan import plan_in_words
 from dfkd.report import paper
 from dfkd.store import Store
-from dfkd.sweep import LIST, axes, has_failed, in_a_worker, number, record, stop_workers
+from dfkd.sweep import LIST, axes, has_failed, in_a_worker, number, place, record, stop_workers
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent
@@ -26,6 +26,10 @@ PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 CONFIG = "config"  # the file in it where everything starts
 
+EXTRAS = {  # the beginnings of options that a plugin brings: who needs them, and the extra that has the plugin
+    "hydra/launcher/submitit_": ("hydra/launcher=slurm and slurm_local need", "slurm"),
+    "hydra/sweeper/sampler/": ("hydra/sweeper=optuna needs", "optuna"),
+}
 INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
 failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
 
@@ -52,7 +56,7 @@ def run_one(cfg: DictConfig) -> float | None:
             return show_plan(cell, result)
         log.info("%s%s", cell.name, " was finished before" if result else "")
         if result is None:
-            record(cell, "running", process=os.getpid())
+            record(cell, "running", **place())
             from dfkd.run import run_cell
 
             result = run_cell(cell)
@@ -163,6 +167,9 @@ def explain(error: Exception) -> str:
         file = error.missing_cfg_file or ""  # of an option in a folder of its group, Hydra knows no others
         group, _, option = file.rpartition("/") if error.options else file.partition("/")
         options = sorted({*(error.options or ()), *option_names(group, [CONF])})
+        for beginning, (who, extra) in EXTRAS.items():
+            if file.startswith(beginning) and not error.options:
+                return f"{who} an extra: pip install 'dfkd[{extra}]'"
         if options:
             return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from dfkd import devices
 from dfkd.build import FAILED, Builder, number
 from dfkd.cell import GROUPS, Cell
 from dfkd.defenses import Defense
@@ -52,6 +53,8 @@ def prepare(cell: Cell) -> Parts:
     """
     config, data = cell.config, cell.config["data"]
     check_names(config).raise_problems()
+    if not config["dry_run"]:
+        devices.claim(config["runtime"]["device"])
     machine = Builder()
     runtime = machine.call(make_runtime, config["runtime"], "runtime")
     machine.raise_problems()

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from dfkd import devices
 from dfkd.checkpoints import Checkpoints
 
 
@@ -60,7 +61,8 @@ def make_runtime(
     """Check what was asked for and set this process up.
 
     Args:
-        device: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:N'.
+        device: 'auto' (the device that this process holds, `dfkd.devices`, else CUDA if there is one), 'cpu', 'cuda',
+            'cuda:N'.
         precision: 'float32', 'bfloat16', or 'auto': bfloat16 where the hardware multiplies it, else float32; a run then
             measures which is faster (`dfkd.precision`).
         chunk: see `Runtime`.
@@ -81,12 +83,16 @@ def make_runtime(
         torch.set_num_threads(threads)
     keep_freed_memory()
     where = _device(device)
+    if where.type == "cuda" and where.index is not None:
+        torch.cuda.set_device(where)  # nothing may come to lie on another one
     fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     precision = torch.bfloat16 if fast else torch.float32
     return Runtime(where, precision, chunk, Checkpoints(checkpoint_every, where), profile)
 
 
 def _device(name: str) -> torch.device:
+    if name == "auto" and devices.held is not None:
+        return torch.device(devices.held.name if devices.held.name.startswith("cuda") else "cpu")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

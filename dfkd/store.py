@@ -11,6 +11,7 @@ into a store and tidies it.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,9 +22,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dfkd import __version__
 from dfkd.digest import file_digest, path_digest
+from dfkd.errors import ConfigError
 
 log = logging.getLogger("dfkd")
 
@@ -177,8 +180,12 @@ class Store:
             write_atomic(temporary / "meta.json", json.dumps(record, indent=2) + "\n")
             for file in temporary.iterdir():
                 _sync(file)
-            os.rename(temporary, folder)
-            _sync(folder.parent)
+            if not _publish(temporary, folder):
+                found = self._read(folder, key)
+                if found is None:
+                    raise FileExistsError(errno.EEXIST, "another process is writing it without our lock", str(folder))
+                shutil.rmtree(temporary, ignore_errors=True)
+                return found
             self.checkpoint(stage, key).unlink(missing_ok=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -205,14 +212,16 @@ class Store:
 
 @contextlib.contextmanager
 def file_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold an exclusive lock; the system lets go of it when the process ends, however it ends."""
+    """Hold an exclusive lock; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        ConfigError: the file system has no locks.
+    """
     while True:
         with path.open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take_lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 log.info("waiting for another process that is making %s", what)
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                take_lock(handle, fcntl.LOCK_EX)
             if not _is_still(path, handle.fileno()):
                 continue  # `gc` took the file away between opening and locking it: another may hold the new one
             yield
@@ -223,23 +232,40 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold the lock of an existing lock file if nobody else does; yields whether it is held now."""
     try:
-        handle = path.open()
-    except FileNotFoundError:
+        handle = path.open("r+")  # NFS locks exclusively only what is open for writing
+    except (FileNotFoundError, PermissionError):
         yield False
         return
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = _is_still(path, handle.fileno())
-        except BlockingIOError:
-            held = False
-        yield held
+        yield take_lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) and _is_still(path, handle.fileno())
 
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock of a lock file."""
-    with try_lock(path) as free:
-        return not free and path.exists()
+    try:
+        handle = path.open()
+    except FileNotFoundError:
+        return False
+    with handle:
+        return not take_lock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def take_lock(handle: IO, how: int) -> bool:
+    """flock an open file; False if another process holds it and `how` is not to wait.
+
+    Raises:
+        ConfigError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise ConfigError(
+            f"{handle.name} cannot be locked ({error.strerror}): its file system has no flock; set outputs=DIR on one "
+            f"that has (docs/slurm.md says how to tell)"
+        ) from error
+    return True
 
 
 def _is_still(path: Path, handle: int) -> bool:
@@ -256,6 +282,18 @@ def write_atomic(path: Path, text: str) -> None:
     temporary.write_text(text)
     _sync(temporary)
     os.replace(temporary, path)
+
+
+def _publish(temporary: Path, folder: Path) -> bool:
+    """Rename a folder into place; False if there is one: another machine made it, and a shared disk tells us late."""
+    try:
+        os.rename(temporary, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    _sync(folder.parent)
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -2,16 +2,18 @@
 
 The list of a sweep is a JSON-lines file that its processes append to, one row when something becomes of a cell:
 {"number": its place in the sweep, "folder": ..., "arguments": of the `dfkd` that repeats it, "status": "waiting",
-"running" (with "process": its id), "done" (with "cached": true if it was before), "planned" (with "stages"), "failed"
-(with "error") or "interrupted"}.
+"running" (with "process" or "job": its id), "done" (with "cached": true if it was before), "planned" (with "stages"),
+"failed" (with "error") or "interrupted"}.
 At the end one row a cell stays, the last.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import platform
 import shlex
 import signal
 import sys
@@ -27,12 +29,12 @@ from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.plan import many, plan_in_words
 from dfkd.provenance import arguments
-from dfkd.store import Store, is_held, write_atomic
+from dfkd.store import Store, is_held, take_lock, write_atomic
 
 log = logging.getLogger("dfkd")
 
 LIST = "DFKD_SWEEP"  # environment variable: the list of this sweep, for its other processes too
-OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the process that started the sweep
+OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the machine and process that started the sweep
 GROUP = "DFKD_SWEEP_GROUP"  # environment variable: a name of its own for what the sweep computes
 SIZES = ("paper", "small")  # of a preset
 
@@ -55,7 +57,12 @@ def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
 
 def in_a_worker() -> bool:
     """Whether a parallel launcher started this process: others print to the same terminal."""
-    return os.environ.get(OWNER, str(os.getpid())) != str(os.getpid())
+    return os.environ.get(OWNER, me()) != me()
+
+
+def me() -> str:
+    """This process, among those of all machines."""
+    return f"{platform.node()}:{os.getpid()}"
 
 
 def announce(cells: list[tuple[Cell, list[str], bool]]) -> None:
@@ -83,9 +90,26 @@ def record(cell: Cell | None, status: str, **more: object) -> None:
 def number() -> int:
     """The place in its sweep of the cell that this process is at; 0 without a sweep."""
     job = HydraConfig.get().job
-    at = 0 if OmegaConf.is_missing(job, "num") else job.num
+    return numbered(0 if OmegaConf.is_missing(job, "num") else job.num)
+
+
+def numbered(at: int) -> int:
+    """The place in its sweep of what was launched as number `at`."""
     launched = [row["number"] for row in events() if row["status"] == "waiting"]
     return launched[at] if at < len(launched) else at  # another sweeper than ours announces nothing
+
+
+def lost(at: int, arguments: list[str], error: str) -> None:
+    """Note that the process of what was launched as number `at` has failed, unless it said itself what became of it."""
+    number = numbered(at)
+    last = {row["number"]: row for row in events()}.get(number, {"status": "waiting", "folder": None})
+    if last["status"] in ("waiting", "running"):
+        append({"number": number, "arguments": arguments} | last | {"status": "failed", "error": error})
+
+
+def place() -> dict[str, int]:
+    """How a row names this process: as one that `stop_workers` may stop, or as a job that only its launcher may."""
+    return {"job" if "SUBMITIT_EXECUTOR" in os.environ else "process": os.getpid()}
 
 
 def has_failed() -> bool:
@@ -96,7 +120,8 @@ def has_failed() -> bool:
 def append(row: dict) -> None:
     path = Path(os.environ[LIST])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:  # one write: rows of several processes do not mix
+    with path.open("ab", buffering=0) as file:
+        take_lock(file, fcntl.LOCK_EX)  # rows of several processes do not mix, on a shared disk neither
         file.write(f"{json.dumps(row)}\n".encode())
 
 
@@ -126,7 +151,7 @@ def stop_workers() -> None:
 
 def is_at_work(row: dict) -> bool:
     """Whether another process of the sweep is at this cell."""
-    others = row["status"] == "running" and row["process"] != os.getpid()
+    others = row["status"] == "running" and row.get("process", os.getpid()) != os.getpid()
     return others and is_held(Path(row["folder"]) / ".lock")
 
 
@@ -136,7 +161,7 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
         os.environ[LIST] = str((Path(config.outputs) / "sweeps" / name).absolute())
-        os.environ[OWNER] = str(os.getpid())
+        os.environ[OWNER] = me()
         os.environ.pop(GROUP, None)
         if "basic_launcher" not in config.hydra.launcher._target_:
             interrupt.shield_children()

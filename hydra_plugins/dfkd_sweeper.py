@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.config_source import ConfigResult
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from dfkd import provenance, sweep
@@ -60,6 +61,12 @@ class CellSweeper(BasicSweeper):
     def __init__(self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str):
         super().__init__(max_batch_size, params)
         self.small, self.size = small, size
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        if config.dry_run is True:  # nothing to compute that would be worth other processes
+            self.launcher = BasicLauncher()
+            self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         from dfkd.main import start_logging

@@ -103,7 +103,8 @@ def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
 def process_environment(**more: str) -> dict[str, str]:
     """An environment in which a process finds this checkout's dfkd, on one thread."""
     kept = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "DFKD_SWEEP")}
-    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | more
 
 
 def read_json(path: Path) -> dict:

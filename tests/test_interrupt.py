@@ -84,3 +84,41 @@ def test_another_thread_leaves_the_signals_to_the_program_around_it():
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.fixture
+def scheduled():
+    """Signals as submitit sets them in a job; yields what was called."""
+    numbers = (*interrupt.SIGNALS, signal.SIGUSR2)
+    before, called = {number: signal.getsignal(number) for number in numbers}, []
+    signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
+    yield called
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    interrupt._reset()
+
+
+def as_job(work, waits=True):
+    return interrupt.as_job(lambda: interrupt.as_worker(work), signal.SIGUSR2, waits)
+
+
+def test_a_job_that_is_warned_stops_its_work_and_is_queued_again(scheduled):
+    assert as_job(lambda: send(signal.SIGUSR2) or 5) is None and scheduled == [signal.SIGUSR2]
+
+
+def test_a_job_that_nobody_stops_gives_its_result(scheduled):
+    assert as_job(lambda: 5) == 5 and scheduled == []
+
+
+def test_a_job_that_is_asked_to_stop_stays_for_the_warning(scheduled):
+    threading.Timer(0.5, send, (signal.SIGUSR2,)).start()
+    assert as_job(lambda: send(signal.SIGTERM) or 5) is None and scheduled == [signal.SIGUSR2]
+
+
+def test_a_local_job_that_is_asked_to_stop_ends(scheduled):
+    assert as_job(lambda: send(signal.SIGTERM) or 5, waits=False) is None and scheduled == []
+
+
+def test_a_warning_that_comes_before_the_work_is_not_lost(scheduled):
+    interrupt.as_job(lambda: send(signal.SIGUSR2) or interrupt.as_worker(pytest.fail), signal.SIGUSR2, True)
+    assert scheduled == [signal.SIGUSR2]

@@ -1,16 +1,19 @@
 """The content-addressed store: built once, whole or not at all, repaired when damaged. No torch in here."""
 
+import errno
 import fcntl
 import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from dfkd.errors import ConfigError
 from dfkd.store import Store, content_key, file_lock, is_held, record_digest, try_lock, write_atomic
 
 KEY = "0123456789abcdef"
@@ -272,3 +275,32 @@ def test_a_lock_file_that_was_deleted_meanwhile_is_made_anew(tmp_path, monkeypat
     monkeypatch.setattr(fcntl, "flock", deleted_at_first)
     with file_lock(lock, "it"):
         assert len(seen) == 2 and lock.exists() and is_held(lock)
+
+
+def test_what_another_machine_has_made_meanwhile_is_taken(tmp_path):
+    """A shared disk may tell late of a folder that another machine has made: found when ours is put into its place."""
+    theirs = Store(tmp_path / "theirs").fetch("pool", KEY, write_numbers).path
+
+    def build(folder: Path) -> dict:
+        shutil.copytree(theirs, tmp_path / "store" / "pool" / KEY)
+        return write_numbers(folder)
+
+    found = Store(tmp_path / "store").fetch("pool", KEY, build)
+    assert found.reused and found.meta["answer"] == 42 and leftovers(tmp_path) == []
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(ConfigError, match=r"lock cannot be locked \(Function not implemented\).*set outputs=DIR"):
+        Store(tmp_path).fetch("pool", KEY, write_numbers)
+
+
+def test_to_see_a_lock_one_need_not_be_its_owner(tmp_path):
+    lock = tmp_path / "lock"
+    with file_lock(lock, "it"):
+        lock.chmod(0o444)
+        assert is_held(lock)
+    assert not is_held(lock)

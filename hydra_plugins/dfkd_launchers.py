@@ -1,0 +1,180 @@
+"""Launchers of a sweep's cells. They stand here, and not in dfkd/, since Hydra takes them from this package only."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from omegaconf import DictConfig
+
+from dfkd import devices, interrupt, sweep
+from dfkd.errors import ConfigError
+from dfkd.plan import many
+from dfkd.store import is_held
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
+except ImportError:  # without the extra `slurm` its options cannot be chosen
+    LocalLauncher = SlurmLauncher = Launcher
+
+log = logging.getLogger("dfkd")
+IDLE = 10  # seconds after which a worker ends that has nothing left to do: another sweep may wait for its device
+
+
+class GpuLauncher(Launcher):
+    """A process for every device; each claims one (`dfkd.devices`) and takes cell after cell.
+
+    Args:
+        devices: names such as cuda:0; all that are visible if None. cpu:0, cpu:1, ... are places on the CPU: to try it.
+        jobs_per_device: how many processes share a device, of this sweep and others that ask for as many.
+
+    Raises:
+        ConfigError: there is no such device, or a cell chooses its own.
+    """
+
+    def __init__(self, devices: Sequence[str] | None, jobs_per_device: int):
+        self.devices, self.jobs = devices and list(devices), jobs_per_device
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        names = self.names()
+        for word in (word for words in job_overrides for word in words if word.startswith("runtime.device=")):
+            if word != "runtime.device=auto":
+                raise ConfigError(
+                    f"{word}, but hydra/launcher=gpus hands the devices out: leave runtime.device=auto, and choose by "
+                    f"hydra.launcher.devices=[cuda:0,cuda:1]"
+                )
+        workers = min(len(names) * self.jobs, len(job_overrides))
+        joblib = JoblibLauncher(n_jobs=workers, batch_size=1, idle_worker_timeout=IDLE)
+        joblib.setup(**self.context)
+        os.environ[devices.OURS] = json.dumps([names, self.jobs])
+        try:
+            return joblib.launch(job_overrides, initial_job_idx)
+        finally:
+            del os.environ[devices.OURS]
+
+    def names(self) -> list[str]:
+        if not isinstance(self.jobs, int) or self.jobs < 1:
+            raise ConfigError(f"hydra.launcher.jobs_per_device must be a whole number of at least 1, got {self.jobs!r}")
+        there = devices.visible()
+        if self.devices is None and not there:
+            raise ConfigError(
+                "hydra/launcher=gpus: this machine has no usable CUDA device; cells beside each other on its CPU: "
+                "hydra/launcher=parallel hydra.launcher.n_jobs=2"
+            )
+        missing = [name for name in self.devices or () if name not in there and not str(name).startswith("cpu:")]
+        if missing or self.devices == []:
+            raise ConfigError(
+                f"hydra.launcher.devices={self.devices}: there is no {', '.join(map(str, missing)) or 'device in it'} "
+                f"(devices: {', '.join(there) or 'none'})"
+            )
+        return self.devices or there
+
+
+class Jobs:
+    """What the plugin's launchers of submitit lack: a job that is preempted or out of time saves first and goes on
+    later; one that dies fails its cell and no other; jobs write into the sweep's list, on whatever machine they are."""
+
+    def __call__(self, *arguments: object, **more: object) -> JobReturn:
+        """In the job."""
+        from submitit import JobEnvironment
+
+        os.environ.update(self.environment)
+        run, warning = super().__call__, signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
+        return interrupt.as_job(lambda: run(*arguments, **more), warning, waits=self._EXECUTOR == "slurm")
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        executor = self.executor()
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        names = (sweep.LIST, sweep.OWNER, sweep.GROUP)
+        self.environment = {name: os.environ[name] for name in names if name in os.environ}
+        state, numbered = Singleton.get_state(), list(enumerate(job_overrides, initial_job_idx))
+        calls = [(list(words), "hydra.sweep.dir", number, f"cell {number}", state) for number, words in numbered]
+        jobs = executor.map_array(self, *zip(*calls, strict=True))
+        log.info("%s submitted: %s; logs: %s", many(len(jobs), "job"), ", ".join(ids(jobs)), jobs[0].paths.folder)
+        try:
+            return [outcome(job, number, list(words)) for job, (number, words) in zip(jobs, numbered, strict=True)]
+        except KeyboardInterrupt:
+            self.leave(jobs)
+            raise
+
+    def executor(self) -> object:
+        """submitit's, with what hydra.launcher says."""
+        import submitit
+
+        def name(key: str) -> str:
+            return key if key in shared else f"{self._EXECUTOR}_{key}"
+
+        shared = {field.name for field in fields(BaseQueueConf)}
+        settings = dict(self.params)
+        first = {"folder": settings.pop("submitit_folder")}
+        if "max_num_timeout" in settings:
+            first[name("max_num_timeout")] = settings.pop("max_num_timeout")
+        executor = submitit.AutoExecutor(cluster=self._EXECUTOR, **first)
+        executor.update_parameters(**{name(key): value for key, value in settings.items()})
+        return executor
+
+
+class SlurmJobs(Jobs, SlurmLauncher):
+    """Every cell a job of SLURM, all of them an array.
+
+    Raises:
+        ConfigError: there is no SLURM here.
+    """
+
+    def executor(self) -> object:
+        if not all(map(shutil.which, ("sbatch", "srun"))):
+            raise ConfigError(
+                "hydra/launcher=slurm: there is no sbatch or srun on this machine; on one of several GPUs: "
+                "hydra/launcher=gpus; to try how jobs work: hydra/launcher=slurm_local"
+            )
+        return super().executor()
+
+    def leave(self, jobs: list) -> None:
+        """The sweep was asked to stop."""
+        text = "the jobs go on without this process; `scancel %s` stops them too, and each saves where it is"
+        log.warning(text, " ".join(ids(jobs)))
+
+
+class LocalJobs(Jobs, LocalLauncher):
+    """The same with processes of this machine in the place of SLURM's jobs, all at once."""
+
+    def leave(self, jobs: list) -> None:
+        """Let all jobs save and stop, those too that were about to begin."""
+        while not all(job.done() for job in jobs):
+            for row in sweep.standing():
+                if row["status"] == "running" and "job" in row and is_held(Path(row["folder"]) / ".lock"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(row["job"], signal.SIGTERM)
+            time.sleep(0.2)
+
+
+def ids(jobs: list) -> list[str]:
+    """What SLURM calls them: an array has one name."""
+    return list(dict.fromkeys(job.job_id.partition("_")[0] for job in jobs))
+
+
+def outcome(job: object, number: int, words: list[str]) -> JobReturn:
+    """Wait for a job; of one that has died (killed for its memory, cancelled, its machine gone) None, and a line in the
+    sweep's list."""
+    try:
+        return job.results()[0]
+    except Exception as error:
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        said = f"job {job.job_id} ended without a result ({job.state}): {last}\n  log: {job.paths.stdout}"
+        sweep.lost(number, words, said)
+        return JobReturn(status=JobStatus.COMPLETED)

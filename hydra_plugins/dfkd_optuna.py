@@ -1,0 +1,135 @@
+"""`hydra/sweeper=optuna`. It stands here, and not in dfkd/, since Hydra takes sweepers from this package only."""
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from dfkd import provenance, sweep
+from dfkd.cell import Cell
+from dfkd.errors import ConfigError
+from hydra_plugins.dfkd_sweeper import Composer, check
+
+
+class OptunaIsOurs(SearchPathPlugin):
+    """The plugin's option `optuna` minimises what a run returns; ours, conf/hydra/sweeper/optuna.yaml, has its name.
+    Hydra comes here when it has loaded all plugins, and has composed nothing yet."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        ConfigStore.instance().repo["hydra"].get("sweeper", {}).pop("optuna.yaml", None)
+
+
+class Stopped(Exception):
+    """A trial has failed, and fail_fast=true."""
+
+
+class Search(Sweeper):
+    """Hydra's Optuna sweeper, for cells. Optuna maximises what `dfkd.main.task` returns: the student's last validation
+    accuracy on ID images. A cell that fails is a failed trial, listed at the end as in any sweep. What is no axis goes
+    to the cells as it stands on the command line.
+
+    Args:
+        params, small, size: the axes of a preset, as of `CellSweeper`; those of the command line come after them.
+        others: of the plugin: sampler, n_trials, n_jobs, storage, study_name.
+
+    Raises:
+        ConfigError: it is no search, or its cells cannot be; nothing was launched.
+    """
+
+    def __init__(self, params: dict | None, small: dict | None, size: str, **others: object):
+        from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+        self.preset, self.fixed = (params, small, size), []
+        of_ours = {"direction": "maximize", "max_failure_rate": 1.0, "params": None}
+        self.plugin = OptunaSweeperImpl(**others, **of_ours, search_space=None, custom_search_space=None)
+        configured = self.plugin._configure_trials
+        self.plugin._configure_trials = lambda *given: [(*self.more(), *words) for words in configured(*given)]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader, self.config = hydra_context.config_loader, config
+        self.plugin.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        from dfkd.main import start_logging
+
+        start_logging()
+        given = [*(f"{key}={values}" for key, values in sweep.axes(*self.preset).items()), *arguments]
+        overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(given)}
+        axes = [word for word in overrides.values() if word.is_sweep_override()]
+        self.fixed = [word.input_line for word in overrides.values() if not word.is_sweep_override()]
+        self.check(axes)
+        names = "\n".join(given)
+        os.environ[sweep.GROUP] = f"search-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+        try:
+            self.plugin.sweep([axis.input_line for axis in axes])
+        except Stopped:
+            return
+        except ValueError:  # there is no best one
+            if any(row["status"] == "done" for row in sweep.standing()):
+                raise
+            return
+        self.say_best()
+
+    def more(self) -> list[str]:
+        """What is the same in every trial; asked for before every batch of them."""
+        if self.cell.config["fail_fast"] and sweep.has_failed():
+            raise Stopped
+        return self.fixed
+
+    def check(self, axes: list[Override]) -> None:
+        """Raise ConfigError if there is nothing to search, or something that no search is made of."""
+        if not axes:
+            raise ConfigError(
+                "hydra/sweeper=optuna has nothing to search: give an axis, such as "
+                "'synthesizer.lr=tag(log,interval(1e-4,1e-2))' or defense=none,atesc"
+            )
+        for axis in axes:
+            if axis.key_or_group == "seed" or axis.key_or_group.startswith("seeds."):
+                raise ConfigError(
+                    f"{axis.input_line}: a search over seeds finds the luckiest one; give one seed, and run the best "
+                    f"values with others afterwards"
+                )
+        cfg = self.compose(map(sample, axes))
+        with open_dict(cfg):
+            del cfg["hydra"]
+        self.cell = Cell(cfg)
+        check([self.cell])
+        if self.cell.config["dry_run"]:
+            raise ConfigError(
+                "dry_run=true: a search chooses its cells by the results of others, nobody knows them before"
+            )
+        if self.cell.config["until"] == "premise":
+            raise ConfigError(
+                "until=premise trains no student, and hydra/sweeper=optuna goes by its validation accuracy"
+            )
+
+    def compose(self, words: Iterable[str]) -> DictConfig:
+        """The configuration of the cell with these values."""
+        return Composer(self.loader, self.config)([*self.fixed, *words])
+
+    def say_best(self) -> None:
+        best = OmegaConf.load(Path(self.config.hydra.sweep.dir) / "optimization_results.yaml")
+        words = [f"{key}={value}" for key, value in best.best_params.items()]
+        print(f"\nbest validation accuracy on ID: {best.best_value:.2f} with {' '.join(words)}")
+        print(f"  dfkd {shlex.join(provenance.arguments(self.compose(words).hydra))}")
+
+
+def sample(axis: Override) -> str:
+    """One value of an axis, as an override."""
+    if axis.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        found = next(axis.sweep_string_iterator())
+    elif axis.is_range_sweep() or axis.is_interval_sweep():
+        found = axis.value().start
+    else:
+        raise ConfigError(f"{axis.input_line}: an axis of a search is a,b,c or range(...) or interval(...)")
+    return f"{axis.get_key_element()}={found}"
