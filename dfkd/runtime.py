@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from dfkd import distributed
 from dfkd.checkpoints import Checkpoints
 
 
@@ -57,7 +58,8 @@ def make_runtime(
     """Check what was asked for and set this process up.
 
     Args:
-        device: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:N'.
+        device: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:N'. Of several ranks each takes a CUDA device of its
+            own: 'auto' or 'cuda'.
         precision: 'auto' (bfloat16 where the hardware multiplies it, else float32), 'float32', 'bfloat16'.
         chunk: see `Runtime`.
         threads: of torch's CPU kernels; torch's own choice if None.
@@ -75,7 +77,7 @@ def make_runtime(
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    where = _device(device)
+    where = _of_this_rank(_device(device))
     fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     return Runtime(where, torch.bfloat16 if fast else torch.float32, chunk, Checkpoints(checkpoint_every, where))
 
@@ -94,6 +96,21 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"runtime.device must be auto, cpu, cuda or cuda:N, got '{name}'")
     return device
+
+
+def _of_this_rank(device: torch.device) -> torch.device:
+    """Of several ranks on a machine, each has the CUDA device of its number."""
+    if distributed.ranks() == 1 or device.type != "cuda":
+        return device
+    if device.index is not None:
+        raise ValueError(f"runtime.device={device}, but of several ranks each takes its own; set runtime.device=auto")
+    number, there = distributed.local_rank(), torch.cuda.device_count()
+    if number >= there:
+        raise ValueError(
+            f"rank {distributed.rank()} has no CUDA device; set torchrun --nproc-per-node to {there} at most"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -114,6 +114,7 @@ class CAKE(Synthesizer):
     """
 
     columns = ("eps", "target")
+    independent = True
 
     def __init__(
         self,
