@@ -99,19 +99,17 @@ def stop() -> None:
     """Wait for the other ranks, and part."""
     global _patient
     if _patient is not None:
-        import torch.distributed as dist
-
         barrier()
-        dist.destroy_process_group()
+        with _meeting() as dist:
+            dist.destroy_process_group()
         _patient = None
 
 
 def barrier() -> None:
     """Wait until all ranks are here."""
     if ranks() > 1:
-        import torch.distributed as dist
-
-        dist.barrier(group=_patient)
+        with _meeting() as dist:
+            dist.barrier(group=_patient)
 
 
 @contextlib.contextmanager
@@ -128,10 +126,9 @@ def broadcast(value: T) -> T:
     """What the first rank gives, on all of them."""
     if ranks() == 1:
         return value
-    import torch.distributed as dist
-
     box = [value]
-    dist.broadcast_object_list(box, src=0, group=_patient)
+    with _meeting() as dist:
+        dist.broadcast_object_list(box, src=0, group=_patient)
     return box[0]
 
 
@@ -144,10 +141,9 @@ def gather(value: T) -> list[T]:
     """The values of all ranks of the team in their order, on the first; nothing on the others."""
     if team() == 1:
         return [value]
-    import torch.distributed as dist
-
     values = [None] * ranks() if is_first() else None
-    dist.gather_object(value, values, dst=0, group=_patient)
+    with _meeting() as dist:
+        dist.gather_object(value, values, dst=0, group=_patient)
     return values or []
 
 
@@ -155,10 +151,9 @@ def mean(values: T) -> T:
     """The mean of the team's tensors, on all ranks."""
     if team() == 1:
         return values
-    import torch.distributed as dist
-
     values = values / team()
-    dist.all_reduce(values)
+    with _meeting() as dist:
+        dist.all_reduce(values)
     return values
 
 
@@ -178,15 +173,37 @@ class StopSign:
         if self.left > 0 and not look:
             return False
         import torch
-        import torch.distributed as dist
 
         spent = max(time.monotonic() - self.since, 1e-6)
         pace = max(1, min(int(self.pace * LOOK / spent), 2 * self.pace))
         lowest = torch.tensor([-int(interrupt.asked), pace])
-        dist.all_reduce(lowest, dist.ReduceOp.MIN, group=_patient)
+        with _meeting() as dist:
+            dist.all_reduce(lowest, dist.ReduceOp.MIN, group=_patient)
         asked, self.pace = lowest.tolist()
         self.left, self.since = self.pace, time.monotonic()
         return bool(asked)
+
+
+class RankLost(Exception):
+    """Another rank is gone, and has not said why."""
+
+    def __init__(self):
+        super().__init__("another rank ended without a word: killed, or out of memory? torchrun says below which one")
+
+
+@contextlib.contextmanager
+def _meeting() -> Iterator[Any]:
+    """torch.distributed, for what all ranks do at the same time.
+
+    Raises:
+        RankLost: one does not come.
+    """
+    import torch.distributed as dist
+
+    try:
+        yield dist
+    except RuntimeError as error:
+        raise RankLost from error
 
 
 class FailedElsewhere(Exception):

@@ -1,5 +1,8 @@
 """Several ranks: the same images to the bit, the same steps up to rounding, one voice, one end."""
 
+import functools
+import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -11,12 +14,12 @@ import torch
 from killing import left_over, numbers, outcome
 from ranks import cell as on_this_rank
 from ranks import on_ranks
-from runner import CAKE, TINY, composed, make_cell, process_environment, read_json, status, write_component
+from runner import CAKE, TINY, Outcome, composed, make_cell, process_environment, read_json, status, write_component
 from safetensors.torch import load_file
 from timm.layers import DropPath
 from torch import nn
 
-from dfkd import distributed, main
+from dfkd import distributed, interrupt, main
 from dfkd.cell import Cell
 from dfkd.defenses import Defense
 from dfkd.errors import ConfigError
@@ -26,6 +29,7 @@ from dfkd.pool import Pool
 from dfkd.preflight import prepare
 from dfkd.run import run_cell
 from dfkd.sharing import why_alone
+from dfkd.tracker import read_rows
 
 # Networks without BatchNorm, which several ranks share on a CPU, too.
 MOONS = (
@@ -64,16 +68,27 @@ def plain(arguments: list[str]) -> Cell:
     return cell
 
 
-def two(arguments: list[str], strike: tuple[int, int] | None = None) -> list:
-    return on_ranks(2, RunCell(strike), *arguments)
+def two(arguments: list[str], strike: tuple[int, int] | None = None, blind: int | None = None) -> list[Outcome]:
+    """What `dfkd ARGUMENTS` does on each of two ranks (see `ranks.cell`)."""
+    return on_ranks(2, functools.partial(on_this_rank, strike=strike, blind=blind), *arguments)
 
 
-class RunCell:
-    def __init__(self, strike: tuple[int, int] | None):
-        self.strike = strike
-
-    def __call__(self, *arguments: str):
-        return on_this_rank(*arguments, strike=self.strike)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Cell:
+    """A cell that torchrun has run."""
+    folder = tmp_path_factory.mktemp("shared")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dfkd"]
+    done = subprocess.run(
+        [*launcher, *moons(folder / "out")],
+        cwd=folder,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("student (teacher), in percent") == 1 and "by one rank" not in done.stderr
+    return cell_of(moons(folder / "out"))
 
 
 @pytest.fixture
@@ -93,7 +108,7 @@ def artifact(cell: Cell, stage: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "method", [(), ("noise=langevin",), ("synthesizer=deepinversion", "synthesizer.batch_size=20", "prior=none")]
+    "method", [("noise=langevin",), ("synthesizer=deepinversion", "synthesizer.batch_size=20", "prior=none")]
 )
 def test_two_ranks_make_the_pool_of_one_to_the_bit(tmp_path, method):
     arguments = tiny(tmp_path, *method)
@@ -117,23 +132,32 @@ def weights(cell: Cell, stage: str) -> dict[str, torch.Tensor]:
     return load_file(artifact(cell, stage) / f"{stage}.safetensors")
 
 
-def test_trainings_take_the_steps_of_one_rank_and_keys_and_files_are_interchangeable(tmp_path):
-    one, both = cell_of(moons(tmp_path / "one")), cell_of(moons(tmp_path / "two"))
-    first, second = two(moons(tmp_path / "two"))
-    assert (first.code, second.code, second.err) == (0, 0, ""), first.err
-    assert [s for s in MADE if "ranks" in read_json(artifact(both, s) / "meta.json")["meta"]] == list(MADE[::2])
-    plain(moons(tmp_path / "one"))
-    a, b = (read_json(cell.folder / "result.json") for cell in (one, both))
+def test_torchrun_makes_what_one_rank_makes_up_to_rounding(tmp_path, shared):
+    alone = plain(moons(tmp_path))
+    a, b = (read_json(cell.folder / "result.json") for cell in (alone, shared))
+    assert (a["ranks"], b["ranks"]) == (1, 2)
     for name in ("hash", "teacher", "teacher_evals", "validation"):
         assert a[name] == b[name]
     assert {name: stage["key"] for name, stage in a["stages"].items()} == {n: s["key"] for n, s in b["stages"].items()}
     for stage in ("teacher", "student"):
-        torch.testing.assert_close(weights(one, stage), weights(both, stage), rtol=1e-4, atol=1e-5)
-    rows = [(cell.folder / "metrics.jsonl").read_text().count("\n") for cell in (one, both)]
-    assert rows[0] == rows[1]
-    (both.folder / "result.json").unlink()
-    plain(moons(tmp_path / "two"))
-    assert all(stage["reused"] for stage in read_json(both.folder / "result.json")["stages"].values())
+        torch.testing.assert_close(weights(alone, stage), weights(shared, stage), rtol=1e-4, atol=1e-5)
+    rows = [read_rows(cell.folder / "metrics.jsonl") for cell in (alone, shared)]
+    assert [list(row) for row in rows[0]] == [list(row) for row in rows[1]]
+    for one, other in zip(*rows, strict=True):
+        assert {k: v for k, v in one.items() if k != "stage"} == pytest.approx(
+            {k: v for k, v in other.items() if k != "stage"}, rel=1e-3
+        )
+
+
+def test_a_plain_run_finds_what_ranks_have_made(tmp_path, shared):
+    made = [s for s in MADE if "ranks" in read_json(artifact(shared, s) / "meta.json")["meta"]]
+    assert made == ["teacher", "pool", "student"]
+    shutil.copytree(shared.outputs, tmp_path / "out")
+    cell = cell_of(moons(tmp_path / "out"))
+    assert cell.finished() == read_json(cell.folder / "result.json")
+    shutil.rmtree(cell.folder)
+    plain(moons(tmp_path / "out"))
+    assert all(stage["reused"] for stage in read_json(cell.folder / "result.json")["stages"].values())
 
 
 def gradients(augment: str, together: bool) -> dict[str, np.ndarray]:
@@ -207,55 +231,81 @@ def test_a_bad_value_is_told_once_before_any_work(tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_two_ranks_go_on_there(tmp_path):
-    calm, cell = (cell_of(moons(tmp_path / name, "runtime.checkpoint_every=3600")) for name in ("calm", "struck"))
-    assert [found.code for found in two(moons(tmp_path / "calm"))] == [0, 0]
-    resumed = []
-    for _ in range(8):
-        lives = two(moons(tmp_path / "struck", "runtime.checkpoint_every=3600"), strike=(1, 3))
-        if lives[0].code == 0:
-            break
-        assert [found.code for found in lives] == [1, 1] and main.INTERRUPTED in lives[0].err
-        assert lives[1].err == "" and status(cell.folder) == "interrupted"
-        resumed += [line.split()[0] for line in lives[0].err.splitlines() if "resumed at" in line]
-    assert {"teacher", "pool", "student"} & set(resumed)
-    a, b = outcome(cell), outcome(calm)
+def struck(outputs: Path, strike: tuple[int, int]) -> Outcome:
+    """What the first of two ranks says that have been stopped."""
+    first, second = two(moons(outputs, "runtime.checkpoint_every=3600"), strike)
+    assert (first.code, second.code) == (1, 1) and second.err == ""
+    assert main.INTERRUPTED in first.err and status(cell_of(moons(outputs)).folder) == "interrupted"
+    return first
+
+
+def resumed(said: str) -> list[str]:
+    return [" ".join(line.split()[:1] + line.split()[3:]) for line in said.splitlines() if "resumed at" in line]
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_two_ranks_go_on_there(tmp_path, shared):
+    struck(tmp_path, (1, 3))
+    second = struck(tmp_path, (0, 9))  # seven steps are left of the teacher
+    third = struck(tmp_path, (1, 4))  # a wave of sets of the pool
+    last, _ = two(moons(tmp_path))
+    assert last.code == 0
+    found = [resumed(outcome.err) for outcome in (second, third, last)]
+    assert found == [["teacher at epoch 0 of 2"], ["pool at round 4 of 5"], ["student at round 0 of 2"]]
+    cell = cell_of(moons(tmp_path))
+    a, b = outcome(cell), outcome(shared)
     assert a.keys() == b.keys() and not left_over(cell.outputs)
     assert [name for name in a if a[name] != b[name] and name.endswith(".safetensors")] == []
-    results = [numbers(read_json(c.folder / "result.json")) for c in (cell, calm)]
-    assert results[0] | {"command": None} == results[1] | {"command": None}
+    results = [numbers(read_json(c.folder / "result.json")) | {"command": None} for c in (cell, shared)]
+    assert results[0] == results[1]
 
 
-def test_one_rank_does_not_go_on_where_two_were(tmp_path):
-    arguments = moons(tmp_path, "runtime.checkpoint_every=3600")
-    lives = two(arguments, strike=(0, 3))
-    assert [found.code for found in lives] == [1, 1]
-    (found,) = on_ranks(1, RunCell(None), *arguments)
-    assert found.code == 0 and "begins anew: its checkpoint is of another number of ranks" in found.err
+def test_a_checkpoint_is_for_the_number_of_ranks_that_saved_it_and_for_all_of_them(tmp_path, caplog):
+    struck(tmp_path / "one", (0, 3))
+    shutil.copytree(tmp_path / "one", tmp_path / "blind")
+    with caplog.at_level(logging.INFO, "dfkd"):
+        plain(moons(tmp_path / "one"))
+    assert "begins anew: its checkpoint is of another number of ranks" in caplog.text
+    first, second = two(moons(tmp_path / "blind"), blind=1)
+    assert (first.code, second.code) == (0, 0)
+    assert "a checkpoint does not fit and is dropped" in first.err and not resumed(first.err)
 
 
-def test_torchrun_runs_a_cell_and_a_plain_run_finds_it(tmp_path):
-    arguments = moons(tmp_path / "out", "tracker=files")
-    done = torchrun(tmp_path, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("student (teacher), in percent") == 1
-    (result,) = (tmp_path / "out" / "runs").glob("*/result.json")
-    assert read_json(result)["ranks"] == 2
-    assert cell_of(arguments).finished() == read_json(result)
+def test_a_sweep_is_refused_by_all_and_told_once(tmp_path):
+    found = two(["-m", "seed=0,1", *moons(tmp_path / "out")])
+    assert [outcome.code for outcome in found] == [1, 1] and not (tmp_path / "out").exists()
+    said = "".join(outcome.err for outcome in found)
+    assert said.count("dfkd: torchrun gives all of its 2 processes to one cell, and this is a sweep") == 1
 
 
-def test_torchrun_is_not_for_sweeps(tmp_path):
-    done = torchrun(tmp_path, "-m", "seed=0,1", *moons(tmp_path / "out"))
-    assert done.returncode != 0 and not (tmp_path / "out").exists()
-    assert done.stderr.count("dfkd: torchrun gives all of its 2 processes to one cell, and this is a sweep") == 1
+def answers(asked_at: int) -> int:
+    """After how many calls the sign says stop."""
+    distributed.start()
+    sign = distributed.StopSign()
+    for number in range(100_000):
+        interrupt.asked = distributed.rank() == 1 and number >= asked_at
+        if sign():
+            break
+    distributed.stop()
+    return number
 
 
-def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dfkd"]
-    environment = process_environment()
-    return subprocess.run(
-        [*launcher, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
-    )
+def test_all_ranks_see_a_signal_in_the_same_call_and_seldom_look():
+    first, second = on_ranks(2, answers, 500)
+    assert 500 < first == second < 99_999
+
+
+def dies() -> str:
+    distributed.start()
+    if distributed.rank() == 1:
+        os._exit(1)
+    with pytest.raises(distributed.RankLost) as lost:
+        distributed.barrier()
+    return str(lost.value)
+
+
+def test_a_rank_that_is_killed_is_noticed():
+    first, second = on_ranks(2, dies)
+    assert first.startswith("another rank ended without a word") and second is None
 
 
 @pytest.mark.parametrize(
