@@ -22,13 +22,18 @@ from torch import nn
 from dfkd import distributed, interrupt, main
 from dfkd.cell import Cell
 from dfkd.defenses import Defense
+from dfkd.domains import Images
 from dfkd.errors import ConfigError
 from dfkd.models import cnn_bn, mlp
 from dfkd.parallel import has_dropout, on_whole_batches
 from dfkd.pool import Pool
 from dfkd.preflight import prepare
+from dfkd.recipe import Recipe
 from dfkd.run import run_cell
+from dfkd.scenarios import none
 from dfkd.sharing import why_alone
+from dfkd.teachers import Supervised
+from dfkd.teachers.base import Batches
 from dfkd.tracker import read_rows
 
 # Networks without BatchNorm, which several ranks share on a CPU, too.
@@ -353,6 +358,25 @@ def test_stages_that_one_rank_has_to_make_alone(tmp_path, ranks, overrides, alon
     ranks(2)
     pool = Pool(images=torch.zeros(31 if "student.recipe.batch_size=100" in overrides else 400, 1, 2, 1))
     assert {stage: why_alone(stage, parts, pool) for stage in alone} == alone
+
+
+def test_a_teacher_draws_whole_batches_and_takes_its_share(ranks, monkeypatch, tiny_domain, runtime):
+    kind = Supervised(cnn_bn((1, 8, 8), 3, widths=(4, 4, 4)), Recipe(batch_size=8), epochs=1, augment="crop_flip")
+
+    def batch() -> Images:
+        batches = Batches(kind, none(tiny_domain()), runtime, seed=0)
+        batches.shuffle()
+        return [batches.take(number)[0] for number in range(2)][1]
+
+    whole, shares = batch(), []
+    ranks(2)
+    for number in range(2):
+        monkeypatch.setenv("RANK", str(number))
+        with distributed.together():
+            shares.append(batch())
+    assert [len(share) for share in shares] == [4, 4]
+    assert torch.equal(torch.cat([share.x for share in shares]), whole.x)
+    assert torch.equal(torch.cat([share.y for share in shares]), whole.y)
 
 
 def test_one_rank_alone_shares_nothing(tmp_path):
