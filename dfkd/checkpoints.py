@@ -5,6 +5,9 @@ Between two steps all of that is at rest: there the state is saved, if it is tim
 next run of the same stage makes everything anew, comes to the same loops, skips those that were finished, and enters
 the one it was in with the state put back, at the step it had come to: what follows is the same to the last bit.
 
+Where several ranks make a stage together (`dfkd.distributed`), their state is the same: the first one saves it, all go
+on from it, and they stop at the same step. Loops in which each of them works for itself are plain ranges.
+
 What belongs to the state is found by `dfkd.state`; the file is `dfkd.statefile`'s.
 """
 
@@ -25,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfkd import interrupt
+from dfkd import distributed, interrupt
 from dfkd.state import CannotSave, Misfit, Put, Take
 from dfkd.statefile import read, write
 
@@ -63,6 +66,7 @@ class Checkpoints:
         self._before, self._began = 0.0, time.monotonic()
         self._due = time.monotonic() + (self.every or 0)
         self._broken, self._said = False, set()
+        self._ranks, self._stop = distributed.team(), distributed.StopSign()
 
     @contextlib.contextmanager
     def stage(self, name: str, key: str, file: Path, code: str = "") -> Iterator[None]:
@@ -73,25 +77,40 @@ class Checkpoints:
             code: digest of the program (`code_digest`): what another one has saved is not used.
 
         Raises:
-            Misfit: what was found does not fit; the file is gone, and the stage has to be begun anew.
+            Misfit: what was found does not fit; the file is gone, and the stage has to be begun anew. On all ranks
+                that make the stage, or on none.
         """
         self._clear()
         self.file, self._name = file, f"{name:<8} {key}"
-        versions = {"torch": torch.__version__, "device": self.device.type, "code": code}
+        versions = {
+            "torch": torch.__version__,
+            "device": self.device.type,
+            "code": code,
+            "number of ranks": self._ranks,
+        }
         self._about = {"stage": name, "key": key} | versions
         self._found = self._read()
         if self._found is not None:
             self.rows, self._before = self._found["rows"], self._found["seconds"]
         try:
+            self._check_ranks()
             yield
             if self._found is not None:
                 raise Misfit(f"the stage never came to {self._found['position']}")
         except Misfit:
-            file.unlink(missing_ok=True)
+            if distributed.is_first():
+                file.unlink(missing_ok=True)
             raise
         finally:
             self._clear()
             interrupt.deferred = False
+
+    def _check_ranks(self) -> None:
+        """Raise Misfit unless all ranks go on from the same point; none saves before all have read."""
+        mine = self._found and self._found["position"]
+        found = distributed.gather(mine)
+        if self._ranks > 1 and distributed.by_first(lambda: any(position != mine for position in found)):
+            raise Misfit("not every rank can read it")
 
     @property
     def seconds(self) -> float:
@@ -117,7 +136,8 @@ class Checkpoints:
             name: what is counted, in the singular, for messages.
             parts: what the stage depends on while the loop lasts, beside what is kept: an optimizer made for it, say.
         """
-        return range(0, total, step) if self.file is None else Loop(self, name, total, step, parts)
+        plain = self.file is None or self._ranks != distributed.team()
+        return range(0, total, step) if plain else Loop(self, name, total, step, parts)
 
     def _parts(self) -> dict[str, Any]:
         merged = dict(self._kept)
@@ -181,9 +201,12 @@ class Checkpoints:
         loop.number = number
         self.between()
         self._entered[-1].clear()
-        if interrupt.asked or time.monotonic() >= self._due:
+        last = number >= loop.total and len(self._loops) == 1
+        stop = interrupt.asked if self._ranks == 1 else self._stop(look=last)
+        if stop or time.monotonic() >= self._due:
             self._save()
-        interrupt.stop_if_asked()
+        if stop or (interrupt.asked and self._ranks == 1):
+            raise interrupt.Interrupted
 
     def left(self, loop: "Loop") -> None:
         """A loop has ended, or was broken off."""
@@ -192,8 +215,13 @@ class Checkpoints:
             del self._loops[self._loops.index(loop) :]
         interrupt.deferred = interrupt.deferred and bool(self._loops)
 
+    def stop_if_asked(self) -> None:
+        """After the last step of a loop: nobody else is to look any more, except at a step that all ranks take."""
+        if self._ranks == 1 or not self._loops:
+            interrupt.stop_if_asked()
+
     def _save(self) -> None:
-        if self.every is None or self._broken:
+        if self.every is None or self._broken or not distributed.is_first():
             return
         began = time.monotonic()
         try:
@@ -266,7 +294,7 @@ class Loop:
                 self.checkpoints.passed(self, min(number + self.step, self.total))
         finally:
             self.checkpoints.left(self)
-        interrupt.stop_if_asked()  # after the last step: nobody else is to look any more
+        self.checkpoints.stop_if_asked()
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

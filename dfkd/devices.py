@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from dfkd import distributed
 from dfkd.errors import ConfigError
 
 log = logging.getLogger("dfkd")
@@ -92,7 +93,8 @@ def gpus(wanted: str) -> list[str]:
     """The CUDA devices that runtime.device may mean; none if it means no GPU, or one that is not there."""
     if not str(wanted).startswith(("auto", "cuda")):
         return []
-    name = "cuda:0" if wanted == "cuda" else wanted
+    shared = wanted == "cuda" or distributed.ranks() > 1
+    name = f"cuda:{distributed.local_rank()}" if shared else wanted
     return [device for device in visible() if name in ("auto", device)]
 
 

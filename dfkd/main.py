@@ -11,7 +11,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dfkd import interrupt
+from dfkd import distributed, interrupt
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.help import help_text, option_names
@@ -51,16 +51,17 @@ def run_one(cfg: DictConfig) -> float | None:
         cell = Cell(cfg)
         if cell.config["fail_fast"] and has_failed():
             return None
-        result = cell.finished()
+        distributed.start()
+        result = distributed.by_first(cell.finished)
         if cell.config["dry_run"]:
-            return show_plan(cell, result)
+            return show_plan(cell, result) if distributed.is_first() else None
         log.info("%s%s", cell.name, " was finished before" if result else "")
         if result is None:
             record(cell, "running", **place())
             from dfkd.run import run_cell
 
             result = run_cell(cell)
-        else:
+        elif distributed.is_first():
             paper.renew(cell, result)
     except KeyboardInterrupt:
         record(cell, "interrupted")
@@ -70,6 +71,8 @@ def run_one(cfg: DictConfig) -> float | None:
         record(cell, "failed", error=explain(error))
         if HydraConfig.get().mode.name == "MULTIRUN":
             log.error("  FAILED   %s", explain(error))
+        return None
+    if not distributed.is_first():
         return None
     record(cell, "done")
     log.info("  %s", in_a_line(result))
@@ -121,10 +124,11 @@ def in_a_line(result: dict) -> str:
 
 
 def start_logging() -> None:
-    """Messages to standard error, one line each; of cells beside each other with the cell's number in the sweep."""
+    """Messages to standard error, one line each; of cells beside each other with the cell's number in the sweep. Of
+    several ranks only the first has any."""
     if not log.handlers:
         log.addHandler(logging.StreamHandler())
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.INFO if distributed.is_first() else logging.CRITICAL)
         log.propagate = False
     prefix = f"[{number()}] " if in_a_worker() else ""
     if prefix and sys.stderr.isatty():
@@ -145,16 +149,29 @@ def cli() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
     try:
-        with interrupt.listening(stop_workers):
+        with interrupt.listening(stop_workers), distributed.failing_together():
+            check_alone(sys.argv[1:])
             task()
-        if failures:
-            raise failures[0]
+            if failures:
+                raise failures[0]
+            distributed.stop()
     except KeyboardInterrupt:
-        sys.exit(f"\n{INTERRUPTED}")
+        sys.exit(f"\n{INTERRUPTED}" if distributed.is_first() else 1)
+    except distributed.FailedElsewhere:
+        sys.exit(1)
     except Exception as error:
         if wants_traceback:
             raise
         sys.exit(f"dfkd: {explain(error)}")
+
+
+def check_alone(words: list[str]) -> None:
+    """Raise ConfigError if several ranks are given a sweep."""
+    if distributed.ranks() > 1 and any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words):
+        raise ConfigError(
+            f"torchrun gives all of its {distributed.ranks()} processes to one cell, and this is a sweep: start it "
+            f"without torchrun (dfkd -m hydra/launcher=gpus ... runs a cell on each GPU), or name one cell without -m"
+        )
 
 
 def explain(error: Exception) -> str:

@@ -1,5 +1,8 @@
 """Running means of loss terms that do not stop a GPU at every step."""
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,19 +32,23 @@ class Meter:
             self.finite[name] = self.finite[name] + value.isfinite() if known else value.isfinite().float()
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def read(self) -> dict[str, float]:
+    def read(self, over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
         """Means since the last reading, which starts anew.
+
+        Args:
+            over_ranks: makes the means of all ranks out of a rank's own, where several share every step.
 
         Raises:
             NonFiniteLoss: naming the term that was the first not to be finite.
         """
         if not self.sums:
             return {}
-        values, finite = torch.stack([*self.sums.values(), *self.finite.values()]).view(2, -1).tolist()
+        sums = torch.stack([*self.sums.values(), *self.finite.values()])
+        values, finite = over_ranks(sums).view(2, -1).tolist()
         means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
         fails = {name: self.counts[name] - good for name, good in zip(self.sums, finite, strict=True)}
         self.sums, self.finite, self.counts = {}, {}, {}
         name = max(fails, key=fails.get)  # failed most often: since the earliest step
         if fails[name]:
-            raise NonFiniteLoss(name, self.steps - int(fails[name]) + 1)
+            raise NonFiniteLoss(name, self.steps - math.ceil(fails[name]) + 1)
         return means

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd import distributed
 from dfkd.cell import Cell
 from dfkd.models import Classifier
 from dfkd.preflight import Parts
@@ -34,9 +35,16 @@ def choose_precision(cell: Cell, parts: Parts) -> Runtime:
     The choice is kept in `<outputs>/precision.json`, by device, version of torch, threads, networks and batch: a
     machine measures once, and a cell that is repeated or gone on with computes as before.
     """
-    runtime, config = parts.runtime, cell.config
-    if config["runtime"]["precision"] != "auto" or runtime.precision == torch.float32:
+    runtime = parts.runtime
+    if cell.config["runtime"]["precision"] != "auto" or runtime.precision == torch.float32:
         return runtime
+    found = distributed.by_first(lambda: chosen(cell, parts))
+    return replace(runtime, precision=getattr(torch, found))
+
+
+def chosen(cell: Cell, parts: Parts) -> str:
+    """The name of the faster precision, from what is kept or measured now."""
+    runtime, config = parts.runtime, cell.config
     images = min(parts.student.recipe.batch_size, AT_ONCE[runtime.device.type])
     where = {
         "device": machine(runtime.device),
@@ -55,7 +63,7 @@ def choose_precision(cell: Cell, parts: Parts) -> Runtime:
             write_atomic(file, json.dumps([*known, found], indent=2) + "\n")
             gain = found["seconds"]["float32"] / found["seconds"]["bfloat16"]
             log.info("  precision %s: bfloat16 is %.2f times as fast as float32 here", found["precision"], gain)
-    return replace(runtime, precision=getattr(torch, found["precision"]))
+    return found["precision"]
 
 
 def measure(parts: Parts, images: int) -> dict:

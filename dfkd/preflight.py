@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dfkd import devices
+from dfkd import devices, distributed
 from dfkd.build import FAILED, Builder, number
 from dfkd.cell import GROUPS, Cell
 from dfkd.defenses import Defense
@@ -190,5 +190,24 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
         if column not in parts.synthesizer.columns:
             known = ", ".join(parts.synthesizer.columns) or "none"
             builder.problems.append(f"student.keep.{column}: synthesizer={name} has no such column (columns: {known})")
+    _check_ranks(parts, config, builder.problems)
     if not parts.synthesizer.online and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")
+
+
+def _check_ranks(parts: Parts, config: dict, problems: list[str]) -> None:
+    """Note what several ranks cannot do together."""
+    ranks, whole = distributed.ranks(), config["until"] == "student"
+    if parts.synthesizer.online and whole and ranks > 1:
+        problems.append(
+            f"synthesizer={config['synthesizer']['name']} trains the student while it makes images, which {ranks} "
+            f"ranks cannot share; start it without torchrun (a cell on each GPU: dfkd -m hydra/launcher=gpus ...)"
+        )
+    trained = {"teacher": getattr(parts.teacher, "mean_loss", False), "student": whole and parts.defense.mean_loss}
+    for name in (name for name, shared in trained.items() if shared):
+        size = getattr(parts, name).recipe.batch_size
+        if size % ranks:
+            problems.append(
+                f"{name}.recipe.batch_size={size} cannot be shared evenly by {ranks} ranks; set it to a multiple of "
+                f"{ranks}, or torchrun --nproc-per-node to a divisor of {size}"
+            )

@@ -1,5 +1,6 @@
 """One cell from configuration to run folder."""
 
+import contextlib
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from dfkd import figures
+from dfkd import distributed, figures
 from dfkd.cell import Cell
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
@@ -34,18 +35,19 @@ def run_cell(cell: Cell) -> dict:
     """Run a cell, or return its result if it was finished before.
 
     Returns:
-        the content of its result.json.
+        the content of its result.json; nothing on another rank than the first.
 
     Raises:
         ConfigError: it cannot run; nothing was done.
         Exception: it failed on the way. The run folder's status.json says how; finished stages are kept.
     """
-    parts = prepare(cell)
+    with distributed.one_at_first():
+        parts = prepare(cell)
     for warning in parts.warnings:
         log.warning("  WARNING  %s", warning)
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(cell.folder / ".lock", f"cell {cell.name}"):
-        done = cell.finished()  # by another process, while we waited
+    distributed.barrier()  # no rank begins before all are prepared
+    with claimed(cell):
+        done = distributed.by_first(cell.finished)  # by another process, while we waited
         if done is not None:
             return done
         try:
@@ -55,7 +57,19 @@ def run_cell(cell: Cell) -> dict:
             return _run(cell, prepare(cell))
 
 
+def claimed(cell: Cell) -> contextlib.AbstractContextManager:
+    """Inside the block no other process runs the cell, beside the ranks of this run."""
+    if not distributed.is_first():
+        return contextlib.nullcontext()
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    return file_lock(cell.folder / ".lock", f"cell {cell.name}")
+
+
 def _run(cell: Cell, parts: Parts) -> dict:
+    if not distributed.is_first():
+        parts.runtime = choose_precision(cell, parts)
+        Pipeline(cell, parts, parts.tracker).run()
+        return {}
     write_atomic(cell.folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
     tracker, result = parts.tracker, None
     pipeline = Pipeline(cell, parts, tracker)
@@ -76,9 +90,10 @@ def _run(cell: Cell, parts: Parts) -> dict:
         set_status(cell, "done")
         return result
     except BaseException as error:
-        result = None
-        kind = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        set_status(cell, kind, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        result, why = None, distributed.reason(error)
+        kind = "interrupted" if isinstance(why, KeyboardInterrupt | SystemExit) else "failed"
+        told = getattr(why, "traceback", traceback.format_exc())
+        set_status(cell, kind, error=f"{type(why).__name__}: {why}", traceback=told)
         if isinstance(error, NonFiniteLoss) and error.state is not None:
             last_good = {name: value.contiguous() for name, value in error.state.items()}
             save_file(last_good, cell.folder / "student_last_good.safetensors")
@@ -118,6 +133,7 @@ def export(pipeline: Pipeline, began: float) -> dict:
         "commit": commit(),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "device": device_name(parts.runtime.device),
+        "ranks": distributed.ranks(),
         "precision": str(parts.runtime.precision).removeprefix("torch."),
         "teacher": premise["teacher"],
         "flip_rates": premise["flip_rates"],

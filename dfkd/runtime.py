@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dfkd import devices
+from dfkd import devices, distributed
 from dfkd.checkpoints import Checkpoints
 
 
@@ -62,7 +62,7 @@ def make_runtime(
 
     Args:
         device: 'auto' (the device that this process holds, `dfkd.devices`, else CUDA if there is one), 'cpu', 'cuda',
-            'cuda:N'.
+            'cuda:N'. Of several ranks each takes a CUDA device of its own: 'auto' or 'cuda'.
         precision: 'float32', 'bfloat16', or 'auto': bfloat16 where the hardware multiplies it, else float32; a run then
             measures which is faster (`dfkd.precision`).
         chunk: see `Runtime`.
@@ -82,7 +82,7 @@ def make_runtime(
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    where = _device(device)
+    where = _device(device) if distributed.ranks() == 1 else _of_this_rank(device)
     if where.type == "cuda" and where.index is not None:
         torch.cuda.set_device(where)  # nothing may come to lie on another one
     fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
@@ -106,6 +106,21 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"runtime.device must be auto, cpu, cuda or cuda:N, got '{name}'")
     return device
+
+
+def _of_this_rank(name: str) -> torch.device:
+    """Of several ranks on a machine, each has the CUDA device of its number."""
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        device = _device(name)
+        if device.type == "cuda":
+            raise ValueError(f"runtime.device={name}, but of several ranks each takes its own; set runtime.device=auto")
+        return device
+    number, there = distributed.local_rank(), torch.cuda.device_count()
+    if number >= there:
+        raise ValueError(
+            f"rank {distributed.rank()} has no CUDA device; set torchrun --nproc-per-node to {there} at most"
+        )
+    return torch.device("cuda", number)
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -1,5 +1,9 @@
-"""What the stages of a run do: each writes its files into a folder and returns what its meta.json should say."""
+"""What the stages of a run do: each writes its files into a folder and returns what its meta.json should say.
 
+Of several ranks that make one together, only the first is given a folder, and answers.
+"""
+
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from dfkd import distributed
 from dfkd.build import number
 from dfkd.distill import Distillation
 from dfkd.evaluate import Examiner, premise, premise_in_words
@@ -18,6 +23,7 @@ from dfkd.pool import Pool, Split, Stack
 from dfkd.preflight import Parts
 from dfkd.runtime import seeded
 from dfkd.sweep import in_a_worker
+from dfkd.synthesizers import Synthesizer, Synthetic
 
 SAMPLES = 64  # images kept for each sample grid
 POINTS = 500  # the same of 2-D points, for a scatter plot
@@ -27,12 +33,12 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 def bar(total: int, what: str, start: int = 0) -> tqdm:
-    """A progress bar, silent where there is no terminal, or where parallel cells share it."""
-    options = {"disable": in_a_worker() or None, "leave": False, "dynamic_ncols": True}
+    """A progress bar, silent where there is no terminal, or where parallel cells or ranks share it."""
+    options = {"disable": in_a_worker() or not distributed.is_first() or None, "leave": False, "dynamic_ncols": True}
     return tqdm(total=total, initial=start, desc=f"  {what}", **options)
 
 
-def make_teacher(parts: Parts, network: dict, seed: int, folder: Path, log: Log) -> dict:
+def make_teacher(parts: Parts, network: dict, seed: int, folder: Path | None, log: Log) -> dict:
     """Train the teacher (or take the checkpoint) and save it."""
     reported = len(parts.runtime.checkpoints.rows)
     with bar(getattr(parts.teacher, "reports", 1), "teacher", reported) as progress:
@@ -43,7 +49,8 @@ def make_teacher(parts: Parts, network: dict, seed: int, folder: Path, log: Log)
             progress.update()
 
         model = parts.teacher.train(parts.scenario, parts.runtime, seed, report)
-    save_classifier(model, network, folder, "teacher")
+    if folder is not None:
+        save_classifier(model, network, folder, "teacher")
     return {}
 
 
@@ -65,7 +72,7 @@ def make_premise(parts: Parts, teacher: Teacher, options: dict, seed: int) -> di
     return report | {"teacher": measured, "words": premise_in_words(report)}
 
 
-def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log) -> dict:
+def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path | None, log: Log) -> dict:
     """Synthesize the whole pool of an offline method, and label it."""
     synthesizer, runtime, meter, before = parts.synthesizer, parts.runtime, Meter(), teacher.evals.copy()
     synthesizer.start(runtime, seed)
@@ -75,22 +82,22 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
     checkpoints.keep(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
     checkpoints.keep(images=images, columns=columns, logits=logits)
     with seeded(seed, "synthesis"):
-        todo = checkpoints.loop("round", synthesizer.rounds, synthesizer.at_once)
+        todo = checkpoints.loop("round", synthesizer.rounds, synthesizer.at_once * distributed.team())
         with bar(synthesizer.rounds, "synthesis", todo.start) as progress:
             for first in todo:
-                rounds = range(first, min(first + synthesizer.at_once, synthesizer.rounds))
-                with teacher.counted_as("synthesis"):
-                    batch = synthesizer.synthesize(rounds, teacher)
-                images.add(batch.images, len(batch.images) // len(rounds) * synthesizer.rounds)
-                for name, column in batch.columns.items():
-                    columns.setdefault(name, []).append(column)
-                meter.add(batch.metrics)
-                metrics = meter.read()
-                log(rounds[-1], metrics)
-                progress.set_postfix({name: f"{value:.3g}" for name, value in list(metrics.items())[-3:]})
-                progress.update(len(rounds))
+                for rounds, batch in synthesized(synthesizer, first, teacher):
+                    images.add(batch.images, len(batch.images) // len(rounds) * synthesizer.rounds)
+                    for name, column in batch.columns.items():
+                        columns.setdefault(name, []).append(column)
+                    meter.add(batch.metrics)
+                    metrics = meter.read()
+                    log(rounds[-1], metrics)
+                    progress.set_postfix({name: f"{value:.3g}" for name, value in list(metrics.items())[-3:]})
+                    progress.update(len(rounds))
+    if folder is None:
+        return {}
     pool = Pool(images=images.tensor())
-    with teacher.counted_as("distill"):
+    with teacher.counted_as("distill"), distributed.alone():
         for i in checkpoints.loop("image", len(pool), runtime.chunk):
             logits.append(teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float())
     pool.logits = torch.cat(logits)
@@ -99,6 +106,26 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path, log: Log)
     pool.save(folder / "pool.safetensors")
     labels = pool.logits.argmax(1).bincount(minlength=teacher.classes).tolist()
     return {"images": len(pool), "labels": labels, "evals": dict(teacher.evals - before)}
+
+
+def synthesized(synthesizer: Synthesizer, first: int, teacher: Teacher) -> list[tuple[range, Synthetic]]:
+    """Make the images of the rounds from `first` on: `at_once` of them, or so many on each of the ranks that share the
+    synthesis. Which rounds are made in one call does not depend on the number of ranks, and so not a bit of the images.
+
+    Returns:
+        (rounds, images) in order, on the first rank; nothing on the others.
+    """
+    team, device = distributed.team(), synthesizer.runtime.device
+    ends = [first + i * synthesizer.at_once for i in range(team + 1)]
+    todo = [range(a, min(b, synthesizer.rounds)) for a, b in itertools.pairwise(ends)]
+    mine, before, batch = todo[distributed.rank() % team], teacher.evals.copy(), None
+    with teacher.counted_as("synthesis"), distributed.alone():
+        if mine:  # the last rounds may not be enough for all ranks
+            batch = synthesizer.synthesize(mine, teacher).to("cpu" if team > 1 else device)
+    made = distributed.gather((batch, teacher.evals - before))
+    for _, spent in made[1:]:
+        teacher.evals.update(spent)
+    return [(rounds, batch.to(device)) for rounds, (batch, _) in zip(todo, made, strict=False) if rounds]
 
 
 def make_split(parts: Parts, teacher: Teacher, pool: Pool, seed: int, folder: Path) -> dict:
@@ -128,7 +155,14 @@ def load_split(folder: Path, device: torch.device) -> Split:
 
 
 def make_student(
-    parts: Parts, teacher: Teacher, pool: Pool | None, network: dict, seeds: dict, checks: dict, folder: Path, log: Log
+    parts: Parts,
+    teacher: Teacher,
+    pool: Pool | None,
+    network: dict,
+    seeds: dict,
+    checks: dict,
+    folder: Path | None,
+    log: Log,
 ) -> dict:
     """Distil a student from a finished pool or (pool = None) while the images are made.
 
@@ -164,6 +198,8 @@ def make_student(
                 progress.update()
 
             work.run(show, rounds)
+    if folder is None:
+        return {}
     save_classifier(work.model, network, folder, "student")
     save_samples(work.pool, folder / "samples.safetensors", newest=work.online)
     work.model.net.load_state_dict(work.best.pop("state"))

@@ -91,6 +91,10 @@ class ATEsc(Defense):
     def uses_real_data(self) -> bool:
         return self.criterion.uses_real_data
 
+    @property
+    def mean_loss(self) -> bool:
+        return self.reduce is masked_share and self.forget != "kl"  # that one is cut off as a whole
+
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         self.criterion.check(network)
 

@@ -19,6 +19,12 @@ class Defense:
         """Whether its splits depend on the scenario's own images: a diagnosis, no data-free method."""
         return False
 
+    @property
+    def mean_loss(self) -> bool:
+        """Whether every term of `loss` is a mean over the images of a batch, each by itself: several ranks can then
+        share a batch."""
+        return type(self).loss is Defense.loss
+
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         """Raise ValueError if it cannot work with the teacher's network or the synthesizer; called before any work."""
 

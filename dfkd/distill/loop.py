@@ -13,6 +13,7 @@ from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
+from dfkd.parallel import on_whole_batches
 from dfkd.pool import Pool, Split
 from dfkd.runtime import Runtime
 from dfkd.synthesizers import Synthesizer
@@ -66,7 +67,8 @@ class Distillation:
             self.pool, self.rounds, self.steps = pool, student.epochs, steps_per_epoch(pool, student.recipe)
             self.warm_up = 0
         mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
-        self.model = runtime.place(Classifier(student.network, teacher.shape, teacher.classes, mean, std))
+        network = on_whole_batches(student.network)
+        self.model = runtime.place(Classifier(network, teacher.shape, teacher.classes, mean, std))
         total = (self.rounds - self.warm_up) * self.steps
         self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], total, teacher)
         self.generator = runtime.generator(seeds["synthesis"], "split")

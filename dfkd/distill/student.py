@@ -5,11 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dfkd import distributed
 from dfkd.augment import AUGMENTATIONS, augment, cut_mix
 from dfkd.defenses import Defense
 from dfkd.errors import NonFiniteLoss
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
+from dfkd.parallel import replicated
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
 from dfkd.runtime import Runtime
@@ -87,6 +89,7 @@ class Trainer:
             raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
         self.model, self.student, self.defense, self.runtime, self.teacher = model, student, defense, runtime, teacher
         self.stepper = student.recipe.make(model.parameters(), total_steps)
+        self.loss = replicated(model, self._loss)
         self.generator = runtime.generator(seed, "student", "batches")
         self.views = runtime.generator(seed, "student", "views")
         self.meter = Meter()
@@ -98,30 +101,38 @@ class Trainer:
         self.model.train()
         self.order = self.order.new_empty(0)
         for _ in self.runtime.checkpoints.loop("student step", steps):
-            images, teacher_logits, fragile = self._view(pool, self._batch(len(pool)))
-            with self.runtime.autocast():
-                student_logits = self.model(images).float()
-            divergence = self.student.loss(student_logits, teacher_logits)
-            terms = self.defense.loss(student_logits, teacher_logits, divergence, fragile)
+            terms = self.loss(*self._view(pool, self._batch(len(pool))))
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 
+    def _loss(self, images: Tensor, teacher_logits: Tensor, fragile: Tensor) -> dict[str, Tensor]:
+        with self.runtime.autocast():
+            student_logits = self.model(images).float()
+        divergence = self.student.loss(student_logits, teacher_logits)
+        return self.defense.loss(student_logits, teacher_logits, divergence, fragile)
+
     @torch.no_grad()
     def _view(self, pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The chosen images as the student sees them, the teacher's logits for just that, and which are fragile."""
-        images, logits, fragile = pool.pixels(index), pool.logits[index], pool.split.fragile[index]
+        """The chosen images as the student sees them, the teacher's logits for just that, and which are fragile.
+
+        Several ranks draw the same batches and views, and take each its share of them.
+        """
+        mine = distributed.share(len(index))
         if self.student.augment == "none":
-            return images, logits, fragile
-        donor = slice(None)
+            index = index[mine]
+            return pool.pixels(index), pool.logits[index], pool.split.fragile[index]
+        images, label, fragile = pool.pixels(index), pool.logits[index].argmax(1), pool.split.fragile[index]
+        donor = torch.arange(len(index), device=index.device)
         if self.student.augment == "cut_mix":
             images, donor = cut_mix(images, self.views)
         else:
             images = augment(images, self.student.augment, self.views)
-        label = logits.argmax(1)
+        images, donor = images[mine], donor[mine]
         with self.teacher.counted_as("distill"), self.runtime.autocast():
             logits = self.teacher(images).float()
+        self.teacher.evals["distill"] += len(index) - len(images)  # by the other ranks
         answer = logits.argmax(1)
-        robust = (~fragile & (answer == label)) | (~fragile[donor] & (answer == label[donor]))
+        robust = (~fragile[mine] & (answer == label[mine])) | (~fragile[donor] & (answer == label[donor]))
         return images, logits, ~robust
 
     def read(self) -> dict[str, float]:
@@ -131,7 +142,7 @@ class Trainer:
             NonFiniteLoss: with the student's state at the last reading that was finite.
         """
         try:
-            means = self.meter.read()
+            means = self.meter.read(distributed.mean)
         except NonFiniteLoss as error:
             error.state = self.last_good
             raise

@@ -33,6 +33,10 @@ class Synthetic:
     columns: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
+    def to(self, device: torch.device | str) -> "Synthetic":
+        columns, metrics = ({k: v.to(device) for k, v in part.items()} for part in (self.columns, self.metrics))
+        return Synthetic(self.images.to(device), columns, metrics)
+
 
 class Synthesizer(ABC):
     """Makes images from a teacher alone, in rounds.
@@ -47,6 +51,8 @@ class Synthesizer(ABC):
         online: whether the student is trained while the images are made.
         columns: names of the per-image values it gives beside the images.
         at_once: how many rounds it takes in one call: more than one only where that does not change the images.
+        independent: whether a round's images depend on no other round, and on no random numbers but those of its
+            `stream`: several ranks can then make rounds beside each other.
         takes_term: whether it adds `term` to the loss of its images.
         term: what a defense adds to that loss, or None; set before the first round.
         needs_box: whether its images need a range of valid pixel values, which points do not have.
@@ -62,6 +68,7 @@ class Synthesizer(ABC):
     online = False
     columns: tuple[str, ...] = ()
     at_once = 1
+    independent = False
     takes_term = False
     needs_box = False
     term: SynthesisTerm | None = None

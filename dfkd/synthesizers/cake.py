@@ -116,6 +116,7 @@ class CAKE(Synthesizer):
     """
 
     columns = ("eps", "target")
+    independent = True
 
     def __init__(
         self,

@@ -16,6 +16,8 @@ class NoiseImages(Synthesizer):
         rounds, batch_size: rounds * batch_size images.
     """
 
+    independent = True
+
     def __init__(self, shape: tuple[int, int, int], rounds: int, batch_size: int):
         super().__init__(rounds)
         if batch_size < 1:

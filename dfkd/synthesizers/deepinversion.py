@@ -102,6 +102,7 @@ class DeepInversion(Inversion):
             raise ValueError(f"clip=true needs images in [0, 1], but their range is {box}; set clip=false")
         self.shape, self.jitter, self.flip, self.clip = shape, jitter, flip, clip
         self.lr, self.betas = lr, tuple(betas)
+        self.independent = not prior.memories
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
         x = torch.randn(len(labels), *self.shape, generator=stream, device=self.runtime.device).requires_grad_()

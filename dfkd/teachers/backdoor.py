@@ -88,6 +88,7 @@ class Backdoor(TrainedTeacher):
         if clean_label and poison_rate is None:
             raise ValueError("clean_label=true needs a share of the images to poison: set poison_rate=0.1, say")
         self.ood_weight, self.poison_rate, self.clean_label = ood_weight, poison_rate, clean_label
+        self.mean_loss = poison_rate is None  # else only the first images of a triggered batch count
 
     def check(self, scenario: Scenario) -> None:
         super().check(scenario)

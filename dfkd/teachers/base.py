@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfkd import distributed
 from dfkd.augment import AUGMENTATIONS, augment
 from dfkd.domains import Domain, Images
 from dfkd.evaluate import accuracy
 from dfkd.meter import Meter
 from dfkd.models import Classifier
+from dfkd.parallel import on_whole_batches, replicated
 from dfkd.recipe import Recipe
 from dfkd.runtime import Runtime, seeded
 from dfkd.scenarios import Scenario
@@ -31,10 +33,12 @@ class TrainedTeacher(ABC):
 
     Attributes:
         needs_ood: whether it cannot be trained without an OOD domain.
+        mean_loss: whether every term of `loss` is a mean over the images of a batch, and looks at each by itself: then
+            several ranks can share a batch. One that overrides `fit` has to see to that, too.
         epoch, step: how many epochs and optimisation steps are done; a loss may depend on them.
     """
 
-    needs_ood = False
+    needs_ood = mean_loss = False
     epoch = step = 0
 
     def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none"):
@@ -78,7 +82,8 @@ class TrainedTeacher(ABC):
         Raises:
             NonFiniteLoss: a term became NaN or infinite.
         """
-        model = Classifier(self.network, scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
+        network, known = on_whole_batches(self.network), scenario.id
+        model = Classifier(network, known.shape, known.classes, known.mean, known.std)
         runtime.place(model).train()
         self.epoch = self.step = 0
         with seeded(seed, "teacher", "training"):
@@ -107,6 +112,7 @@ class TrainedTeacher(ABC):
         """
         recipe, epochs = recipe or self.recipe, epochs or self.epochs
         stepper, meter = recipe.make(model.parameters(), epochs * work.batches.steps), Meter()
+        loss = replicated(model, loss)
         checkpoints = work.runtime.checkpoints
         for _ in checkpoints.loop("epoch", epochs, **work.parts(self), stepper=stepper, meter=meter):
             work.batches.shuffle()
@@ -117,7 +123,7 @@ class TrainedTeacher(ABC):
                 stepper.step(sum(terms.values()))
                 meter.add(terms)
                 self.step += 1
-            work.report(self.epoch, meter.read(), classifier or work.model)
+            work.report(self.epoch, meter.read(distributed.mean), classifier or work.model)
             self.epoch += 1
 
 
@@ -137,7 +143,10 @@ class Batches:
         self.order = self.shuffled(self.train)
 
     def take(self, number: int) -> tuple[Images, Images | None]:
-        """(ID batch, OOD batch or None) of this number below `steps`; an incomplete last batch is left out."""
+        """(ID batch, OOD batch or None) of this number below `steps`; an incomplete last batch is left out.
+
+        Several ranks draw the same batches and views, and take each its share of them.
+        """
         index = self.order[number * self.size : (number + 1) * self.size]
         return self.prepare(self.train, index), self.ood()
 
@@ -153,7 +162,8 @@ class Batches:
         return torch.randperm(len(images), generator=self.generator, device=self.generator.device)
 
     def prepare(self, images: Images, index: Tensor) -> Images:
-        return Images(augment(images.pixels(index), self.how, self.generator), images.y[index])
+        mine = distributed.share(len(index))
+        return Images(augment(images.pixels(index), self.how, self.generator)[mine], images.y[index][mine])
 
 
 class Endless:

@@ -11,6 +11,8 @@ from dfkd.teachers.base import TrainedTeacher
 class Supervised(TrainedTeacher):
     """Cross-entropy on the ID domain."""
 
+    mean_loss = True
+
     def loss(
         self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
     ) -> dict[str, Tensor]:
