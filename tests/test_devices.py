@@ -167,7 +167,7 @@ def test_what_the_launcher_cannot_do(tmp_path, words, said):
 def test_cells_of_a_sweep_run_each_on_a_device_of_its_own(tmp_path):
     words = (*TINY, "until=premise", "outputs=o")
     words = ["runtime.device=auto" if word.startswith("runtime.device") else word for word in words]
-    sweep = (*GPUS, "hydra.launcher.devices=[cpu:0,cpu:1]", *words, "seed=0,1")
+    sweep = (*GPUS, "hydra.launcher.devices=[cpu:0,cpu:1]", *words, "seed=0,1,2")
     done = process(*sweep, cwd=tmp_path, **{devices.FOLDER: str(tmp_path / "locks")})
     assert done.returncode == 0, done.stderr
     # the second is only looked at where the first is taken
