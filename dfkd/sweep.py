@@ -80,6 +80,15 @@ def announce(cells: list[tuple[Cell, list[str], bool]]) -> None:
     log.info("%s: %d finished before, %d to run", many(len(cells), "cell"), finished, len(cells) - finished)
 
 
+def announce_again(numbers: list[int]) -> int:
+    """Note that cells wait once more; returns what their launcher is to call the first of them."""
+    rows = events()
+    last = {row["number"]: row for row in rows}
+    for number in numbers:
+        append({key: last[number][key] for key in ("number", "folder", "arguments")} | {"status": "waiting"})
+    return sum(row["status"] == "waiting" for row in rows)
+
+
 def record(cell: Cell | None, status: str, **more: object) -> None:
     """Note in the sweep's list, if there is a sweep, what became of the cell that this process is at."""
     if LIST in os.environ:

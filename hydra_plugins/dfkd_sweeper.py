@@ -17,7 +17,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from dfkd import provenance, sweep
+from dfkd import provenance, relaunch, sweep
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.progress import Progress
@@ -94,7 +94,7 @@ class CellSweeper(BasicSweeper):
                 if fail_fast and sweep.has_failed():
                     break
                 batch = [words for words, _ in waiting[first : first + at_once]]
-                returned.append(self.launcher.launch(batch, initial_job_idx=first))
+                returned.append(relaunch.launch(self.launcher, batch, first))
         return returned
 
     def compose(self, arguments: list[str]) -> Iterator[tuple[list[str], list[str], Cell]]:

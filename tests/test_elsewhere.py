@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from elsewhere import ELSEWHERE, Mixed, elsewhere
+from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell
 
 from dfkd.run import run_cell
-from tests.elsewhere import ELSEWHERE, Mixed, elsewhere
-from tests.runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell
 
 SYNTHESIZERS = (
     *("adaptive_deepinversion", "cake_generator", "cmi", "dafl", "deepinversion", "dfad", "dfq", "fast", "mad"),

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from runner import make_cell, read_json
 
 from dfkd import precision
 from dfkd.precision import choose_precision
 from dfkd.preflight import prepare
 from dfkd.run import run_cell
-from tests.runner import make_cell, read_json
 
 NOISE = ("synthesizer=noise_images", "runtime.precision=auto")
 

@@ -4,11 +4,11 @@ import gzip
 import json
 
 import torch
+from runner import make_cell
 
 from dfkd import profiling
 from dfkd.profiling import Look, profiled
 from dfkd.run import run_cell
-from tests.runner import make_cell
 
 DFQ = ("synthesizer=dfq", "synthesizer.rounds=3")
 CPU = torch.device("cpu")

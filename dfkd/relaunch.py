@@ -1,0 +1,53 @@
+"""A launcher whose pool of processes breaks when one of them is killed, for its memory say: no other cell is lost."""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+
+from dfkd import sweep
+from dfkd.plan import many
+
+log = logging.getLogger("dfkd")
+EXIT_CODES = re.compile(r"exit codes of the workers are \{(.*?)\}")  # in joblib's words
+TRIES = 2  # ends of the pool that a cell may be running at, before it is launched by itself
+
+
+def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+    """Launch cells, and again those that were not through when the pool broke.
+
+    Nobody tells which of the running cells it was whose process was killed: they go on from their checkpoints, beside
+    the others. One that was running at `TRIES` ends is launched when the others are through, by itself: if its process
+    is killed then, too, it has failed.
+
+    Args:
+        batch: the overrides of every cell.
+        first: what the launcher is to call the first of them (`dfkd.sweep.numbered`).
+    """
+    words = {sweep.numbered(at): overrides for at, overrides in enumerate(batch, first)}
+    returned: list[JobReturn] = []
+    ends: Counter[int] = Counter()
+    todo = chosen = list(words)
+    while chosen:
+        try:
+            returned += launcher.launch([words[number] for number in chosen], initial_job_idx=first)
+            todo = [number for number in todo if number not in chosen]
+        except BrokenProcessPool as error:
+            found = EXIT_CODES.search(str(error))
+            reason = found[1] if found else str(error).partition("\n")[0]
+            if chosen == todo[:1]:
+                sweep.lost(first, list(words[chosen[0]]), f"its process was killed ({reason}), for its memory?")
+            status = {row["number"]: row["status"] for row in sweep.standing()}
+            left = [number for number in chosen if status[number] in ("waiting", "running")]
+            running = [number for number in left if status[number] == "running"] or left
+            ends.update(running)
+            if running:
+                log.warning("a process was killed (%s): %s launched again", reason, many(len(running), "cell"))
+            todo = [number for number in todo if number not in chosen or number in left]
+        chosen = [number for number in todo if ends[number] < TRIES] or todo[:1]
+        first = sweep.announce_again(chosen)
+    return returned
