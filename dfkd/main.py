@@ -204,7 +204,10 @@ def explain_override(error: Exception) -> str:
 
     cause = error.__cause__
     key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
-    text = str(error).splitlines()[0]
+    lines = str(error).splitlines()
+    if any("full_key: hydra.sweeper." in line for line in lines):
+        return "the axes of this experiment or ablation are for hydra/sweeper=cells (the default) or optuna: choose one"
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     if key and parent is not None and hasattr(parent, "keys"):
         last = str(key).rpartition(".")[2]
         return f"there is no '{key}'{nearest(last, [str(k) for k in parent])}"

@@ -352,3 +352,10 @@ def wait_for(condition, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_preset_of_axes_needs_a_sweeper_that_has_them(tmp_path):
+    done = command_line("-m", "hydra/sweeper=basic", "ablation=cake/components", f"outputs={tmp_path / 'o'}")
+    assert done.code == 1 and done.err.startswith(
+        "dfkd: the axes of this experiment or ablation are for hydra/sweeper="
+    )
