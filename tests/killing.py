@@ -15,8 +15,8 @@ from dfkd.checkpoints import Checkpoints
 from dfkd.clock import Clock
 from dfkd.state import CannotSave, Node, Take
 
-# What may differ between two runs of the same numbers.
-TIMES = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config")
+# What may differ between two runs of the same numbers, also if somebody commits meanwhile.
+TIMES = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config", "commit")
 
 
 class Killed(BaseException):
