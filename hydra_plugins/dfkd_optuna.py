@@ -48,7 +48,9 @@ class Search(Sweeper):
 
     def __init__(self, params: dict | None, small: dict | None, size: str, **others: object):
         from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+        from optuna import logging
 
+        logging.set_verbosity(logging.WARNING)  # a sweep says itself what becomes of its cells
         self.preset, self.fixed = (params, small, size), []
         of_ours = {"direction": "maximize", "max_failure_rate": 1.0, "params": None}
         self.plugin = OptunaSweeperImpl(**others, **of_ours, search_space=None, custom_search_space=None)

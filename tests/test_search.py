@@ -26,6 +26,7 @@ def test_optuna_goes_by_the_validation_accuracy_and_a_second_time_computes_nothi
     words = (LR, "student.steps=1,2", "~prior.balance", "hydra.sweeper.n_trials=3")
     done = search(tmp_path, *words)
     assert done.code == 0 and "| 1 |" in done.out, done.err
+    assert "study" not in done.err
     found = results(tmp_path)
     assert len(found) == 3 and all("balance" not in result["config"]["prior"] for result in found)
     best = OmegaConf.load(tmp_path / "o" / "sweeps" / "optimization_results.yaml")
