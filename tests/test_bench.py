@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from elsewhere import ELSEWHERE, elsewhere
 from runner import ROOT
 from test_scripts import script
 
@@ -38,6 +39,13 @@ def test_a_fast_path_is_the_plain_one(case, program, bench):
     for row in rows:
         assert row.checks and row.correct, row.checks
         assert math.isfinite(row.median) and row.median > 0
+
+
+@pytest.mark.parametrize("case", IN_PROCESS)
+def test_what_is_measured_stays_on_its_device(case, program, tmp_path):
+    with elsewhere():
+        (row, *_) = program.measure(measure.Bench(Runtime(ELSEWHERE), 1, True, tmp_path), [case])
+    assert row.correct
 
 
 def scaled(function, factor):
