@@ -7,7 +7,7 @@ the same up to rounding (a training). All else the first rank makes alone.
 from torch import nn
 
 from dfkd import distributed
-from dfkd.parallel import has_batch_norm, has_dropout
+from dfkd.data_parallel import has_batch_norm, has_dropout
 from dfkd.pool import Pool
 from dfkd.preflight import Parts
 from dfkd.recipe import Recipe

@@ -21,11 +21,11 @@ from torch import nn
 
 from dfkd import distributed, interrupt, main
 from dfkd.cell import Cell
+from dfkd.data_parallel import has_dropout, on_whole_batches
 from dfkd.defenses import Defense
 from dfkd.domains import Images
 from dfkd.errors import ConfigError
 from dfkd.models import cnn_bn, mlp
-from dfkd.parallel import has_dropout, on_whole_batches
 from dfkd.pool import Pool
 from dfkd.preflight import prepare
 from dfkd.recipe import Recipe

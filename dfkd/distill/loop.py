@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dfkd.clock import Clock
+from dfkd.data_parallel import on_whole_batches
 from dfkd.defenses import Defense
 from dfkd.distill.student import Student, Trainer, steps_per_epoch
 from dfkd.domains import to_float
@@ -13,7 +14,6 @@ from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
-from dfkd.parallel import on_whole_batches
 from dfkd.pool import Pool, Split
 from dfkd.runtime import Runtime
 from dfkd.synthesizers import Synthesizer

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from dfkd import distributed
 from dfkd.augment import AUGMENTATIONS, augment, cut_mix
+from dfkd.data_parallel import replicated
 from dfkd.defenses import Defense
 from dfkd.errors import NonFiniteLoss
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
-from dfkd.parallel import replicated
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
 from dfkd.runtime import Runtime

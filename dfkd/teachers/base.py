@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from dfkd import distributed
 from dfkd.augment import AUGMENTATIONS, augment
+from dfkd.data_parallel import on_whole_batches, replicated
 from dfkd.domains import Domain, Images
 from dfkd.evaluate import accuracy
 from dfkd.meter import Meter
 from dfkd.models import Classifier
-from dfkd.parallel import on_whole_batches, replicated
 from dfkd.recipe import Recipe
 from dfkd.runtime import Runtime, seeded
 from dfkd.scenarios import Scenario
