@@ -112,8 +112,13 @@ def lost(at: int, arguments: list[str], error: str) -> None:
     """Note that the process of what was launched as number `at` has failed, unless it said itself what became of it."""
     number = numbered(at)
     last = {row["number"]: row for row in events()}.get(number, {"status": "waiting", "folder": None})
-    if last["status"] in ("waiting", "running"):
-        append({"number": number, "arguments": arguments} | last | {"status": "failed", "error": error})
+    if last["status"] not in ("waiting", "running"):
+        return
+    append({"number": number, "arguments": arguments} | last | {"status": "failed", "error": error})
+    file = Path(last["folder"] or "") / "status.json"
+    if last["status"] == "running" and file.is_file():
+        said = json.loads(file.read_text()) | {"status": "failed", "error": error}
+        write_atomic(file, json.dumps(said, indent=2) + "\n")
 
 
 def place() -> dict[str, int]:
@@ -189,7 +194,7 @@ class SweepReport(Callback):
         for row in failed:
             print(f"\nFAILED: {row['error']}")
             status = Path(row["folder"] or "") / "status.json"
-            if status.is_file():
+            if status.is_file() and "traceback" in json.loads(status.read_text()):
                 print(f"  traceback: {status}")
             print(f"  retry: dfkd {shlex.join(row['arguments'])}")
         left = [row["status"] for row in rows if row["status"] in ("waiting", "interrupted")]
