@@ -33,7 +33,7 @@ from dfkd.state import CannotSave, Misfit, Put, Take
 from dfkd.statefile import read, write
 
 log = logging.getLogger("dfkd")
-SHARE = 0.1  # of the time: what saving may take
+SHARE = 0.1  # of the time: more for saving is worth a warning
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -41,8 +41,7 @@ class Checkpoints:
     """Where a run saves the stage it is in, and takes it up again. Outside a stage its loops are plain ranges.
 
     Args:
-        every: seconds from one saving to the next, more only while a large state would take more than `SHARE` of
-            the time; 0: after every step; None: never.
+        every: seconds from one saving to the next; 0: after every step; None: never.
         device: of the run.
 
     Attributes:
@@ -235,11 +234,11 @@ class Checkpoints:
         except Exception as error:  # a full disk, say: no reason to stop
             self._warn(f"no checkpoint was saved ({error}): if the run is killed, it goes on from an earlier point")
         ended = time.monotonic()
-        wait = max(self.every, (ended - began) / SHARE if self.every else 0)
-        if wait > self.every:
-            took = f"its state takes {ended - began:.0f} s to save"
-            self._warn(f"{took}: not every {self.every:g} s, but every {wait:.0f}")
-        self._due = ended + wait
+        enough = (ended - began) / SHARE
+        if enough > self.every > 0:
+            took = f"its state takes {ended - began:.0f} s to save, every {self.every:g} s"
+            self._warn(f"{took}: to lose less time by that, set runtime.checkpoint_every={enough:.0f}")
+        self._due = ended + self.every
 
     def _give_up(self, reason: Exception) -> None:
         self._broken = True
