@@ -10,7 +10,7 @@ from killing import Killed
 
 from dfkd import checkpoints as module
 from dfkd import interrupt
-from dfkd.checkpoints import Checkpoints, code_digest
+from dfkd.checkpoints import Checkpoints
 from dfkd.interrupt import Interrupted
 from dfkd.state import Misfit
 
@@ -180,7 +180,8 @@ def test_a_damaged_one_is_named_and_the_stage_begins_anew(tmp_path, caplog):
     with pytest.raises(Killed):
         Story(tmp_path, kill_at=8).tell()
     file = tmp_path / ".key.checkpoint"
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert Story(tmp_path).tell() == ALL
     assert str(file) in caplog.text and "damaged" in caplog.text and len(caplog.records) == 1
 
@@ -278,13 +279,3 @@ def test_signals_are_only_deferred_where_somebody_looks(tmp_path):
                     assert interrupt.deferred == deferred
                 assert interrupt.deferred == deferred
             assert not interrupt.deferred
-
-
-def test_the_program_is_told_by_the_modules_it_is_made_of(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "own_method.py").write_text("a = 1\n")
-    config = {"synthesizer": {"_target_": "own_method.Mine"}, "prior": [{"_target_": "dfkd.priors.L2"}]}
-    before = code_digest(config)
-    assert before == code_digest(config) != code_digest({})
-    (tmp_path / "own_method.py").write_text("a = 2\n")
-    assert code_digest(config) != before
