@@ -26,9 +26,9 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
 
     Args:
         batch: the overrides of every cell.
-        first: what the launcher is to call the first of them (`dfkd.sweep.numbered`).
+        first: what the launcher is to call the first of them (`dfkd.sweep.launched`).
     """
-    words = {sweep.numbered(at): overrides for at, overrides in enumerate(batch, first)}
+    words = dict(zip(sweep.launched()[first:], batch, strict=False))  # later batches wait, too
     returned: list[JobReturn] = []
     ends: Counter[int] = Counter()
     todo = chosen = list(words)

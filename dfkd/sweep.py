@@ -102,10 +102,15 @@ def number() -> int:
     return numbered(0 if OmegaConf.is_missing(job, "num") else job.num)
 
 
+def launched() -> list[int]:
+    """The places in their sweep of all cells that were announced, in the order in which their launcher counts them."""
+    return [row["number"] for row in events() if row["status"] == "waiting"]
+
+
 def numbered(at: int) -> int:
     """The place in its sweep of what was launched as number `at`."""
-    launched = [row["number"] for row in events() if row["status"] == "waiting"]
-    return launched[at] if at < len(launched) else at  # another sweeper than ours announces nothing
+    places = launched()
+    return places[at] if at < len(places) else at  # another sweeper than ours announces nothing
 
 
 def lost(at: int, arguments: list[str], error: str) -> None:

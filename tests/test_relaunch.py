@@ -89,6 +89,22 @@ def test_nothing_killed_is_launched_once(waiting):
     assert pool.launched == [["a", "b", "c", "d", "e"]] and ended() == "done " * 5 + "done"
 
 
+def test_the_list_of_a_sweep_is_not_read_for_every_cell(waiting, monkeypatch):
+    reads, events = [], sweep.events
+    monkeypatch.setattr(sweep, "events", lambda: reads.append(1) or events())
+    pool = Pool(set())
+    pool.launch = lambda batch, initial_job_idx: [None] * len(batch)
+    relaunch.launch(pool, waiting, 0)
+    assert len(reads) < len(waiting)
+
+
+def test_a_second_batch_is_that_of_its_cells(waiting):
+    pool = Pool({"d"})
+    relaunch.launch(pool, waiting[:2], 0)
+    relaunch.launch(pool, waiting[2:], 2)
+    assert pool.launched[:2] == [["a", "b"], ["c", "d", "e"]] and ended() == "done done done done failed done"
+
+
 def test_the_guilty_one_fails_by_itself_and_all_others_come_through(waiting, caplog):
     pool = Pool({"c"})
     with caplog.at_level(logging.WARNING, "dfkd"):
