@@ -50,6 +50,14 @@ def test_a_clock_that_turns_often_keeps_few_spans(monkeypatch):
     assert clock.settle()["work"] >= 0.01
 
 
+def test_phases_are_marked_for_a_profiler_only_where_there_is_one():
+    for marks in (False, True):
+        clock = Clock(torch.device("cpu"), marks)
+        with torch.profiler.profile() as seen, clock("work"):
+            torch.ones(2).sin()
+        assert ("work" in {event.key for event in seen.key_averages()}) == marks
+
+
 def test_a_gpu_keeps_its_own_time_and_is_waited_for_once(monkeypatch):
     """The device is done with what it is asked 5 ms later each time; the host does not wait for it."""
     waited, done = [], iter(range(0, 1000, 5))

@@ -78,7 +78,7 @@ class Distillation:
         self.finishing = runtime.generator(seeds["student"], "finish")
         self.check_every = max(1, self.rounds // checks)
         self.log_every = max(1, self.rounds // LOGGED_ROUNDS)
-        self.clock, self.meter = Clock(runtime.device), Meter()
+        self.clock, self.meter = Clock(runtime.device, runtime.profile), Meter()
         self.evals_before = teacher.evals.copy()
         self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
         self.validation: dict[str, float] = {}
