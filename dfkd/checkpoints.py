@@ -13,9 +13,6 @@ What belongs to the state is found by `dfkd.state`; the file is `dfkd.statefile`
 
 import contextlib
 import copy
-import functools
-import hashlib
-import importlib
 import logging
 import random
 import re
@@ -34,7 +31,6 @@ from dfkd.statefile import read, write
 
 log = logging.getLogger("dfkd")
 SHARE = 0.1  # of the time: more for saving is worth a warning
-PACKAGE = Path(__file__).resolve().parent
 
 
 class Checkpoints:
@@ -73,7 +69,7 @@ class Checkpoints:
 
         Args:
             name, key: of the stage, for messages, and to tell its file from others'.
-            code: digest of the program (`code_digest`): what another one has saved is not used.
+            code: digest of the program (`dfkd.digest.code_digest`): what another one has saved is not used.
 
         Raises:
             Misfit: what was found does not fit; the file is gone, and the stage has to be begun anew. On all ranks
@@ -312,28 +308,3 @@ def put_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])
-
-
-def code_digest(config: dict) -> str:
-    """sha256 of the program: all of this package's modules, and those that a configuration's `_target_`s name."""
-    digest = hashlib.sha256(_package().encode())
-    for module in sorted({target.rpartition(".")[0] for target in _targets(config)}):
-        file = getattr(importlib.import_module(module), "__file__", None)
-        if file and PACKAGE not in Path(file).parents:
-            digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
-
-
-@functools.cache
-def _package() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        digest.update(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _targets(node: Any) -> Iterator[str]:
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _targets(value)
-    if isinstance(node, dict) and "_target_" in node:
-        yield node["_target_"]

@@ -1,10 +1,14 @@
-"""Digests of files and folders. A large archive is read once a process, however many cells of a sweep name it."""
+"""Digests of files, folders and the program. A large archive is read once a process, however many cells name it."""
 
 import functools
 import hashlib
+import importlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+PACKAGE = Path(__file__).resolve().parent
 RECENT = 2e9  # nanoseconds; what changed this lately may change again without a later time stamp
 
 _folders: dict[Path, tuple[dict[Path, int], str]] = {}  # the folders below one and when each changed; the digest
@@ -60,3 +64,28 @@ def file_digest(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return f"sha256:{digest.hexdigest()}"
+
+
+def code_digest(config: dict) -> str:
+    """sha256 of the program: all of this package's modules, and those that a configuration's `_target_`s name."""
+    digest = hashlib.sha256(_package().encode())
+    for module in sorted({target.rpartition(".")[0] for target in _targets(config)}):
+        file = getattr(importlib.import_module(module), "__file__", None)
+        if file and PACKAGE not in Path(file).parents:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _package() -> str:
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _targets(node: Any) -> Iterator[str]:
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _targets(value)
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dfkd import distributed, stages
 from dfkd.cell import Cell
-from dfkd.checkpoints import code_digest
+from dfkd.digest import code_digest
 from dfkd.graph import Stage, stage_graph
 from dfkd.pool import Pool
 from dfkd.preflight import Parts

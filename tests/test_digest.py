@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dfkd import digest
-from dfkd.digest import file_digest, path_digest
+from dfkd.digest import code_digest, file_digest, path_digest
 from dfkd.store import content_key
 
 LONG_AGO = 1_500_000_000
@@ -79,3 +79,13 @@ def test_a_folder_is_walked_once_until_something_is_added_or_removed_below(tmp_p
     (tmp_path / "f" / "sub" / "one").unlink()
     (tmp_path / "f" / "sub").rmdir()
     assert path_digest(str(tmp_path / "f")) not in (first, second)
+
+
+def test_the_program_is_told_by_the_modules_it_is_made_of(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_method.py").write_text("a = 1\n")
+    config = {"synthesizer": {"_target_": "own_method.Mine"}, "prior": [{"_target_": "dfkd.priors.L2"}]}
+    before = code_digest(config)
+    assert before == code_digest(config) != code_digest({})
+    (tmp_path / "own_method.py").write_text("a = 2\n")
+    assert code_digest(config) != before
