@@ -17,7 +17,7 @@ from dfkd import distributed
 from dfkd.cell import Cell
 from dfkd.models import Classifier
 from dfkd.preflight import Parts
-from dfkd.runtime import Runtime, seeded
+from dfkd.runtime import Runtime, device_name, seeded
 from dfkd.store import file_lock, write_atomic
 
 log = logging.getLogger("dfkd")
@@ -47,9 +47,9 @@ def chosen(cell: Cell, parts: Parts) -> str:
     runtime, config = parts.runtime, cell.config
     images = min(parts.student.recipe.batch_size, AT_ONCE[runtime.device.type])
     where = {
-        "device": machine(runtime.device),
+        "device": device_name(runtime.device),
+        "host": platform.node() if runtime.device.type == "cpu" else None,  # GPUs of a kind are alike
         "torch": torch.__version__,
-        "threads": torch.get_num_threads() if runtime.device.type == "cpu" else None,
         "teacher": config["teacher"]["network"],
         "student": config["student"]["network"],
         "images": [images, *parts.scenario.id.shape],
@@ -112,11 +112,6 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
-
-
-def machine(device: torch.device) -> str:
-    """Of a kind of GPU, or of this host."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU of {platform.node()}"
 
 
 def read(file: Path) -> list[dict]:

@@ -10,7 +10,6 @@ import time
 import traceback
 from importlib.metadata import version
 
-import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -23,6 +22,7 @@ from dfkd.pipeline import Pipeline
 from dfkd.precision import choose_precision
 from dfkd.preflight import Parts, prepare
 from dfkd.provenance import command, commit
+from dfkd.runtime import device_name
 from dfkd.state import Misfit
 from dfkd.store import file_digest, file_lock, write_atomic
 from dfkd.tracker import read_rows
@@ -200,12 +200,6 @@ def seconds_by_phase(metas: dict[str, dict], evaluation: float) -> dict[str, flo
         "evaluate": spent("premise") + phases.get("evaluate", 0.0) + evaluation,
     }
     return {name: round(value, 3) for name, value in (seconds | {"total": sum(seconds.values())}).items()}
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def _student(pipeline: Pipeline, name: str) -> Classifier:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -121,6 +122,13 @@ def _of_this_rank(name: str) -> torch.device:
             f"rank {distributed.rank()} has no CUDA device; set torchrun --nproc-per-node to {there} at most"
         )
     return torch.device("cuda", number)
+
+
+def device_name(device: torch.device) -> str:
+    """What computes: a kind of GPU, or a kind of CPU and how much of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

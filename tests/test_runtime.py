@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd.runtime import PeakMemory, Runtime, make_runtime, seeded, stream_seed
+from dfkd.runtime import PeakMemory, Runtime, device_name, make_runtime, seeded, stream_seed
 
 CPU = torch.device("cpu")
 
@@ -26,6 +26,13 @@ def test_the_named_device_precision_and_chunk_are_taken():
     runtime = make_runtime("cpu", "bfloat16", chunk=7)
     assert (runtime.device, runtime.precision, runtime.chunk) == (CPU, torch.bfloat16, 7)
     assert make_runtime("cpu", "float32").precision == torch.float32
+
+
+def test_a_device_is_named_by_what_computes(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert device_name(CPU).endswith(" CPU, 3 threads")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU of kind {device.index}")
+    assert device_name(torch.device("cuda:1")) == "a GPU of kind 1"
 
 
 def test_the_checkpoint_saves_as_often_as_asked_for():
