@@ -25,11 +25,11 @@ bench: .venv/installed  ## speed and memory beside bare loops, for docs/benchmar
 
 study: .venv/installed  ## the tables of docs/results.md again, on DATA=folder with MNIST and mnistm.npz (hours on 2 CPU cores, minutes on a GPU)
 	$(BIN)/dfkd -m experiment=quickstart seed=0,1,2
-	$(BIN)/dfkd -m experiment=cake/two_moons seed=0,1,2
-	$(BIN)/dfkd -m experiment=cake/digits synthesizer.rounds=40 seed=0,1,2
-	$(BIN)/dfkd -m experiment=dfq/digits synthesizer.rounds=450 seed=0,1,2
-	$(BIN)/dfkd -m synthesizer=noise_images,real seed=0,1,2
-	$(BIN)/dfkd -m experiment=cake/mnist data.root=$(DATA) seed=0,1,2
+	$(BIN)/dfkd -m $(BF16) experiment=cake/two_moons seed=0,1,2
+	$(BIN)/dfkd -m $(BF16) experiment=cake/digits synthesizer.rounds=40 seed=0,1,2
+	$(BIN)/dfkd -m $(BF16) experiment=dfq/digits synthesizer.rounds=450 seed=0,1,2
+	$(BIN)/dfkd -m $(BF16) synthesizer=noise_images,real seed=0,1,2
+	$(BIN)/dfkd -m $(BF16) experiment=cake/mnist data.root=$(DATA) seed=0,1,2
 	$(BIN)/dfkd -m experiment=atesc/mnist_backdoor data.root=$(DATA) runtime.threads=1 hydra/launcher=parallel seed=0,1,2
 	$(BIN)/dfkd -m experiment=atesc/mnist_mnistm data.root=$(DATA) runtime.threads=1 hydra/launcher=parallel seed=0
 
@@ -42,17 +42,18 @@ sync: .venv/installed  ## upload the offline W&B runs under outputs/
 	$(BIN)/python scripts/sync_wandb.py
 
 BESIDE := hydra/launcher=parallel runtime.threads=1# cells beside each other, one thread each
+BF16 := runtime.precision=bfloat16# as in docs/results.md, whatever is faster elsewhere
 MNIST := $(patsubst cake/mnist,cake/mnist_family,$(METHODS:%=%/mnist))
 OFTEN := dfq/mnist cmi/mnist fast/mnist nayer/mnist cake/mnist_family
 family-mnist: .venv/installed  ## every synthesizer on MNIST, equal budgets, with DATA=folder; five of them with 3 seeds (hours on 2 CPU cores)
-	$(BIN)/dfkd -m $(BESIDE) data.root=$(DATA) experiment=$(shell echo $(MNIST) | tr ' ' ',')
-	$(BIN)/dfkd -m $(BESIDE) data.root=$(DATA) experiment=$(shell echo $(OFTEN) | tr ' ' ',') seed=0,1,2
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(MNIST) | tr ' ' ',')
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(OFTEN) | tr ' ' ',') seed=0,1,2
 
 teachers: .venv/installed  ## the teachers of every trap, judged without a student: digits, every trigger; MNIST with DATA=folder
-	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/digits seed=0,1,2
-	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/backdoor seed=0,1,2
-	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/mnist_usps seed=0,1,2 data.root=$(DATA)
-	$(BIN)/dfkd -m $(BESIDE) experiment=teachers/mnist_mnistm seed=0,1,2 data.root=$(DATA)
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) experiment=teachers/digits seed=0,1,2
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) experiment=teachers/backdoor seed=0,1,2
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) experiment=teachers/mnist_usps seed=0,1,2 data.root=$(DATA)
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) experiment=teachers/mnist_mnistm seed=0,1,2 data.root=$(DATA)
 
 defenses: .venv/installed  ## every defense in every scenario on the built-in digits, 3 seeds (an hour on 2 CPU cores)
 	$(BIN)/dfkd -m experiment=matrix/close_set seed=0,1,2
