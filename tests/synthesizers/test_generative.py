@@ -173,15 +173,15 @@ def test_the_option_makes_images_for_the_student(name, generator, runtime, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("data", "one_hot", "balance_in_log10", "activation", "latent", "batch"),
+    ("name", "one_hot", "balance_in_log10", "activation", "latent", "batch"),
     [
-        ("mnist", 1.0, 5, 0.1, 100, 512),
-        ("cifar10", 0.05, 5, 0.01, 1000, 1024),
-        ("cifar100", 0.5, 20, 0.1, 1000, 1024),
+        ("dafl_mnist", 1.0, 5, 0.1, 100, 512),
+        ("dafl_cifar10", 0.05, 5, 0.01, 1000, 1024),
+        ("dafl_cifar100", 0.5, 20, 0.1, 1000, 1024),
     ],
 )
-def test_dafl_has_its_official_codes_weights(data, one_hot, balance_in_log10, activation, latent, batch):
-    chosen = config(f"synthesizer=dafl_{data}")
+def test_dafl_has_its_official_codes_weights(name, one_hot, balance_in_log10, activation, latent, batch):
+    chosen = config(f"synthesizer={name}")
     synthesizer, prior = chosen["synthesizer"], chosen["prior"]
     assert (float(synthesizer["one_hot"]), synthesizer["generator"]["latent"]) == (one_hot, latent)
     assert synthesizer["batch_size"] == synthesizer["images"] == batch
