@@ -1,5 +1,6 @@
 """A cell: one configuration, its name, its hash, its folder. Imports no torch, so a finished cell is known at once."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -71,6 +72,29 @@ class Cell:
         return result if known and ("student_digest" in result or self.config["until"] == "premise") else None
 
 
+def replicas(cfg: DictConfig) -> list[Cell]:
+    """The cells that a configuration stands for: one, or student.replicas of them, whose seeds.student follow each
+    other.
+
+    Raises:
+        ConfigError: see `Cell`.
+    """
+    first = Cell(cfg)
+    count = first.config["student"].get("replicas", 1)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(f"student.replicas must be a whole number of at least 1, got {count!r}")
+    seed = first.config["seeds"].get("student")
+    if count == 1 or first.config["until"] == "premise" or not isinstance(seed, int):
+        return [first]
+
+    def replica(place: int) -> Cell:
+        own = copy.deepcopy(cfg)
+        OmegaConf.update(own, "seeds.student", seed + place)
+        return Cell(own)
+
+    return [first, *map(replica, range(1, count))]
+
+
 def check_form(cfg: DictConfig) -> None:
     """Raise ConfigError if what every cell is named and known by is not there, or is no section or option."""
     for section in SECTIONS:
@@ -111,6 +135,8 @@ def content(config: dict, *groups: str) -> dict:
     """What of a configuration can change a result: everything that does, or the named groups of it, with the data and
     the precision."""
     chosen = {key: value for key, value in config.items() if key not in NOT_CONTENT and (not groups or key in groups)}
+    if "student" in chosen:  # how many others are trained beside it changes nothing
+        chosen["student"] = {key: value for key, value in chosen["student"].items() if key != "replicas"}
     data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
     return chosen | {"data": data, "precision": config["runtime"]["precision"]}
 

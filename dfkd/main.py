@@ -1,8 +1,11 @@
 """The entrypoint: `dfkd` and `python -m dfkd`. torch is imported only once there is something to compute."""
 
+import contextlib
+import itertools
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -12,8 +15,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dfkd import distributed, interrupt
-from dfkd.cell import Cell
-from dfkd.errors import ConfigError
+from dfkd.cell import Cell, replicas
+from dfkd.errors import ConfigError, NonFiniteLoss
 from dfkd.help import help_text, option_names
 from dfkd.plan import plan_in_words
 from dfkd.report import paper
@@ -44,40 +47,68 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def run_one(cfg: DictConfig) -> float | None:
-    """See `task`."""
-    cell = None
-    try:
+    """See `task`. Of several replicas the score is the first one's."""
+    cells, scores = [], []
+    with noting(None):
         check_axes()
-        cell = Cell(cfg)
-        if cell.config["fail_fast"] and has_failed():
-            return None
-        distributed.start()
-        result = distributed.by_first(cell.finished)
-        if cell.config["dry_run"]:
-            return show_plan(cell, result) if distributed.is_first() else None
-        log.info("%s%s", cell.name, " was finished before" if result else "")
-        if result is None:
-            record(cell, "running", **place())
-            from dfkd.run import run_cell
+        cells = replicas(cfg)
+    together = True
+    for i, cell in enumerate(cells):
+        with noting(cell):
+            others = cells[i + 1 :] if together else []
+            try:
+                scores.append(run_replica(cell, others))
+            except NonFiniteLoss as error:
+                if not others:
+                    raise
+                log.warning("  WARNING  %s: the students of %d cells are trained in turn", error, len(others) + 1)
+                together = False
+                scores.append(run_replica(cell, []))
+    return scores[0] if scores else None
 
-            result = run_cell(cell)
-        elif distributed.is_first():
-            paper.renew(cell, result)
-    except KeyboardInterrupt:
-        record(cell, "interrupted")
-        raise
-    except Exception as error:
-        failures.append(error)
-        record(cell, "failed", error=explain(error))
-        if HydraConfig.get().mode.name == "MULTIRUN":
-            log.error("  FAILED   %s", explain(error))
+
+def run_replica(cell: Cell, others: list[Cell]) -> float | None:
+    """Run a cell.
+
+    Args:
+        others: its replicas that come after it.
+    """
+    if cell.config["fail_fast"] and has_failed():
         return None
+    distributed.start()
+    result = distributed.by_first(cell.finished)
+    if cell.config["dry_run"]:
+        return show_plan(cell, result) if distributed.is_first() else None
+    log.info("%s%s", cell.name, " was finished before" if result else "")
+    if result is None:
+        record(cell, "running", **place())
+        from dfkd.run import run_cell
+
+        left = distributed.by_first(lambda: [other.finished() is None for other in others])
+        result = run_cell(cell, list(itertools.compress(others, left)))
+    elif distributed.is_first():
+        paper.renew(cell, result)
     if not distributed.is_first():
         return None
     record(cell, "done")
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"] if "validation" in result else None
+
+
+@contextlib.contextmanager
+def noting(cell: Cell | None) -> Iterator[None]:
+    """Note in the sweep's list what went wrong with a cell inside the block, and go on after it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        record(cell, "interrupted")
+        raise
+    except Exception as error:
+        failures.append(error)
+        record(cell, "failed", error=explain(error))
+        if HydraConfig.get().mode.name == "MULTIRUN" or (cell and cell.config["student"].get("replicas", 1) > 1):
+            log.error("  FAILED   %s", explain(error))
 
 
 def check_axes() -> None:

@@ -23,14 +23,22 @@ class Meter:
         self.steps = 0
 
     def add(self, terms: dict[str, Tensor]) -> None:
-        """Add one step's terms (scalars; the graph is dropped)."""
+        """Add one step's terms (scalars, or (K,) of K things at once; the graph is dropped)."""
         self.steps += 1
         for name, value in terms.items():
-            value = value.detach().float().reshape(())
+            value = value.detach().float().squeeze()
             known = name in self.sums
             self.sums[name] = self.sums[name] + value if known else value
             self.finite[name] = self.finite[name] + value.isfinite() if known else value.isfinite().float()
             self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self, other: "Meter", place: int) -> None:
+        """Add all that a meter of several things has of the one at `place`."""
+        self.steps += other.steps
+        for name in other.sums:
+            for mine, others in ((self.sums, other.sums), (self.finite, other.finite)):
+                mine[name] = mine[name] + others[name][place] if name in mine else others[name][place]
+            self.counts[name] = self.counts.get(name, 0) + other.counts[name]
 
     def read(self, over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
         """Means since the last reading, which starts anew.

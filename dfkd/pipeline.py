@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dfkd import distributed, stages
@@ -12,10 +12,10 @@ from dfkd.cell import Cell
 from dfkd.digest import code_digest
 from dfkd.graph import Stage, stage_graph
 from dfkd.pool import Pool
-from dfkd.preflight import Parts
+from dfkd.preflight import Parts, student_of
 from dfkd.profiling import profiled
 from dfkd.runtime import PeakMemory
-from dfkd.sharing import why_alone
+from dfkd.sharing import why_alone, why_in_turn
 from dfkd.state import Misfit
 from dfkd.store import Artifact, Store
 from dfkd.tracker import Tracker
@@ -31,6 +31,7 @@ class Pipeline:
         cell: names, hash and configuration.
         parts: its objects.
         tracker: sees the metrics of every stage, also of a reused one.
+        replicas: cells that differ in the student's seed only, whose students are trained with this one's.
 
     Attributes:
         graph: its stages by name, with their keys.
@@ -38,8 +39,8 @@ class Pipeline:
         teacher: frozen, once its stage is done.
     """
 
-    def __init__(self, cell: Cell, parts: Parts, tracker: Tracker):
-        self.cell, self.parts, self.tracker = cell, parts, tracker
+    def __init__(self, cell: Cell, parts: Parts, tracker: Tracker, replicas: Sequence[Cell] = ()):
+        self.cell, self.parts, self.tracker, self.replicas = cell, parts, tracker, replicas
         self.graph = stage_graph(cell, parts)
         self.store = Store(cell.outputs / "store")
         self.artifacts: dict[str, Artifact] = {}
@@ -66,7 +67,30 @@ class Pipeline:
         checks = {key: config["evaluate"][key] for key in ("checks", "images")}
         network = config["student"]["network"]
         make = functools.partial(stages.make_student, parts, self.teacher, pool, network, seeds, checks)
+        if self.replicas and not self.store.find("student", self.graph["student"].key):
+            reason = why_in_turn(parts)
+            if reason is None:
+                make = functools.partial(self.make_students, pool, network, checks)
+            how = f"in turn ({reason})" if reason else "in one program"
+            log.info("  %d students to train, %s", 1 + len(self.replicas), how)
         self.stage("student", make, why_alone("student", parts, pool))
+
+    def make_students(self, pool: Pool, network: dict, checks: dict, folder: Path, log: stages.Log) -> dict:
+        """Make the students of all replicas, and put the others' where their own runs find them."""
+        cells = (self.cell, *self.replicas)
+        students = [self.parts.student, *(student_of(cell, self.parts) for cell in self.replicas)]
+
+        def keep(place: int, rows: list[dict], save: Callable[[Path], dict]) -> None:
+            stage = stage_graph(cells[place], self.parts)["student"]
+
+            def build(folder: Path) -> dict:
+                (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+                return save(folder)
+
+            self.store.fetch("student", stage.key, build, stage.content, stage.inputs)
+
+        seeds = [cell.config["seeds"] for cell in cells]
+        return stages.make_students(self.parts, students, self.teacher, pool, network, seeds, checks, keep, folder, log)
 
     def finished_pool(self) -> Pool:
         """The pool of an offline synthesizer, split."""
@@ -115,14 +139,14 @@ class Pipeline:
                     self.tracker.log(row)
 
                 def record(step: int, metrics: dict[str, float]) -> None:
-                    row = {"stage": name, "step": step} | {k: round(v, 6) for k, v in metrics.items()}
+                    row = stages.row(name, step, metrics)
                     checkpoints.rows.append(row)
                     write(row)
 
                 for row in checkpoints.rows:
                     write(row)
                 meta = make(folder, record)
-                seconds = round(checkpoints.seconds, 3)
+                seconds = round(checkpoints.seconds / meta.get("replicas", 1), 3)
             ranks = {"ranks": distributed.ranks()} if together else {}
             return meta | {"peak_memory_mb": peak.read(), "seconds": seconds} | ranks
 

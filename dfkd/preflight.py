@@ -63,20 +63,10 @@ def prepare(cell: Cell) -> Parts:
     scenario = sources.build(config["ntl_scenario"], "ntl_scenario")
     sources.raise_problems()
 
-    seeds = config["seeds"]
-    images = {
-        "shape": scenario.id.shape,
-        "classes": scenario.id.classes,
-        "box": scenario.id.box,
-        "real": scenario.id.train,
-        "real_ood": None if scenario.ood is None else scenario.ood.train,
-        "chunk": runtime.chunk,
-    }
-    builder = Builder(**images)
+    seeds, builder = config["seeds"], _builder(scenario, runtime)
     with seeded(seeds["teacher"], "teacher", "network"):
         teacher = builder.build(config["teacher"], "teacher")
-    with seeded(seeds["student"], "student", "network"):
-        student = builder.build(config["student"], "student")
+    student = _student(cell, builder)
     defense = builder.build(config["defense"], "defense")
     terms = builder.build(config["prior"], "prior")
     for name, term in terms.items():
@@ -95,6 +85,27 @@ def prepare(cell: Cell) -> Parts:
     _check_outputs(cell)
     parts.warnings = synthesizer.warnings(teacher.network)
     return parts
+
+
+def _builder(scenario: Scenario, runtime: Runtime) -> Builder:
+    return Builder(
+        shape=scenario.id.shape,
+        classes=scenario.id.classes,
+        box=scenario.id.box,
+        real=scenario.id.train,
+        real_ood=None if scenario.ood is None else scenario.ood.train,
+        chunk=runtime.chunk,
+    )
+
+
+def _student(cell: Cell, builder: Builder) -> Student:
+    with seeded(cell.config["seeds"]["student"], "student", "network"):
+        return builder.build(cell.config["student"], "student")
+
+
+def student_of(cell: Cell, parts: Parts) -> Student:
+    """The student of a cell that differs from the one of these parts in its student's seed only."""
+    return _student(cell, _builder(parts.scenario, parts.runtime))
 
 
 def check_names(config: dict) -> Builder:
@@ -177,6 +188,12 @@ def _check_together(parts: Parts, config: dict, builder: Builder) -> None:
     name = config["synthesizer"]["name"]
     if parts.synthesizer.online and student.steps is None:
         builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
+    if parts.synthesizer.online and student.replicas > 1:
+        builder.problems.append(
+            f"student.replicas={student.replicas} share a finished pool, and synthesizer={name} makes images for one "
+            f"student as it goes; for {student.replicas} of them: dfkd -m seeds.student="
+            f"{','.join(str(config['seeds']['student'] + place) for place in range(student.replicas))}"
+        )
     if parts.synthesizer.needs_box and scenario.id.box is None:
         builder.problems.append(
             f"synthesizer={name} makes images, and '{scenario.id.name}' is a domain of points; choose cake_2d, or "

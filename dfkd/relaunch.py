@@ -41,9 +41,9 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
             reason = found[1] if found else str(error).partition("\n")[0]
             if chosen == todo[:1]:
                 sweep.lost(first, list(words[chosen[0]]), f"its process was killed ({reason}), for its memory?")
-            status = {row["number"]: row["status"] for row in sweep.standing()}
-            left = [number for number in chosen if status[number] in ("waiting", "running")]
-            running = [number for number in left if status[number] == "running"] or left
+            status = {number: {row["status"] for row in sweep.of_job(number)} for number in chosen}
+            left = [number for number in chosen if status[number] & {"waiting", "running"}]
+            running = [number for number in left if "running" in status[number]] or left
             ends.update(running)
             if running:
                 log.warning("a process was killed (%s): %s launched again", reason, many(len(running), "cell"))

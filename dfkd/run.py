@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 import traceback
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import yaml
@@ -31,8 +32,12 @@ log = logging.getLogger("dfkd")
 PACKAGES = ("dfkd", "torch", "torchvision", "timm", "hydra-core", "wandb", "numpy", "scikit-learn")
 
 
-def run_cell(cell: Cell) -> dict:
+def run_cell(cell: Cell, replicas: Sequence[Cell] = ()) -> dict:
     """Run a cell, or return its result if it was finished before.
+
+    Args:
+        replicas: cells that differ in the student's seed only, and are to be run next: their students may be trained
+            with this one's.
 
     Returns:
         the content of its result.json; nothing on another rank than the first.
@@ -51,10 +56,10 @@ def run_cell(cell: Cell) -> dict:
         if done is not None:
             return done
         try:
-            return _run(cell, parts)
+            return _run(cell, parts, replicas)
         except Misfit as error:
             log.warning("  WARNING  a checkpoint does not fit and is dropped, its stage begins anew (%s)", error)
-            return _run(cell, prepare(cell))
+            return _run(cell, prepare(cell), replicas)
 
 
 def claimed(cell: Cell) -> contextlib.AbstractContextManager:
@@ -65,14 +70,14 @@ def claimed(cell: Cell) -> contextlib.AbstractContextManager:
     return file_lock(cell.folder / ".lock", f"cell {cell.name}")
 
 
-def _run(cell: Cell, parts: Parts) -> dict:
+def _run(cell: Cell, parts: Parts, replicas: Sequence[Cell]) -> dict:
     if not distributed.is_first():
         parts.runtime = choose_precision(cell, parts)
-        Pipeline(cell, parts, parts.tracker).run()
+        Pipeline(cell, parts, parts.tracker, replicas).run()
         return {}
     write_atomic(cell.folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
     tracker, result = parts.tracker, None
-    pipeline = Pipeline(cell, parts, tracker)
+    pipeline = Pipeline(cell, parts, tracker, replicas)
     keys = {name: stage.key for name, stage in pipeline.graph.items()}
     write_atomic(cell.folder / "stages.json", json.dumps(keys, indent=2) + "\n")  # dfkd.store keeps what it names
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -28,6 +28,7 @@ class Runtime:
             attacks, and how many CAKE sets are optimised side by side.
         checkpoints: whose loops can be stopped and gone on with.
         profile: whether to tell where the time of each stage goes.
+        vectorize: whether the students of `student.replicas` are trained in one program; None: on a GPU.
     """
 
     device: torch.device
@@ -35,6 +36,7 @@ class Runtime:
     chunk: int = 1000
     checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False)
     profile: bool = False
+    vectorize: bool | None = None
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Autocast to bfloat16 inside the block, or nothing."""
@@ -58,6 +60,7 @@ def make_runtime(
     threads: int | None = None,
     checkpoint_every: float | None = None,
     profile: bool = False,
+    vectorize: bool | None = None,
 ) -> Runtime:
     """Check what was asked for and set this process up.
 
@@ -69,7 +72,7 @@ def make_runtime(
         chunk: see `Runtime`.
         threads: of torch's CPU kernels; torch's own choice if None.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never.
-        profile: see `Runtime`.
+        profile, vectorize: see `Runtime`.
 
     Raises:
         ValueError: a device that is not there, or a value that is none of the above.
@@ -88,7 +91,7 @@ def make_runtime(
         torch.cuda.set_device(where)  # nothing may come to lie on another one
     fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     precision = torch.bfloat16 if fast else torch.float32
-    return Runtime(where, precision, chunk, Checkpoints(checkpoint_every, where), profile)
+    return Runtime(where, precision, chunk, Checkpoints(checkpoint_every, where), profile, vectorize)
 
 
 def _device(name: str) -> torch.device:

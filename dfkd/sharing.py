@@ -1,7 +1,7 @@
-"""Which stages several ranks make together.
+"""Which stages several ranks make together, and which students are trained in one program.
 
-A key does not tell how many ranks made a stage: so they share only what then comes out the same (a pool, to the bit) or
-the same up to rounding (a training). All else the first rank makes alone.
+A key does not tell how a stage was made: so only what then comes out the same (a pool of several ranks, to the bit) or
+the same up to rounding (a training) is shared. All else the first rank makes alone, and one student after the other.
 """
 
 from torch import nn
@@ -42,3 +42,15 @@ def _training_alone(network: nn.Module, recipe: Recipe, images: int, parts: Part
         return "dropout draws for a batch as a whole"
     size = min(recipe.batch_size, images)
     return f"{size} images cannot be shared evenly" if size % distributed.ranks() else None
+
+
+def why_in_turn(parts: Parts) -> str | None:
+    """Why the students of `student.replicas` are trained one after the other, or None if in one program."""
+    runtime, student = parts.runtime, parts.student
+    if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
+        return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is no faster"
+    if distributed.ranks() > 1:
+        return "the ranks share every one of them"
+    if has_dropout(student.network):
+        return "dropout draws for all of a program at once"
+    return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None

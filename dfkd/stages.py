@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from dfkd import distributed
 from dfkd.build import number
-from dfkd.distill import Distillation
+from dfkd.checkpoints import Checkpoints
+from dfkd.distill import Distillation, Replicas, Student
 from dfkd.evaluate import Examiner, premise, premise_in_words
 from dfkd.meter import Meter
 from dfkd.models import Teacher, load_weights, save_classifier
@@ -30,6 +31,11 @@ POINTS = 500  # the same of 2-D points, for a scatter plot
 SPLIT_AT_ONCE = 500  # images of a finished pool; not runtime.chunk, which must not change what a random stream gives
 
 Log = Callable[[int, dict[str, float]], None]
+
+
+def row(stage: str, step: int, metrics: dict[str, float]) -> dict:
+    """What is kept of the metrics of a step."""
+    return {"stage": stage, "step": step} | {name: round(value, 6) for name, value in metrics.items()}
 
 
 def bar(total: int, what: str, start: int = 0) -> tqdm:
@@ -174,44 +180,101 @@ def make_student(
     Raises:
         NonFiniteLoss: with the last good student saved as student_last_good in the folder above.
     """
-    examiner = Examiner(teacher, parts.scenario, parts.runtime, checks["images"])
     with seeded(seeds["student"], "student", "training"):
-        work = Distillation(
-            parts.student,
-            parts.synthesizer,
-            parts.defense,
-            teacher,
-            examiner,
-            parts.runtime,
-            pool,
-            seeds,
-            checks["checks"],
-            log,
-        )
-        checkpoints = parts.runtime.checkpoints
-        checkpoints.keep(teacher=teacher, model=work.model, work=work)
-        rounds = checkpoints.loop("round", work.rounds)
-        with bar(work.rounds, "student", rounds.start) as progress:
+        work = distillation(parts, parts.student, teacher, pool, seeds, checks, log)
+        parts.runtime.checkpoints.keep(teacher=teacher, model=work.model, work=work)
+        distil(work, parts.runtime.checkpoints, work.rounds)
+    return {} if folder is None else save_student(work, network, folder)
 
-            def show(validation: dict) -> None:
-                progress.set_postfix(validation)
-                progress.update()
 
-            work.run(show, rounds)
-    if folder is None:
-        return {}
+def make_students(
+    parts: Parts,
+    students: list[Student],
+    teacher: Teacher,
+    pool: Pool,
+    network: dict,
+    seeds: list[dict],
+    checks: dict,
+    keep: Callable[[int, list[dict], Callable[[Path], dict]], None],
+    folder: Path,
+    log: Log,
+) -> dict:
+    """Distil several students from a finished pool in one program.
+
+    Args:
+        students, seeds: of each; what is returned, logged and saved in the folder is the first one's.
+        keep: called for each of the others with its place, rows of metrics, and what saves it in a folder and returns
+            what its meta.json should say.
+
+    Raises:
+        NonFiniteLoss: of any of them.
+    """
+    rows: list[list[dict]] = [[] for _ in students]
+
+    def note(place: int) -> Log:
+        return log if place == 0 else lambda step, metrics: rows[place].append(row("student", step, metrics))
+
+    checkpoints = parts.runtime.checkpoints
+    with seeded(seeds[0]["student"], "student", "training"):
+        works = [
+            distillation(parts, student, teacher, pool, seed, checks, note(place))
+            for place, (student, seed) in enumerate(zip(students, seeds, strict=True))
+        ]
+        replicas = Replicas(works)
+        checkpoints.keep(teacher=teacher, models=[work.model for work in works], works=works, replicas=replicas)
+        checkpoints.keep(rows=rows)
+        distil(replicas, checkpoints, works[0].rounds)
+    seconds = round(checkpoints.seconds / len(works), 3)
+    for place, work in enumerate(works[1:], 1):
+        keep(place, rows[place], lambda to, work=work: save_student(work, network, to) | {"seconds": seconds})
+    return save_student(works[0], network, folder)
+
+
+def distillation(
+    parts: Parts, student: Student, teacher: Teacher, pool: Pool | None, seeds: dict, checks: dict, log: Log
+) -> Distillation:
+    """See `make_student`."""
+    examiner = Examiner(teacher, parts.scenario, parts.runtime, checks["images"])
+    return Distillation(
+        student,
+        parts.synthesizer,
+        parts.defense,
+        teacher,
+        examiner,
+        parts.runtime,
+        pool,
+        seeds,
+        checks["checks"],
+        log,
+    )
+
+
+def distil(work: Distillation | Replicas, checkpoints: Checkpoints, total: int) -> None:
+    """Do all rounds that are left to be done."""
+    rounds = checkpoints.loop("round", total)
+    with bar(total, "student", rounds.start) as progress:
+
+        def show(validation: dict) -> None:
+            progress.set_postfix(validation)
+            progress.update()
+
+        work.run(show, rounds)
+
+
+def save_student(work: Distillation, network: dict, folder: Path) -> dict:
+    """Save a student that is done; returns what meta.json should say."""
     save_classifier(work.model, network, folder, "student")
     save_samples(work.pool, folder / "samples.safetensors", newest=work.online)
     work.model.net.load_state_dict(work.best.pop("state"))
     save_classifier(work.model, network, folder, "student_best_on_validation")
     return {
         "evals": work.evals(),
-        "seconds_by_phase": {phase: round(seconds, 3) for phase, seconds in work.clock.settle().items()},
+        "seconds_by_phase": work.seconds(),
         "fragile_share": round(work.fragile_share, 4),
         "validation": work.validation,
         "best_on_validation": work.best,
-        "warnings": parts.defense.warnings(),
-    }
+        "warnings": work.defense.warnings(),
+    } | ({"replicas": work.students} if work.students > 1 else {})
 
 
 def save_samples(pool: Pool, path: Path, newest: bool) -> None:

@@ -1,7 +1,8 @@
 """What a multirun leaves behind: which cells it had, a table of their results, and the failures with their retries.
 
 The list of a sweep is a JSON-lines file that its processes append to, one row when something becomes of a cell:
-{"number": its place in the sweep, "folder": ..., "arguments": of the `dfkd` that repeats it, "status": "waiting",
+{"number": its place in the sweep, "folder": ..., "arguments": of the `dfkd` that repeats it, "with": the number of the
+cell whose job it is a replica in (student.replicas), "status": "waiting",
 "running" (with "process" or "job": its id), "done" (with "cached": true if it was before), "planned" (with "stages"),
 "failed" (with "error") or "interrupted"}.
 At the end one row a cell stays, the last.
@@ -10,6 +11,7 @@ At the end one row a cell stays, the last.
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -65,17 +67,27 @@ def me() -> str:
     return f"{platform.node()}:{os.getpid()}"
 
 
-def announce(cells: list[tuple[Cell, list[str], bool]]) -> None:
+def announce(jobs: list[list[tuple[Cell, list[str], bool]]]) -> None:
     """Start the list.
 
     Args:
-        cells: each with the arguments that repeat it, and whether it was finished before.
+        jobs: their cells, each with the arguments that repeat it, and whether it was finished before.
     """
+    cells = [cell for job in jobs for cell in job]
     names = "\n".join(sorted(cell.folder.name for cell, _, _ in cells))
     os.environ[GROUP] = f"sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
-    for number, (cell, repeat, finished) in enumerate(cells):
-        row = {"number": number, "folder": str(cell.folder), "arguments": repeat}
-        append(row | ({"status": "done", "cached": True} if finished else {"status": "waiting"}))
+    numbers = itertools.count()
+    for job in jobs:
+        launched = None
+        for cell, repeat, finished in job:
+            row = {"number": next(numbers), "folder": str(cell.folder), "arguments": repeat}
+            if finished:
+                append(row | {"status": "done", "cached": True})
+            elif launched is None:
+                launched = row["number"]
+                append(row | {"status": "waiting"})
+            else:
+                append(row | {"with": launched, "status": "waiting"})
     finished = sum(finished for _, _, finished in cells)
     log.info("%s: %d finished before, %d to run", many(len(cells), "cell"), finished, len(cells) - finished)
 
@@ -89,11 +101,26 @@ def announce_again(numbers: list[int]) -> int:
     return sum(row["status"] == "waiting" for row in rows)
 
 
+def alone(repeat: list[str], cell: Cell) -> list[str]:
+    """The arguments that repeat one cell of a job, whatever its number of replicas.
+
+    Args:
+        repeat: the job's.
+    """
+    student = cell.config["student"]
+    if student.get("replicas", 1) == 1:
+        return repeat
+    kept = [word for word in repeat if word.partition("=")[0] not in ("seeds.student", "student.replicas")]
+    return [*kept, f"seeds.student={cell.config['seeds']['student']}", "student.replicas=1"]
+
+
 def record(cell: Cell | None, status: str, **more: object) -> None:
     """Note in the sweep's list, if there is a sweep, what became of the cell that this process is at."""
     if LIST in os.environ:
         folder = str(cell.folder) if cell else None
-        append({"number": number(), "folder": folder, "arguments": arguments(), "status": status} | more)
+        known = next((row for row in events() if row["status"] == "waiting" and row["folder"] == folder), None)
+        row = known or {"number": number(), "folder": folder, "arguments": arguments()}
+        append(row | {"status": status} | more)
 
 
 def number() -> int:
@@ -103,8 +130,9 @@ def number() -> int:
 
 
 def launched() -> list[int]:
-    """The places in their sweep of all cells that were announced, in the order in which their launcher counts them."""
-    return [row["number"] for row in events() if row["status"] == "waiting"]
+    """The places in their sweep of the cells whose jobs were announced, in the order in which their launcher counts
+    them."""
+    return [row["number"] for row in events() if row["status"] == "waiting" and "with" not in row]
 
 
 def numbered(at: int) -> int:
@@ -116,14 +144,20 @@ def numbered(at: int) -> int:
 def lost(at: int, arguments: list[str], error: str) -> None:
     """Note that the process of what was launched as number `at` has failed, unless it said itself what became of it."""
     number = numbered(at)
-    last = {row["number"]: row for row in events()}.get(number, {"status": "waiting", "folder": None})
-    if last["status"] not in ("waiting", "running"):
-        return
-    append({"number": number, "arguments": arguments} | last | {"status": "failed", "error": error})
-    file = Path(last["folder"] or "") / "status.json"
-    if last["status"] == "running" and file.is_file():
-        said = json.loads(file.read_text()) | {"status": "failed", "error": error}
-        write_atomic(file, json.dumps(said, indent=2) + "\n")
+    unheard = {"number": number, "folder": None, "arguments": arguments, "status": "waiting"}
+    for last in of_job(number) or [unheard]:
+        if last["status"] not in ("waiting", "running"):
+            continue
+        append(last | {"status": "failed", "error": error})
+        file = Path(last["folder"] or "") / "status.json"
+        if last["status"] == "running" and file.is_file():
+            said = json.loads(file.read_text()) | {"status": "failed", "error": error}
+            write_atomic(file, json.dumps(said, indent=2) + "\n")
+
+
+def of_job(number: int) -> list[dict]:
+    """The last rows of a cell and of its replicas that are run with it."""
+    return [row for row in standing() if number in (row["number"], row.get("with"))]
 
 
 def place() -> dict[str, int]:

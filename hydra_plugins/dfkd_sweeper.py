@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from dfkd import provenance, relaunch, sweep
-from dfkd.cell import Cell
+from dfkd.cell import Cell, replicas
 from dfkd.errors import ConfigError
 from dfkd.progress import Progress
 from dfkd.report import paper
@@ -72,24 +72,34 @@ class CellSweeper(BasicSweeper):
         from dfkd.main import start_logging
 
         start_logging()
+        jobs, known = [], set()
         with ThreadPoolExecutor() as threads:  # students are read again while the next cells are composed
-            cells = {}
-            for words, command, cell in self.compose(arguments):
-                if cell.folder not in cells:  # values that do not change a result may name a cell twice
-                    cells[cell.folder] = words, command, cell, threads.submit(cell.finished)
-        for _, _, cell, found in cells.values():
-            if found.result() is not None:
-                paper.renew(cell, found.result())
-        rows = [(words, command, cell, found.result() is not None) for words, command, cell, found in cells.values()]
-        waiting = [(words, cell) for words, _, cell, finished in rows if not finished]
-        check([cell for _, cell in waiting])
-        sweep.announce([(cell, command, finished) for _, command, cell, finished in rows])
+            for words, command, cells in self.compose(arguments):
+                new = [
+                    cell for cell in cells if cell.folder not in known
+                ]  # values that change no result name one twice
+                known.update(cell.folder for cell in new)
+                jobs.append((words, command, [(cell, threads.submit(cell.finished)) for cell in new]))
+        for _, _, cells in jobs:
+            for cell, found in cells:
+                if found.result() is not None:
+                    paper.renew(cell, found.result())
+        waiting = [(words, [cell for cell, found in cells if found.result() is None]) for words, _, cells in jobs]
+        waiting = [(words, cells) for words, cells in waiting if cells]
+        check([cells[0] for _, cells in waiting])
+        sweep.announce(
+            [
+                [(cell, sweep.alone(command, cell), found.result() is not None) for cell, found in cells]
+                for _, command, cells in jobs
+            ]
+        )
         if not waiting:
             return []
-        fail_fast = waiting[0][1].config["fail_fast"]
+        first_cell = waiting[0][1][0]
+        fail_fast = first_cell.config["fail_fast"]
         at_once = 1 if fail_fast and isinstance(self.launcher, BasicLauncher) else self.max_batch_size or len(waiting)
         returned: list[Sequence[JobReturn]] = []
-        with Progress(quiet=waiting[0][1].config["dry_run"]):
+        with Progress(quiet=first_cell.config["dry_run"]):
             for first in range(0, len(waiting), at_once):
                 if fail_fast and sweep.has_failed():
                     break
@@ -97,8 +107,8 @@ class CellSweeper(BasicSweeper):
                 returned.append(relaunch.launch(self.launcher, batch, first))
         return returned
 
-    def compose(self, arguments: list[str]) -> Iterator[tuple[list[str], list[str], Cell]]:
-        """The overrides of every cell, the arguments of `dfkd` that repeat it, and the cell."""
+    def compose(self, arguments: list[str]) -> Iterator[tuple[list[str], list[str], list[Cell]]]:
+        """The overrides of every job, the arguments of `dfkd` that repeat it, and its cells."""
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
         axes = sweep.axes(self.params, self.small, self.size)
@@ -115,7 +125,7 @@ class CellSweeper(BasicSweeper):
                 command = provenance.arguments(cfg.hydra)
                 with open_dict(cfg):
                     del cfg["hydra"]
-                yield words, command, Cell(cfg)
+                yield words, command, replicas(cfg)
         finally:
             loader.repository = before
 

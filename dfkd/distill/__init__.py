@@ -2,6 +2,7 @@
 
 from dfkd.distill.loop import Distillation
 from dfkd.distill.losses import KL, L1, CrossEntropy
+from dfkd.distill.replicas import Replicas
 from dfkd.distill.student import Student, Trainer, steps_per_epoch
 
-__all__ = ["KL", "L1", "CrossEntropy", "Distillation", "Student", "Trainer", "steps_per_epoch"]
+__all__ = ["KL", "L1", "CrossEntropy", "Distillation", "Replicas", "Student", "Trainer", "steps_per_epoch"]

@@ -82,6 +82,7 @@ class Distillation:
         self.evals_before = teacher.evals.copy()
         self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
         self.validation: dict[str, float] = {}
+        self.students = 1  # that are trained beside each other: the clock and the teacher serve all
         self.grown = 0  # rounds whose images are in the pool
         self.split_images, self.fragile_images = 0, torch.zeros((), device=runtime.device)
         if not self.online:
@@ -160,7 +161,11 @@ class Distillation:
     def evals(self) -> dict[str, int]:
         """Teacher evaluations so far, in images: synthesis, split, distill."""
         spent = self.teacher.evals - self.evals_before
-        return {purpose: spent[purpose] for purpose in ("synthesis", "split", "distill")}
+        return {purpose: spent[purpose] // self.students for purpose in ("synthesis", "split", "distill")}
+
+    def seconds(self) -> dict[str, float]:
+        """Time so far, by phase."""
+        return {phase: round(spent / self.students, 3) for phase, spent in self.clock.settle().items()}
 
     @property
     def fragile_share(self) -> float:

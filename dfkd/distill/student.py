@@ -34,6 +34,8 @@ class Student:
         augment: 'none', 'shift', 'crop_flip' or 'cut_mix': a random view of every image in every step. The teacher
             answers to the view anew (counted as 'distill'); a defense splits an image once, when it enters the pool,
             and a view is robust where the teacher still gives it the label of a robust image it was made from.
+        replicas: so many students are trained on a finished pool, each with a seed and a cell of its own
+            (`dfkd.cell.replicas`); this is one of them.
 
     Raises:
         ValueError: neither epochs nor steps is given, one is below 1, or augment is another word.
@@ -49,10 +51,11 @@ class Student:
         capacity: int | None = None,
         keep: dict[str, list[float]] | None = None,
         augment: str = "none",
+        replicas: int = 1,
     ):
         if epochs is None and steps is None:
             raise ValueError("a student needs epochs (for a finished pool) or steps (a round, online)")
-        for name, value in (("epochs", epochs), ("steps", steps), ("capacity", capacity)):
+        for name, value in (("epochs", epochs), ("steps", steps), ("capacity", capacity), ("replicas", replicas)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name, bounds in (keep or {}).items():
@@ -62,6 +65,7 @@ class Student:
             raise ValueError(f"augment must be one of {', '.join(VIEWS)}, got '{augment}'")
         self.network, self.recipe, self.loss, self.augment = network, recipe, loss, augment
         self.epochs, self.steps, self.capacity, self.keep = epochs, steps, capacity, keep or {}
+        self.replicas = replicas
 
 
 class Trainer:
@@ -89,7 +93,7 @@ class Trainer:
             raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
         self.model, self.student, self.defense, self.runtime, self.teacher = model, student, defense, runtime, teacher
         self.stepper = student.recipe.make(model.parameters(), total_steps)
-        self.loss = replicated(model, self._loss)
+        self.loss = replicated(model, self.terms)
         self.generator = runtime.generator(seed, "student", "batches")
         self.views = runtime.generator(seed, "student", "views")
         self.meter = Meter()
@@ -98,21 +102,26 @@ class Trainer:
 
     def train(self, pool: Pool, steps: int) -> None:
         """Take `steps` steps on batches of the pool, shuffled anew; the ragged last batch of each pass is left out."""
-        self.model.train()
-        self.order = self.order.new_empty(0)
+        self.begin()
         for _ in self.runtime.checkpoints.loop("student step", steps):
-            terms = self.loss(*self._view(pool, self._batch(len(pool))))
+            terms = self.loss(*self.view(pool, self.batch(len(pool))))
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 
-    def _loss(self, images: Tensor, teacher_logits: Tensor, fragile: Tensor) -> dict[str, Tensor]:
+    def begin(self) -> None:
+        """What comes before some steps."""
+        self.model.train()
+        self.order = self.order.new_empty(0)
+
+    def terms(self, images: Tensor, teacher_logits: Tensor, fragile: Tensor) -> dict[str, Tensor]:
+        """Of the loss for a batch."""
         with self.runtime.autocast():
             student_logits = self.model(images).float()
         divergence = self.student.loss(student_logits, teacher_logits)
         return self.defense.loss(student_logits, teacher_logits, divergence, fragile)
 
     @torch.no_grad()
-    def _view(self, pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def view(self, pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The chosen images as the student sees them, the teacher's logits for just that, and which are fragile.
 
         Several ranks draw the same batches and views, and take each its share of them.
@@ -156,7 +165,7 @@ class Trainer:
         """A copy of the student's weights and buffers, in memory."""
         return {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
 
-    def _batch(self, count: int) -> Tensor:
+    def batch(self, count: int) -> Tensor:
         """The next batch of `count` images, as an index."""
         size = min(self.student.recipe.batch_size, count)
         if len(self.order) < size:

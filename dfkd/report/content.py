@@ -129,6 +129,8 @@ def _notes(groups: list[Group], measures: list[Measure], question: Question) -> 
                 f"{group.name} is a mean over different settings, not over seeds alone: its cells differ "
                 f"in {', '.join(mixed[:3])}{more}; add a key to the rows, or choose with --where."
             )
+    if any(grouping.of_one_pool(group) for group in groups):
+        notes.append("n counts students of the same teacher and pool too: the std leaves out what those vary.")
     for group in groups:
         names = [run.name for run in group.done]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)

@@ -78,6 +78,13 @@ def mixture(group: Group) -> list[str]:
     return sorted(mixed, key=lambda path: (not path.endswith(".name"), path))
 
 
+def of_one_pool(group: Group) -> bool:
+    """Whether several of a group's students are of one teacher and one synthesis."""
+    seeds = [run.config["seeds"] for run in group.done]
+    origins = {(word(seed.get("teacher")), word(seed.get("synthesis"))) for seed in seeds}
+    return len(origins) < len({run.name for run in group.done})
+
+
 def missing_seeds(groups: list[Group]) -> list[tuple[Group, list[str]]]:
     """Groups and the seeds they have not finished, where another group has finished all seeds of the table."""
     every = list(dict.fromkeys(seed for group in groups for seed in group.seeds))

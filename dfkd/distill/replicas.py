@@ -1,0 +1,103 @@
+"""Students alike, of different seeds, trained on one pool in one program: a small network alone leaves a GPU idle."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from dfkd.data_parallel import Objective
+from dfkd.distill.loop import Distillation
+from dfkd.errors import ConfigError
+from dfkd.meter import Meter
+from dfkd.pool import Pool
+
+
+class Replicas:
+    """Some distillations from the same finished pool side by side, each as it would be by itself, up to rounding.
+
+    All parameters of a name lie in one tensor (K, ...), of which those of the K students are views: their validation,
+    their weights and what a defense does with them in the end are those of any student. A step draws every student's
+    batch and views from its own streams, and takes the steps of all by `torch.func.vmap`: convolutions become grouped
+    ones, BatchNorm sees more channels, and SGD and Adam go by elements anyway.
+
+    Args:
+        works: for the same teacher, pool and recipe; only their seeds differ.
+
+    Raises:
+        ConfigError: in training, when torch cannot make one program of the networks.
+        NonFiniteLoss: of any of them, with the state of that one.
+    """
+
+    def __init__(self, works: list[Distillation]):
+        self.works, self.trainers = works, [work.trainer for work in works]
+        alike = [Objective(work.model, work.trainer.terms) for work in works]
+        self.one = alike[0]  # stands for each of them, with other tensors in it
+        self.parameters = {
+            name: nn.Parameter(torch.stack([objective.get_parameter(name).detach() for objective in alike]))
+            for name, _ in self.one.named_parameters()
+        }
+        self.buffers = {
+            name: torch.stack([objective.get_buffer(name) for objective in alike])
+            for name, _ in self.one.named_buffers()
+        }
+        for work in works:
+            work.students, work.clock = len(works), works[0].clock
+        total = (works[0].rounds - works[0].warm_up) * works[0].steps
+        self.stepper = self.trainers[0].student.recipe.make(self.parameters.values(), total)
+
+    def run(
+        self, after_round: Callable[[dict], None] = lambda shown: None, rounds: Iterable[int] | None = None
+    ) -> None:
+        """As `Distillation.run`; the numbers to show are the first one's."""
+        first = self.works[0]
+        for number in range(first.rounds) if rounds is None else rounds:
+            with first.clock("distill"):
+                self.train(first.pool, first.steps)
+            shown, *_ = [work.review(number) for work in self.works]
+            after_round(shown)
+        for work in self.works:
+            work.finish()
+
+    def train(self, pool: Pool, steps: int) -> None:
+        """As `Trainer.train`, for all of them."""
+        for trainer in self.trainers:
+            trainer.begin()
+        meter = Meter()
+        for _ in self.trainers[0].runtime.checkpoints.loop("student step", steps, meter=meter):
+            self._tie()  # a checkpoint that was put back has made tensors of their own
+            try:
+                terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))
+            except RuntimeError as error:
+                raise ConfigError(
+                    f"torch cannot train these students in one program ({str(error).splitlines()[0]}); set "
+                    f"runtime.vectorize=false"
+                ) from error
+            self.stepper.step(sum(terms.values()).sum())
+            meter.add(terms)
+        self._tie()
+        for place, trainer in enumerate(self.trainers):
+            trainer.meter.take(meter, place)
+
+    def _tie(self) -> None:
+        """Let the students' parameters and buffers be views of the common ones."""
+        some = next(iter(self.parameters))
+        if self.one.get_parameter(some).data_ptr() == self.parameters[some].data_ptr():
+            return
+        for place, work in enumerate(self.works):
+            for name, parameter in work.model.named_parameters():
+                parameter.data = self.parameters[f"model.{name}"].data[place]
+            for name, buffer in work.model.named_buffers():
+                buffer.data = self.buffers[f"model.{name}"][place]
+
+    def _views(self, pool: Pool) -> list[Tensor]:
+        """The next batch of everyone: images (K, B, C, H, W), the teacher's logits for them, which are fragile."""
+        index = torch.stack([trainer.batch(len(pool)) for trainer in self.trainers])
+        if self.trainers[0].student.augment == "none":
+            return [part.unflatten(0, index.shape) for part in self.trainers[0].view(pool, index.flatten())]
+        views = [trainer.view(pool, mine) for trainer, mine in zip(self.trainers, index, strict=True)]
+        return [torch.stack(parts) for parts in zip(*views, strict=True)]
+
+    def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:
+        """The loss of one student, whose tensors are given."""
+        return functional_call(self.one, (parameters, buffers), batch)

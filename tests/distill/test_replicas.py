@@ -1,0 +1,185 @@
+"""Students side by side are those that are trained one after the other, whatever they are trained with."""
+
+import copy
+
+import pytest
+import torch
+
+from dfkd.defenses import ATEsc, Defense
+from dfkd.distill import KL, L1, CrossEntropy, Distillation, Replicas, Student
+from dfkd.errors import ConfigError, NonFiniteLoss
+from dfkd.models import cnn_bn, resnet4
+from dfkd.models.common import FeatureNet
+from dfkd.pool import Pool, Split
+from dfkd.recipe import Recipe
+from dfkd.runtime import seeded
+from dfkd.synthesizers import Synthesizer
+
+SEEDS = (3, 4, 9)
+
+
+class Offline(Synthesizer):
+    """Its pool is there already."""
+
+    def synthesize(self, *_):
+        raise AssertionError
+
+
+class Examiner:
+    """Knows a number of every student."""
+
+    def __call__(self, model, split: str) -> dict[str, float]:
+        with torch.no_grad():
+            return {"iacc": model(torch.ones(2, 1, 8, 8)).softmax(1)[0, 0].item()}
+
+
+@pytest.fixture
+def pool(teacher) -> Pool:
+    made, stream = Pool(), torch.Generator().manual_seed(0)
+    images = torch.rand(100, 1, 8, 8, generator=stream)
+    fragile = torch.rand(100, generator=stream) < 0.6
+    made.add(images, teacher.predict(images), Split(fragile, torch.zeros(100)))
+    return made
+
+
+@pytest.fixture
+def make(teacher, runtime, pool):
+    """Makes the distillations of all seeds, each as its own run does."""
+
+    def distillations(defense=Defense, network=cnn_bn, recipe=None, loss=CrossEntropy, augment="none"):
+        found = []
+        for seed in SEEDS:
+            with seeded(seed, "network"):
+                net = network((1, 8, 8), 10, widths=(4, 8, 8))
+            student = Student(net, recipe or Recipe(lr=0.05, batch_size=32), loss(), epochs=2, augment=augment)
+            seeds, rows = {"student": seed, "synthesis": 0}, []
+            synthesizer = Offline(1)
+            work = Distillation(
+                student,
+                synthesizer,
+                defense(),
+                teacher,
+                Examiner(),
+                runtime,
+                pool,
+                seeds,
+                2,
+                lambda *r, to=rows: to.append(r),
+            )
+            work.rows = rows
+            found.append(work)
+        return found
+
+    return distillations
+
+
+def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return max((a.float() - b.float()).abs().max().item() for a, b in pairs)
+
+
+def plain(shape, classes, **_) -> FeatureNet:
+    body = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+    return FeatureNet(body, torch.nn.Linear(4 * 6 * 6, classes))
+
+
+CASES = {
+    "sgd": {},
+    "adam": {"recipe": Recipe("adam", lr=1e-3, batch_size=32)},
+    "adamw, cosine": {"recipe": Recipe("adamw", lr=1e-3, batch_size=32, schedule="cosine")},
+    "no BatchNorm": {"network": plain},
+    "residual": {"network": lambda shape, classes, **_: resnet4(shape, classes)},
+    "KL": {"loss": lambda: KL(4.0)},
+    "L1": {"loss": L1},
+    "hard labels": {"loss": lambda: CrossEntropy("hard")},
+    "shift": {"augment": "shift"},
+    "cut_mix": {"augment": "cut_mix"},
+    "forget": {"defense": lambda: ATEsc(None), "augment": "cut_mix"},
+    "forget, kl": {"defense": lambda: ATEsc(None, forget="kl", reduction="group")},
+    "a batch larger than the pool": {"recipe": Recipe(lr=0.05, batch_size=1000)},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_is_what_it_is_by_itself(make, teacher, case):
+    before, alone, together = make(**CASES[case]), make(**CASES[case]), make(**CASES[case])
+    for work in alone:
+        work.run()
+        spent = work.evals()
+        teacher.evals.clear()
+    Replicas(together).run()
+    for old, one, other in zip(before, alone, together, strict=True):
+        moved = distance(old.model, one.model)
+        assert moved > 1e-2 and distance(one.model, other.model) < 1e-3 * moved
+        assert one.validation == pytest.approx(other.validation, abs=1e-4)
+        assert one.best["round"] == other.best["round"] and other.evals() == spent
+        assert [step for step, _ in one.rows] == [step for step, _ in other.rows]
+        for (_, mine), (_, others) in zip(one.rows, other.rows, strict=True):
+            assert mine == pytest.approx(others, rel=1e-2, abs=1e-3)
+    assert distance(together[0].model, together[1].model) > 1e-2
+
+
+def test_they_share_the_clock(make):
+    together = make()
+    Replicas(together).run()
+    spent = [work.seconds() for work in together]
+    whole = together[0].clock.settle()
+    assert spent[0] == spent[1] == spent[2]
+    assert spent[0]["distill"] == pytest.approx(whole["distill"] / 3, abs=1e-3)
+
+
+def test_the_teacher_does_not_change(make, teacher, unchanged):
+    check = unchanged(teacher)
+    Replicas(make(augment="shift")).run()
+    check()
+
+
+def test_tensors_of_their_own_are_tied_again(make):
+    """As a checkpoint gives them: by value."""
+    alone, together = make(), make()
+    replicas = Replicas(together)
+    for work in alone:
+        work.run()
+    for number in range(2):
+        for work in together:
+            for tensor in work.model.state_dict(keep_vars=True).values():
+                tensor.data = tensor.data.clone()
+        replicas.run(rounds=[number])
+    assert max(distance(one.model, other.model) for one, other in zip(alone, together, strict=True)) < 1e-4
+
+
+def test_a_loss_that_is_not_finite_names_its_term_and_has_the_state_of_its_student(make, pool):
+    together = make()
+    with torch.no_grad():
+        next(together[1].model.parameters()).fill_(float("inf"))
+    before = copy.deepcopy(together[1].trainer.last_good)
+    with pytest.raises(NonFiniteLoss, match="'kd' is not finite at step 1") as caught:
+        Replicas(together).run()
+    assert all(torch.equal(value, before[name]) for name, value in caught.value.state.items())
+
+
+def test_the_others_of_one_that_fails_are_as_they_would_be(make):
+    alone, together = make(), make()
+    with torch.no_grad():
+        next(together[1].model.parameters()).fill_(float("nan"))
+    replicas = Replicas(together)
+    replicas.train(together[0].pool, 3)
+    alone[2].trainer.train(alone[2].pool, 3)
+    assert distance(alone[2].model, together[2].model) < 1e-5
+
+
+class Stubborn(FeatureNet):
+    """Decides something by a number that it has computed."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits if logits.sum().item() > 0 else 2 * logits
+
+
+def test_networks_of_which_torch_makes_no_program_are_named(make, monkeypatch):
+    def stubborn(shape, classes, **sizes):
+        net = cnn_bn(shape, classes, **sizes)
+        return Stubborn(net.body, net.head)
+
+    with pytest.raises(ConfigError, match=r"in one program \(.*item.*\); set runtime.vectorize=false"):
+        Replicas(make(network=stubborn)).run()
