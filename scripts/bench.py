@@ -25,6 +25,7 @@ CASES = {
     "cnn_synthesis": cake.cnn_synthesis,
     "resnet_synthesis": cake.resnet_synthesis,
     "student": training.student,
+    "replicas": training.replicas,
     "teacher": training.teacher,
     "dfq": rounds.dfq,
     "atesc": rounds.atesc,

@@ -57,11 +57,13 @@ class StreamThere(torch.Generator):
     seeds: ClassVar[set[int]] = set()  # by which an operation, which sees another object, knows one
 
 
-class FromNumbers(TorchFunctionMode):
-    """torch.tensor(numbers, device=...), which is no operation that `Dispatch` sees."""
+class Functions(TorchFunctionMode):
+    """What is no operation that `Dispatch` sees: torch.tensor(numbers, device=...), and tensor.data = other."""
 
     def __torch_function__(self, function, types, arguments=(), options=None):
         options = dict(options or {})
+        if function == Tensor.data.__set__ and isinstance(arguments[0], There):
+            arguments[0].here = arguments[1].here
         if function not in (torch.tensor, torch.as_tensor) or options.get("device") is None:
             return function(*arguments, **options)
         device = options.pop("device")
@@ -122,7 +124,7 @@ def elsewhere() -> Iterator[None]:
         mock.patch.object(torch, "autocast", autocast),
         mock.patch("dfkd.stages.load_file", load_file),
         mock.patch("dfkd.pool.load_file", load_file),
-        FromNumbers(),
+        Functions(),
         Dispatch(),
     ):
         yield

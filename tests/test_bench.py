@@ -13,13 +13,14 @@ from test_scripts import script
 import dfkd.augment
 import dfkd.synthesizers.cake as cake_module
 from dfkd.attacks import PGD
+from dfkd.distill import Replicas
 from dfkd.priors import BatchNormPrior
 from dfkd.runtime import Runtime, make_runtime
 
 sys.path.append(str(ROOT / "scripts"))
 from benchmark import commands, measure
 
-IN_PROCESS = ("cnn_synthesis", "resnet_synthesis", "student", "teacher", "dfq", "atesc", "bn_prior")
+IN_PROCESS = ("cnn_synthesis", "resnet_synthesis", "student", "replicas", "teacher", "dfq", "atesc", "bn_prior")
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +88,17 @@ def wrong_attack(patch):
     patch.setattr(PGD, "attack", forgetful)
 
 
+def wrong_batches(patch):
+    views = Replicas._views
+    patch.setattr(Replicas, "_views", lambda self, pool: [part.flip(0) for part in views(self, pool)])
+
+
 @pytest.mark.parametrize(
     ("case", "spoil"),
     [
         ("cnn_synthesis", wrong_contrast),
         ("student", wrong_rate),
+        ("replicas", wrong_batches),
         ("teacher", wrong_rate),
         ("teacher", wrong_shift),
         ("bn_prior", wrong_norm),

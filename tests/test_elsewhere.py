@@ -67,3 +67,11 @@ def test_the_other_device_is_one():
         with pytest.raises(Mixed, match="random generator"):
             torch.rand(2, device=ELSEWHERE, generator=torch.Generator())
         assert torch.tensor([1.0], device=ELSEWHERE).cpu().device == torch.device("cpu")
+
+
+def test_replicas_stay_on_it_too(outputs):
+    words = (*NOISE, *SMALL, "student.augment=cut_mix", "student.replicas=2", "runtime.vectorize=true")
+    first, other = (make_cell(outputs, *words, f"seeds.student={seed}") for seed in (5, 6))
+    with elsewhere():
+        run_cell(first, [other])
+        assert run_cell(other)["stages"]["student"]["reused"]

@@ -63,9 +63,9 @@ class Replicas:
         """As `Trainer.train`, for all of them."""
         for trainer in self.trainers:
             trainer.begin()
-        meter = Meter()
+        meter, tied = Meter(), False
         for _ in self.trainers[0].runtime.checkpoints.loop("student step", steps, meter=meter):
-            self._tie()  # a checkpoint that was put back has made tensors of their own
+            tied = tied or self._tie()  # not before the loop: a checkpoint may have been put back at its beginning
             try:
                 terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))
             except RuntimeError as error:
@@ -75,20 +75,19 @@ class Replicas:
                 ) from error
             self.stepper.step(sum(terms.values()).sum())
             meter.add(terms)
-        self._tie()
+        if not tied:
+            self._tie()
         for place, trainer in enumerate(self.trainers):
             trainer.meter.take(meter, place)
 
-    def _tie(self) -> None:
+    def _tie(self) -> bool:
         """Let the students' parameters and buffers be views of the common ones."""
-        some = next(iter(self.parameters))
-        if self.one.get_parameter(some).data_ptr() == self.parameters[some].data_ptr():
-            return
         for place, work in enumerate(self.works):
             for name, parameter in work.model.named_parameters():
                 parameter.data = self.parameters[f"model.{name}"].data[place]
             for name, buffer in work.model.named_buffers():
                 buffer.data = self.buffers[f"model.{name}"][place]
+        return True
 
     def _views(self, pool: Pool) -> list[Tensor]:
         """The next batch of everyone: images (K, B, C, H, W), the teacher's logits for them, which are fragile."""

@@ -6,13 +6,14 @@ from benchmark import plain
 from benchmark.measure import Bench, Check, Row, compare, ratios
 from dfkd.augment import augment
 from dfkd.defenses import Defense
-from dfkd.distill import CrossEntropy, Student, Trainer
+from dfkd.distill import CrossEntropy, Distillation, Replicas, Student, Trainer
 from dfkd.domains import Domain, Images
-from dfkd.models import Classifier, cnn
+from dfkd.models import Classifier, Teacher, cnn
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
 from dfkd.runtime import Runtime, seeded
 from dfkd.scenarios import none
+from dfkd.synthesizers import NoiseImages
 from dfkd.teachers import Supervised
 
 SHAPE, CLASSES, MEAN, STD = (1, 28, 28), 10, [0.5], [0.25]
@@ -70,6 +71,47 @@ def student_check(bench: Bench) -> Check:
     slow = network().to(bench.runtime.device)
     plain.train(slow, (small.images - MEAN[0]) / STD[0], small.logits.softmax(1), steps, 0.1)
     return compare(f"weights after {steps} steps, float32", weights(ours.model.net), weights(slow), 1e-3)
+
+
+def distillations(runtime: Runtime, images: Pool, seeds: range, epochs: int) -> list[Distillation]:
+    """Students of a pool, all of the same network at the start."""
+    teacher = runtime.place(Teacher(network(), SHAPE, CLASSES, MEAN, STD))
+    recipe = Recipe(batch_size=min(128, len(images)))
+    return [
+        Distillation(
+            Student(network(), recipe, CrossEntropy("soft"), epochs),
+            NoiseImages(SHAPE, 1, 1),
+            Defense(),
+            teacher,
+            lambda model, split: {"iacc": 0.0},
+            runtime,
+            images,
+            {"student": seed, "synthesis": 0},
+            1,
+            lambda step, metrics: None,
+        )
+        for seed in seeds
+    ]
+
+
+def replicas(bench: Bench) -> list[Row]:
+    """Students of a pool in one program against one of them."""
+    runtime, count, steps = bench.runtime, bench.size(2, 4, 8), bench.size(2, 20, 400)
+    images = pool(runtime, 128 * steps)
+    together = Replicas(distillations(runtime, images, range(count), bench.repeats + 1))
+    (alone,) = distillations(runtime, images, range(1), bench.repeats + 1)
+    taken = bench.seconds(ours=lambda: together.train(images, steps), alone=lambda: alone.trainer.train(images, steps))
+    values = ratios(taken["ours"], taken["alone"])
+    small = pool(runtime, 256)
+    fast, slow = (distillations(bench.exact, small, range(3), 1) for _ in range(2))
+    Replicas(fast).run()
+    for work in slow:
+        work.run()
+    ours, plainly = ([p for work in works for p in weights(work.model.net)] for works in (fast, slow))
+    check = compare("weights of 3 students after 2 steps, float32", ours, plainly, 1e-3)
+    return [
+        Row(f"{count} students of a pool in one program, cnn", "one student", bench.at_most(count, 2), values, [check])
+    ]
 
 
 def domain(runtime: Runtime, count: int) -> Domain:
