@@ -84,15 +84,17 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path | None, lo
     synthesizer.start(runtime, seed)
     images, checkpoints = Stack(), runtime.checkpoints
     columns: dict[str, list[Tensor]] = {}
+    known: list[Tensor] = []  # answers that came with the images
     logits: list[Tensor] = []
     checkpoints.keep(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
-    checkpoints.keep(images=images, columns=columns, logits=logits)
+    checkpoints.keep(images=images, columns=columns, known=known, logits=logits)
     with seeded(seed, "synthesis"):
         todo = checkpoints.loop("round", synthesizer.rounds, synthesizer.at_once * distributed.team())
         with bar(synthesizer.rounds, "synthesis", todo.start) as progress:
             for first in todo:
                 for rounds, batch in synthesized(synthesizer, first, teacher):
                     images.add(batch.images, len(batch.images) // len(rounds) * synthesizer.rounds)
+                    known += [] if batch.logits is None else [batch.logits]
                     for name, column in batch.columns.items():
                         columns.setdefault(name, []).append(column)
                     meter.add(batch.metrics)
@@ -104,9 +106,9 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path | None, lo
         return {}
     pool = Pool(images=images.tensor())
     with teacher.counted_as("distill"), distributed.alone():
-        for i in checkpoints.loop("image", len(pool), runtime.chunk):
+        for i in checkpoints.loop("image", 0 if known else len(pool), runtime.chunk):
             logits.append(teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float())
-    pool.logits = torch.cat(logits)
+    pool.logits = torch.cat(known or logits)
     pool.split = Split.everything(pool.images)
     pool.columns = {name: torch.cat(parts) for name, parts in columns.items()}
     pool.save(folder / "pool.safetensors")

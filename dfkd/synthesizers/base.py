@@ -27,15 +27,19 @@ class Synthetic:
             space may leave the box.
         columns: more per-image values (B,), kept in the pool and selectable there (`student.keep`).
         metrics: of making them: scalar tensors, left on the device (reading them is the caller's business).
+        logits: the teacher's answers to them (B, classes), where an offline synthesizer has them already; else the
+            teacher is asked once more.
     """
 
     images: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Synthetic":
         columns, metrics = ({k: v.to(device) for k, v in part.items()} for part in (self.columns, self.metrics))
-        return Synthetic(self.images.to(device), columns, metrics)
+        logits = None if self.logits is None else self.logits.to(device)
+        return Synthetic(self.images.to(device), columns, metrics, logits)
 
 
 class Synthesizer(ABC):

@@ -108,7 +108,8 @@ class CAKE(Synthesizer):
         optimizer: 'sgd' (no momentum) or 'adam'.
         step_size: learning rate where the noise has none (noise=none).
         snapshots: how often a set's images enter the pool on their way: after steps / snapshots steps, twice as many,
-            ..., all. 1 is the paper's: only at the end. What lies between noise and the last image costs no step more.
+            ..., all. 1 is the paper's: only at the end. What lies between noise and the last image costs no evaluation
+            more: the teacher has answered to it on the way (in the precision of the run).
         chunk: sets are optimised side by side up to this many images. Only a matter of speed.
 
     Raises:
@@ -204,12 +205,14 @@ class CAKE(Synthesizer):
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
         optimizer = kind([{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
         rates = torch.tensor(eps, device=labels.device)
-        taken: list[Tensor] = []
+        taken: list[tuple[Tensor, Tensor]] = []  # images and the teacher's answers
         watch, metrics = Meter(), {}
         parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "taken": taken}
         parts |= {"watch": watch, "metrics": metrics}
         for number in self.runtime.checkpoints.loop("step", self.steps, **parts):
-            terms, accuracy = self._terms(sets, labels, teacher)
+            terms, logits = self._terms(sets, labels, teacher)
+            if number in self.moments:
+                taken.append((torch.stack([x.detach() for x in sets]), logits.float().unflatten(0, (len(sets), -1))))
             watch.add({name: value.mean() for name, value in terms.items()})
             gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
             for x, gradient in zip(sets, gradients, strict=True):
@@ -218,18 +221,22 @@ class CAKE(Synthesizer):
             if self.noise.langevin:
                 for x, e, stream in zip(sets, eps, streams, strict=True):
                     x.data += (2 * e) ** 0.5 * torch.randn(x.shape, generator=stream, device=x.device)
-            if number + 1 in self.moments:
-                taken.append(torch.stack([x.detach() for x in sets]))
             if number == self.steps - 1:
+                hit = (logits.argmax(1) == labels.view(-1)).float().mean()
                 metrics |= {name: value.detach().mean() for name, value in terms.items()}
-                metrics |= {"eps": rates.mean(), "hit": accuracy}
+                metrics |= {"eps": rates.mean(), "hit": hit}
         watch.read()  # raises if a term was not finite
-        images = torch.stack(taken, 1)  # (sets, snapshots, B * G, C, H, W)
+        last = torch.stack([x.detach() for x in sets])
         columns = {
-            "eps": rates.repeat_interleave(len(taken) * labels[0].numel()),
-            "target": labels.flatten(1).repeat(1, len(taken)).flatten(),
+            "eps": rates.repeat_interleave(len(self.moments) * labels[0].numel()),
+            "target": labels.flatten(1).repeat(1, len(self.moments)).flatten(),
         }
-        return Synthetic(teacher.denormalize(images.flatten(0, 2)), columns, metrics)
+        if not taken:  # the teacher answers to a whole pool later
+            return Synthetic(teacher.denormalize(last.flatten(0, 1)), columns, metrics)
+        with torch.no_grad(), self.runtime.autocast():
+            taken.append((last, teacher.net(last.flatten(0, 1)).float().unflatten(0, (len(sets), -1))))
+        images, logits = (torch.stack(parts, 1).flatten(0, 2) for parts in zip(*taken, strict=True))
+        return Synthetic(teacher.denormalize(images), columns, metrics, logits)
 
     def _start(self, stream: torch.Generator) -> Tensor:
         """One set of noise (B * G, C, H, W)."""
@@ -242,7 +249,7 @@ class CAKE(Synthesizer):
         return chance.argsort(1)[:, : self.groups]
 
     def _terms(self, sets: list[Tensor], labels: Tensor, teacher: Teacher) -> tuple[dict[str, Tensor], Tensor]:
-        """Weighted terms of every set, each (S,), and the share of images that have their target class."""
+        """Weighted terms of every set, each (S,), and the teacher's logits for all images (S * B * G, C)."""
         with self.runtime.autocast():
             view = self.prior.look(teacher, torch.cat(sets), len(sets))
         logits = view.logits
@@ -254,4 +261,4 @@ class CAKE(Synthesizer):
             pull = contrast_mse(grouped) if self.contrast == "mse" else contrast_snn(grouped, labels, self.temperature)
             terms["contrast"] = self.contrast_weight * pull
         terms |= self.prior(view)
-        return terms, (logits.argmax(1) == labels.view(-1)).float().mean()
+        return terms, logits.detach()

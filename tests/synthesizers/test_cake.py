@@ -202,7 +202,8 @@ def test_snapshots_are_the_images_of_shorter_runs(runtime, line):
     cake = make(runtime, steps=7, snapshots=3)
     with line.counted_as("synthesis"):
         made = cake.synthesize(range(2), line)
-    assert line.evals["synthesis"] == 7 * 2 * 8  # none for what lies on the way
+    assert line.evals["synthesis"] == 7 * 2 * 8 + 2 * 8  # one for the last images, none for what lies on the way
+    assert torch.allclose(made.logits, line.predict(made.images), atol=1e-5)
     for number in range(2):
         shorter = [make(runtime, steps=steps).synthesize(range(number, number + 1), line) for steps in (2, 4, 7)]
         part = slice(24 * number, 24 * (number + 1))
