@@ -113,7 +113,12 @@ def artifact(cell: Cell, stage: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "method", [("noise=langevin",), ("synthesizer=deepinversion", "synthesizer.batch_size=20", "prior=none")]
+    "method",
+    [
+        ("noise=langevin",),
+        ("synthesizer.snapshots=2",),
+        ("synthesizer=deepinversion", "synthesizer.batch_size=20", "prior=none"),
+    ],
 )
 def test_two_ranks_make_the_pool_of_one_to_the_bit(tmp_path, method):
     arguments = tiny(tmp_path, *method)

@@ -14,6 +14,8 @@ from killing import numbers
 from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, make_cell, process_environment, run, status
 from safetensors.torch import load_file
 
+from dfkd.models import load_classifier
+from dfkd.pool import Pool
 from dfkd.run import run_cell
 
 
@@ -69,6 +71,15 @@ def test_a_cake_pool_is_shared_by_students_and_a_split_by_losses(tmp_path):
     assert all(reused(other_loss)[name] for name in ("teacher", "pool", "split"))
     assert reused(no_defense)["pool"] and not reused(no_defense)["split"]
     assert stages(tmp_path) == {"teacher": 1, "premise": 1, "pool": 1, "split": 2, "student": 4}
+
+
+def test_snapshots_come_with_the_teachers_answers(tmp_path):
+    result = run(tmp_path, *CAKE, "synthesizer.steps=2", "synthesizer.snapshots=2")
+    assert result["teacher_evals"] == {"synthesis": 2 * 20 * (2 + 1), "split": 0, "distill": 0}
+    (folder,) = (path.parent for path in (tmp_path / "store" / "pool").glob("*/pool.safetensors"))
+    pool = Pool.load(folder / "pool.safetensors")
+    teacher = load_classifier(next((tmp_path / "store" / "teacher").glob("*/teacher.json")))
+    assert len(pool) == 80 and torch.allclose(pool.logits, teacher.predict(pool.images), atol=1e-4)
 
 
 @pytest.mark.parametrize(

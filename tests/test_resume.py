@@ -113,6 +113,11 @@ def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name):
     breaks_do_not_show(small_cell(tmp_path, *options, *BACKDOOR, *DEFENSES[name], *ROUNDS, "limit.steps=4"), caplog)
 
 
+def test_snapshots_go_on_where_they_were(tmp_path, caplog):
+    options = (*METHODS["cake"], "synthesizer.steps=6", "synthesizer.snapshots=3", "limit.steps=6")
+    breaks_do_not_show(small_cell(tmp_path, "synthesizer=cake", *options, *ROUNDS), caplog)
+
+
 def net():
     torch.manual_seed(4)
     return cnn_bn((1, 8, 8), 3, widths=(4, 6))
