@@ -64,6 +64,8 @@ def run_one(cfg: DictConfig) -> float | None:
                 log.warning("  WARNING  %s: the students of %d cells are trained in turn", error, len(others) + 1)
                 together = False
                 scores.append(run_replica(cell, []))
+        if failures and isinstance(failures[-1], ConfigError) and not in_a_sweep():
+            break  # the others have the same mistake
     return scores[0] if scores else None
 
 
@@ -107,8 +109,13 @@ def noting(cell: Cell | None) -> Iterator[None]:
     except Exception as error:
         failures.append(error)
         record(cell, "failed", error=explain(error))
-        if HydraConfig.get().mode.name == "MULTIRUN" or (cell and cell.config["student"].get("replicas", 1) > 1):
+        one_of_many = cell and cell.config["student"].get("replicas", 1) > 1 and not isinstance(error, ConfigError)
+        if in_a_sweep() or one_of_many:
             log.error("  FAILED   %s", explain(error))
+
+
+def in_a_sweep() -> bool:
+    return HydraConfig.get().mode.name == "MULTIRUN"
 
 
 def check_axes() -> None:

@@ -110,6 +110,8 @@ class Search(Sweeper):
             raise ConfigError(
                 "dry_run=true: a search chooses its cells by the results of others, nobody knows them before"
             )
+        if self.cell.config["student"].get("replicas", 1) != 1:
+            raise ConfigError("a search goes by the score of one student a trial: leave out student.replicas")
         if self.cell.config["until"] == "premise":
             raise ConfigError(
                 "until=premise trains no student, and hydra/sweeper=optuna goes by its validation accuracy"
