@@ -114,7 +114,7 @@ def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name):
 
 
 def test_snapshots_go_on_where_they_were(tmp_path, caplog):
-    options = (*METHODS["cake"], "synthesizer.steps=6", "synthesizer.snapshots=3", "limit.steps=6")
+    options = (*METHODS["cake"], "synthesizer.steps=6", "synthesizer.snapshots=3", "limit.steps=6", "limit.snapshots=3")
     breaks_do_not_show(small_cell(tmp_path, "synthesizer=cake", *options, *ROUNDS), caplog)
 
 
