@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dfkd.optimizers import fused
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -67,10 +69,10 @@ class Recipe:
         parameters = list(parameters)
         shared = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
-            optimizer = torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov, **shared)
+            optimizer = fused(torch.optim.SGD, parameters, momentum=self.momentum, nesterov=self.nesterov, **shared)
         else:
             kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-            optimizer = kind(parameters, **shared)
+            optimizer = fused(kind, parameters, **shared)
         return Stepper(optimizer, self._scheduler(optimizer, max(steps, 1)), parameters, self.clip)
 
     def _scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:

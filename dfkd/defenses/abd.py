@@ -11,6 +11,7 @@ from dfkd.defenses.retrospection import divergence, hypergradient, universal_per
 from dfkd.defenses.vaccine import ShufflingVaccine, shufflable
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
+from dfkd.optimizers import fused
 from dfkd.pool import Pool
 from dfkd.synthesizers.base import SynthesisTerm, Synthesizer
 
@@ -110,7 +111,7 @@ class ABD(Defense):
         if self.steps == 0:
             return {}
         parameters = [p for p in student.parameters() if p.requires_grad]
-        optimizer, meter = torch.optim.Adam(parameters, lr=self.lr), Meter()
+        optimizer, meter = fused(torch.optim.Adam, parameters, lr=self.lr), Meter()
         mode = student.training
         student.eval()
         for _ in checkpoints.loop("retrospection step", self.steps, optimizer=optimizer, meter=meter):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from dfkd.optimizers import fused
+
 
 def divergence(clean: Tensor, other: Tensor) -> Tensor:
     """KL(softmax clean || softmax other) of every image (B,), the clean answers taken as given (no gradient)."""
@@ -32,7 +34,7 @@ def universal_perturbation(
     """
     noise = torch.rand((1, *images.shape[1:]), generator=generator, device=images.device)
     delta = (start * (2 * noise - 1)).requires_grad_()
-    optimizer = torch.optim.Adam([delta], lr=lr)
+    optimizer = fused(torch.optim.Adam, [delta], lr=lr)
     with torch.no_grad():
         clean = net(images)
     for _ in range(steps):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dfkd.meter import Meter
 from dfkd.models import Teacher
 from dfkd.noise import Noise
+from dfkd.optimizers import fused
 from dfkd.priors import Prior, TotalVariation
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 
@@ -203,7 +204,7 @@ class CAKE(Synthesizer):
         sets = [self._start(stream) for stream in streams]
         labels = torch.stack([self._labels(stream) for stream in streams])
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
-        optimizer = kind([{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
+        optimizer = fused(kind, [{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
         rates = torch.tensor(eps, device=labels.device)
         taken: list[tuple[Tensor, Tensor]] = []  # images and the teacher's answers
         watch, metrics = Meter(), {}

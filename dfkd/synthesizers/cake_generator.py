@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dfkd.meter import Meter
 from dfkd.models import Teacher
+from dfkd.optimizers import fused
 from dfkd.priors import Prior
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.synthesizers.cake import class_term, contrast_mse
@@ -120,7 +121,7 @@ class CAKEGenerator(Synthesizer):
         """Train the generator. Returns the last step's terms."""
         stream, watch = self.stream(0, "training"), Meter()
         parameters = list(self.generator.train().parameters())
-        optimizer = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
+        optimizer = fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)
         last: dict[str, Tensor] = {}
         parts = {"optimizer": optimizer, "watch": watch, "stream": stream, "last": last}
         for _ in self.runtime.checkpoints.loop("training step", self.training_steps, **parts):

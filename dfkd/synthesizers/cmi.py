@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dfkd.augment import augment, resized_crop
 from dfkd.models import Teacher, batch_norms, watch_channel_means
+from dfkd.optimizers import fused
 from dfkd.priors import Prior, View
 from dfkd.runtime import seeded
 from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam
@@ -135,7 +136,7 @@ class CMI(Inversion):
         size = (len(labels), self.generator.latent)
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
         parameters = [*self.generator.parameters(), z]
-        optimizers = [torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)]
+        optimizers = [fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)]
         if self.contrast > 0:
             if self.head is None:
                 self._make_head(sum(layer.num_features for layer in batch_norms(teacher.net)))
@@ -182,4 +183,4 @@ class CMI(Inversion):
         with seeded(self.seed, "synthesis", "head"):
             self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))
         self.head.to(self.runtime.device)
-        self.head_optimizer = torch.optim.Adam(self.head.parameters(), lr=self.lr, betas=self.betas)
+        self.head_optimizer = fused(torch.optim.Adam, self.head.parameters(), lr=self.lr, betas=self.betas)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
+from dfkd.optimizers import fused
 from dfkd.priors import Prior
 from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam, steer_weights
 
@@ -107,7 +108,7 @@ class DeepInversion(Inversion):
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
         x = torch.randn(len(labels), *self.shape, generator=stream, device=self.runtime.device).requires_grad_()
         self.moves = draw_moves(self.steps, self.jitter, self.flip, stream)
-        optimizer = torch.optim.Adam([x], lr=self.lr, betas=self.betas)
+        optimizer = fused(torch.optim.Adam, [x], lr=self.lr, betas=self.betas)
         box = torch.tensor([0.0, 1.0], device=x.device).view(2, 1, 1, 1)
         low, high = (teacher.normalize(end) for end in box.split(1))
 

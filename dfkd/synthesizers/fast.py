@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
+from dfkd.optimizers import fused
 from dfkd.priors import Prior
 from dfkd.synthesizers.inversion import Inversion, Work, check_adam
 from dfkd.synthesizers.renew import renew_first
@@ -74,7 +75,7 @@ class Fast(Inversion):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         runtime.place(self.generator).train()
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=self.meta_lr, betas=self.betas)
+        self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.meta_lr, betas=self.betas)
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
         if self.reset is not None and round == self.warm_up + self.reset:
@@ -84,7 +85,7 @@ class Fast(Inversion):
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
         own, copied = list(self.generator.parameters()), list(fast.parameters())
         groups = [{"params": copied}, {"params": [z], "lr": self.latent_lr}]
-        optimizer = torch.optim.Adam(groups, lr=self.lr, betas=self.betas)
+        optimizer = fused(torch.optim.Adam, groups, lr=self.lr, betas=self.betas)
         self.optimizer.zero_grad()
 
         def advance() -> None:

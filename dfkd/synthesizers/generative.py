@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
+from dfkd.optimizers import fused
 from dfkd.priors import Prior, View
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 
@@ -82,7 +83,7 @@ class Generative(Synthesizer):
         super().start(runtime, seed)
         self.prior.start()
         runtime.place(self.generator)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=self.lr, betas=self.betas)
+        self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.lr, betas=self.betas)
 
     def synthesize(
         self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None

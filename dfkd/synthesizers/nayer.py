@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dfkd.models import NLGenerator, Teacher
+from dfkd.optimizers import fused
 from dfkd.priors import Prior
 from dfkd.runtime import stream_seed
 from dfkd.synthesizers.embeddings import label_embeddings, orthogonal
@@ -84,6 +85,6 @@ class NAYER(Inversion):
             renew(self.generator, self.seed, "synthesis", "generator", round)
         self.generator.redraw(len(labels), stream)
         parameters = list(self.generator.parameters())
-        optimizer = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
+        optimizer = fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)
         embeddings = self.embeddings[labels]
         return Work(lambda: self.generator(embeddings), parameters, optimizer.step)

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from dfkd.domains import Images
 from dfkd.meter import Meter
 from dfkd.models import Classifier
+from dfkd.optimizers import fused
 from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
 from dfkd.teachers.base import TrainedTeacher, Work
@@ -151,7 +152,7 @@ class SOPHON(TrainedTeacher):
     def fit(self, work: Work) -> None:
         super().fit(work)
         model, meter = work.model, Meter()
-        against = torch.optim.Adam(model.parameters(), lr=self.suppress_lr)
+        against = fused(torch.optim.Adam, model.parameters(), lr=self.suppress_lr)
         constant = Recipe(optimizer="adam", lr=self.id_lr, weight_decay=0.0, schedule="constant")
         repair = constant.make(model.parameters(), self.rounds * self.id_steps)
         ood = work.batches.endless(work.scenario.ood, self.adapt + self.evaluate)
