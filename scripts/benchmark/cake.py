@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark import plain
 from benchmark.measure import Bench, Check, Row, compare, ratios
@@ -92,6 +93,8 @@ def synthesis(bench: Bench, name: str, network: Callable, shape: Shape, images: 
     )
     work = count * images * steps
     rates = {f"{who}, image-steps/s": work / sorted(taken[who])[bench.repeats // 2] for who in taken}
+    rates |= {"ours, TFLOP/s": operations(fast, together) * rates["ours, image-steps/s"] / 1e12}
+    rates |= {"matrix product, TFLOP/s": matrix_peak(bench)}
     checks, what = checked(bench, network, shape, images), f"CAKE synthesis, {name}, {count} sets of {images}"
     return [
         Row(
@@ -111,6 +114,22 @@ def synthesis(bench: Bench, name: str, network: Callable, shape: Shape, images: 
             rates,
         ),
     ]
+
+
+def operations(frozen: Teacher, x: torch.Tensor) -> float:
+    """Floating-point operations of convolutions and matrix products in one image's forward pass, and as many in its
+    input gradient."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        frozen.net(x)
+    return 2 * counter.get_total_flops() / len(x)
+
+
+def matrix_peak(bench: Bench) -> float:
+    """TFLOP/s of the fastest of some products of large square matrices, in the precision that is measured."""
+    runtime, side = bench.runtime, bench.size(64, 2048, 8192)
+    a = torch.randn(side, side, device=runtime.device).to(runtime.precision)
+    seconds = min(bench.seconds(product=lambda: a @ a)["product"])
+    return 2 * side**3 / seconds / 1e12
 
 
 def cnn_synthesis(bench: Bench) -> list[Row]:

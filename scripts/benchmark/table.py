@@ -57,7 +57,12 @@ def as_markdown(rows: list[Row], about: dict) -> str:
     said = ", ".join(f"{key} {value}" for key, value in about.items() if key != "command")
     head = "| what | against | median | min to max (n) | goal | met | worst check: error (tolerance) |"
     lines = [f"`{about['command']}`: {said}", "", head, "|---|---|---|---|---|---|---|"]
-    return "\n".join(lines + [_line(row) for row in rows]) + "\n"
+    rates = dict.fromkeys(f"{row.what}: {_rates(row)}." for row in rows if row.rates)
+    return "\n".join([*lines, *map(_line, rows), "", *rates]) + "\n"
+
+
+def _rates(row: Row) -> str:
+    return "; ".join(f"{name} {value:,.3g}" for name, value in row.rates.items())
 
 
 def _line(row: Row) -> str:
