@@ -49,6 +49,12 @@ family-mnist: .venv/installed  ## every synthesizer on MNIST, equal budgets, wit
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(MNIST) | tr ' ' ',')
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(OFTEN) | tr ' ' ',') seed=0,1,2
 
+less-work: .venv/installed  ## CAKE on MNIST with few evaluations of the teacher, beside the plain loop, 3 seeds, with DATA=folder (an hour on 2 CPU cores)
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist_fast
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist student.augment=none
+	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist student.augment=none \
+	  synthesizer.rounds=24 student.epochs=80
+
 teachers: .venv/installed  ## the teachers of every trap, judged without a student: digits, every trigger; MNIST with DATA=folder
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) experiment=teachers/digits seed=0,1,2
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) experiment=teachers/backdoor seed=0,1,2

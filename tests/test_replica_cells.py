@@ -110,7 +110,7 @@ def test_a_sweep_lists_every_one_and_launches_those_that_are_left(tmp_path):
     done = command_line(*command, "defense=none,ckd")
     assert done.code == 0 and "6 cells: 0 finished before, 6 to run" in done.err and "sweep: 6 of 6 cells" in done.err
     assert done.err.count("in one program") == 2
-    assert done.out.count("n counts students of the same teacher and pool too") == 1
+    assert done.out.count("Some of the n students are of the same teacher and pool") == 1
     more = command_line(*command, "defense=none,ckd", "seeds.student=1", "dry_run=true")
     assert "6 cells: 4 finished, 2 to run; will train 2 students" in more.out
     more = command_line(*command, "defense=none,ckd", "seeds.student=1")

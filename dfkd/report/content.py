@@ -130,7 +130,7 @@ def _notes(groups: list[Group], measures: list[Measure], question: Question) -> 
                 f"in {', '.join(mixed[:3])}{more}; add a key to the rows, or choose with --where."
             )
     if any(grouping.of_one_pool(group) for group in groups):
-        notes.append("n counts students of the same teacher and pool too: the std leaves out what those vary.")
+        notes.append("Some of the n students are of the same teacher and pool: the std leaves out what those vary.")
     for group in groups:
         names = [run.name for run in group.done]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
