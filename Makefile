@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test bench paper-small study family family-mnist teachers defenses sync lint clean help
+.PHONY: run test bench paper-small study family family-mnist less-work teachers defenses sync lint clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
