@@ -10,6 +10,7 @@ from pathlib import Path
 from dfkd import distributed, stages
 from dfkd.cell import Cell
 from dfkd.digest import code_digest
+from dfkd.errors import NonFiniteLoss
 from dfkd.graph import Stage, stage_graph
 from dfkd.pool import Pool
 from dfkd.preflight import Parts, student_of
@@ -90,7 +91,13 @@ class Pipeline:
             self.store.fetch("student", stage.key, build, stage.content, stage.inputs)
 
         seeds = [cell.config["seeds"] for cell in cells]
-        return stages.make_students(self.parts, students, self.teacher, pool, network, seeds, checks, keep, folder, log)
+        try:
+            return stages.make_students(
+                self.parts, students, self.teacher, pool, network, seeds, checks, keep, folder, log
+            )
+        except NonFiniteLoss as error:
+            error.state = None  # of which cell's student it is, shows when they are trained in turn
+            raise
 
     def finished_pool(self) -> Pool:
         """The pool of an offline synthesizer, split."""

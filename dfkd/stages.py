@@ -237,18 +237,8 @@ def distillation(
 ) -> Distillation:
     """See `make_student`."""
     examiner = Examiner(teacher, parts.scenario, parts.runtime, checks["images"])
-    return Distillation(
-        student,
-        parts.synthesizer,
-        parts.defense,
-        teacher,
-        examiner,
-        parts.runtime,
-        pool,
-        seeds,
-        checks["checks"],
-        log,
-    )
+    synthesizer, defense, runtime = parts.synthesizer, parts.defense, parts.runtime
+    return Distillation(student, synthesizer, defense, teacher, examiner, runtime, pool, seeds, checks["checks"], log)
 
 
 def distil(work: Distillation | Replicas, checkpoints: Checkpoints, total: int) -> None:
