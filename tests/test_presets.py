@@ -36,7 +36,7 @@ def cells(*words: str) -> list[Cell]:
     found = []
 
     def stop(listed: list) -> None:
-        found.extend(cell for cell, *_ in listed)
+        found.extend(cell for job in listed for cell, *_ in job)
         raise SystemExit(0)
 
     with mock.patch("dfkd.sweep.announce", stop):

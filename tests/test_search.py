@@ -73,7 +73,7 @@ def test_the_axes_of_a_preset_are_searched(tmp_path):
         ([LR, "seed=0,1"], "seed=0,1: a search over seeds finds the luckiest one"),
         ([LR, "dry_run=true"], "a search chooses its cells by the results of others"),
         ([LR, "until=premise"], "until=premise trains no student"),
-        ([LR, "synthesizer=noise_images", "student.replicas=2"], "leave out student.replicas"),
+        ([LR, "student.replicas=2"], "leave out student.replicas"),
         ([LR, "student.stesp=2"], "there is no 'student.stesp'; did you mean 'steps'?"),
         (["synthesizer.batch_size=interval(1,two)"], "interval"),
         (["defense=glob(*)"], "defense=glob(*): an axis of a search is a,b,c"),
