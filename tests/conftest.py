@@ -1,5 +1,7 @@
 """Small real objects that many tests share."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,11 @@ from dfkd.scenarios import none
 from dfkd.teachers import Supervised
 
 torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: one more than there are cores, since some tests mostly wait for processes that they have started."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1
 
 
 @pytest.fixture(scope="session")
