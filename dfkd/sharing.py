@@ -48,7 +48,7 @@ def why_in_turn(parts: Parts) -> str | None:
     """Why the students of `student.replicas` are trained one after the other, or None if in one program."""
     runtime, student = parts.runtime, parts.student
     if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
-        return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is no faster"
+        return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
     if distributed.ranks() > 1:
         return "the ranks share every one of them"
     if has_dropout(student.network):

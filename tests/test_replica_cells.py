@@ -50,7 +50,7 @@ def test_together_they_are_the_cells_that_they_are_alone(tmp_path, caplog):
         for place, cell in enumerate(made):
             run_cell(cell, made[place + 1 :])
     assert "3 students to train, in one program" in caplog.text
-    assert "3 students to train, in turn (on a CPU one program is no faster)" in caplog.text
+    assert "3 students to train, in turn (on a CPU one program is slower)" in caplog.text
     ours, theirs = students(together), students(alone)
     assert len(ours) == 3 and ours.keys() == theirs.keys()
     for name, weights in ours.items():
@@ -137,7 +137,7 @@ def test_an_online_student_has_no_replicas(tmp_path):
 @pytest.mark.parametrize(
     "override, reason",
     [
-        ("runtime.vectorize=null", "on a CPU one program is no faster"),
+        ("runtime.vectorize=null", "on a CPU one program is slower"),
         ("runtime.vectorize=false", "runtime.vectorize=false"),
         ("+student.recipe.clip=1", "gradients are clipped"),
         ("network@student.network=vgg11_bn", None),
