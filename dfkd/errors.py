@@ -1,4 +1,4 @@
-"""The two errors a user meets by name."""
+"""The errors that have a name of their own."""
 
 
 class ConfigError(ValueError):
@@ -17,3 +17,7 @@ class NonFiniteLoss(ArithmeticError):
     def __init__(self, term: str, step: int, state: dict | None = None):
         super().__init__(f"loss term '{term}' is not finite at step {step}; lower its weight or the learning rate")
         self.term, self.step, self.state = term, step, state
+
+
+class NotTogether(NonFiniteLoss):
+    """It became so for one of several students in one program: trained in turn, the others do not suffer from it."""

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dfkd import distributed, interrupt
 from dfkd.cell import Cell, replicas
-from dfkd.errors import ConfigError, NonFiniteLoss
+from dfkd.errors import ConfigError, NotTogether
 from dfkd.help import help_text, option_names
 from dfkd.plan import plan_in_words
 from dfkd.report import paper
@@ -58,9 +58,7 @@ def run_one(cfg: DictConfig) -> float | None:
             others = cells[i + 1 :] if together else []
             try:
                 scores.append(run_replica(cell, others))
-            except NonFiniteLoss as error:
-                if not others:
-                    raise
+            except NotTogether as error:
                 log.warning("  WARNING  %s: the students of %d cells are trained in turn", error, len(others) + 1)
                 together = False
                 scores.append(run_replica(cell, []))

@@ -14,19 +14,23 @@ class Meter:
 
     NaN and infinity survive a sum, so a term that was not finite at any step since the last reading is found there;
     and as one such term soon spoils all the others, every term's finite steps are counted: the first to fail is named.
+
+    Args:
+        shape: of every term: (), or (K,) of K things at once, whose own meters then `take` their part.
     """
 
-    def __init__(self):
+    def __init__(self, shape: tuple[int, ...] = ()):
+        self.shape = shape
         self.sums: dict[str, Tensor] = {}
         self.finite: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.steps = 0
 
     def add(self, terms: dict[str, Tensor]) -> None:
-        """Add one step's terms (scalars, or (K,) of K things at once; the graph is dropped)."""
+        """Add one step's terms (of one number, or of `shape`; the graph is dropped)."""
         self.steps += 1
         for name, value in terms.items():
-            value = value.detach().float().squeeze()
+            value = value.detach().float().reshape(self.shape)
             known = name in self.sums
             self.sums[name] = self.sums[name] + value if known else value
             self.finite[name] = self.finite[name] + value.isfinite() if known else value.isfinite().float()

@@ -10,7 +10,7 @@ from pathlib import Path
 from dfkd import distributed, stages
 from dfkd.cell import Cell
 from dfkd.digest import code_digest
-from dfkd.errors import NonFiniteLoss
+from dfkd.errors import NonFiniteLoss, NotTogether
 from dfkd.graph import Stage, stage_graph
 from dfkd.pool import Pool
 from dfkd.preflight import Parts, student_of
@@ -96,8 +96,7 @@ class Pipeline:
                 self.parts, students, self.teacher, pool, network, seeds, checks, keep, folder, log
             )
         except NonFiniteLoss as error:
-            error.state = None  # of which cell's student it is, shows when they are trained in turn
-            raise
+            raise NotTogether(error.term, error.step) from error
 
     def finished_pool(self) -> Pool:
         """The pool of an offline synthesizer, split."""

@@ -38,3 +38,20 @@ def test_opposite_infinities_do_not_cancel():
     meter.add({"a": torch.tensor(float("-inf"))})
     with pytest.raises(NonFiniteLoss):
         meter.read()
+
+
+def test_a_term_of_another_shape_is_refused():
+    with pytest.raises(RuntimeError, match="invalid for input of size 3"):
+        Meter().add({"a": torch.ones(3)})
+
+
+def test_a_part_is_taken_with_what_was_there():
+    several, mine = Meter((2,)), Meter()
+    mine.add({"a": torch.tensor(1.0)})
+    several.add({"a": torch.tensor([5.0, 9.0]), "b": torch.tensor([2.0, float("nan")])})
+    mine.take(several, 0)
+    assert mine.read() == {"a": 3.0, "b": 2.0}
+    other = Meter()
+    other.take(several, 1)
+    with pytest.raises(NonFiniteLoss, match="'b' is not finite at step 1"):
+        other.read()

@@ -124,6 +124,13 @@ def test_one_that_fails_is_named_with_the_command_that_repeats_it_alone(tmp_path
     assert [line.split()[-2:] for line in retries] == [[f"seeds.student={s}", "student.replicas=1"] for s in range(3)]
 
 
+def test_in_turn_one_that_fails_is_not_trained_twice(tmp_path):
+    options = ("student.replicas=2", "student.recipe.lr=1e30", f"outputs={tmp_path / 'o'}")
+    done = command_line("-m", *SMALL[:1], *TINY, *SMALL[1:], *options)
+    assert done.code == 1 and "2 of 2 cells failed" in done.out
+    assert "are trained in turn" not in done.err and done.err.count("  student ") == 2
+
+
 def test_an_online_student_has_no_replicas(tmp_path):
     done = command_line(*TINY, *DFQ, "student.replicas=2", f"outputs={tmp_path / 'o'}")
     (said,) = (line for line in done.err.splitlines() if "share a finished pool" in line)

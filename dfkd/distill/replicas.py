@@ -63,7 +63,7 @@ class Replicas:
         """As `Trainer.train`, for all of them."""
         for trainer in self.trainers:
             trainer.begin()
-        meter, tied = Meter(), False
+        meter, tied = Meter((len(self.works),)), False
         for _ in self.trainers[0].runtime.checkpoints.loop("student step", steps, meter=meter):
             tied = tied or self._tie()  # not before the loop: a checkpoint may have been put back at its beginning
             try:
