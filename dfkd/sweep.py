@@ -67,11 +67,11 @@ def me() -> str:
     return f"{platform.node()}:{os.getpid()}"
 
 
-def announce(jobs: list[list[tuple[Cell, list[str], bool]]]) -> None:
+def announce(jobs: list[list[tuple[Cell, list[str], dict | None]]]) -> None:
     """Start the list.
 
     Args:
-        jobs: their cells, each with the arguments that repeat it, and whether it was finished before.
+        jobs: their cells, each with the arguments that repeat it, and its result if it was finished before.
     """
     cells = [cell for job in jobs for cell in job]
     names = "\n".join(sorted(cell.folder.name for cell, _, _ in cells))
@@ -79,16 +79,16 @@ def announce(jobs: list[list[tuple[Cell, list[str], bool]]]) -> None:
     numbers = itertools.count()
     for job in jobs:
         launched = None
-        for cell, repeat, finished in job:
+        for cell, repeat, result in job:
             row = {"number": next(numbers), "folder": str(cell.folder), "arguments": repeat}
-            if finished:
+            if result is not None:
                 append(row | {"status": "done", "cached": True})
             elif launched is None:
                 launched = row["number"]
                 append(row | {"status": "waiting"})
             else:
                 append(row | {"with": launched, "status": "waiting"})
-    finished = sum(finished for _, _, finished in cells)
+    finished = sum(result is not None for _, _, result in cells)
     log.info("%s: %d finished before, %d to run", many(len(cells), "cell"), finished, len(cells) - finished)
 
 

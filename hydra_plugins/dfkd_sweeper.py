@@ -75,31 +75,22 @@ class CellSweeper(BasicSweeper):
         jobs, known = [], set()
         with ThreadPoolExecutor() as threads:  # students are read again while the next cells are composed
             for words, command, cells in self.compose(arguments):
-                new = [
-                    cell for cell in cells if cell.folder not in known
-                ]  # values that change no result name one twice
+                new = [cell for cell in cells if cell.folder not in known]  # what changes no result may name one twice
                 known.update(cell.folder for cell in new)
-                jobs.append((words, command, [(cell, threads.submit(cell.finished)) for cell in new]))
-        for _, _, cells in jobs:
-            for cell, found in cells:
-                if found.result() is not None:
-                    paper.renew(cell, found.result())
-        waiting = [(words, [cell for cell, found in cells if found.result() is None]) for words, _, cells in jobs]
-        waiting = [(words, cells) for words, cells in waiting if cells]
-        check([cells[0] for _, cells in waiting])
-        sweep.announce(
-            [
-                [(cell, sweep.alone(command, cell), found.result() is not None) for cell, found in cells]
-                for _, command, cells in jobs
-            ]
-        )
+                jobs.append((words, [sweep.alone(command, cell) for cell in new], new, threads.map(Cell.finished, new)))
+        listed = [(words, list(zip(cells, repeats, found, strict=True))) for words, repeats, cells, found in jobs]
+        for cell, _, result in (row for _, job in listed for row in job):
+            if result is not None:
+                paper.renew(cell, result)
+        waiting = [(words, job[0][0]) for words, job in listed if any(result is None for _, _, result in job)]
+        check([cell for _, cell in waiting])
+        sweep.announce([job for _, job in listed])
         if not waiting:
             return []
-        first_cell = waiting[0][1][0]
-        fail_fast = first_cell.config["fail_fast"]
+        fail_fast = waiting[0][1].config["fail_fast"]
         at_once = 1 if fail_fast and isinstance(self.launcher, BasicLauncher) else self.max_batch_size or len(waiting)
         returned: list[Sequence[JobReturn]] = []
-        with Progress(quiet=first_cell.config["dry_run"]):
+        with Progress(quiet=waiting[0][1].config["dry_run"]):
             for first in range(0, len(waiting), at_once):
                 if fail_fast and sweep.has_failed():
                     break
