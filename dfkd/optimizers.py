@@ -1,6 +1,8 @@
 """torch's optimizers in their fused form: one pass over memory on a CPU (three to four times as fast), one launch on a
 GPU."""
 
+import functools
+import inspect
 from collections.abc import Iterable
 
 import torch
@@ -20,10 +22,19 @@ def fused(kind: type[Optimizer], parameters: Iterable[Tensor | dict], **options:
     groups = list(parameters)
     tensors = [tensor for group in groups for tensor in (group["params"] if isinstance(group, dict) else [group])]
     can = all(tensor.device.type in FUSED for tensor in tensors)
-    optimizer = kind(groups, fused=can, **options)
+    optimizer = uncompiled(kind)(groups, fused=can, **options)
     if can:
         optimizer.register_step_pre_hook(match_layouts)
     return optimizer
+
+
+@functools.cache
+def uncompiled(kind: type[Optimizer]) -> type[Optimizer]:
+    """The same kind without what torch.compile needs around its methods: it imports the compiler at the first step,
+    which takes as long as importing torch, and nothing is compiled here."""
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    bare = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def match_layouts(optimizer: Optimizer, _arguments: tuple, _options: dict) -> None:

@@ -13,12 +13,13 @@ from importlib.metadata import version
 
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from dfkd import distributed, figures
+from dfkd import distributed
 from dfkd.cell import Cell
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
-from dfkd.models import Classifier, load_classifier
+from dfkd.models import Classifier, Teacher, load_classifier
 from dfkd.pipeline import Pipeline
 from dfkd.precision import choose_precision
 from dfkd.preflight import Parts, prepare
@@ -153,6 +154,8 @@ def export(pipeline: Pipeline, began: float) -> dict:
 
 def export_student(pipeline: Pipeline) -> dict:
     """Copy the students into the run folder, draw the pictures, measure; returns what the result says of them."""
+    from dfkd import figures  # half a second to import, not needed before
+
     cell, parts, artifacts = pipeline.cell, pipeline.parts, pipeline.artifacts
     made = artifacts["student"]
     for name in ("student", "student_best_on_validation"):
@@ -173,7 +176,8 @@ def export_student(pipeline: Pipeline) -> dict:
     rows = read_rows(made.path / "metrics.jsonl")
     figures.training_curves(rows, artifacts["premise"].meta["teacher"], cell.folder / "curves.png")
     if points:
-        measured["grid_agreement"] = _grid_agreement(pipeline, student)
+        grid = figures.field_grid(parts.scenario.id)
+        measured["grid_agreement"] = _same_answers(pipeline.teacher, student, grid)
         figures.decision_fields(
             pipeline.teacher, student, parts.scenario.id, samples["all"], cell.folder / "decision_fields.png"
         )
@@ -213,8 +217,7 @@ def _student(pipeline: Pipeline, name: str) -> Classifier:
     return pipeline.parts.runtime.place(model)
 
 
-def _grid_agreement(pipeline: Pipeline, student: Classifier) -> float:
-    """On how many points of a grid over a 2-D domain student and teacher agree, in percent."""
-    grid = figures.field_grid(pipeline.parts.scenario.id)
-    same = student.predict(grid, 10_000).argmax(1) == pipeline.teacher.predict(grid, 10_000).argmax(1)
+def _same_answers(teacher: Teacher, student: Classifier, images: Tensor) -> float:
+    """For how many images both give the same class, in percent."""
+    same = student.predict(images, 10_000).argmax(1) == teacher.predict(images, 10_000).argmax(1)
     return round(100 * same.float().mean().item(), 2)

@@ -105,6 +105,17 @@ def test_a_second_batch_is_that_of_its_cells(waiting):
     assert pool.launched[:2] == [["a", "b"], ["c", "d", "e"]] and ended() == "done done done done failed done"
 
 
+def test_what_is_launched_again_keeps_its_place_beside_replicas(tmp_path, monkeypatch):
+    monkeypatch.setenv(sweep.LIST, str(tmp_path / "list.jsonl"))
+    for number in (0, 2):
+        sweep.append({"number": number, "status": "waiting"} | OF_A_ROW)
+        sweep.append({"number": number + 1, "with": number, "status": "waiting"} | OF_A_ROW)
+    pool = Pool({"b"})
+    relaunch.launch(pool, [["a"], ["b"]], 0)
+    assert pool.launched == [["a", "b"], ["a", "b"], ["a"], ["b"]]
+    assert ended() == "done waiting failed failed"  # a's replica: this pool says nothing of it
+
+
 def test_the_guilty_one_fails_by_itself_and_all_others_come_through(waiting, caplog):
     pool = Pool({"c"})
     with caplog.at_level(logging.WARNING, "dfkd"):

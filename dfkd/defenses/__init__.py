@@ -6,6 +6,7 @@ from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import All, Criterion, Inverted, PGDFlip, Random
 from dfkd.defenses.oracle import Oracle
 from dfkd.defenses.scores import Confidence, Entropy, FeatureDistance, Margin, Score
+from dfkd.defenses.surrogate import Surrogate
 
 __all__ = [
     "ABD",
@@ -22,4 +23,5 @@ __all__ = [
     "PGDFlip",
     "Random",
     "Score",
+    "Surrogate",
 ]

@@ -116,7 +116,12 @@ class ATEsc(Defense):
     def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
         if not self.masks_generator:
             return None
-        return lambda images, logits: self.split(teacher, images, logits, generator).fragile.float()
+
+        def weights(images: Tensor, logits: Tensor) -> Tensor:
+            with teacher.counted_as("split"):
+                return self.criterion.guess(teacher, images, logits, generator).float()
+
+        return weights
 
     def warnings(self) -> list[str]:
         return self.criterion.warnings()

@@ -33,6 +33,10 @@ class Criterion(ABC):
             generator: the only source of randomness.
         """
 
+    def guess(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Fragile (B,), bool, of images that only steer a generator: the split, unless there is a cheaper answer."""
+        return self.split(teacher, images, logits, generator).fragile
+
     def warnings(self) -> list[str]:
         """Reasons not to trust the splits made so far."""
         return []

@@ -1,7 +1,12 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from dfkd.domains import digits
+from dfkd.domains.digits import scikit_digits
 
 
 def rows(images) -> set[bytes]:
@@ -35,3 +40,16 @@ def test_size_and_channels(options, shape):
 
 def test_the_whole_range_of_grey_is_used(small_digits):
     assert small_digits.train.x.min() == 0 and small_digits.train.x.max() == 255
+
+
+def test_the_file_read_is_what_scikit_learn_loads():
+    pixels, labels = scikit_digits()
+    expected = load_digits()
+    assert np.array_equal(pixels, expected.data) and np.array_equal(labels, expected.target)
+
+
+def test_without_the_file_scikit_learn_is_asked(monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr(Path, "exists", lambda path: False)
+        pixels, labels = scikit_digits()
+    assert pixels.shape == (1797, 64) and np.array_equal(labels, scikit_digits()[1])
