@@ -137,7 +137,7 @@ class Distillation:
             batch = self.synthesizer.synthesize(range(number, number + 1), self.teacher, self.model, steer)
         self.meter.add(batch.metrics)
         images = to_float(batch.images)
-        with self.clock("distill"), self.teacher.counted_as("distill"):
+        with self.clock("distill"), self.teacher.counted_as("distill"), self.runtime.autocast():
             logits = self.teacher.predict(images, self.runtime.chunk).float()
         with self.clock("split"):
             split = self.defense.split(self.teacher, images, logits, self.generator)

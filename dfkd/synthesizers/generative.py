@@ -103,7 +103,6 @@ class Generative(Synthesizer):
         """What an adversarial term takes: the student's logits, the teacher's, and the weights (or None)."""
         with self.runtime.autocast():
             s = student(images).float()
-        # under bfloat16 these logits differ from the float32 ones that the pool is labelled with
         weights = None if steer is None else steer(images.detach().float(), view.logits.detach())
         return s, view.logits, weights
 
