@@ -15,6 +15,7 @@ import dfkd.synthesizers.cake as cake_module
 from dfkd.attacks import PGD
 from dfkd.distill import Replicas
 from dfkd.priors import BatchNormPrior
+from dfkd.recipe import Stepper
 from dfkd.runtime import Runtime, make_runtime
 
 sys.path.append(str(ROOT / "scripts"))
@@ -58,14 +59,14 @@ def wrong_contrast(patch):
 
 
 def wrong_rate(patch):
-    step = torch.optim.SGD.step
+    step = Stepper.step
 
-    def half(self):
-        for group in self.param_groups:
-            group["lr"] *= 0.95 if "initial_lr" in group else 1  # of the project's only: they have a schedule
-        step(self)
+    def lower(self, loss):
+        for group in self.optimizer.param_groups:
+            group["lr"] *= 0.95
+        step(self, loss)
 
-    patch.setattr(torch.optim.SGD, "step", half)
+    patch.setattr(Stepper, "step", lower)
 
 
 def wrong_shift(patch):

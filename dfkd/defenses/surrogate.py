@@ -16,7 +16,9 @@ def fit_logistic(
 ) -> Tensor:
     """Logistic regressions on one number, one a group, by Newton's method:
 
-        argmin_(a, b) sum_{i in group} log(1 + exp(-s_i (a x_i + b))) + decay / 2 * |(a, b) - around|^2,  s_i = 2 y_i - 1
+        argmin_(a, b)  sum_{i in group} log(1 + exp(-s_i (a x_i + b))) + decay / 2 * |(a, b) - around|^2,
+
+    s_i = 1 where y_i = 1, else -1.
 
     Args:
         x: (N,).
@@ -49,9 +51,9 @@ class Surrogate(Control):
 
         log-odds(fragile) = a_y m + b_y,    m = largest logit - second largest, y = argmax
 
-    fitted to the newest answers (`fit_logistic`), a class's line drawn towards that of all. What an attack has to bridge
-    is the margin; how far it gets differs from class to class, and most in the class of the trap. The score is the
-    log-odds. A generator is steered by the line alone, without asking.
+    fitted to the newest answers (`fit_logistic`), a class's line drawn towards that of all. What an attack has to
+    bridge is the margin; how far it gets differs from class to class, and most in the class of the trap. The score is
+    the log-odds. A generator is steered by the line alone, without asking.
 
     Args:
         of: the criterion that is asked.
