@@ -103,7 +103,7 @@ class Pipeline:
         parts, seed = self.parts, self.cell.config["seeds"]["synthesis"]
         make = functools.partial(stages.make_pool, parts, self.teacher, seed)
         made = self.stage("pool", make, why_alone("pool", parts))
-        pool = Pool.load(made.path / "pool.safetensors").to(parts.runtime.device)
+        pool = Pool.load(made.path / "pool.safetensors").place(parts.runtime.device, parts.runtime.home)
         made = self.stage("split", lambda to, _: stages.make_split(parts, self.teacher, pool, seed, to))
         pool.split = stages.load_split(made.path, parts.runtime.device)
         return pool.keep(parts.student.keep)

@@ -1,5 +1,6 @@
 """The pool of synthetic images and the split of it: plain tensors with save and load."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Pool:
         capacity: the oldest images are dropped beyond this many; None keeps everything.
 
     Attributes:
-        images: (N, C, H, W), uint8 or float; CAKE's floats may leave [0, 1].
+        images: (N, C, H, W), uint8 or float; CAKE's floats may leave [0, 1]. They may lie in the CPU's memory while all
+            else is on a GPU (`place`).
         logits: the teacher's (N, classes), computed once per image.
         split: of the images.
         columns: name -> (N,).
@@ -59,8 +61,19 @@ class Pool:
         return 0 if self.images is None else len(self.images)
 
     def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """The chosen images as float32."""
-        return to_float(self.images[index])
+        """The chosen images as float32, on the device of the logits.
+
+        Args:
+            index: on the images' own device, or that device waits for it. Images of another one are then collected and
+                sent while it still computes.
+        """
+        device = self.images.device if self.logits is None else self.logits.device
+        if self.images.device == device:
+            return to_float(self.images[index])
+        chosen = self.images[index.to(self.images.device) if isinstance(index, Tensor) else index]
+        if device.type == "cuda":
+            chosen = chosen.pin_memory()  # only from there a transfer leaves the host free
+        return to_float(chosen.to(device, non_blocking=True))
 
     def add(self, images: Tensor, logits: Tensor, split: Split, columns: dict[str, Tensor] | None = None) -> None:
         """Append images; the oldest go beyond the capacity."""
@@ -84,7 +97,7 @@ class Pool:
         """
         if not ranges:
             return self  # a mask would copy everything
-        mask = torch.ones(len(self), dtype=torch.bool, device=self.images.device)
+        mask = torch.ones(len(self), dtype=torch.bool, device=self.logits.device)
         for name, (low, high) in ranges.items():
             if name not in self.columns:
                 raise ValueError(f"student.keep.{name}: this pool has no such column, only {sorted(self.columns)}")
@@ -92,13 +105,19 @@ class Pool:
         if not mask.any():
             raise ValueError(f"student.keep={ranges} leaves none of the pool's {len(self)} images")
         kept = Pool(self.capacity)
-        kept._set({name: value[mask] for name, value in self._tensors().items()})
+        kept._set({name: value[mask.to(value.device)] for name, value in self._tensors().items()})
         return kept
 
-    def to(self, device: torch.device | str) -> "Pool":
-        moved = Pool(self.capacity)
-        moved._set({name: value.to(device) for name, value in self._tensors().items()})
-        return moved
+    def place(self, device: torch.device, home: Callable[[int], torch.device]) -> "Pool":
+        """The pool on a device.
+
+        Args:
+            home: where so many bytes of images are to lie (`Runtime.home`).
+        """
+        placed = Pool(self.capacity)
+        tensors = {name: value.to(device) for name, value in self._tensors().items() if name != "images"}
+        placed._set(tensors | {"images": self.images.to(home(self.images.nbytes))})
+        return placed
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
@@ -127,10 +146,14 @@ class Pool:
 
 
 class Stack:
-    """Batches one after the other in one tensor: `torch.cat` without everything twice in memory."""
+    """Batches one after the other in one tensor: `torch.cat` without everything twice in memory.
 
-    def __init__(self):
-        self.length = 0
+    Args:
+        home: where so many bytes are to lie (`Runtime.home`).
+    """
+
+    def __init__(self, home: Callable[[int], torch.device]):
+        self.home, self.length = home, 0
         self.rows: Tensor | None = None
 
     def add(self, batch: Tensor, expected: int) -> None:
@@ -141,7 +164,8 @@ class Stack:
         """
         end = self.length + len(batch)
         if self.rows is None or end > len(self.rows):
-            old, self.rows = self.rows, batch.new_empty(max(end, expected), *batch.shape[1:])
+            old, count = self.rows, max(end, expected)
+            self.rows = batch.new_empty(count, *batch.shape[1:], device=self.home(batch[:1].nbytes * count))
             if old is not None:
                 self.rows[: self.length] = old[: self.length]
         self.rows[self.length : end] = batch

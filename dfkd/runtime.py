@@ -29,6 +29,7 @@ class Runtime:
         checkpoints: whose loops can be stopped and gone on with.
         profile: whether to tell where the time of each stage goes.
         vectorize: whether the students of `student.replicas` are trained in one program; None: on a GPU.
+        pool: where a finished pool's images lie: 'device', 'host' (the CPU's memory), or 'auto' (see `home`).
     """
 
     device: torch.device
@@ -37,6 +38,15 @@ class Runtime:
     checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False)
     profile: bool = False
     vectorize: bool | None = None
+    pool: str = "auto"
+
+    def home(self, size: int) -> torch.device:
+        """Where so many bytes of images are to lie: on the device, or, where that would take more than half of what is
+        free of a GPU's memory, on the host."""
+        if self.pool == "auto" and self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return self.device if size <= free / 2 else torch.device("cpu")
+        return torch.device("cpu") if self.pool == "host" else self.device
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Autocast to bfloat16 inside the block, or nothing."""
@@ -61,6 +71,7 @@ def make_runtime(
     checkpoint_every: float | None = None,
     profile: bool = False,
     vectorize: bool | None = None,
+    pool: str = "auto",
 ) -> Runtime:
     """Check what was asked for and set this process up.
 
@@ -72,13 +83,15 @@ def make_runtime(
         chunk: see `Runtime`.
         threads: of torch's CPU kernels; torch's own choice if None.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never.
-        profile, vectorize: see `Runtime`.
+        profile, vectorize, pool: see `Runtime`.
 
     Raises:
         ValueError: a device that is not there, or a value that is none of the above.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"runtime.precision must be auto, float32 or bfloat16, got '{precision}'")
+    if pool not in ("auto", "device", "host"):
+        raise ValueError(f"runtime.pool must be auto, device or host, got '{pool}'")
     if chunk < 1 or (threads is not None and threads < 1):
         raise ValueError(f"runtime.chunk and runtime.threads must be at least 1, got {chunk} and {threads}")
     if checkpoint_every is not None and not checkpoint_every >= 0:
@@ -91,7 +104,7 @@ def make_runtime(
         torch.cuda.set_device(where)  # nothing may come to lie on another one
     fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     precision = torch.bfloat16 if fast else torch.float32
-    return Runtime(where, precision, chunk, Checkpoints(checkpoint_every, where), profile, vectorize)
+    return Runtime(where, precision, chunk, Checkpoints(checkpoint_every, where), profile, vectorize, pool)
 
 
 def _device(name: str) -> torch.device:

@@ -82,7 +82,7 @@ def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path | None, lo
     """Synthesize the whole pool of an offline method, and label it."""
     synthesizer, runtime, meter, before = parts.synthesizer, parts.runtime, Meter(), teacher.evals.copy()
     synthesizer.start(runtime, seed)
-    images, checkpoints = Stack(), runtime.checkpoints
+    images, checkpoints = Stack(runtime.home), runtime.checkpoints
     columns: dict[str, list[Tensor]] = {}
     known: list[Tensor] = []  # answers that came with the images
     logits: list[Tensor] = []

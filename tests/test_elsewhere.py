@@ -12,6 +12,7 @@ SYNTHESIZERS = (
     *("nayer", "zskt"),
 )
 SMALL = ("runtime.checkpoint_every=null", "++limit.width=8", "++limit.batch_size=32", "data.limit=200")
+HOST = ("runtime.pool=host",)
 CELLS = {
     **{name: (f"synthesizer={name}",) for name in SYNTHESIZERS},
     "cake": (*CAKE, "noise=langevin"),
@@ -58,6 +59,14 @@ def test_the_other_device_computes_the_same(outputs, tmp_path):
     assert there["agreement"] == pytest.approx(here["agreement"], abs=5)  # the layout, and so the rounding, is another
 
 
+@pytest.mark.parametrize("name", ["cake", "points", "augmented", "atesc_pool"])
+def test_a_pool_on_the_host_gives_the_student_of_one_on_the_device(outputs, name, tmp_path):
+    words = (*CELLS[name], *SMALL)
+    with elsewhere():
+        near, far = (run_cell(make_cell(to, *words, *more)) for to, more in ((outputs, ()), (tmp_path, HOST)))
+    assert far["student_digest"] == near["student_digest"] and not far["stages"]["pool"]["reused"]
+
+
 def test_the_other_device_is_one():
     with elsewhere():
         images, layer = torch.rand(2, 3, device=ELSEWHERE), torch.nn.Linear(3, 4)
@@ -70,7 +79,7 @@ def test_the_other_device_is_one():
 
 
 def test_replicas_stay_on_it_too(outputs):
-    words = (*NOISE, *SMALL, "student.augment=cut_mix", "student.replicas=2", "runtime.vectorize=true")
+    words = (*NOISE, *SMALL, *HOST, "student.augment=cut_mix", "student.replicas=2", "runtime.vectorize=true")
     first, other = (make_cell(outputs, *words, f"seeds.student={seed}") for seed in (5, 6))
     with elsewhere():
         run_cell(first, [other])

@@ -1,7 +1,14 @@
 import pytest
 import torch
+from elsewhere import ELSEWHERE, elsewhere
 
 from dfkd.pool import Pool, Split, Stack
+
+CPU = torch.device("cpu")
+
+
+def here(size: int) -> torch.device:
+    return CPU
 
 
 def batch(start: int, count: int, columns=()):
@@ -91,15 +98,43 @@ def test_without_ranges_the_pool_itself_is_kept_and_nothing_copied():
 @pytest.mark.parametrize("expected", [1, 5, 6, 100])
 def test_a_stack_is_what_cat_would_be(expected):
     batches = [torch.arange(n * 2, dtype=torch.uint8).view(n, 2) + n for n in (2, 3, 1)]
-    stack = Stack()
+    stack = Stack(here)
     for part in batches:
         stack.add(part, expected)
     assert torch.equal(stack.tensor(), torch.cat(batches)) and stack.tensor().dtype == torch.uint8
 
 
 def test_a_stack_of_what_was_expected_never_moves():
-    stack = Stack()
+    stack = Stack(here)
     stack.add(torch.zeros(2, 1), 6)
     place = stack.tensor().data_ptr()
     stack.add(torch.ones(4, 1), 6)
     assert stack.tensor().data_ptr() == place and len(stack.rows) == 6
+
+
+def test_images_may_lie_on_the_host_and_come_to_the_device_when_asked_for():
+    pool = Pool()
+    pool.add(*batch(0, 6, ["eps"]))
+    asked = []
+    with elsewhere():
+        placed = pool.place(ELSEWHERE, lambda size: asked.append(size) or CPU)
+        assert placed.images.device == CPU and placed.logits.device == placed.columns["eps"].device == ELSEWHERE
+        for index in (torch.tensor([5, 1]), torch.tensor([5, 1]).to(ELSEWHERE), slice(1, 3)):
+            found = placed.pixels(index)
+            assert found.device == ELSEWHERE
+            expected = pool.pixels(index if isinstance(index, slice) else torch.tensor([5, 1]))
+            assert torch.equal(found.cpu(), expected)
+        kept = placed.keep({"eps": (0.25, 1.0)})
+        assert kept.images.device == CPU and kept.images[:, 0, 0, 0].tolist() == [3, 4, 5]
+        assert kept.logits.device == ELSEWHERE
+    assert asked == [6 * 4]
+
+
+def test_a_stack_lies_where_all_that_is_expected_may():
+    asked = []
+    stack = Stack(lambda size: asked.append(size) or CPU)
+    with elsewhere():
+        stack.add(torch.zeros(2, 3).to(ELSEWHERE), 10)
+        stack.add(torch.ones(2, 3).to(ELSEWHERE), 10)
+    assert asked == [10 * 3 * 4] and stack.tensor().device == CPU
+    assert stack.tensor().sum(1).tolist() == [0, 0, 3, 3]

@@ -55,6 +55,7 @@ def test_threads_are_set_only_when_asked_for():
         ({"device": "meta"}, r"runtime\.device must be auto, cpu, cuda or cuda:N, got 'meta'"),
         ({"device": "cuda:99"}, r"runtime\.device=cuda:99, but "),
         ({"precision": "half"}, r"runtime\.precision must be auto, float32 or bfloat16, got 'half'"),
+        ({"pool": "disk"}, r"runtime\.pool must be auto, device or host, got 'disk'"),
         ({"chunk": 0}, r"runtime\.chunk and runtime\.threads must be at least 1, got 0"),
         ({"checkpoint_every": -1}, r"runtime\.checkpoint_every must be seconds, or null for never, got -1"),
         ({"checkpoint_every": float("nan")}, r"runtime\.checkpoint_every must be seconds"),
@@ -137,3 +138,15 @@ def test_peak_memory_sees_what_was_freed_again():
         for page in range(0, len(block), 4096):
             block[page] = 1
     assert start > 0 and peak.read() >= start + 60
+
+
+@pytest.mark.parametrize(
+    ("wish", "size", "home"), [("auto", 50, "cuda"), ("auto", 51, "cpu"), ("device", 1000, "cuda"), ("host", 1, "cpu")]
+)
+def test_a_pool_larger_than_half_of_what_is_free_lies_on_the_host(wish, size, home, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    assert Runtime(torch.device("cuda"), pool=wish).home(size).type == home
+
+
+def test_on_a_cpu_a_pool_is_where_it_computes(runtime):
+    assert runtime.home(10**15) == runtime.device

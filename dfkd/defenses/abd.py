@@ -115,7 +115,7 @@ class ABD(Defense):
         mode = student.training
         student.eval()
         for _ in checkpoints.loop("retrospection step", self.steps, optimizer=optimizer, meter=meter):
-            index = torch.randperm(len(pool), generator=generator, device=pool.images.device)[: self.batch_size]
+            index = torch.randperm(len(pool), generator=generator, device=pool.logits.device)[: self.batch_size]
             x, t = pool.pixels(index), pool.logits[index]
             kd = loss(student(x).float(), t).mean()
             gradients = torch.autograd.grad(kd, parameters)

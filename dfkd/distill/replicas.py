@@ -91,7 +91,7 @@ class Replicas:
 
     def _views(self, pool: Pool) -> list[Tensor]:
         """The next batch of everyone: images (K, B, C, H, W), the teacher's logits for them, which are fragile."""
-        index = torch.stack([trainer.batch(len(pool)) for trainer in self.trainers])
+        index = torch.stack([trainer.batch(pool) for trainer in self.trainers])
         if self.trainers[0].student.augment == "none":
             return [part.unflatten(0, index.shape) for part in self.trainers[0].view(pool, index.flatten())]
         views = [trainer.view(pool, mine) for trainer, mine in zip(self.trainers, index, strict=True)]

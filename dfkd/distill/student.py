@@ -104,7 +104,7 @@ class Trainer:
         """Take `steps` steps on batches of the pool, shuffled anew; the ragged last batch of each pass is left out."""
         self.begin()
         for _ in self.runtime.checkpoints.loop("student step", steps):
-            terms = self.loss(*self.view(pool, self.batch(len(pool))))
+            terms = self.loss(*self.view(pool, self.batch(pool)))
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 
@@ -126,12 +126,13 @@ class Trainer:
 
         Several ranks draw the same batches and views, and take each its share of them.
         """
-        mine = distributed.share(len(index))
-        if self.student.augment == "none":
-            index = index[mine]
-            return pool.pixels(index), pool.logits[index], pool.split.fragile[index]
-        images, label, fragile = pool.pixels(index), pool.logits[index].argmax(1), pool.split.fragile[index]
-        donor = torch.arange(len(index), device=index.device)
+        mine, plain = distributed.share(len(index)), self.student.augment == "none"
+        index = index[mine] if plain else index
+        here = index.to(pool.logits.device, non_blocking=True)
+        images, logits, fragile = pool.pixels(index), pool.logits[here], pool.split.fragile[here]
+        if plain:
+            return images, logits, fragile
+        label, donor = logits.argmax(1), torch.arange(len(here), device=here.device)
         if self.student.augment == "cut_mix":
             images, donor = cut_mix(images, self.views)
         else:
@@ -165,11 +166,12 @@ class Trainer:
         """A copy of the student's weights and buffers, in memory."""
         return {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
 
-    def batch(self, count: int) -> Tensor:
-        """The next batch of `count` images, as an index."""
-        size = min(self.student.recipe.batch_size, count)
+    def batch(self, pool: Pool) -> Tensor:
+        """The next batch of the pool, as an index that lies where its images do."""
+        size = min(self.student.recipe.batch_size, len(pool))
         if len(self.order) < size:
-            self.order = torch.randperm(count, generator=self.generator, device=self.runtime.device)
+            order = torch.randperm(len(pool), generator=self.generator, device=self.runtime.device)
+            self.order = order.to(pool.images.device)
         index, self.order = self.order[:size], self.order[size:]
         return index
 
