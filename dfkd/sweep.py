@@ -94,11 +94,10 @@ def announce(jobs: list[list[tuple[Cell, list[str], dict | None]]]) -> None:
 
 def announce_again(numbers: list[int]) -> int:
     """Note that cells wait once more; returns what their launcher is to call the first of them."""
-    rows = events()
-    last = {row["number"]: row for row in rows}
+    first, last = len(launched()), {row["number"]: row for row in standing()}
     for number in numbers:
         append({key: last[number][key] for key in ("number", "folder", "arguments")} | {"status": "waiting"})
-    return sum(row["status"] == "waiting" for row in rows)
+    return first
 
 
 def alone(repeat: list[str], cell: Cell) -> list[str]:

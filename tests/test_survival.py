@@ -17,7 +17,7 @@ from dfkd.inventory import take
 
 # Children begin with all imports done, of a server that has not computed anything: torch does not survive a fork after.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["dfkd.run", "sklearn.datasets", "torch._dynamo"])
+context.set_forkserver_preload(["dfkd.run", "dfkd.figures"])
 
 SMALL = (
     *("debug=smoke", "runtime.device=cpu", "runtime.precision=float32", "runtime.threads=1", "tracker=files"),
