@@ -100,7 +100,8 @@ def dfq_gradients(
 class Round:
     """A bare DFQ round: a generator step against the student without priors, then KD steps on one resident batch.
 
-    No images are drawn for the student, no pool is kept and the teacher answers to nothing but the generator's step.
+    No pool is kept, and unless it is asked to draw, no images are drawn for the student and the teacher answers to
+    nothing but the generator's step.
     """
 
     def __init__(self, generator: nn.Module, teacher: nn.Module, student: nn.Module, z: Tensor, batch: Tensor):
@@ -110,8 +111,14 @@ class Round:
         with torch.no_grad():
             self.answers = teacher(batch).float()
 
-    def __call__(self, steps: int, autocast) -> None:
+    def __call__(self, steps: int, autocast, draw: int = 0) -> None:
+        """A round.
+
+        Args:
+            draw: so many images are drawn and shown to the teacher, too.
+        """
         self.student.eval()
+        self.generator.train()
         with autocast():
             images = self.generator(self.z)
             t, s = self.teacher(images), self.student(images)
@@ -121,6 +128,10 @@ class Round:
         for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             p.grad = gradient
         self.adam.step()
+        if draw:
+            self.generator.eval()
+            with torch.no_grad(), autocast():
+                self.teacher(self.generator(torch.randn(draw, self.z.shape[1], device=self.z.device)))
         self.student.train()
         for _ in range(steps):
             with autocast():
