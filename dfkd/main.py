@@ -14,14 +14,15 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dfkd import distributed, interrupt
 from dfkd.cell import Cell, replicas
 from dfkd.errors import ConfigError, NotTogether
 from dfkd.help import help_text, option_names
-from dfkd.plan import plan_in_words
+from dfkd.machine import distributed
 from dfkd.report import paper
+from dfkd.resume import interrupt
 from dfkd.store import Store
-from dfkd.sweep import LIST, axes, has_failed, in_a_worker, number, place, record, stop_workers
+from dfkd.sweeps.plan import plan_in_words
+from dfkd.sweeps.sweep import LIST, axes, has_failed, in_a_worker, number, place, record, stop_workers
 
 log = logging.getLogger("dfkd")
 PACKAGE = Path(__file__).resolve().parent

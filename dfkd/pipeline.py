@@ -7,17 +7,18 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dfkd import distributed, stages
+from dfkd import stages
 from dfkd.cell import Cell
 from dfkd.digest import code_digest
 from dfkd.errors import NonFiniteLoss, NotTogether
 from dfkd.graph import Stage, stage_graph
+from dfkd.machine import distributed
+from dfkd.machine.profiling import profiled
+from dfkd.machine.sharing import why_alone, why_in_turn
 from dfkd.pool import Pool
 from dfkd.preflight import Parts, student_of
-from dfkd.profiling import profiled
+from dfkd.resume.state import Misfit
 from dfkd.runtime import PeakMemory
-from dfkd.sharing import why_alone, why_in_turn
-from dfkd.state import Misfit
 from dfkd.store import Artifact, Store
 from dfkd.tracker import Tracker
 

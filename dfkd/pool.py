@@ -130,7 +130,7 @@ class Pool:
         return pool
 
     def checkpoint_expect(self, data: dict) -> None:
-        """Make the split that a checkpoint has (`dfkd.state`)."""
+        """Make the split that a checkpoint has (`dfkd.resume.state`)."""
         self.split = Split(None, None) if data["split"] is not None else None
 
     def _tensors(self) -> dict[str, Tensor]:

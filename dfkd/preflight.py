@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dfkd import devices, distributed
 from dfkd.build import FAILED, Builder, number
 from dfkd.cell import GROUPS, Cell
 from dfkd.defenses import Defense
 from dfkd.distill import Student
 from dfkd.errors import ConfigError
+from dfkd.machine import devices, distributed
 from dfkd.models import Classifier
 from dfkd.priors import Prior, PriorTerm
 from dfkd.report import paper

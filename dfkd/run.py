@@ -15,17 +15,17 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dfkd import distributed
 from dfkd.cell import Cell
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
+from dfkd.machine import distributed
+from dfkd.machine.precision import choose_precision
 from dfkd.models import Classifier, Teacher, load_classifier
 from dfkd.pipeline import Pipeline
-from dfkd.precision import choose_precision
 from dfkd.preflight import Parts, prepare
 from dfkd.provenance import command, commit
+from dfkd.resume.state import Misfit
 from dfkd.runtime import device_name
-from dfkd.state import Misfit
 from dfkd.store import file_digest, file_lock, write_atomic
 from dfkd.tracker import read_rows
 

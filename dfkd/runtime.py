@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dfkd import devices, distributed
-from dfkd.checkpoints import Checkpoints
+from dfkd.machine import devices, distributed
+from dfkd.resume.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ def make_runtime(
     """Check what was asked for and set this process up.
 
     Args:
-        device: 'auto' (the device that this process holds, `dfkd.devices`, else CUDA if there is one), 'cpu', 'cuda',
-            'cuda:N'. Of several ranks each takes a CUDA device of its own: 'auto' or 'cuda'.
+        device: 'auto' (the device that this process holds, `dfkd.machine.devices`, else CUDA if there is one), 'cpu',
+            'cuda', 'cuda:N'. Of several ranks each takes a CUDA device of its own: 'auto' or 'cuda'.
         precision: 'float32', 'bfloat16', or 'auto': bfloat16 where the hardware multiplies it, else float32; a run then
-            measures which is faster (`dfkd.precision`).
+            measures which is faster (`dfkd.machine.precision`).
         chunk: see `Runtime`.
         threads: of torch's CPU kernels; torch's own choice if None.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never.

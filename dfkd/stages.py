@@ -13,17 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from dfkd import distributed
 from dfkd.build import number
-from dfkd.checkpoints import Checkpoints
 from dfkd.distill import Distillation, Replicas, Student
 from dfkd.evaluate import Examiner, premise, premise_in_words
+from dfkd.machine import distributed
 from dfkd.meter import Meter
 from dfkd.models import Teacher, load_weights, save_classifier
 from dfkd.pool import Pool, Split, Stack
 from dfkd.preflight import Parts
+from dfkd.resume.checkpoints import Checkpoints
 from dfkd.runtime import seeded
-from dfkd.sweep import in_a_worker
+from dfkd.sweeps.sweep import in_a_worker
 from dfkd.synthesizers import Synthesizer, Synthetic
 
 SAMPLES = 64  # images kept for each sample grid

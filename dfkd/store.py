@@ -4,7 +4,7 @@ An artifact is a folder `<root>/<stage>/<key>/` of files with a `meta.json` that
 hash of everything that can change it. It is written into a temporary folder and renamed into place, so a killed run
 leaves nothing half-written; it is built under a lock, so two runs that want the same artifact build it once; it is
 checked when it is read, so damage is noticed, named and repaired. Nothing here is a pickle. A long build leaves a
-`.<key>.checkpoint` beside (`dfkd.checkpoints`), which only the holder of the lock touches.
+`.<key>.checkpoint` beside (`dfkd.resume.checkpoints`), which only the holder of the lock touches.
 
 This module imports no torch: keys are known before anything heavy is. `python -m dfkd.store` (dfkd/store_cli.py) looks
 into a store and tidies it.

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from dfkd.cell import whole_result
 from dfkd.errors import ConfigError
 from dfkd.inventory import Inventory, Item, Leftover, Run, size, take
-from dfkd.plan import counted, many
 from dfkd.store import DAMAGE, read_record, try_lock
+from dfkd.sweeps.plan import counted, many
 
 SHOWN = 3  # run folders named in a row of `ls`
 

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from dfkd.errors import ConfigError
 from dfkd.store import STAGE_VERSIONS
-from dfkd.sweep import GROUP
+from dfkd.sweeps.sweep import GROUP
 
 log = logging.getLogger("dfkd")
 

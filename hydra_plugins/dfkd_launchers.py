@@ -18,10 +18,12 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 
-from dfkd import devices, interrupt, sweep
 from dfkd.errors import ConfigError
-from dfkd.plan import many
+from dfkd.machine import devices
+from dfkd.resume import interrupt
 from dfkd.store import is_held
+from dfkd.sweeps import sweep
+from dfkd.sweeps.plan import many
 
 try:
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -34,7 +36,7 @@ IDLE = 10  # seconds after which a worker ends that has nothing left to do: anot
 
 
 class GpuLauncher(Launcher):
-    """A process for every device; each claims one (`dfkd.devices`) and takes cell after cell.
+    """A process for every device; each claims one (`dfkd.machine.devices`) and takes cell after cell.
 
     Args:
         devices: names such as cuda:0; all that are visible if None. cpu:0, cpu:1, ... are places on the CPU: to try it.

@@ -15,9 +15,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dfkd import provenance, sweep
+from dfkd import provenance
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
+from dfkd.sweeps import sweep
 from hydra_plugins.dfkd_sweeper import Composer, check
 
 

@@ -17,11 +17,12 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from dfkd import provenance, relaunch, sweep
+from dfkd import provenance
 from dfkd.cell import Cell, replicas
 from dfkd.errors import ConfigError
-from dfkd.progress import Progress
 from dfkd.report import paper
+from dfkd.sweeps import relaunch, sweep
+from dfkd.sweeps.progress import Progress
 
 
 class ReadOnce(ConfigRepository):

@@ -11,9 +11,9 @@ from unittest import mock
 import torch
 
 from dfkd.cell import Cell
-from dfkd.checkpoints import Checkpoints
-from dfkd.clock import Clock
-from dfkd.state import CannotSave, Node, Take
+from dfkd.machine.clock import Clock
+from dfkd.resume.checkpoints import Checkpoints
+from dfkd.resume.state import CannotSave, Node, Take
 
 # What may differ between two runs of the same numbers, also if somebody commits meanwhile.
 TIMES = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config", "commit")

@@ -55,8 +55,8 @@ def cell(*arguments: str, strike: tuple[int, int] | None = None, blind: int | No
     """
     from runner import command_line
 
-    from dfkd import distributed
-    from dfkd.checkpoints import Checkpoints
+    from dfkd.machine import distributed
+    from dfkd.resume.checkpoints import Checkpoints
 
     number_of_this = int(os.environ["RANK"])
     passed, left = Checkpoints.passed, [strike[1] if strike and strike[0] == number_of_this else -1]

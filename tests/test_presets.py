@@ -39,7 +39,7 @@ def cells(*words: str) -> list[Cell]:
         found.extend(cell for job in listed for cell, *_ in job)
         raise SystemExit(0)
 
-    with mock.patch("dfkd.sweep.announce", stop):
+    with mock.patch("dfkd.sweeps.sweep.announce", stop):
         done = command_line("-m", *words)
     assert done.code == 0, done.err
     return found

@@ -8,9 +8,9 @@ from killing import Killed, left_over, numbers, outcome, watched
 from runner import DFQ, NOISE, TINY, command_line, composed, make_cell
 from safetensors.torch import load_file
 
-from dfkd import sharing
 from dfkd.cell import Cell, replicas
 from dfkd.errors import ConfigError
+from dfkd.machine import sharing
 from dfkd.preflight import prepare
 from dfkd.run import run_cell
 

@@ -9,14 +9,14 @@ from runner import BACKDOOR, ROOT, TINY, composed
 
 from dfkd import synthesizers, teachers
 from dfkd.cell import Cell
-from dfkd.checkpoints import Checkpoints
 from dfkd.models import cnn_bn
 from dfkd.pipeline import Pipeline
 from dfkd.preflight import prepare
 from dfkd.recipe import Recipe
+from dfkd.resume.checkpoints import Checkpoints
+from dfkd.resume.state import Take
 from dfkd.runtime import Runtime
 from dfkd.scenarios import backdoor, close_set
-from dfkd.state import Take
 from dfkd.synthesizers import Synthesizer
 from dfkd.teachers import CUPI, CUTI, HNTL, NTL, SOPHON, Backdoor, Disentanglement, Supervised, TrainedTeacher
 from dfkd.tracker import Tracker

@@ -44,8 +44,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 def child(cell: Cell, steps: int, wait: float, number: int) -> None:
     """Run a cell; a signal comes `wait` seconds after a checkpoint has passed so many steps."""
-    from dfkd import interrupt
-    from dfkd.checkpoints import Checkpoints
+    from dfkd.resume import interrupt
+    from dfkd.resume.checkpoints import Checkpoints
     from dfkd.run import run_cell
 
     passed, left = Checkpoints.passed, [steps]

@@ -8,7 +8,7 @@ import pytest
 from runner import DFQ, TINY, command_line, make_cell, read_json
 
 from dfkd.errors import ConfigError
-from dfkd.sweep import GROUP
+from dfkd.sweeps.sweep import GROUP
 from dfkd.tracker import Tracker, WandB
 
 ROWS = [{"stage": "teacher", "step": 0, "loss/id": 2.5}, {"stage": "student", "step": 3, "val/iacc": 91.0}]

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dfkd.checkpoints import Checkpoints
 from dfkd.defenses.base import Defense
 from dfkd.defenses.retrospection import divergence, hypergradient, universal_perturbation
 from dfkd.defenses.vaccine import ShufflingVaccine, shufflable
@@ -13,6 +12,7 @@ from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
 from dfkd.optimizers import fused
 from dfkd.pool import Pool
+from dfkd.resume.checkpoints import Checkpoints
 from dfkd.synthesizers.base import SynthesisTerm, Synthesizer
 
 

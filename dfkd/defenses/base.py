@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dfkd.checkpoints import Checkpoints
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
+from dfkd.resume.checkpoints import Checkpoints
 from dfkd.synthesizers.base import Steer, SynthesisTerm, Synthesizer
 
 

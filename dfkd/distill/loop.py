@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from dfkd.clock import Clock
-from dfkd.data_parallel import on_whole_batches
 from dfkd.defenses import Defense
 from dfkd.distill.student import Student, Trainer, steps_per_epoch
 from dfkd.domains import to_float
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
+from dfkd.machine.clock import Clock
+from dfkd.machine.data_parallel import on_whole_batches
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from dfkd.data_parallel import Objective
 from dfkd.distill.loop import Distillation
 from dfkd.errors import ConfigError
+from dfkd.machine.data_parallel import Objective
 from dfkd.meter import Meter
 from dfkd.pool import Pool
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dfkd import distributed
 from dfkd.augment import AUGMENTATIONS, augment, cut_mix
-from dfkd.data_parallel import replicated
 from dfkd.defenses import Defense
 from dfkd.errors import NonFiniteLoss
+from dfkd.machine import distributed
+from dfkd.machine.data_parallel import replicated
 from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool

@@ -65,8 +65,8 @@ class Synthesizer(ABC):
 
     A killed run goes on between two rounds, with a synthesizer made anew and started, and everything that is found in
     its attributes put back: numbers, tensors, networks, optimizers, schedulers, random generators, containers and
-    objects of them (`dfkd.state`). Make networks and optimizers in `start`, keep nothing in closures between rounds;
-    what cannot be put back is named in a warning, and such a stage is saved only when it is done.
+    objects of them (`dfkd.resume.state`). Make networks and optimizers in `start`, keep nothing in closures between
+    rounds; what cannot be put back is named in a warning, and such a stage is saved only when it is done.
     """
 
     online = False

@@ -127,7 +127,7 @@ class CMI(Inversion):
         self.bank, self.head, self.width = Bank(self.bank_size), None, None
 
     def checkpoint_expect(self, data: dict) -> None:
-        """Make the head that a checkpoint has (`dfkd.state`)."""
+        """Make the head that a checkpoint has (`dfkd.resume.state`)."""
         if data["width"] is not None:
             self._make_head(data["width"])
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd import distributed
 from dfkd.augment import AUGMENTATIONS, augment
-from dfkd.data_parallel import on_whole_batches, replicated
 from dfkd.domains import Domain, Images
 from dfkd.evaluate import accuracy
+from dfkd.machine import distributed
+from dfkd.machine.data_parallel import on_whole_batches, replicated
 from dfkd.meter import Meter
 from dfkd.models import Classifier
 from dfkd.recipe import Recipe

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from dfkd.checkpoints import Checkpoints
 from dfkd.defenses import ABD, Defense
 from dfkd.defenses.vaccine import ShufflingVaccine
 from dfkd.distill import KL
@@ -9,6 +8,7 @@ from dfkd.errors import NonFiniteLoss
 from dfkd.models import DCGAN, Classifier, cnn_bn, mlp
 from dfkd.pool import Pool, Split
 from dfkd.priors import Prior
+from dfkd.resume.checkpoints import Checkpoints
 from dfkd.synthesizers import DFQ, NoiseImages
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dfkd import distributed
 from dfkd.errors import ConfigError
+from dfkd.machine import distributed
 
 log = logging.getLogger("dfkd")
 

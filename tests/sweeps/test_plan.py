@@ -4,9 +4,9 @@ import pytest
 from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, command_line, make_cell, process, read_json, run
 
 from dfkd.graph import stage_graph
-from dfkd.plan import plan_in_words
 from dfkd.preflight import prepare
 from dfkd.store import Store
+from dfkd.sweeps.plan import plan_in_words
 
 
 def made(outputs) -> list[str]:

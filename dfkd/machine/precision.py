@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd import distributed
 from dfkd.cell import Cell
+from dfkd.machine import distributed
 from dfkd.models import Classifier
 from dfkd.preflight import Parts
 from dfkd.runtime import Runtime, device_name, seeded

@@ -20,8 +20,8 @@ from dfkd.domains import Images
 from dfkd.models import cnn_bn
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
-from dfkd.state import CannotSave, Misfit, Put, Take
-from dfkd.statefile import read, write
+from dfkd.resume.state import CannotSave, Misfit, Put, Take
+from dfkd.resume.statefile import read, write
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from runner import make_cell, read_json
 
-from dfkd import precision
-from dfkd.precision import choose_precision
+from dfkd.machine import precision
+from dfkd.machine.precision import choose_precision
 from dfkd.preflight import prepare
 from dfkd.run import run_cell
 

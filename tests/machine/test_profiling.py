@@ -6,8 +6,8 @@ import json
 import torch
 from runner import make_cell
 
-from dfkd import profiling
-from dfkd.profiling import Look, profiled
+from dfkd.machine import profiling
+from dfkd.machine.profiling import Look, profiled
 from dfkd.run import run_cell
 
 DFQ = ("synthesizer=dfq", "synthesizer.rounds=3")

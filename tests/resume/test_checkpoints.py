@@ -8,11 +8,11 @@ import pytest
 import torch
 from killing import Killed
 
-from dfkd import checkpoints as module
-from dfkd import interrupt
-from dfkd.checkpoints import Checkpoints
-from dfkd.interrupt import Interrupted
-from dfkd.state import Misfit
+from dfkd.resume import checkpoints as module
+from dfkd.resume import interrupt
+from dfkd.resume.checkpoints import Checkpoints
+from dfkd.resume.interrupt import Interrupted
+from dfkd.resume.state import Misfit
 
 
 class Work:

@@ -1,9 +1,9 @@
 """Stopping by a signal: at the next point from which the work can go on, or at once. Imports no torch.
 
 SIGINT (Ctrl-C), SIGTERM (kill, schedulers) and SIGUSR1 (schedulers' warning) ask to stop. Where nothing can be saved
-they raise KeyboardInterrupt at once. In the loops of a stage (`dfkd.checkpoints`) they are `deferred`: the loop sees
-`asked`, saves, and raises `Interrupted`. A second SIGINT is never deferred. Jobs of submitit have one more signal, by
-which a scheduler warns of its end (`as_job`).
+they raise KeyboardInterrupt at once. In the loops of a stage (`dfkd.resume.checkpoints`) they are `deferred`: the loop
+sees `asked`, saves, and raises `Interrupted`. A second SIGINT is never deferred. Jobs of submitit have one more signal,
+by which a scheduler warns of its end (`as_job`).
 """
 
 import contextlib

@@ -26,12 +26,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from dfkd import interrupt
 from dfkd.cell import Cell
 from dfkd.errors import ConfigError
-from dfkd.plan import many, plan_in_words
 from dfkd.provenance import arguments
+from dfkd.resume import interrupt
 from dfkd.store import Store, is_held, take_lock, write_atomic
+from dfkd.sweeps.plan import many, plan_in_words
 
 log = logging.getLogger("dfkd")
 

@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from dfkd.state import CONSTANT, Node, Same
-from dfkd.statefile import read, write
+from dfkd.resume.state import CONSTANT, Node, Same
+from dfkd.resume.statefile import read, write
 
 CPU = torch.device("cpu")
 DATA = {"a": [Node("Linear", {"x": torch.arange(5.0)}), Same("a[0]"), CONSTANT], "b": torch.tensor(True)}

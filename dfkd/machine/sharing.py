@@ -6,8 +6,8 @@ the same up to rounding (a training) is shared. All else the first rank makes al
 
 from torch import nn
 
-from dfkd import distributed
-from dfkd.data_parallel import has_batch_norm, has_dropout
+from dfkd.machine import distributed
+from dfkd.machine.data_parallel import has_batch_norm, has_dropout
 from dfkd.pool import Pool
 from dfkd.preflight import Parts
 from dfkd.recipe import Recipe

@@ -19,19 +19,21 @@ from safetensors.torch import load_file
 from timm.layers import DropPath
 from torch import nn
 
-from dfkd import distributed, interrupt, main
+from dfkd import main
 from dfkd.cell import Cell
-from dfkd.data_parallel import has_dropout, on_whole_batches
 from dfkd.defenses import Defense
 from dfkd.domains import Images
 from dfkd.errors import ConfigError
+from dfkd.machine import distributed
+from dfkd.machine.data_parallel import has_dropout, on_whole_batches
+from dfkd.machine.sharing import why_alone
 from dfkd.models import cnn_bn, mlp
 from dfkd.pool import Pool
 from dfkd.preflight import prepare
 from dfkd.recipe import Recipe
+from dfkd.resume import interrupt
 from dfkd.run import run_cell
 from dfkd.scenarios import none
-from dfkd.sharing import why_alone
 from dfkd.teachers import Supervised
 from dfkd.teachers.base import Batches
 from dfkd.tracker import read_rows

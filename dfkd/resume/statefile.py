@@ -1,4 +1,5 @@
-"""Plain data (`dfkd.state`) as one safetensors file: storages as tensors of bytes, the rest as JSON in its header.
+"""Plain data (`dfkd.resume.state`) as one safetensors file: storages as tensors of bytes, the rest as JSON in its
+header.
 
 Tensors that share memory share it again when they are read, with their strides: convolutions choose their algorithm,
 and so the last bits, by the layout. Nothing is a pickle, and a checksum covers all of it.
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dfkd.state import CONSTANT, SCALARS, Node, Same
+from dfkd.resume.state import CONSTANT, SCALARS, Node, Same
 
 MAPS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 from runner import TINY, process, read_json, write_component
 
-from dfkd import relaunch, sweep
+from dfkd.sweeps import relaunch, sweep
 
 DEADLY = '''
 import os

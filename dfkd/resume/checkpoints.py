@@ -5,10 +5,10 @@ Between two steps all of that is at rest: there the state is saved, if it is tim
 next run of the same stage makes everything anew, comes to the same loops, skips those that were finished, and enters
 the one it was in with the state put back, at the step it had come to: what follows is the same to the last bit.
 
-Where several ranks make a stage together (`dfkd.distributed`), their state is the same: the first one saves it, all go
-on from it, and they stop at the same step. Loops in which each of them works for itself are plain ranges.
+Where several ranks make a stage together (`dfkd.machine.distributed`), their state is the same: the first one saves it,
+all go on from it, and they stop at the same step. Loops in which each of them works for itself are plain ranges.
 
-What belongs to the state is found by `dfkd.state`; the file is `dfkd.statefile`'s.
+What belongs to the state is found by `dfkd.resume.state`; the file is `dfkd.resume.statefile`'s.
 """
 
 import contextlib
@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfkd import distributed, interrupt
-from dfkd.state import CannotSave, Misfit, Put, Take
-from dfkd.statefile import read, write
+from dfkd.machine import distributed
+from dfkd.resume import interrupt
+from dfkd.resume.state import CannotSave, Misfit, Put, Take
+from dfkd.resume.statefile import read, write
 
 log = logging.getLogger("dfkd")
 SHARE = 0.1  # of the time: more for saving is worth a warning

@@ -10,13 +10,14 @@ import threading
 import pytest
 from runner import TINY, command_line, process, process_environment
 
-from dfkd import devices, runtime
+from dfkd import runtime
 from dfkd.errors import ConfigError
+from dfkd.machine import devices
 
 TWO = ["cpu:0", "cpu:1"]
 WORKER = """
 import sys, time
-from dfkd import devices
+from dfkd.machine import devices
 devices.POLL = 0.02
 devices.claim("auto")
 print(devices.held.name, flush=True)

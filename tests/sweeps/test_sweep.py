@@ -24,7 +24,7 @@ from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, 
 from dfkd.cell import Cell
 from dfkd.digest import file_digest
 from dfkd.main import CONF
-from dfkd.sweep import LIST, SweepReport
+from dfkd.sweeps.sweep import LIST, SweepReport
 from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
 
 

@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from dfkd import clock as module
-from dfkd.clock import Clock
+from dfkd.machine import clock as module
+from dfkd.machine.clock import Clock
 
 
 def test_a_phase_inside_another_pauses_it():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dfkd import interrupt
+from dfkd.resume import interrupt
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from dfkd import distributed
+from dfkd.machine import distributed
 
 Loss = Callable[..., dict[str, Tensor]]
 

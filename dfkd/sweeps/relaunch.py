@@ -9,8 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from dfkd import sweep
-from dfkd.plan import many
+from dfkd.sweeps import sweep
+from dfkd.sweeps.plan import many
 
 log = logging.getLogger("dfkd")
 EXIT_CODES = re.compile(r"exit codes of the workers are \{(.*?)\}")  # in joblib's words
@@ -26,7 +26,7 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
 
     Args:
         batch: the overrides of every cell.
-        first: what the launcher is to call the first of them (`dfkd.sweep.launched`).
+        first: what the launcher is to call the first of them (`dfkd.sweeps.sweep.launched`).
     """
     words = dict(zip(sweep.launched()[first:], batch, strict=False))  # later batches wait, too
     returned: list[JobReturn] = []

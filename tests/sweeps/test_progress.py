@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from dfkd import sweep
-from dfkd.progress import Progress, in_words
+from dfkd.sweeps import sweep
+from dfkd.sweeps.progress import Progress, in_words
 
 CACHED = {"status": "done", "cached": True}
 

@@ -1,0 +1,1 @@
+"""A run that is stopped, or killed, goes on where it was."""
