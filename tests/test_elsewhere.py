@@ -29,6 +29,7 @@ CELLS = {
     "open_set": (*NOISE, "ntl_scenario=open_set", "teacher=ntl"),
     "poisoned": (*NOISE, *BACKDOOR, "teacher.poison_rate=0.1"),
     "atesc": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=atesc"),
+    "atesc_fast": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_pool": (*CAKE, *BACKDOOR, "defense=atesc_random"),
     "abd": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=abd"),
     **{

@@ -45,6 +45,7 @@ METHODS = {
 }
 DEFENSES = {
     "abd": ("defense=abd", "defense.steps=4", "defense.batch_size=16", "student.capacity=50"),
+    "atesc_fast": ("defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_random": ("defense=atesc_random", "student.augment=cut_mix"),
     "oracle": ("synthesizer=noise_images", *SETS, "defense=atesc", "criterion@defense.criterion=oracle"),
 }
