@@ -77,7 +77,8 @@ class Surrogate(Control):
         self.margins: Tensor | None = None  # of the images asked about, with their classes and the answers
         self.classes: Tensor | None = None
         self.answers: Tensor | None = None
-        self.line: Tensor | None = None  # (a_y, b_y) of every class, for margins in units of `scale`
+        self.line: Tensor | None = None  # (a_y, b_y) of every class, for margins in units of the scale
+        self.scale: Tensor | None = None  # their standard deviation
         self.fresh = 0  # answers since it was fitted
         self.asked = 0
         self.missed: Tensor | float = 0.0
