@@ -54,6 +54,7 @@ less-work: .venv/installed  ## CAKE on MNIST with few evaluations of the teacher
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist student.augment=none
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist student.augment=none \
 	  synthesizer.rounds=24 student.epochs=80
+	$(BIN)/dfkd -m experiment=quickstart defense=none,atesc,atesc_fast seed=0,1,2
 
 teachers: .venv/installed  ## the teachers of every trap, judged without a student: digits, every trigger; MNIST with DATA=folder
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) experiment=teachers/digits seed=0,1,2
