@@ -49,7 +49,7 @@ family-mnist: .venv/installed  ## every synthesizer on MNIST, equal budgets, wit
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(MNIST) | tr ' ' ',')
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(OFTEN) | tr ' ' ',') seed=0,1,2
 
-less-work: .venv/installed  ## CAKE on MNIST with few evaluations of the teacher, beside the plain loop, 3 seeds, with DATA=folder (an hour on 2 CPU cores)
+less-work: .venv/installed  ## few evaluations of the teacher, 3 seeds: CAKE on MNIST with DATA=folder, ATEsc on the quickstart (over an hour on 2 CPU cores)
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist_fast
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist student.augment=none
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist student.augment=none \
