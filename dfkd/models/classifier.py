@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dfkd.errors import ConfigError
+from dfkd.models.folded import folded, watched
 
 
 class Classifier(nn.Module):
@@ -85,12 +86,30 @@ class Teacher(Classifier):
         super().__init__(net, shape, classes, mean, std)
         self.evals: Counter[str] = Counter()
         self._purpose = "other"
+        self._fast: list[nn.Module] = []  # in a list: no part of the module
         self.requires_grad_(False)
         self.eval()
         net.register_forward_pre_hook(self._count)
 
     def _count(self, _net: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self.evals[self._purpose] += len(arguments[0])
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Logits (B, classes) of normalised inputs (B, C, H, W): those of `net`, with its BatchNorm layers folded into
+        its convolutions where that is possible (`dfkd.models.folded`) and nobody watches what goes on inside."""
+        if watched(self.net):
+            return self.net(inputs)
+        if not self._fast:
+            fast = folded(self.net, self.shape, {id(self): self})
+            if fast is not None:
+                fast.register_forward_pre_hook(self._count)
+            self._fast = [self.net if fast is None else fast]
+        return self._fast[0](inputs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
+        """Whatever is done to all weights (moving them, say)."""
+        self._fast = []
+        return super()._apply(fn, recurse)
 
     def checkpoint_state(self) -> dict[str, Counter]:
         """For a checkpoint: nothing else ever changes."""

@@ -115,7 +115,7 @@ class Prior:
         norms = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else nothing
         last = watch_features(teacher.net) if self.needs_features else nothing
         with norms as statistics, last as features:
-            logits = teacher.net(inputs)
+            logits = teacher.answer(inputs)
         return View(inputs, logits.float(), sets, statistics, features[0] if features else None, teacher.normalize)
 
     def __call__(self, view: View) -> dict[str, Tensor]:
