@@ -3,7 +3,14 @@
 from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_weights, save_classifier
 from dfkd.models.cnn import cnn, cnn_bn
 from dfkd.models.generator import DCGAN, MLPGenerator
-from dfkd.models.hooks import batch_norms, classifier_head, watch_batch_norms, watch_channel_means, watch_features
+from dfkd.models.hooks import (
+    batch_norms,
+    classifier_head,
+    frozen_norms,
+    watch_batch_norms,
+    watch_channel_means,
+    watch_features,
+)
 from dfkd.models.lenet import lenet, lenet_half
 from dfkd.models.mlp import mlp
 from dfkd.models.nayer import NLGenerator
@@ -25,6 +32,7 @@ __all__ = [
     "classifier_head",
     "cnn",
     "cnn_bn",
+    "frozen_norms",
     "lenet",
     "lenet_half",
     "load_classifier",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dfkd.errors import ConfigError
 from dfkd.models.folded import folded, watched
+from dfkd.models.hooks import frozen_norms
 
 
 class Classifier(nn.Module):
@@ -45,7 +46,7 @@ class Classifier(nn.Module):
         size = "x".join(map(str, self.shape))
         try:
             with torch.no_grad():
-                logits = self.eval()(torch.zeros(1, *self.shape, device=self.mean.device))
+                logits = Classifier.forward(self.eval(), torch.zeros(1, *self.shape, device=self.mean.device))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(f"the network cannot take {size} images: {error}") from error
         finally:
@@ -86,7 +87,7 @@ class Teacher(Classifier):
         super().__init__(net, shape, classes, mean, std)
         self.evals: Counter[str] = Counter()
         self._purpose = "other"
-        self._fast: list[nn.Module] = []  # in a list: no part of the module
+        self._fast: list[nn.Module | None] = []  # in a list: no part of the module
         self.requires_grad_(False)
         self.eval()
         net.register_forward_pre_hook(self._count)
@@ -95,16 +96,25 @@ class Teacher(Classifier):
         self.evals[self._purpose] += len(arguments[0])
 
     def answer(self, inputs: Tensor) -> Tensor:
-        """Logits (B, classes) of normalised inputs (B, C, H, W): those of `net`, with its BatchNorm layers folded into
-        its convolutions where that is possible (`dfkd.models.folded`) and nobody watches what goes on inside."""
-        if watched(self.net):
+        """Logits (B, classes) of normalised inputs (B, C, H, W): those of `net`, in the fastest way that there is.
+
+        BatchNorm layers are folded into convolutions where that is possible (`dfkd.models.folded`) and nobody watches
+        what goes on inside.
+        """
+        if not watched(self.net):
+            if not self._fast:
+                fast = folded(self.net, self.shape, {id(self): self})
+                if fast is not None:
+                    fast.register_forward_pre_hook(self._count)
+                self._fast = [fast]
+            if self._fast[0] is not None:
+                return self._fast[0](inputs)
+        with frozen_norms(self.net):
             return self.net(inputs)
-        if not self._fast:
-            fast = folded(self.net, self.shape, {id(self): self})
-            if fast is not None:
-                fast.register_forward_pre_hook(self._count)
-            self._fast = [self.net if fast is None else fast]
-        return self._fast[0](inputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
+        return self.answer(self.normalize(images))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
         """Whatever is done to all weights (moving them, say)."""

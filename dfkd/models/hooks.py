@@ -1,6 +1,7 @@
 """Look inside a network during one forward pass; the hooks are always removed."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -8,7 +9,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dfkd.models.moments import moments
+from dfkd.models.frozen_norm import moments, normalize
 
 T = TypeVar("T")
 
@@ -31,6 +32,21 @@ class BatchNormStatistics:
 def batch_norms(net: nn.Module) -> list[_BatchNorm]:
     """The BatchNorm layers of a network that keep running statistics, in the order of definition."""
     return [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+@contextlib.contextmanager
+def frozen_norms(net: nn.Module) -> Iterator[None]:
+    """Inside the block, BatchNorm layers in evaluation mode have a faster gradient, which their parameters have no part
+    in (`dfkd.models.frozen_norm`). Layers of a kind with a forward pass of its own stay as they are."""
+    layers = [m for m in batch_norms(net) if type(m).forward is _BatchNorm.forward and not m.training]
+    layers = [layer for layer in layers if "forward" not in vars(layer)]
+    for layer in layers:
+        layer.forward = functools.partial(normalize, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 @contextlib.contextmanager

@@ -167,7 +167,7 @@ class CMI(Inversion):
             return {}
         views = resized_crop(step.images.float(), self.crop, self.flip, step.stream)
         with self.runtime.autocast(), watch_channel_means(step.teacher.net) as means:
-            step.teacher.net(step.teacher.normalize(views))
+            step.teacher(views)
         local, whole = torch.cat(means, 1), self.global_features
         self.features = torch.cat([local, whole], 1).detach()
         stored = self.bank.draw(self.negatives, step.stream)

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from dfkd.models import Teacher
+from dfkd.models import Teacher, frozen_norms
 from dfkd.optimizers import fused
 from dfkd.priors import Prior, View
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
@@ -101,7 +101,7 @@ class Generative(Synthesizer):
 
     def against(self, student: nn.Module, images: Tensor, view: View, steer: Steer | None) -> tuple[Tensor, ...]:
         """What an adversarial term takes: the student's logits, the teacher's, and the weights (or None)."""
-        with self.runtime.autocast():
+        with self.runtime.autocast(), frozen_norms(student):
             s = student(images).float()
         weights = None if steer is None else steer(images.detach().float(), view.logits.detach())
         return s, view.logits, weights

@@ -5,6 +5,7 @@ from torch import nn
 from dfkd.models import (
     batch_norms,
     cnn_bn,
+    frozen_norms,
     lenet,
     resnet,
     timm_model,
@@ -119,3 +120,31 @@ def test_channel_means_and_statistics_can_be_taken_of_the_same_pass(random):
         net(torch.randn(4, 1, 8, 8, generator=random))
     for s, m in zip(statistics, means, strict=True):
         assert torch.allclose(s.mean[0], m.mean(0), atol=1e-6)
+
+
+class Activated(nn.BatchNorm2d):
+    """A layer that does more than it is called for, as timm's do."""
+
+    def forward(self, h):
+        return super().forward(h).relu()
+
+
+def test_frozen_layers_map_alike_and_are_put_back(random, unchanged):
+    net = nn.Sequential(nn.BatchNorm2d(2), Activated(2), nn.BatchNorm2d(2, track_running_stats=False)).eval()
+    check, h = unchanged(net), torch.randn(4, 2, 3, 3, generator=random)
+    with pytest.raises(RuntimeError, match="stop"), frozen_norms(net):
+        assert ["forward" in vars(layer) for layer in net] == [True, False, False]
+        with frozen_norms(net):
+            assert torch.allclose(net(h), net[2](net[1](net[0](h))))
+            inside = net(h)
+        raise RuntimeError("stop")
+    assert not any("forward" in vars(layer) for layer in net)
+    assert torch.allclose(net(h), inside)
+    check()
+
+
+def test_a_layer_in_training_mode_is_not_frozen(random):
+    net = nn.Sequential(nn.BatchNorm2d(2)).train()
+    with frozen_norms(net):
+        net(torch.randn(4, 2, 3, 3, generator=random) + 1)
+    assert net[0].num_batches_tracked == 1 and net[0].running_mean.mean() > 0.01

@@ -97,7 +97,7 @@ def test_the_loss_falls(runtime, teacher, student):
         make(runtime, classes=10, steps=steps, batch_size=30, lr=1e-2, adversarial=0.0)
         .synthesize(range(1), teacher, student)
         .metrics
-        for steps in (1, 80)
+        for steps in (1, 200)
     )
     for term, share in (("one_hot", 0.8), ("bn", 0.8), ("contrast", 0.95)):
         assert long[term] < share * short[term], term

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from dfkd.models.moments import moments
+from dfkd.models.frozen_norm import moments, normalize
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
@@ -46,3 +47,39 @@ def test_first_and_second_derivatives(sets, random):
     h = torch.randn(4, 2, 3, 3, generator=random, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: moments(x, sets), h)
     assert torch.autograd.gradgradcheck(lambda x: moments(x, sets), h)
+
+
+def used(channels: int, random: torch.Generator, affine: bool = True, flat: bool = False) -> nn.Module:
+    """A BatchNorm layer in evaluation mode with numbers of its own."""
+    layer = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(channels, affine=affine)
+    layer.running_mean.normal_(generator=random)
+    for tensor in (layer.running_var, *([layer.weight.data, layer.bias.data] if affine else [])):
+        tensor.uniform_(0.5, 2.0, generator=random)
+    return layer.eval()
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layer_and_its_gradient(layout, affine, flat, random):
+    layer = used(3, random, affine, flat).double()
+    h = torch.randn((7, 3) if flat else (7, 3, 4, 5), generator=random, dtype=torch.float64)
+    h = (h if flat else h.contiguous(memory_format=layout)).requires_grad_()
+    to = torch.empty_like(h).normal_(generator=random)
+    fast, slow = normalize(layer, h), layer(h)
+    assert torch.equal(fast, slow)
+    ours, theirs = (torch.autograd.grad((y * to).sum(), h)[0] for y in (fast, slow))
+    assert torch.allclose(ours, theirs, rtol=1e-12) and ours.stride() == h.stride()
+    assert torch.autograd.gradcheck(lambda x: normalize(layer, x), h)
+    assert torch.autograd.gradgradcheck(lambda x: normalize(layer, x), h)
+
+
+def test_a_layer_keeps_the_precision_of_its_map_and_takes_no_gradient(random):
+    layer = used(3, random)
+    h = torch.randn(8, 3, 6, 6, generator=random).bfloat16().requires_grad_()
+    fast, slow = normalize(layer, h), layer(h)
+    assert fast.dtype == torch.bfloat16 and torch.equal(fast, slow)
+    ours, theirs = (torch.autograd.grad(y.float().square().sum(), h, retain_graph=True)[0] for y in (fast, slow))
+    assert ours.dtype == torch.bfloat16 and torch.allclose(ours, theirs, rtol=1e-2)
+    fast.float().sum().backward()
+    assert layer.weight.grad is None and layer.bias.grad is None and h.grad is not None
