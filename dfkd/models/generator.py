@@ -5,6 +5,8 @@ from math import prod
 
 from torch import Tensor, nn
 
+from dfkd.models.up_conv import UpConv2d
+
 
 class DCGAN(nn.Module):
     """The generators of CMI's benchmark (arXiv 2105.08584), for images of 32x32 and z of 256:
@@ -42,12 +44,10 @@ class DCGAN(nn.Module):
         self.project = nn.Linear(latent, start * (height // 4) * (columns // 4))
         self.paint = nn.Sequential(
             nn.BatchNorm2d(start),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(start, width, 3, padding=1, bias=False),
+            UpConv2d(start, width, bias=False),
             nn.BatchNorm2d(width),
             nn.LeakyReLU(0.2),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(width, width // 2, 3, padding=1, bias=False),
+            UpConv2d(width, width // 2, bias=False),
             nn.BatchNorm2d(width // 2),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width // 2, channels, 3, padding=1),

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
+from dfkd.models.up_conv import UpConv2d
+
 EMBEDDING = 128  # length of the class embedding that all layers share (BigGAN, arXiv 1809.11096)
 
 
@@ -29,11 +31,11 @@ class UpBlock(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm1, self.norm2 = ConditionalBatchNorm(width), ConditionalBatchNorm(width)
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.conv1, self.conv2 = UpConv2d(width, width), nn.Conv2d(width, width, 3, padding=1)
         self.shortcut = nn.Conv2d(width, width, 1)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        out = self.conv1(interpolate(torch.relu(self.norm1(h, e)), scale_factor=2))
+        out = self.conv1(torch.relu(self.norm1(h, e)))
         # the 1x1 convolution before the enlargement: the same values for a quarter of the work
         return self.conv2(torch.relu(self.norm2(out, e))) + interpolate(self.shortcut(h), scale_factor=2)
 

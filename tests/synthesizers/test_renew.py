@@ -43,7 +43,7 @@ def test_renewing_the_first_layers_leaves_the_others():
     net = DCGAN((1, 8, 8), 8, 8)
     with torch.no_grad():
         net.paint[0].weight.add_(1.0)
-        net.paint[3].weight.add_(1.0)
+        net.paint[2].weight.add_(1.0)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     renew_first(net, 0, "reset")
     changed = {key for key, value in net.state_dict().items() if not torch.equal(value, before[key])}
