@@ -1,6 +1,7 @@
 """A frozen network without its BatchNorm layers: in evaluation mode they only scale and shift, as the convolution
 before them can."""
 
+import contextlib
 import copy
 import warnings
 
@@ -32,16 +33,21 @@ def folded(net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] 
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
         return None
     weight = next(net.parameters())
-    stream = torch.Generator(weight.device).manual_seed(0)
-    example = torch.randn(8, *shape, generator=stream, device=weight.device, dtype=weight.dtype)
+    example = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0)).to(weight)
     try:
-        with warnings.catch_warnings(action="ignore"), torch.autocast(example.device.type, enabled=False):
+        with warnings.catch_warnings(action="ignore"), full_precision(weight.device):
             fast = fuse(copy.deepcopy(net, memo), inplace=True).eval().requires_grad_(False)
             expected, found = net.forward(example), fast(example)
             difference = (found - expected).abs().max()
     except Exception:  # whatever a foreign network does when its forward pass is traced
         return None
     return fast if difference <= TOLERANCE * expected.abs().max() else None
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
+    """No autocast inside the block."""
+    can = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if can else contextlib.nullcontext()
 
 
 def watched(net: nn.Module) -> bool:
