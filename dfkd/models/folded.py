@@ -33,7 +33,7 @@ def folded(net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] 
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
         return None
     weight = next(net.parameters())
-    example = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0)).to(weight)
+    example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(weight)
     try:
         with warnings.catch_warnings(action="ignore"), full_precision(weight.device):
             fast = fuse(copy.deepcopy(net, memo), inplace=True).eval().requires_grad_(False)
