@@ -35,7 +35,8 @@ def folded(net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] 
     weight = next(net.parameters())
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(weight)
     try:
-        with warnings.catch_warnings(action="ignore"), full_precision(weight.device):
+        with warnings.catch_warnings(), full_precision(weight.device):
+            warnings.simplefilter("ignore")
             fast = fuse(copy.deepcopy(net, memo), inplace=True).eval().requires_grad_(False)
             expected, found = net.forward(example), fast(example)
             difference = (found - expected).abs().max()
