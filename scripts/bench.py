@@ -27,6 +27,7 @@ CASES = {
     "student": training.student,
     "replicas": training.replicas,
     "teacher": training.teacher,
+    "generator": rounds.generator,
     "dfq": rounds.dfq,
     "atesc": rounds.atesc,
     "bn_prior": cake.bn_prior,

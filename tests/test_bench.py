@@ -14,6 +14,7 @@ import dfkd.augment
 import dfkd.synthesizers.cake as cake_module
 from dfkd.attacks import PGD
 from dfkd.distill import Replicas
+from dfkd.models.up_conv import UpConv2d
 from dfkd.priors import BatchNormPrior
 from dfkd.recipe import Stepper
 from dfkd.runtime import Runtime, make_runtime
@@ -21,7 +22,9 @@ from dfkd.runtime import Runtime, make_runtime
 sys.path.append(str(ROOT / "scripts"))
 from benchmark import commands, measure
 
-IN_PROCESS = ("cnn_synthesis", "resnet_synthesis", "student", "replicas", "teacher", "dfq", "atesc", "bn_prior")
+IN_PROCESS = (
+    *("cnn_synthesis", "resnet_synthesis", "student", "replicas", "teacher", "generator", "dfq", "atesc", "bn_prior"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,11 @@ def wrong_batches(patch):
     patch.setattr(Replicas, "_views", lambda self, pool: [part.flip(0) for part in views(self, pool)])
 
 
+def wrong_kernel(patch):
+    forward = UpConv2d.forward
+    patch.setattr(UpConv2d, "forward", lambda self, h: forward(self, h).roll(1, 3))  # BatchNorm would undo a factor
+
+
 @pytest.mark.parametrize(
     ("case", "spoil"),
     [
@@ -103,6 +111,7 @@ def wrong_batches(patch):
         ("teacher", wrong_rate),
         ("teacher", wrong_shift),
         ("bn_prior", wrong_norm),
+        ("generator", wrong_kernel),
         ("dfq", wrong_norm),
         ("atesc", wrong_attack),
     ],

@@ -97,6 +97,18 @@ def dfq_gradients(
     return list(torch.autograd.grad(loss, list(generator.parameters())))
 
 
+def enlarged(generator: nn.Module, z: Tensor) -> Tensor:
+    """A generator's images, its maps enlarged before they are convolved: its layers, but for those convolutions which
+    do both."""
+    h = generator.project(z).view(-1, *generator.start)
+    for layer in generator.paint:
+        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
+            h = F.conv2d(F.interpolate(h, scale_factor=2.0), layer.weight, layer.bias, padding=1)
+        else:
+            h = layer(h)
+    return h
+
+
 class Round:
     """A bare DFQ round: a generator step against the student without priors, then KD steps on one resident batch.
 

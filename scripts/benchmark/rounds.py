@@ -16,10 +16,10 @@ from dfkd.defenses import Surrogate
 from dfkd.distill import Distillation
 from dfkd.evaluate import Examiner
 from dfkd.main import CONF
-from dfkd.models import Teacher
+from dfkd.models import DCGAN, Teacher
 from dfkd.pool import Pool
 from dfkd.preflight import Parts, prepare
-from dfkd.runtime import seeded
+from dfkd.runtime import Runtime, seeded
 
 T = TypeVar("T")
 
@@ -132,6 +132,30 @@ def dfq_check(bench: Bench, options: list[str]) -> Check:
     generator = generator.train().to(made.runtime.device)
     slow = plain.dfq_gradients(generator, look, other, z, terms["bn"].weight, terms["balance"].weight)
     return compare("generator's gradients, float32", fast, slow, 1e-2)
+
+
+def generator(bench: Bench) -> list[Row]:
+    """A generator's images and their gradient, beside maps that are enlarged first."""
+    runtime, side, count = bench.runtime, bench.size(8, 32, 32), bench.size(8, 32, 256)
+    with seeded(0, "generator"):
+        net = DCGAN((3, side, side), latent=bench.size(8, 256, 256), width=bench.size(8, 128, 128))
+    net = runtime.place(net)
+    z = torch.randn(count, net.latent, generator=runtime.generator(0, "z"), device=runtime.device)
+
+    def gradients(images: Callable[[torch.Tensor], torch.Tensor], where: Runtime) -> tuple[torch.Tensor, ...]:
+        with where.autocast():
+            made = images(z)
+        return torch.autograd.grad(made.float().square().mean(), list(net.parameters()))
+
+    def before(z: torch.Tensor) -> torch.Tensor:
+        return plain.enlarged(net, z)
+
+    taken = bench.seconds(ours=lambda: gradients(net, runtime), bare=lambda: gradients(before, runtime))
+    check = compare("gradients, float32", gradients(net, bench.exact), gradients(before, bench.exact), 1e-3)
+    what = f"the generator of CMI's benchmark, {side} pixels, {count} images: gradients"
+    return [
+        Row(what, "the same, maps enlarged first", bench.at_least(1.0), ratios(taken["bare"], taken["ours"]), [check])
+    ]
 
 
 class Shift(torch.nn.Module):
