@@ -52,6 +52,10 @@ class Pool:
     logits: Tensor | None = None
     split: Split | None = None
     columns: dict[str, Tensor] = field(default_factory=dict)
+    # what `add` writes into, up to where, and the parts of it that were shown last
+    _room: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _end: int = field(default=0, init=False, repr=False, compare=False)
+    _shown: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.capacity is not None and self.capacity < 1:
@@ -77,17 +81,31 @@ class Pool:
 
     def add(self, images: Tensor, logits: Tensor, split: Split, columns: dict[str, Tensor] | None = None) -> None:
         """Append images; the oldest go beyond the capacity."""
-        new = Pool(None, images, logits, split, columns or {})
-        if self.images is None:
-            tensors = new._tensors()
-        else:
-            old = self._tensors()
-            if old.keys() != (fresh := new._tensors()).keys():
-                raise ValueError(f"the pool has the columns {sorted(old)}, the new images have {sorted(fresh)}")
-            tensors = {name: torch.cat([old[name], fresh[name]]) for name in old}
-        if self.capacity is not None:
-            tensors = {name: value[-self.capacity :] for name, value in tensors.items()}
-        self._set(tensors)
+        fresh = Pool(None, images, logits, split, columns or {})._tensors()
+        old = self._tensors() if self.images is not None else {name: value[:0] for name, value in fresh.items()}
+        if old.keys() != fresh.keys():
+            raise ValueError(f"the pool has the columns {sorted(old)}, the new images have {sorted(fresh)}")
+        limit = len(self) + len(images) if self.capacity is None else self.capacity
+        count = min(len(images), limit)
+        keep = min(len(self), limit - count)
+        end = self._end + count
+        ours = all(value is self._shown.get(name) for name, value in old.items())
+        if ours and end <= len(self._room["images"]):
+            for name, value in fresh.items():
+                self._room[name][self._end : end] = value[len(value) - count :]
+        else:  # to a place with room for as many again
+            end = keep + count
+            parts = {
+                name: (value[len(value) - keep :], fresh[name][len(images) - count :]) for name, value in old.items()
+            }
+            self._room = {name: torch.cat([*part, *map(torch.empty_like, part)]) for name, part in parts.items()}
+        self._end = end
+        self._set({name: value[end - keep - count : end] for name, value in self._room.items()})
+        self._shown = self._tensors()
+
+    def checkpoint_state(self) -> dict:
+        """For a checkpoint: all but the room for images to come."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def keep(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
         """The images whose columns lie in the given closed ranges; the pool itself where there are none.

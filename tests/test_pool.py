@@ -28,6 +28,29 @@ def test_the_oldest_images_go_beyond_the_capacity_with_all_that_belongs_to_them(
     assert torch.allclose(pool.columns["eps"], torch.tensor([0.2, 0.3, 0.4, 0.5]))
 
 
+@pytest.mark.parametrize("capacity", [5, 12, None])
+def test_many_batches_are_what_one_after_the_other_gives(capacity):
+    pool, start = Pool(capacity), 0
+    for count in (3, 2, 0, 4, 1, 7, 3, 3, 20, 2, 2, 1, 1, 5):
+        pool.add(*batch(start, count, ["eps"]))
+        start += count
+        expected = list(range(start))[-capacity:] if capacity else list(range(start))
+        assert pool.images[:, 0, 1, 1].tolist() == pool.logits.flatten().tolist() == expected
+        assert pool.split.score.tolist() == expected and len(pool) == len(expected)
+        assert torch.allclose(pool.columns["eps"], torch.tensor(expected) / 10)
+
+
+def test_a_pool_that_is_full_writes_in_place_and_what_was_put_there_counts():
+    pool, places = Pool(capacity=4), set()
+    for start in range(0, 40, 2):
+        pool.add(*batch(start, 2))
+        places.add(pool.images.untyped_storage().data_ptr())
+    assert len(places) < 8
+    pool.split = Split(torch.zeros(4, dtype=torch.bool), torch.full((4,), 9.0))
+    pool.add(*batch(40, 2))
+    assert pool.split.score.tolist() == [9, 9, 40, 41]
+
+
 def test_without_a_capacity_everything_stays():
     pool = Pool()
     for start in range(0, 30, 10):
