@@ -21,28 +21,27 @@ class Meter:
 
     def __init__(self, shape: tuple[int, ...] = ()):
         self.shape = shape
-        self.sums: dict[str, Tensor] = {}
-        self.finite: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        # terms that come together are kept together: (2, terms, *shape), their sums and how often they were finite
+        self.sums: dict[tuple[str, ...], Tensor] = {}
+        self.counts: dict[tuple[str, ...], int] = {}
         self.steps = 0
 
     def add(self, terms: dict[str, Tensor]) -> None:
         """Add one step's terms (of one number, or of `shape`; the graph is dropped)."""
         self.steps += 1
-        for name, value in terms.items():
-            value = value.detach().float().reshape(self.shape)
-            known = name in self.sums
-            self.sums[name] = self.sums[name] + value if known else value
-            self.finite[name] = self.finite[name] + value.isfinite() if known else value.isfinite().float()
-            self.counts[name] = self.counts.get(name, 0) + 1
+        if terms:
+            values = torch.stack([value.detach().float().reshape(self.shape) for value in terms.values()])
+            self._add(tuple(terms), torch.stack([values, values.isfinite().float()]), 1)
 
     def take(self, other: "Meter", place: int) -> None:
         """Add all that a meter of several things has of the one at `place`."""
         self.steps += other.steps
-        for name in other.sums:
-            for mine, others in ((self.sums, other.sums), (self.finite, other.finite)):
-                mine[name] = mine[name] + others[name][place] if name in mine else others[name][place]
-            self.counts[name] = self.counts.get(name, 0) + other.counts[name]
+        for names, sums in other.sums.items():
+            self._add(names, sums[..., place], other.counts[names])
+
+    def _add(self, names: tuple[str, ...], sums: Tensor, count: int) -> None:
+        self.sums[names] = self.sums[names] + sums if names in self.sums else sums
+        self.counts[names] = self.counts.get(names, 0) + count
 
     def read(self, over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
         """Means since the last reading, which starts anew.
@@ -55,12 +54,14 @@ class Meter:
         """
         if not self.sums:
             return {}
-        sums = torch.stack([*self.sums.values(), *self.finite.values()])
-        values, finite = over_ranks(sums).view(2, -1).tolist()
-        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
-        fails = {name: self.counts[name] - good for name, good in zip(self.sums, finite, strict=True)}
-        self.sums, self.finite, self.counts = {}, {}, {}
+        found = over_ranks(torch.cat([*self.sums.values()], 1).flatten()).view(2, -1).tolist()
+        places = [(name, count) for names, count in self.counts.items() for name in names]
+        totals: dict[str, list[float]] = {}  # of a term: sum, steps in which it was finite, steps
+        for (name, count), value, finite in zip(places, *found, strict=True):
+            totals[name] = [a + b for a, b in zip(totals.get(name, (0, 0, 0)), (value, finite, count), strict=True)]
+        self.sums, self.counts = {}, {}
+        fails = {name: count - finite for name, (_, finite, count) in totals.items()}
         name = max(fails, key=fails.get)  # failed most often: since the earliest step
         if fails[name]:
             raise NonFiniteLoss(name, self.steps - math.ceil(fails[name]) + 1)
-        return means
+        return {name: value / count for name, (value, _, count) in totals.items()}

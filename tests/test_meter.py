@@ -15,10 +15,18 @@ def test_means_since_the_last_reading():
     assert meter.read() == {}
 
 
+def test_terms_that_come_in_other_company_are_added_up():
+    meter = Meter()
+    for names in ("ab", "ba", "a", "", "cb"):
+        meter.add({name: torch.tensor(float(ord(name) + len(names))) for name in names})
+    assert meter.read() == pytest.approx({"a": 97 + 5 / 3, "b": 98 + 2, "c": 99 + 2})
+    assert meter.steps == 5
+
+
 def test_the_graph_is_dropped():
     meter, x = Meter(), torch.ones(1, requires_grad=True)
     meter.add({"a": (2 * x).sum()})
-    assert not meter.sums["a"].requires_grad
+    assert not meter.sums["a",].requires_grad
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -70,9 +70,11 @@ class Classifier(nn.Module):
     def predict(self, images: Tensor, chunk: int = 1000) -> Tensor:
         """Logits (B, classes) in evaluation mode, `chunk` images at a time; the mode is put back afterwards."""
         mode = self.training
-        self.eval()
+        if mode:
+            self.eval()
         logits = torch.cat([self(part.to(self.mean.device)) for part in images.split(chunk)])
-        self.train(mode)
+        if mode:
+            self.train()
         return logits
 
 

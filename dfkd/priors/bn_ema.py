@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.bn import distance
 
 
 class BatchNormEMA(PriorTerm):
@@ -40,10 +41,7 @@ class BatchNormEMA(PriorTerm):
         self.memory = [(mean.detach(), var.detach()) for mean, var in self._blended(view)]
 
     def __call__(self, view: View) -> Tensor:
-        return sum(
-            (var - s.running_var).norm(dim=1) + (mean - s.running_mean).norm(dim=1)
-            for s, (mean, var) in zip(view.statistics, self._blended(view), strict=True)
-        )
+        return distance(view.statistics, self._blended(view))
 
     def _blended(self, view: View) -> list[tuple[Tensor, Tensor]]:
         """Mean and variance of every layer, (1, D) each, pulled towards the averages."""

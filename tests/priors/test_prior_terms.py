@@ -7,6 +7,7 @@ from torch import nn
 
 from dfkd.models import Teacher, cnn, cnn_bn
 from dfkd.models.common import FeatureNet
+from dfkd.models.hooks import BatchNormStatistics
 from dfkd.priors import (
     L2,
     Activation,
@@ -163,6 +164,15 @@ def test_bn_sums_over_all_layers(random):
         expected += (var - bn.running_var).norm() + (mean - bn.running_mean).norm()
     prior = Prior({"bn": BatchNormPrior()})
     assert prior(prior.look(teacher, images))["bn"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_bn_of_a_batch_that_looks_right_is_0_and_has_a_finite_gradient():
+    mean, var = (torch.tensor([[1.0, 2.0]], requires_grad=True) for _ in range(2))
+    seen = BatchNormStatistics(mean, var, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
+    value = BatchNormPrior()(View(torch.zeros(1), torch.zeros(1), 1, [seen]))
+    assert value.item() == pytest.approx(0.5)
+    value.sum().backward()
+    assert mean.grad.tolist() == [[0.0, 0.0]] and var.grad.tolist() == [[0.0, -1.0]]
 
 
 def every_term(folder) -> list:
