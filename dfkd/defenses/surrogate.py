@@ -9,6 +9,8 @@ from dfkd.pool import Split
 
 NEWTON_STEPS = 15
 FITS = 16  # of the line while the memory fills once
+# A line that is wrong more often is worth a warning: on all images, and on those of a class that was asked about enough.
+WRONG, WRONG_IN_A_CLASS, ENOUGH = 0.15, 0.3, 50
 
 
 def fit_logistic(
@@ -64,7 +66,8 @@ class Surrogate(Control):
         ValueError: a number out of range.
 
     Attributes:
-        asked, missed: images asked about while there was a line, and on how many of them it was wrong.
+        tally: (2, classes), of every class the images asked about while there was a line, and on how many of them it was
+            wrong.
     """
 
     def __init__(self, of: Criterion, share: float = 1 / 8, memory: int = 1024):
@@ -80,8 +83,7 @@ class Surrogate(Control):
         self.line: Tensor | None = None  # (a_y, b_y) of every class, for margins in units of the scale
         self.scale: Tensor | None = None  # their standard deviation
         self.fresh = 0  # answers since it was fitted
-        self.asked = 0
-        self.missed: Tensor | float = 0.0
+        self.tally: Tensor | None = None
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         known = 0 if self.answers is None else len(self.answers)
@@ -89,13 +91,19 @@ class Surrogate(Control):
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:count]
         answer = self.of.split(teacher, images[chosen], logits[chosen], generator).fragile
         if self.line is not None:
-            self.asked += count
-            self.missed = self.missed + ((self.log_odds(logits[chosen]) > 0) != answer).sum()
+            self.count(logits[chosen], answer)
         self.learn(logits[chosen], answer)
         score = self.log_odds(logits)
         fragile = score > 0
         fragile[chosen] = answer
         return Split(fragile, score)
+
+    def count(self, logits: Tensor, answers: Tensor) -> None:
+        """Compare the line with answers (B,) that it was not told of."""
+        wrong = (self.log_odds(logits) > 0) != answers
+        seen = torch.zeros(2, logits.shape[1], device=logits.device)
+        seen.index_add_(1, logits.argmax(1), torch.stack([torch.ones_like(wrong), wrong]).float())
+        self.tally = seen if self.tally is None else self.tally + seen
 
     def guess(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
         if self.line is None:
@@ -127,13 +135,22 @@ class Surrogate(Control):
 
     def warnings(self) -> list[str]:
         said = self.of.warnings()
-        wrong = float(self.missed) / max(1, self.asked)
-        if wrong > 0.15:
-            said.append(
-                f"the surrogate's line was wrong on {wrong:.0%} of the images it was checked on: margins say little of "
-                f"this criterion's answer here, ask it about more (defense.criterion.share)"
-            )
-        return said
+        if self.tally is None:
+            return said
+        asked, wrong = self.tally
+        overall = (wrong.sum() / asked.sum()).item()
+        worst, label = torch.where(asked >= ENOUGH, wrong / asked, 0.0).max(0)
+        if overall > WRONG:
+            found = f"{overall:.0%} of the images"
+        elif worst > WRONG_IN_A_CLASS:
+            found = f"{worst:.0%} of the images of class {label}"
+        else:
+            return said
+        return [
+            *said,
+            f"the surrogate's line was wrong on {found} it was checked on: margins say little of this criterion's answer "
+            f"there, ask it about more (defense.criterion.share), or about all (defense=atesc)",
+        ]
 
 
 def margins(logits: Tensor) -> tuple[Tensor, Tensor]:
