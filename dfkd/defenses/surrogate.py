@@ -9,7 +9,7 @@ from dfkd.pool import Split
 
 NEWTON_STEPS = 15
 FITS = 16  # of the line while the memory fills once
-# A line that is wrong more often is worth a warning: on all images, and on those of a class that was asked about enough.
+# A line that is wrong more often is worth a warning: on all images, or on those of a class, once it was asked enough.
 WRONG, WRONG_IN_A_CLASS, ENOUGH = 0.15, 0.3, 50
 
 
@@ -66,8 +66,7 @@ class Surrogate(Control):
         ValueError: a number out of range.
 
     Attributes:
-        tally: (2, classes), of every class the images asked about while there was a line, and on how many of them it was
-            wrong.
+        tally: (2, classes), of every class the images asked about while there was a line, and on how many it was wrong.
     """
 
     def __init__(self, of: Criterion, share: float = 1 / 8, memory: int = 1024):
@@ -148,8 +147,8 @@ class Surrogate(Control):
             return said
         return [
             *said,
-            f"the surrogate's line was wrong on {found} it was checked on: margins say little of this criterion's answer "
-            f"there, ask it about more (defense.criterion.share), or about all (defense=atesc)",
+            f"the surrogate's line was wrong on {found} it was checked on: margins say little of this criterion's "
+            f"answer there, ask it about more (defense.criterion.share), or about all (defense=atesc)",
         ]
 
 
