@@ -93,12 +93,13 @@ def test_every_batch_begins_anew_and_the_head_goes_on(runtime, pair):
 
 
 def test_the_loss_falls(runtime, teacher, student):
-    short, long = (
-        make(runtime, classes=10, steps=steps, batch_size=30, lr=1e-2, adversarial=0.0)
-        .synthesize(range(1), teacher, student)
-        .metrics
-        for steps in (1, 200)
-    )
+    def after(steps: int) -> dict[str, float]:
+        """Mean terms of three seeds: one of them hangs on rounding."""
+        options = {"classes": 10, "steps": steps, "batch_size": 30, "lr": 1e-2, "adversarial": 0.0}
+        made = [make(runtime, seed=seed, **options).synthesize(range(1), teacher, student).metrics for seed in range(3)]
+        return {name: sum(metrics[name].item() for metrics in made) / 3 for name in made[0]}
+
+    short, long = after(1), after(80)
     for term, share in (("one_hot", 0.8), ("bn", 0.8), ("contrast", 0.95)):
         assert long[term] < share * short[term], term
 
