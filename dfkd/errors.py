@@ -19,5 +19,6 @@ class NonFiniteLoss(ArithmeticError):
         self.term, self.step, self.state = term, step, state
 
 
-class NotTogether(NonFiniteLoss):
-    """It became so for one of several students in one program: trained in turn, the others do not suffer from it."""
+class NotTogether(RuntimeError):
+    """Several students cannot be trained in one program: torch cannot make one of them, their memory does not suffice,
+    or a loss of one became NaN, from which the others do not suffer when they are trained in turn."""

@@ -1,5 +1,7 @@
 """What is measured of a teacher or a student: accuracies, attack success, agreement, and the premise of ATEsc."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -117,26 +119,47 @@ def premise(
     return report
 
 
-def premise_in_words(report: dict) -> str | None:
-    """One sentence on whether ATEsc's premise holds, or None where there is no OOD domain to compare with."""
-    rows = report["flip_rates"]
-    if any(held is None for held in report["holds"]):
-        return None
+def premise_in_words(report: dict, used: float | None = None) -> tuple[str | None, bool]:
+    """Whether ATEsc's premise holds for a teacher, in a sentence that begins with the radius which matters to the run.
 
-    def radius(row: dict) -> str:
-        return f"{row['eps'] * 255:.3g}/255"
+    Args:
+        report: what `premise` returned.
+        used: the radius that the run's defense attacks with; None if it has no attack, and nothing depends on it.
 
-    failed = [
-        f"{radius(row)} ({row['id']:.0f} % against {row['ood']:.0f} %)"
-        for row, held in zip(rows, report["holds"], strict=True)
-        if not held
-    ]
-    if not failed:
-        return f"the premise of ATEsc holds: ID images flip more than OOD images at eps {', '.join(map(radius, rows))}"
+    Returns:
+        (the sentence, or None where there is no OOD domain to compare with;
+        whether the premise fails at the radius in use).
+    """
+    rows = list(zip(report["flip_rates"], report["holds"], strict=True))
+    if any(held is None for _, held in rows):
+        return None, False
+    found = next(((row, held) for row, held in rows if used is not None and math.isclose(row["eps"], used)), None)
+    good = [row for row, held in rows if held and (row, held) != found]
+    bad = [row for row, held in rows if not held and (row, held) != found]
+    if found is None:
+        where = f"at eps {_radii(good)}" if good else "at no radius"
+        beside = f"; not at {_radii(bad, rates=True)}" if good and bad else ""
+        return f"ATEsc's premise, that ID images flip more than OOD images, holds {where}{beside}", False
+    row, holds = found
+    beside = f"; it also holds at {_radii(good)}" if holds and good else ""
+    beside += f"; it does not at {_radii(bad, rates=True)}" if holds and bad else ""
+    flips = f"{row['id']:.0f} % of the ID images flip, and {row['ood']:.0f} % of the OOD images"
+    if holds:
+        return f"ATEsc's premise holds at the radius in use, eps {_radii([row])}: {flips}{beside}", False
+    best = max(good, key=lambda row: row["id"] - row["ood"], default=None)
     return (
-        f"THE PREMISE OF ATEsc FAILS at eps {', '.join(failed)}: ID images do not flip more than OOD images, so a "
-        f"split by that attack does not tell them apart (teacher's mean confidence: ID {report['id_confidence']:.2f}, "
-        f"OOD {report['ood_confidence']:.2f})"
+        f"THE PREMISE OF ATEsc FAILS at the radius in use, eps {_radii([row])}: {flips}, so a split by that attack does "
+        f"not tell them apart (teacher's mean confidence: ID {report['id_confidence']:.2f}, OOD "
+        f"{report['ood_confidence']:.2f}). "
+        + (f"It holds best at {_radii([best], rates=True)}: set attack.eps" if best else "It holds at no radius measured")
+    ), True
+
+
+def _radii(rows: list[dict], rates: bool = False) -> str:
+    """Radii as fractions of 255, with the share of ID and of OOD images that flip there."""
+    return ", ".join(
+        f"{row['eps'] * 255:.3g}/255" + (f" ({row['id']:.0f} % against {row['ood']:.0f} %)" if rates else "")
+        for row in rows
     )
 
 

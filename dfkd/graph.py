@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dfkd.build import number
 from dfkd.cell import Cell
 from dfkd.preflight import Parts
 from dfkd.store import content_key
@@ -27,6 +28,16 @@ class Stage:
         return content_key(self.name, self.content, self.inputs)
 
 
+def premise_radii(config: dict, parts: Parts) -> list[float]:
+    """The radii at which the premise is measured, in ascending order: `evaluate.premise.eps` and the one that the
+    defense attacks with. A defense without an attack measures at `attack.eps`, too, so that all share one premise."""
+    radii = {number(eps) for eps in config["evaluate"]["premise"]["eps"]}
+    used = config["attack"]["eps"] if parts.defense.radius is None else parts.defense.radius
+    if not isinstance(used, list):
+        radii.add(number(used))
+    return sorted(radii)
+
+
 def stage_graph(cell: Cell, parts: Parts) -> dict[str, Stage]:
     """The stages of a cell by name, in the order in which they are made.
 
@@ -43,7 +54,8 @@ def stage_graph(cell: Cell, parts: Parts) -> dict[str, Stage]:
     domains = scenario if getattr(parts.teacher, "needs_ood", True) else scenario["id"]
     add("teacher", cell.content("teacher") | {"domains": domains, "seed": seeds["teacher"]})
 
-    attack = {"premise": config["evaluate"]["premise"], "seed": seeds["teacher"]}
+    attack = {"eps": premise_radii(config, parts), "seed": seeds["teacher"]}
+    attack |= {key: config["evaluate"]["premise"][key] for key in ("steps", "images")}
     add("premise", cell.content("ntl_scenario") | attack, "teacher")
 
     if config["until"] == "premise":

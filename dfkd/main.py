@@ -60,7 +60,7 @@ def run_one(cfg: DictConfig) -> float | None:
             try:
                 scores.append(run_replica(cell, others))
             except NotTogether as error:
-                log.warning("  WARNING  %s: the students of %d cells are trained in turn", error, len(others) + 1)
+                log.warning("  WARNING  the students of %d cells are trained in turn: %s", len(others) + 1, error)
                 together = False
                 scores.append(run_replica(cell, []))
         if failures and isinstance(failures[-1], ConfigError) and not in_a_sweep():

@@ -11,6 +11,7 @@ from dfkd import stages
 from dfkd.cell import Cell
 from dfkd.digest import code_digest
 from dfkd.errors import NonFiniteLoss, NotTogether
+from dfkd.evaluate import premise_in_words
 from dfkd.graph import Stage, stage_graph
 from dfkd.machine import distributed
 from dfkd.machine.profiling import profiled
@@ -58,10 +59,12 @@ class Pipeline:
         made = self.stage("teacher", make, why_alone("teacher", parts))
         self.teacher = stages.load_teacher(parts, made.path)
 
-        options = config["evaluate"]["premise"]
-        made = self.stage("premise", lambda *_: stages.make_premise(parts, self.teacher, options, seeds["teacher"]))
-        if made.meta["words"]:
-            log.log(logging.INFO if all(made.meta["holds"]) else logging.WARNING, "  %s", made.meta["words"])
+        options, radii = config["evaluate"]["premise"], self.graph["premise"].content["eps"]
+        make = functools.partial(stages.make_premise, parts, self.teacher, radii, options, seeds["teacher"])
+        made = self.stage("premise", lambda *_: make())
+        words, fails = premise_in_words(made.meta, parts.defense.radius)
+        if words:
+            log.log(logging.WARNING if fails else logging.INFO, "  %s", words)
         if config["until"] == "premise":
             return
 
@@ -97,7 +100,7 @@ class Pipeline:
                 self.parts, students, self.teacher, pool, network, seeds, checks, keep, folder, log
             )
         except NonFiniteLoss as error:
-            raise NotTogether(error.term, error.step) from error
+            raise NotTogether(str(error)) from error
 
     def finished_pool(self) -> Pool:
         """The pool of an offline synthesizer, split."""

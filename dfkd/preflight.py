@@ -1,6 +1,7 @@
 """Everything that can go wrong before any work: names, numbers, shapes, files, devices. Then the objects of a run."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -154,17 +155,22 @@ def _check_numbers(config: dict, problems: list[str]) -> None:
     for name in ("size", "channels", "limit"):
         if data[name] is not None:
             whole(f"data.{name}", data[name], 1)
-    radii = evaluate["premise"].get("eps")
-    if not isinstance(radii, list) or not radii:
-        problems.append(f"evaluate.premise.eps must be a list such as [4/255,8/255], got {radii!r}")
-        return
-    for eps in radii:
-        try:
-            positive = number(eps) > 0
-        except ConfigError:
-            positive = False
-        if not positive:
-            problems.append(f"evaluate.premise.eps must be positive numbers such as 4/255, got {eps!r}")
+
+    def radii(where: str, values: list, above: str, fits: Callable[[float], bool]) -> None:
+        for eps in values:
+            try:
+                right = fits(number(eps))
+            except ConfigError:
+                right = False
+            if not right:
+                problems.append(f"{where} must be {above} such as 4/255, got {eps!r}")
+
+    used, measured = config["attack"].get("eps"), evaluate["premise"].get("eps")
+    radii("attack.eps", used if isinstance(used, list) else [used], "a number of at least 0", lambda eps: eps >= 0)
+    if not isinstance(measured, list) or not measured:
+        problems.append(f"evaluate.premise.eps must be a list such as [4/255,8/255], got {measured!r}")
+    else:
+        radii("evaluate.premise.eps", measured, "positive numbers", lambda eps: eps > 0)
 
 
 def _check_together(parts: Parts, config: dict, builder: Builder) -> None:

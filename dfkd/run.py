@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dfkd.cell import Cell
 from dfkd.errors import NonFiniteLoss
-from dfkd.evaluate import Examiner
+from dfkd.evaluate import Examiner, premise_in_words
 from dfkd.machine import distributed
 from dfkd.machine.precision import choose_precision
 from dfkd.models import Classifier, Teacher, load_classifier
@@ -128,8 +128,9 @@ def export(pipeline: Pipeline, began: float) -> dict:
     warnings = list(parts.warnings) + premise["warnings"]
     for stage in ("split", "student"):
         warnings += [f"split: {text}" for text in metas.get(stage, {}).get("warnings", [])]
-    if premise["words"] and not all(premise["holds"]):
-        warnings.append(premise["words"])
+    words, fails = premise_in_words(premise, parts.defense.radius)
+    if fails:
+        warnings.append(words)
     return {
         "cell": cell.name,
         "hash": cell.hash,
@@ -143,7 +144,7 @@ def export(pipeline: Pipeline, began: float) -> dict:
         "precision": str(parts.runtime.precision).removeprefix("torch."),
         "teacher": premise["teacher"],
         "flip_rates": premise["flip_rates"],
-        "premise": {key: premise[key] for key in ("id_confidence", "ood_confidence", "holds", "words")},
+        "premise": {key: premise[key] for key in ("id_confidence", "ood_confidence", "holds")} | {"words": words},
         "seconds": seconds,
         "seconds_this_run": round(time.monotonic() - began, 3),
         "peak_memory_mb": max(meta.get("peak_memory_mb", 0.0) for meta in metas.values()),

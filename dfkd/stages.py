@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from dfkd.build import number
 from dfkd.distill import Distillation, Replicas, Student
-from dfkd.evaluate import Examiner, premise, premise_in_words
+from dfkd.evaluate import Examiner, premise
 from dfkd.machine import distributed
 from dfkd.meter import Meter
 from dfkd.models import Teacher, load_weights, save_classifier
@@ -69,13 +68,12 @@ def load_teacher(parts: Parts, folder: Path) -> Teacher:
     return parts.runtime.place(teacher)
 
 
-def make_premise(parts: Parts, teacher: Teacher, options: dict, seed: int) -> dict:
-    """Measure the teacher on the test splits, and ATEsc's premise on the validation splits."""
-    eps = [number(e) for e in options["eps"]]
-    report = premise(teacher, parts.scenario, parts.runtime, seed, eps, options["steps"], options["images"])
+def make_premise(parts: Parts, teacher: Teacher, radii: list[float], options: dict, seed: int) -> dict:
+    """Measure the teacher on the test splits, and ATEsc's premise at the radii on the validation splits."""
+    report = premise(teacher, parts.scenario, parts.runtime, seed, radii, options["steps"], options["images"])
     measured = Examiner(teacher, parts.scenario, parts.runtime)(teacher, "test")
     del measured["agreement"]
-    return report | {"teacher": measured, "words": premise_in_words(report)}
+    return report | {"teacher": measured}
 
 
 def make_pool(parts: Parts, teacher: Teacher, seed: int, folder: Path | None, log: Log) -> dict:

@@ -31,7 +31,7 @@ from dfkd.errors import ConfigError
 log = logging.getLogger("dfkd")
 
 # Raised by one when a change to the code changes what a stage makes from the same configuration.
-STAGE_VERSIONS = {"teacher": 1, "premise": 1, "pool": 2, "split": 4, "student": 5, "result": 5}
+STAGE_VERSIONS = {"teacher": 1, "premise": 2, "pool": 2, "split": 4, "student": 5, "result": 5}
 
 # Keys of a configuration that name an option but do not change what it does.
 NAMES_ONLY = ("name",)

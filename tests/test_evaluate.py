@@ -115,25 +115,43 @@ def test_the_premise_holds_where_id_images_flip_more(linear, runtime):
     assert report["id_confidence"] == pytest.approx(torch.tensor([0.5, 0.0, 0.0]).softmax(0)[0].item(), abs=1e-4)
     assert report["ood_confidence"] == pytest.approx(torch.tensor([3.0, 0.0, 0.0]).softmax(0)[0].item(), abs=1e-4)
     assert report["warnings"] == []
-    words = premise_in_words(look(teacher, weak, strong, runtime, eps=[0.6]))
-    assert "holds" in words and "153/255" in words
+    words, fails = premise_in_words(report, used=0.6)
+    assert not fails and words.startswith("ATEsc's premise holds at the radius in use, eps 153/255: 100 % of the ID")
+    assert words.endswith("it does not at 25.5/255 (0 % against 0 %)")
 
 
-def test_the_premise_fails_loudly_where_ood_images_flip_as_much(linear, runtime):
-    teacher = linear(EYE, shape=(3, 1, 1))
-    weak, strong = domain([0, 1, 2], [0, 1, 2], strength=0.5), domain([0, 1], [0, 1], "ood", strength=3.0)
-    words = premise_in_words(look(teacher, strong, weak, runtime))
-    assert words.startswith("THE PREMISE OF ATEsc FAILS")
-    assert "25.5/255 (0 % against 0 %)" in words and "153/255 (0 % against 100 %)" in words
-    half = premise_in_words(look(teacher, weak, strong, runtime))
-    assert "FAILS" in half and "25.5/255" in half and "153/255" not in half
+def rates(**flips: tuple[float, float]) -> dict:
+    """A report with the shares of ID and OOD images that flip at radii `eN` (N/255)."""
+    rows = [{"eps": int(name[1:]) / 255, "id": id, "ood": ood} for name, (id, ood) in flips.items()]
+    holds = [row["id"] > row["ood"] for row in rows]
+    return {"flip_rates": rows, "holds": holds, "id_confidence": 0.9, "ood_confidence": 0.8}
+
+
+def test_the_premise_fails_loudly_only_at_the_radius_in_use():
+    report = rates(e2=(71, 7), e4=(95, 21), e5=(96, 80), e16=(100, 100))
+    words, fails = premise_in_words(report, used=5 / 255)
+    assert not fails and "FAILS" not in words
+    assert words.startswith("ATEsc's premise holds at the radius in use, eps 5/255: 96 % of the ID images flip, and 80 %")
+    assert words.endswith("it also holds at 2/255, 4/255; it does not at 16/255 (100 % against 100 %)")
+    words, fails = premise_in_words(report, used=16 / 255)
+    assert fails and words.startswith("THE PREMISE OF ATEsc FAILS at the radius in use, eps 16/255: 100 % of the ID")
+    assert "holds best at 4/255 (95 % against 21 %): set attack.eps" in words
+    words, fails = premise_in_words(rates(e2=(1, 2), e4=(3, 4)), used=4 / 255)
+    assert fails and words.endswith("It holds at no radius measured")
+
+
+def test_where_no_attack_is_in_use_nothing_is_shouted():
+    words, fails = premise_in_words(rates(e2=(71, 7), e16=(100, 100)))
+    assert not fails and words.endswith("holds at eps 2/255; not at 16/255 (100 % against 100 %)")
+    words, fails = premise_in_words(rates(e2=(1, 2), e4=(3, 4)))
+    assert not fails and words.endswith("holds at no radius")
 
 
 def test_without_an_ood_domain_there_is_no_premise(linear, runtime):
     report = look(linear(EYE, shape=(3, 1, 1)), domain([0], [0]), None, runtime)
     assert report["holds"] == [None, None]
     assert report["ood_confidence"] is None and report["flip_rates"][0]["ood"] is None
-    assert premise_in_words(report) is None
+    assert premise_in_words(report, used=0.1) == (None, False)
 
 
 def test_a_blind_attack_is_reported_with_the_domain_it_was_blind_on(linear, runtime):

@@ -68,7 +68,7 @@ def test_the_result_has_every_field(done):
         assert is_percent(result["teacher"][name]) and is_percent(result["student"][name])
     assert result["teacher"]["olacc"] is None and result["student"]["olacc"] is None  # a backdoor is measured by ASR
     assert is_percent(result["student"]["agreement"])
-    assert [row["eps"] for row in result["flip_rates"]] == pytest.approx([e / 255 for e in (2, 4, 8, 16)])
+    assert [row["eps"] for row in result["flip_rates"]] == pytest.approx([e / 255 for e in (2, 4, 5, 8, 16)])
     assert all(is_percent(row["id"]) and is_percent(row["ood"]) for row in result["flip_rates"])
     assert 0 < result["fragile_share"] < 1
     assert set(result["teacher_evals"]) == {"synthesis", "split", "distill"}
@@ -293,16 +293,25 @@ def test_a_checkpoint_that_does_not_fit_is_dropped_and_its_stage_begins_anew(tmp
     assert rows == (make_cell(tmp_path / "a", *options).folder / "metrics.jsonl").read_text()
 
 
-def test_a_premise_that_fails_is_told_in_plain_words_in_result_and_log(tmp_path, caplog):
-    # an attack this small flips nothing anywhere: no more on ID than on OOD
-    cell = make_cell(
-        tmp_path, *NOISE, *BACKDOOR, "teacher.recipe.lr=1e-6", "evaluate.premise.eps=[1e-6]", "evaluate.premise.steps=1"
-    )
+# An attack this small flips nothing anywhere: no more on ID than on OOD.
+FAILS = (*NOISE, *BACKDOOR, "teacher.recipe.lr=1e-6", "attack.eps=1e-6", "evaluate.premise.eps=[1e-6]")
+
+
+@pytest.mark.parametrize("defense, shouts", [("atesc", True), ("atesc_random", True), ("none", False), ("ckd", True)])
+def test_a_premise_that_fails_is_told_loudly_where_the_defense_stands_on_it(tmp_path, caplog, defense, shouts):
     with caplog.at_level(logging.INFO, "dfkd"):
-        result = run_cell(cell)
+        result = run(tmp_path, *FAILS, f"defense={defense}")
     assert result["premise"]["holds"] == [False]
-    assert any("THE PREMISE OF ATEsc FAILS" in text for text in result["warnings"])
-    assert "THE PREMISE OF ATEsc FAILS" in caplog.text
+    assert any("THE PREMISE OF ATEsc FAILS" in text for text in result["warnings"]) == shouts
+    assert ("THE PREMISE OF ATEsc FAILS at the radius in use" in caplog.text) == shouts
+    assert ("holds at no radius" in caplog.text) == (not shouts)
+
+
+def test_the_premise_is_measured_at_the_radius_of_the_defense(tmp_path):
+    own = ("defense=atesc", "defense.criterion.eps=3/255", "evaluate.premise.eps=[2/255]")
+    result = run(tmp_path, *NOISE, *BACKDOOR, *own)
+    assert [row["eps"] for row in result["flip_rates"]] == pytest.approx([2 / 255, 3 / 255])
+    assert "the radius in use, eps 3/255" in result["premise"]["words"]
 
 
 def test_bfloat16_trains_too(tmp_path):

@@ -92,6 +92,10 @@ class ATEsc(Defense):
         return self.criterion.uses_real_data
 
     @property
+    def radius(self) -> float | None:
+        return self.criterion.radius
+
+    @property
     def mean_loss(self) -> bool:
         return self.reduce is masked_share and self.forget != "kl"  # that one is cut off as a whole
 

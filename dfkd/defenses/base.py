@@ -20,6 +20,11 @@ class Defense:
         return False
 
     @property
+    def radius(self) -> float | None:
+        """Radius of the attack that splits, on the images' scale; None where no attack does."""
+        return None
+
+    @property
     def mean_loss(self) -> bool:
         """Whether every term of `loss` is a mean over the images of a batch, each by itself: several ranks can then
         share a batch."""

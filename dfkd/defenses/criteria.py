@@ -16,9 +16,11 @@ class Criterion(ABC):
 
     Attributes:
         uses_real_data: whether it looks at the scenario's own images: a diagnosis, no data-free method.
+        radius: of its attack, on the images' scale; None where it has none, or one for every channel.
     """
 
     uses_real_data = False
+    radius: float | None = None
 
     def check(self, network: nn.Module) -> None:  # noqa: B027 (most criteria can work with any network)
         """Raise ValueError if the teacher's network cannot serve it; called before any work."""
@@ -68,6 +70,7 @@ class PGDFlip(Criterion):
         quantile: float | None = None,
     ):
         self.attack = PGD(eps, step, steps, random_start, loss, box)
+        self.radius = eps if isinstance(eps, int | float) else None
         by_flip = value is None and quantile is None
         self.threshold = None if by_flip else Threshold(value, quantile, "low")
         self.attacked = 0
@@ -96,7 +99,7 @@ class Control(Criterion):
     """A criterion made of another one."""
 
     def __init__(self, of: Criterion):
-        self.of, self.uses_real_data = of, of.uses_real_data
+        self.of, self.uses_real_data, self.radius = of, of.uses_real_data, of.radius
 
     def check(self, network: nn.Module) -> None:
         self.of.check(network)

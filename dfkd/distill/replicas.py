@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dfkd.distill.loop import Distillation
-from dfkd.errors import ConfigError
+from dfkd.errors import NotTogether
 from dfkd.machine.data_parallel import Objective
 from dfkd.meter import Meter
 from dfkd.pool import Pool
@@ -25,7 +25,7 @@ class Replicas:
         works: for the same teacher, pool and recipe; only their seeds differ.
 
     Raises:
-        ConfigError: in training, when torch cannot make one program of the networks.
+        NotTogether: in training, when torch cannot make one program of the networks, or has too little memory for it.
         NonFiniteLoss: of any of them, with the state of that one.
     """
 
@@ -68,12 +68,9 @@ class Replicas:
             tied = tied or self._tie()  # not before the loop: a checkpoint may have been put back at its beginning
             try:
                 terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))
+                self.stepper.step(sum(terms.values()).sum())
             except RuntimeError as error:
-                raise ConfigError(
-                    f"torch cannot train these students in one program ({str(error).splitlines()[0]}); set "
-                    f"runtime.vectorize=false"
-                ) from error
-            self.stepper.step(sum(terms.values()).sum())
+                raise NotTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
             meter.add(terms)
         if not tied:
             self._tie()

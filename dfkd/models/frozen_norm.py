@@ -12,8 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def _affine(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale * h + shift of every channel, in one pass; scale and shift may be wider than h."""
-    return F.batch_norm(h, torch.zeros_like(scale), torch.ones_like(scale), scale, shift, training=False, eps=0.0)
+    """scale * h + shift of every channel, in one pass; scale and shift may be wider than h.
+
+    As a BatchNorm layer whose variance and eps are a half each: their sum is 1 in every precision, and torch 2.11 wants
+    an eps above 0.
+    """
+    mean, half = torch.zeros_like(scale), torch.full_like(scale, 0.5)
+    return F.batch_norm(h, mean, half, scale, shift, training=False, eps=0.5)
 
 
 class _Normalize(torch.autograd.Function):

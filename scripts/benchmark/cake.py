@@ -1,12 +1,13 @@
 """CAKE's synthesis and the BatchNorm prior."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark import plain
-from benchmark.measure import Bench, Check, Row, compare, ratios
+from benchmark.measure import Bench, Check, Row, compare, compare_rounding, ratios, without_kinks
 from dfkd.models import Teacher, cnn, resnet
 from dfkd.noise import Noise
 from dfkd.priors import BatchNormPrior, Prior, TotalVariation
@@ -51,25 +52,42 @@ def start(synthesizer: CAKE, images: int) -> list[torch.Tensor]:
     return [torch.randn(images, *shape, generator=stream, device=device) for stream in streams]
 
 
+@without_kinks()
 def checked(bench: Bench, network: Callable, shape: Shape, images: int) -> list[Check]:
     """The terms and the way of the pixels in the first step (the next ones would multiply its rounding), beside the
     plain loop: in float32, and in the precision that is measured."""
-    checks, count = [], 2
-    reference = teacher(network, shape).to(bench.runtime.device)
-    for runtime, tolerance in {bench.exact: 1e-2, bench.runtime: 0.1 if bench.runtime != bench.exact else 1e-2}.items():
+    count, plains = 2, [teacher(network, shape).to(bench.runtime.device)]
+    plains.append(copy.deepcopy(plains[0]).double())
+    checks = []
+    for runtime in dict.fromkeys((bench.exact, bench.runtime)):
         ours = sets(runtime, shape, count, images, steps=1)
         x = start(ours, images)
         fast = ours.synthesize(range(count), runtime.place(teacher(network, shape)))
         labels = fast.columns["target"].split(images)
-        slow = [plain.cake_set(reference.net, a, y, 1, EPS, WEIGHTS) for a, y in zip(x, labels, strict=True)]
-        moved, should = reference.normalize(fast.images) - torch.cat(x), torch.cat(slow) - torch.cat(x)
-        precision = str(runtime.precision).removeprefix("torch.")
-        checks.append(compare(f"pixels' way in a step, {precision}", [moved], [should], tolerance))
+        way = [plains[0].normalize(fast.images) - torch.cat(x)]
+        ways = [[plainly(each.net, a, y) for a, y in zip(x, labels, strict=True)] for each in plains]
         if runtime == bench.exact:
-            pairs = [plain.cake_terms(reference.net, a, y, WEIGHTS) for a, y in zip(x, labels, strict=True)]
-            for name, *terms in zip(("class", "contrast", "tv"), *pairs, strict=True):
-                checks.append(compare(f"{name} term", [fast.metrics[name]], [torch.stack(terms).mean()], 1e-4))
+            checks.append(compare_rounding("pixels' way in a step", way, *ways))
+        else:
+            precision = str(runtime.precision).removeprefix("torch.")
+            checks.append(compare(f"pixels' way in a step, {precision}", way, ways[1], 0.1))
+            continue
+        terms = [[cake_terms(each.net, a, y) for a, y in zip(x, labels, strict=True)] for each in plains]
+        for place, name in enumerate(("class", "contrast", "tv")):
+            slow = [[torch.stack([found[place] for found in each]).mean()] for each in terms]
+            checks.append(compare_rounding(f"{name} term", [fast.metrics[name]], *slow))
     return checks
+
+
+def plainly(net: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The way of a set's pixels in a plain step, in the precision of the network."""
+    start = x.to(next(net.parameters()))
+    return plain.cake_set(net, start, labels, 1, EPS, WEIGHTS) - start
+
+
+def cake_terms(net: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+    """The terms of a set in the plain form, in the precision of the network."""
+    return plain.cake_terms(net, x.to(next(net.parameters())), labels, WEIGHTS)
 
 
 def synthesis(bench: Bench, name: str, network: Callable, shape: Shape, images: int, steps: int, goal: float) -> Rows:
@@ -163,12 +181,16 @@ def bn_prior(bench: Bench) -> list[Row]:
             view = prior.look(frozen, images)
         return torch.autograd.grad(view.logits.sum() + prior(view)["bn"].sum(), images)[0]
 
-    leaf = x.clone().requires_grad_()
-    logits, distance = plain.bn_distance(frozen.net, leaf)
-    slow = torch.autograd.grad(logits.sum() + distance, leaf)[0]
-    runtime.place(frozen)
-    x = x.contiguous(memory_format=torch.channels_last)
-    check = compare("input gradient, float32", [gradient(x, bench.exact)], [slow], 1e-2)
+    def plainly(precision: torch.dtype) -> list[torch.Tensor]:
+        net, leaf = copy.deepcopy(frozen.net).to(precision), x.to(precision).requires_grad_()
+        logits, distance = plain.bn_distance(net, leaf)
+        return [torch.autograd.grad(logits.sum() + distance, leaf)[0]]
+
+    with without_kinks():
+        slow = plainly(torch.float32), plainly(torch.float64)
+        runtime.place(frozen)
+        x = x.contiguous(memory_format=torch.channels_last)
+        check = compare_rounding("input gradient", [gradient(x, bench.exact)], *slow)
 
     taken = bench.seconds(
         ours=lambda: [gradient(x, runtime) for _ in range(steps)],

@@ -1,16 +1,22 @@
 """How a row is measured: interleaved repeats, ratios, and a check against a plain float32 computation."""
 
+import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd.runtime import Runtime
+
+UNIT = torch.finfo(torch.float32).eps
+TIMES = 30  # as far from float64 as plain float32: a convolution by Winograd's algorithm rounds ten times as coarsely
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,37 @@ def ratios(above: list[float], below: list[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
+def distance(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
+    """||ours - theirs|| / ||theirs|| of all numbers together; NaN where the shapes differ."""
+    a, b = (torch.cat([x.detach().double().flatten() for x in side]) for side in (ours, theirs))
+    return ((a - b).norm() / b.norm()).item() if a.shape == b.shape else math.nan
+
+
 def compare(what: str, ours: Iterable[Tensor], plain: Iterable[Tensor], tolerance: float) -> Check:
-    """The relative distance ||ours - plain|| / ||plain|| of all numbers together."""
-    a, b = (torch.cat([x.detach().double().flatten() for x in side]) for side in (ours, plain))
-    error = ((a - b).norm() / b.norm()).item() if a.shape == b.shape else math.nan
-    return Check(what, error, tolerance)
+    """The relative distance of two results."""
+    return Check(what, distance(ours, plain), tolerance)
+
+
+def compare_rounding(what: str, ours: list[Tensor], plain: list[Tensor], exact: list[Tensor]) -> Check:
+    """How many times as far from float64 our float32 result is as the plain loop's float32 result, or as one rounding
+    is if that is more. What differs from machine to machine is in both."""
+    return Check(f"{what}, rounding in float32", distance(ours, exact) / max(distance(plain, exact), UNIT), TIMES)
+
+
+@contextlib.contextmanager
+def without_kinks() -> Iterator[None]:
+    """Inside the block networks compute softplus instead of ReLU, and averages instead of maxima of a pooling window.
+
+    A number that lies at a kink goes one way or the other by its last bit: two correct float32 results then lie
+    thousands of roundings apart, how many is a matter of the CPU. What is compared here is not the activations.
+    """
+
+    def leaky(x: Tensor, slope: float = 0.01, inplace: bool = False) -> Tensor:
+        return slope * x + (1 - slope) * F.softplus(x)
+
+    def average(x: Tensor, size, stride, padding, dilation, **more) -> Tensor:
+        return F.avg_pool2d(x, size, stride, padding)
+
+    smooth = {"relu": lambda x, inplace=False: F.softplus(x), "leaky_relu": leaky, "max_pool2d": average}
+    with mock.patch.multiple(F, **smooth), mock.patch.object(torch, "relu", F.softplus):
+        yield

@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from benchmark import plain
-from benchmark.measure import Bench, Check, Row, compare, ratios
+from benchmark.measure import Bench, Check, Row, compare_rounding, ratios, without_kinks
 from dfkd.attacks import PGD
 from dfkd.cell import Cell
 from dfkd.defenses import Surrogate
@@ -113,6 +113,7 @@ def dfq(bench: Bench) -> list[Row]:
     ]
 
 
+@without_kinks()
 def dfq_check(bench: Bench, options: list[str]) -> Check:
     """The gradients of the first generator step, in float32."""
     made = parts(bench, *options, "runtime.precision=float32")
@@ -129,9 +130,12 @@ def dfq_check(bench: Bench, options: list[str]) -> Check:
     terms = synthesizer.prior.terms
     look = torch.nn.Sequential(Shift(mean, std), net).eval().to(made.runtime.device)
     other = torch.nn.Sequential(Shift(mean, std), student).eval().to(made.runtime.device)
-    generator = generator.train().to(made.runtime.device)
-    slow = plain.dfq_gradients(generator, look, other, z, terms["bn"].weight, terms["balance"].weight)
-    return compare("generator's gradients, float32", fast, slow, 1e-2)
+    generator, weights = generator.train().to(made.runtime.device), (terms["bn"].weight, terms["balance"].weight)
+    slow = []
+    for precision in (torch.float32, torch.float64):
+        nets = (net.to(precision) for net in (generator, look, other))
+        slow.append(plain.dfq_gradients(*nets, z.to(precision), *weights))
+    return compare_rounding("generator's gradients", fast, *slow)
 
 
 def generator(bench: Bench) -> list[Row]:
@@ -145,13 +149,17 @@ def generator(bench: Bench) -> list[Row]:
     def gradients(images: Callable[[torch.Tensor], torch.Tensor], where: Runtime) -> tuple[torch.Tensor, ...]:
         with where.autocast():
             made = images(z)
-        return torch.autograd.grad(made.float().square().mean(), list(net.parameters()))
+        wide = made.to(torch.promote_types(made.dtype, torch.float32))
+        return torch.autograd.grad(wide.square().mean(), list(net.parameters()))
 
     def before(z: torch.Tensor) -> torch.Tensor:
         return plain.enlarged(net, z)
 
     taken = bench.seconds(ours=lambda: gradients(net, runtime), bare=lambda: gradients(before, runtime))
-    check = compare("gradients, float32", gradients(net, bench.exact), gradients(before, bench.exact), 1e-3)
+    with without_kinks():
+        fast, slow = gradients(net, bench.exact), gradients(before, bench.exact)
+        net, z = net.double(), z.double()
+        check = compare_rounding("gradients", fast, slow, gradients(before, bench.exact))
     what = f"the generator of CMI's benchmark, {side} pixels, {count} images: gradients"
     return [
         Row(what, "the same, maps enlarged first", bench.at_least(1.0), ratios(taken["bare"], taken["ours"]), [check])
@@ -217,7 +225,8 @@ def split_row(bench: Bench, attack: PGD, teacher: Teacher, pool: Pool) -> Row:
 
     fast, slow = (counted(teacher, functools.partial(split, early)) for early in (True, False))
     what = f"ATEsc split of {len(images):,} DFQ images, {attack.steps} steps: evaluations"
-    return _split_row(bench, what, fast, slow, tolerance=0.0)
+    # on the way of an image whose gradient is almost 0 somewhere, its sign may hang on which images it is attacked with
+    return _split_row(bench, what, fast, slow, tolerance=0.005)
 
 
 def surrogate_row(bench: Bench, criterion: Surrogate, attack: PGD, teacher: Teacher, pool: Pool) -> Row:
