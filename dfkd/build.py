@@ -124,7 +124,7 @@ class Builder:
 
     def _typed(self, value: Any, hint: Any, where: str) -> Any:
         """The value as the annotation wants it (only numbers, booleans and strings are checked)."""
-        choices = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+        choices = set(typing.get_args(hint)) if _is_union(hint) else {hint}
         plain = choices & {int, float, bool, str}
         if not plain or value is FAILED or (value is None and type(None) in choices):
             return value
@@ -164,11 +164,16 @@ def _hints(target: Callable) -> dict:
         return {}
 
 
+def _is_union(hint: Any) -> bool:
+    """Whether an annotation allows for several types; Python 3.10 writes `int | None = None` in the older form."""
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+
+
 def _describe(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
     if hint in words:
         return words[hint]
-    if isinstance(hint, types.UnionType):
+    if _is_union(hint):
         parts = [words.get(part, "null" if part is type(None) else "a value") for part in typing.get_args(hint)]
         return " or ".join(dict.fromkeys(parts))
     return "a value"
