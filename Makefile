@@ -1,18 +1,24 @@
 # Everything goes through .venv, which the first target that needs it makes.
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST := .venv-oldest/bin
+OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))# 3.10 where there is one
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test bench paper-small study family family-mnist less-work teachers defenses sync lint clean help
+.PHONY: run test test-oldest bench paper-small study family family-mnist less-work teachers defenses sync lint clean help
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { print "  make " $$1 "\t" $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three ways (2 to 4 minutes on 2 CPU cores)
 	$(BIN)/dfkd -m experiment=quickstart
 
+PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 test: .venv/installed  ## all fast tests (CPU, no network)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python $(PYTEST)
+
+test-oldest: .venv-oldest/installed  ## the same on the oldest Python and packages that are promised, in .venv-oldest
+	$(OLDEST)/python $(PYTEST)
 
 SMALL := debug=small hydra/launcher=parallel outputs=outputs/paper-small
 paper-small: .venv/installed  ## one table of either paper in the size of a CPU: CAKE's components, ATEsc on a backdoor (15 minutes on 2 cores)
@@ -74,7 +80,7 @@ lint: .venv/installed  ## ruff
 	$(BIN)/ruff format --check .
 
 clean:  ## remove .venv and what tools left; outputs/ stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml
@@ -82,4 +88,10 @@ clean:  ## remove .venv and what tools left; outputs/ stays
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv-oldest/installed: pyproject.toml tests/constraints-oldest.txt
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	$(OLDEST)/pip install --quiet --upgrade pip
+	$(OLDEST)/pip install --quiet --constraint tests/constraints-oldest.txt --editable '.[dev]'
 	@touch $@

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from dfkd.build import FAILED, Builder, number
@@ -15,7 +16,7 @@ from dfkd.machine import devices, distributed
 from dfkd.models import Classifier
 from dfkd.priors import Prior, PriorTerm
 from dfkd.report import paper
-from dfkd.runtime import Runtime, make_runtime, seeded
+from dfkd.runtime import Runtime, make_runtime, multiplies_bfloat16, seeded
 from dfkd.scenarios import Scenario
 from dfkd.synthesizers import Synthesizer
 from dfkd.tracker import Tracker
@@ -84,8 +85,17 @@ def prepare(cell: Cell) -> Parts:
     _check_together(parts, config, builder)
     builder.raise_problems()
     _check_outputs(cell)
-    parts.warnings = synthesizer.warnings(teacher.network)
+    parts.warnings = synthesizer.warnings(teacher.network) + _slow_precision(runtime)
     return parts
+
+
+def _slow_precision(runtime: Runtime) -> list[str]:
+    if runtime.precision != torch.bfloat16 or multiplies_bfloat16(runtime.device):
+        return []
+    return [
+        f"runtime.precision=bfloat16, but this {'GPU' if runtime.device.type == 'cuda' else 'CPU'} has no instructions "
+        f"for it and computes it several times as slowly as float32; set runtime.precision=float32, or auto"
+    ]
 
 
 def _builder(scenario: Scenario, runtime: Runtime) -> Builder:

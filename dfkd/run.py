@@ -9,7 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import yaml
 from safetensors.torch import load_file, save_file
@@ -138,7 +138,7 @@ def export(pipeline: Pipeline, began: float) -> dict:
         "config": cell.config,
         "command": command(),
         "commit": commit(),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": installed_versions(),
         "device": device_name(parts.runtime.device),
         "ranks": distributed.ranks(),
         "precision": str(parts.runtime.precision).removeprefix("torch."),
@@ -151,6 +151,15 @@ def export(pipeline: Pipeline, began: float) -> dict:
         "stages": {name: {"key": a.key, "reused": a.reused} for name, a in artifacts.items()},
         "warnings": list(dict.fromkeys(warnings)),
     } | of_student
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result may depend on; W&B may be missing."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def export_student(pipeline: Pipeline) -> dict:

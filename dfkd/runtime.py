@@ -102,7 +102,7 @@ def make_runtime(
     where = _device(device) if distributed.ranks() == 1 else _of_this_rank(device)
     if where.type == "cuda" and where.index is not None:
         torch.cuda.set_device(where)  # nothing may come to lie on another one
-    fast = _multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
+    fast = multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     precision = torch.bfloat16 if fast else torch.float32
     return Runtime(where, precision, chunk, Checkpoints(checkpoint_every, where), profile, vectorize, pool)
 
@@ -147,7 +147,7 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is a gain: emulated on a CPU without the instructions, it is ten times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -207,4 +207,5 @@ class PeakMemory:
                     return round(int(line.split()[1]) / 1024, 1)
         import resource
 
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+        unit = 2**20 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -1,10 +1,12 @@
 """Where metrics go: the console, a JSONL file in the run folder, and Weights & Biases."""
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -57,6 +59,13 @@ def read_rows(path: Path) -> list[dict]:
     return [row for row in rows if isinstance(row, dict)]
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, without doing it."""
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    return importlib.util.find_spec(package) is not None
+
+
 class WandB(Tracker):
     """The same to Weights & Biases: one run per cell, with the cell's hash as its stable id.
 
@@ -67,7 +76,7 @@ class WandB(Tracker):
         group: name that ties runs together; None for a sweep's own name in a sweep, and for none outside of one.
 
     Raises:
-        ValueError: mode is another word.
+        ValueError: mode is another word, or W&B is not installed and mode is not 'disabled'.
     """
 
     run = None
@@ -75,6 +84,11 @@ class WandB(Tracker):
     def __init__(self, project: str = "dfkd", mode: str = "offline", group: str | None = None):
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got '{mode}'")
+        if mode != "disabled" and not is_installed("wandb"):
+            raise ValueError(
+                f"mode={mode} needs Weights & Biases, which is not installed: pip install wandb, or tracker=files "
+                f"(metrics and pictures stay in the run folder)"
+            )
         self.project, self.mode, self.group = project, mode, group
 
     def start(self, folder: Path, cell: str, config: dict) -> None:

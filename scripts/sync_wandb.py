@@ -12,7 +12,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import wandb
+try:
+    import wandb
+except ImportError:
+    sys.exit("this needs Weights & Biases: pip install wandb")
 
 
 def main() -> None:

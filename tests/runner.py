@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -88,10 +89,12 @@ def command_line(*arguments: str) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """`python -m dfkd ARGUMENTS` in a process of its own."""
+def process(
+    *arguments: str, cwd: Path, flags: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess:
+    """`python FLAGS -m dfkd ARGUMENTS` in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "dfkd", *arguments],
+        [sys.executable, *flags, "-m", "dfkd", *arguments],
         cwd=cwd,
         env=process_environment(**environment),
         capture_output=True,
