@@ -68,7 +68,7 @@ def test_the_result_has_every_field(done):
         assert is_percent(result["teacher"][name]) and is_percent(result["student"][name])
     assert result["teacher"]["olacc"] is None and result["student"]["olacc"] is None  # a backdoor is measured by ASR
     assert is_percent(result["student"]["agreement"])
-    assert [row["eps"] for row in result["flip_rates"]] == pytest.approx([e / 255 for e in (2, 4, 5, 8, 16)])
+    assert [row["eps"] for row in result["flip_rates"]] == pytest.approx([*(e / 255 for e in (2, 4, 8, 16)), 0.15])
     assert all(is_percent(row["id"]) and is_percent(row["ood"]) for row in result["flip_rates"])
     assert 0 < result["fragile_share"] < 1
     assert set(result["teacher_evals"]) == {"synthesis", "split", "distill"}
@@ -304,7 +304,7 @@ def test_a_premise_that_fails_is_told_loudly_where_the_defense_stands_on_it(tmp_
     assert result["premise"]["holds"] == [False]
     assert any("THE PREMISE OF ATEsc FAILS" in text for text in result["warnings"]) == shouts
     assert ("THE PREMISE OF ATEsc FAILS at the radius in use" in caplog.text) == shouts
-    assert ("holds at no radius" in caplog.text) == (not shouts)
+    assert ("ATEsc's premise, that" in caplog.text and "holds at no radius" in caplog.text) == (not shouts)
 
 
 def test_the_premise_is_measured_at_the_radius_of_the_defense(tmp_path):

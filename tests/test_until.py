@@ -18,7 +18,7 @@ def test_a_judged_teacher_has_its_numbers_and_no_student(tmp_path):
     assert set(result["stages"]) == {"teacher", "premise"}
     assert not {"student", "validation", "student_digest", "teacher_evals"} & set(result)
     assert 0 <= result["teacher"]["iacc"] <= 100 and 0 <= result["teacher"]["olacc"] <= 100
-    assert len(result["flip_rates"]) == 4 and result["seconds"]["total"] > result["seconds"]["teacher"] > 0
+    assert len(result["flip_rates"]) == 5 and result["seconds"]["total"] > result["seconds"]["teacher"] > 0
     assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["premise", "teacher"]
     (folder,) = (tmp_path / "runs").iterdir()
     assert not list(folder.glob("student*")) and read_json(folder / "status.json") == {"status": "done"}
