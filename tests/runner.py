@@ -1,6 +1,7 @@
 """Shared by the tests of whole runs: compose a cell, run it with the smallest numbers, call the command line."""
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -12,8 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
+from omegaconf import DictConfig, open_dict
 
 from dfkd import main
 from dfkd.cell import Cell
@@ -35,10 +40,21 @@ NOISE = ("synthesizer=noise_images", "synthesizer.batch_size=32", "student.recip
 BACKDOOR = ("ntl_scenario=backdoor", "teacher=backdoor")
 
 
-def composed(*overrides: str):
-    """The configuration as Hydra composes it."""
+@functools.cache
+def composer() -> Composer:
+    """Composes as a sweep does: a third of the time that Hydra takes for every cell anew."""
     with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+        loader = GlobalHydra.instance().config_loader()
+        loader.repository = ReadOnce(loader.repository)
+        return Composer(loader, loader.load_configuration("config", [], RunMode.RUN))
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration as Hydra composes it."""
+    cfg = composer()(list(overrides))
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
 
 
 def make_cell(outputs: Path, *overrides: str) -> Cell:

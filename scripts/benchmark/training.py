@@ -77,8 +77,9 @@ def student(bench: Bench) -> list[Row]:
 @without_kinks()
 def student_check(bench: Bench) -> Check:
     """Three steps on a pool of one batch: shuffling it changes nothing."""
-    small, steps = pool(bench.runtime, 64), 3
-    ours = trainer(bench.exact, Recipe(batch_size=64, lr=0.1, schedule="constant"), steps)
+    size, steps = bench.size(16, 64, 64), 3
+    small = pool(bench.runtime, size)
+    ours = trainer(bench.exact, Recipe(batch_size=size, lr=0.1, schedule="constant"), steps)
     ours.train(small, steps)
     slow = plainly(small.images, small.logits.softmax(1), steps)
     return compare_rounding(f"weights after {steps} steps", weights(ours.model.net), *slow)
@@ -179,9 +180,9 @@ def shift_check(bench: Bench) -> Check:
 def teacher_check(bench: Bench) -> Check:
     """Three epochs of one batch without augmentation."""
     runtime, epochs = bench.exact, 3
-    scenario = none(domain(runtime, 72))
+    scenario = none(domain(runtime, bench.size(20, 80, 80)))
     train = scenario.id.train.to(runtime.device)
-    recipe = Recipe(batch_size=64, lr=0.1, schedule="constant")
+    recipe = Recipe(batch_size=len(train), lr=0.1, schedule="constant")
     kind = Supervised(network(), recipe, epochs)
     ours = kind.train(scenario, runtime, 0, lambda epoch, metrics: None)
     slow = plainly(train.pixels(), train.y, epochs)
