@@ -96,11 +96,11 @@ def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, sa
         p = model.predict(grid.to(device), 10_000).softmax(1).cpu()
         # two classes: the probability of the second; more: which class
         field = p[:, 1] if p.shape[1] == 2 else p.argmax(1).float() / (p.shape[1] - 1)
-        shape = (side, side)
-        axes.contourf(
-            points[:, 0].view(shape), points[:, 1].view(shape), field.view(shape), levels=11, cmap="PRGn", alpha=0.8
-        )
+        surface = [part.view(side, side).numpy() for part in (points[:, 0], points[:, 1], field)]
+        axes.contourf(*surface, levels=11, cmap="PRGn", alpha=0.8)
         colours = y.float() / max(1, p.shape[1] - 1)
-        axes.scatter(x[:, 0], x[:, 1], c=colours, cmap="PRGn", s=9, edgecolors="black", linewidths=0.3)
-        axes.set(title=title, xlim=points[:, 0].aminmax(), ylim=points[:, 1].aminmax())
+        dots = [part.numpy() for part in (x[:, 0], x[:, 1])]
+        axes.scatter(*dots, c=colours.numpy(), cmap="PRGn", s=9, edgecolors="black", linewidths=0.3)
+        left, low, right, high = (*points.amin(0).tolist(), *points.amax(0).tolist())
+        axes.set(title=title, xlim=(left, right), ylim=(low, high))
     figure.savefig(path, dpi=130)

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import logging
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +17,8 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.dfkd_launchers import GpuLauncher
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig, open_dict
 
 from dfkd import provenance
@@ -23,6 +27,9 @@ from dfkd.errors import ConfigError
 from dfkd.report import paper
 from dfkd.sweeps import relaunch, sweep
 from dfkd.sweeps.progress import Progress
+
+
+log = logging.getLogger("dfkd")
 
 
 class ReadOnce(ConfigRepository):
@@ -65,7 +72,11 @@ class CellSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        if config.dry_run is True:  # nothing to compute that would be worth other processes
+        in_pool = isinstance(self.launcher, JoblibLauncher | GpuLauncher)
+        if in_pool and not has_semaphores():
+            log.warning("cells run one after the other: this machine has no semaphores for processes (is there a /dev/shm?)")
+        # a dry run has nothing to compute that would be worth other processes
+        if config.dry_run is True or (in_pool and not has_semaphores()):
             self.launcher = BasicLauncher()
             self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -120,6 +131,16 @@ class CellSweeper(BasicSweeper):
                 yield words, command, replicas(cfg)
         finally:
             loader.repository = before
+
+
+@functools.cache
+def has_semaphores() -> bool:
+    """Whether processes can share a semaphore, which a pool of them needs."""
+    try:
+        multiprocessing.Semaphore()
+        return True
+    except (ImportError, OSError):
+        return False
 
 
 class Composer:

@@ -37,7 +37,10 @@ def npz(
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file.resolve()}; give path=FILE.npz")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        opened = np.load(file, allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            raise ValueError("it holds one array, without a name")
+        with opened as archive:
             arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
     except KeyError as error:
         raise ValueError(f"{file} lacks an array: {error.args[0]}") from error

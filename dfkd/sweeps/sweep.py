@@ -39,6 +39,7 @@ LIST = "DFKD_SWEEP"  # environment variable: the list of this sweep, for its oth
 OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the machine and process that started the sweep
 GROUP = "DFKD_SWEEP_GROUP"  # environment variable: a name of its own for what the sweep computes
 SIZES = ("paper", "small")  # of a preset
+LAST_WORD = 3.0  # seconds that a process has, once it has let go of its cell
 
 
 def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
@@ -197,14 +198,16 @@ def stop_workers() -> None:
     for process in {row["process"] for row in events() if "process" in row} - {os.getpid()}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
-    while any(is_at_work(row) for row in standing()):
+    while any(is_of_another(row) and is_held(Path(row["folder"]) / ".lock") for row in standing()):
+        time.sleep(0.05)
+    late = time.monotonic() + LAST_WORD  # one that has let go of its cell has still to note how it ended
+    while any(map(is_of_another, standing())) and time.monotonic() < late:
         time.sleep(0.05)
 
 
-def is_at_work(row: dict) -> bool:
-    """Whether another process of the sweep is at this cell."""
-    others = row["status"] == "running" and row.get("process", os.getpid()) != os.getpid()
-    return others and is_held(Path(row["folder"]) / ".lock")
+def is_of_another(row: dict) -> bool:
+    """Whether another process of the sweep has begun this cell, and not noted its end."""
+    return row["status"] == "running" and row.get("process", os.getpid()) != os.getpid()
 
 
 class SweepReport(Callback):

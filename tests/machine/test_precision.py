@@ -113,7 +113,7 @@ def test_a_real_measurement_leaves_the_cell_as_it_was(cell, parts):
 
 
 def test_a_run_computes_in_what_was_chosen(tmp_path, monkeypatch):
-    monkeypatch.setattr("dfkd.runtime._multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("dfkd.runtime.multiplies_bfloat16", lambda device: True)
     monkeypatch.setattr(precision, "measure", lambda parts, images: json.loads(CHOICE))
     cell = make_cell(tmp_path, *NOISE)
     assert run_cell(cell)["precision"] == "bfloat16"
