@@ -72,11 +72,8 @@ class CellSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        in_pool = isinstance(self.launcher, JoblibLauncher | GpuLauncher)
-        if in_pool and not has_semaphores():
-            log.warning("cells run one after the other: this machine has no semaphores for processes (is there a /dev/shm?)")
-        # a dry run has nothing to compute that would be worth other processes
-        if config.dry_run is True or (in_pool and not has_semaphores()):
+        self.no_pool = isinstance(self.launcher, JoblibLauncher | GpuLauncher) and not has_semaphores()
+        if config.dry_run is True or self.no_pool:  # a dry run computes nothing that would be worth other processes
             self.launcher = BasicLauncher()
             self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -84,6 +81,8 @@ class CellSweeper(BasicSweeper):
         from dfkd.main import start_logging
 
         start_logging()
+        if self.no_pool:
+            log.warning("cells run one after the other: this machine has no semaphores for processes (is there a /dev/shm?)")
         jobs, known = [], set()
         with ThreadPoolExecutor() as threads:  # students are read again while the next cells are composed
             for words, command, cells in self.compose(arguments):
