@@ -17,8 +17,6 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.dfkd_launchers import GpuLauncher
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig, open_dict
 
 from dfkd import provenance
@@ -30,6 +28,7 @@ from dfkd.sweeps.progress import Progress
 
 
 log = logging.getLogger("dfkd")
+IN_POOLS = ("JoblibLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
 
 
 class ReadOnce(ConfigRepository):
@@ -72,7 +71,8 @@ class CellSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.no_pool = isinstance(self.launcher, JoblibLauncher | GpuLauncher) and not has_semaphores()
+        # by name: Hydra executes its plugins' modules anew, and a class of theirs is another one than what is imported
+        self.no_pool = type(self.launcher).__name__ in IN_POOLS and not has_semaphores()
         if config.dry_run is True or self.no_pool:  # a dry run computes nothing that would be worth other processes
             self.launcher = BasicLauncher()
             self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
