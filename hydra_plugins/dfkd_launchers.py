@@ -156,10 +156,14 @@ class LocalJobs(Jobs, LocalLauncher):
     """The same with processes of this machine in the place of SLURM's jobs, all at once."""
 
     def leave(self, jobs: list) -> None:
-        """Let all jobs save and stop, those too that were about to begin."""
+        """Let all jobs save and stop, those too that were about to begin. Each is told once: a second signal would
+        break off what it writes about its end."""
+        told: set[int] = set()
         while not all(job.done() for job in jobs):
-            for row in sweep.standing():
-                if row["status"] == "running" and "job" in row and is_held(Path(row["folder"]) / ".lock"):
+            running = [row for row in sweep.standing() if row["status"] == "running" and "job" in row]
+            for row in running:
+                if row["job"] not in told and is_held(Path(row["folder"]) / ".lock"):
+                    told.add(row["job"])
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(row["job"], signal.SIGTERM)
             time.sleep(0.2)
