@@ -14,6 +14,9 @@ from dfkd.models import Classifier
 COLOURS = {"teacher": "#000000", "id": "#0072B2", "ood": "#D55E00", "fragile": "#009E73", "robust": "#CC79A7"}
 
 
+MARGINS = {"left": 0.04, "right": 0.99, "bottom": 0.08, "top": 0.92}
+
+
 def show_images(axes, images: Tensor, title: str, columns: int = 8) -> None:
     """Draw images (N, C, H, W) as a grid; those that leave [0, 1] are rescaled to it together, and it says so."""
     if images.min() < -1e-3 or images.max() > 1 + 1e-3:
@@ -34,17 +37,22 @@ def show_images(axes, images: Tensor, title: str, columns: int = 8) -> None:
 
 def sample_grid(images: Tensor, title: str, path: Path) -> None:
     """One grid of up to 64 images as a PNG file."""
-    figure = Figure(figsize=(4, 4.4), layout="constrained")
-    show_images(figure.subplots(), images, title)
-    figure.savefig(path, dpi=150)
+    figure = Figure(figsize=(4, 4.4))
+    show_images(figure.add_axes((0.01, 0.01, 0.98, 0.9)), images, title)
+    draw(figure, path, dpi=150)
+
+
+def draw(figure: Figure, path: Path, dpi: int) -> None:
+    """Draw a figure into a PNG file. Margins are given, not computed: matplotlib's layout takes longer than the rest."""
+    figure.savefig(path, dpi=dpi)
 
 
 def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
     """Validation accuracies and losses of the student over the rounds, from the rows of metrics.jsonl."""
     rows = [row for row in rows if row["stage"] == "student"]
     checks = [row for row in rows if "val/iacc" in row]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(9, 3.6))
+    left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.94, "bottom": 0.13, "top": 0.92})
     words = {
         "iacc": ("ID accuracy", COLOURS["id"]),
         "asr": ("attack success rate", COLOURS["ood"]),
@@ -68,7 +76,7 @@ def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
         twin.set(ylabel="fragile share", ylim=(-0.03, 1.03))
     right.set(xlabel="round", title="student's loss terms")
     right.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    draw(figure, path, dpi=120)
 
 
 def field_grid(domain: Domain, side: int = 200) -> Tensor:
@@ -90,9 +98,9 @@ def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, sa
         (teacher, samples[-count:].flatten(1).cpu(), answers, "teacher and synthetic samples"),
         (student, data, labels, "student and real data"),
     )
-    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    figure = Figure(figsize=(11, 3.9))
     points, side = grid.flatten(1), int(len(grid) ** 0.5)
-    for axes, (model, x, y, title) in zip(figure.subplots(1, 3), panels, strict=True):
+    for axes, (model, x, y, title) in zip(figure.subplots(1, 3, gridspec_kw=MARGINS), panels, strict=True):
         p = model.predict(grid.to(device), 10_000).softmax(1).cpu()
         # two classes: the probability of the second; more: which class
         field = p[:, 1] if p.shape[1] == 2 else p.argmax(1).float() / (p.shape[1] - 1)
@@ -103,4 +111,4 @@ def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, sa
         axes.scatter(*dots, c=colours.numpy(), cmap="PRGn", s=9, edgecolors="black", linewidths=0.3)
         left, low, right, high = (*points.amin(0).tolist(), *points.amax(0).tolist())
         axes.set(title=title, xlim=(left, right), ylim=(low, high))
-    figure.savefig(path, dpi=130)
+    draw(figure, path, dpi=130)

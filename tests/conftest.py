@@ -1,11 +1,16 @@
 """Small real objects that many tests share."""
 
 import os
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
+from dfkd import figures
 from dfkd.domains import Domain, Images, digits
 from dfkd.models import Classifier, Teacher, cnn_bn
 from dfkd.models.common import FeatureNet
@@ -15,11 +20,31 @@ from dfkd.scenarios import none
 from dfkd.teachers import Supervised
 
 torch.set_num_threads(1)
+DRAW = figures.draw
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """`-n auto`: one more than there are cores, since some tests mostly wait for processes that they have started."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1
+
+
+def blank(figure: Figure, path: Path, dpi: int) -> None:
+    """A picture of one pixel: matplotlib takes longer for a run's pictures than the smallest cell for all else."""
+    Image.new("RGB", (1, 1)).save(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures():
+    """Runs in this process draw no pictures, except in tests that ask for `pictures`."""
+    with mock.patch("dfkd.figures.draw", blank):
+        yield
+
+
+@pytest.fixture
+def pictures():
+    """Runs in this test draw their pictures."""
+    with mock.patch("dfkd.figures.draw", DRAW):
+        yield
 
 
 @pytest.fixture(scope="session")

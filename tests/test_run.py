@@ -121,9 +121,12 @@ def test_the_folder_holds_all_there_should_be(done):
     assert not [name for name in names if name.endswith(".tmp")]
 
 
-def test_the_pictures_open_and_show_something(done):
-    cell, _ = done
-    for file in cell.folder.glob("*.png"):
+def test_the_pictures_open_and_show_something(tmp_path, pictures):
+    cell = make_cell(tmp_path, *NOISE, *BACKDOOR, "defense=atesc", "defense.criterion.eps=0.15")
+    run_cell(cell)
+    files = list(cell.folder.glob("*.png"))
+    assert len(files) == 4
+    for file in files:
         picture = np.asarray(Image.open(file).convert("L"))
         assert min(picture.shape) > 200 and picture.std() > 5, file.name
 
@@ -173,7 +176,7 @@ def test_a_fresh_process_loads_the_student_by_its_json_and_sees_the_same(plain, 
     assert round(100 * correct.mean(), 2) == pytest.approx(result["student"]["iacc"], abs=0.01)
 
 
-def test_a_2d_cell_has_fields_and_an_agreement_on_the_grid(tmp_path):
+def test_a_2d_cell_has_fields_and_an_agreement_on_the_grid(tmp_path, pictures):
     points = ("domain@ntl_scenario.id=two_moons", "ntl_scenario.id.train=400", "ntl_scenario.id.test=200")
     networks = ("network@teacher.network=mlp", "network@student.network=mlp")
     cell = make_cell(tmp_path, *CAKE, *points, *networks, "synthesizer.groups=2", "prior=none")
