@@ -52,7 +52,7 @@ def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
     rows = [row for row in rows if row["stage"] == "student"]
     checks = [row for row in rows if "val/iacc" in row]
     figure = Figure(figsize=(9, 3.6))
-    left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.94, "bottom": 0.13, "top": 0.92})
+    left, right = figure.subplots(1, 2, gridspec_kw=MARGINS | {"left": 0.075, "right": 0.93, "bottom": 0.13})
     words = {
         "iacc": ("ID accuracy", COLOURS["id"]),
         "asr": ("attack success rate", COLOURS["ood"]),
@@ -65,7 +65,8 @@ def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
             left.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=word)
             if teacher.get(name) is not None:
                 left.axhline(teacher[name], color=colour, linestyle=":", linewidth=1)
-    left.set(xlabel="round", ylabel="%", ylim=(-3, 103), title="student on validation images (dotted: teacher on test)")
+    left.set(xlabel="round", ylabel="%", ylim=(-3, 103))
+    left.set_title("student on validation images (dotted: teacher on test)", fontsize=10)
     left.legend(fontsize=8)
     for name in sorted({key for row in rows for key in row if key.startswith("loss/")}):
         right.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name[5:])
@@ -74,7 +75,8 @@ def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
         twin = right.twinx()
         twin.plot(*zip(*shares, strict=True), color=COLOURS["fragile"], linewidth=0.8, alpha=0.6)
         twin.set(ylabel="fragile share", ylim=(-0.03, 1.03))
-    right.set(xlabel="round", title="student's loss terms")
+    right.set_xlabel("round")
+    right.set_title("student's loss terms", fontsize=10)
     right.legend(fontsize=8)
     draw(figure, path, dpi=120)
 
