@@ -6,34 +6,25 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from dfkd.cell import Cell, replicas
+from dfkd.cli.help import help_text
+from dfkd.config import paper
+from dfkd.config.cell import Cell, replicas
+from dfkd.config.messages import explain
+from dfkd.config.paths import CONF, CONFIG
 from dfkd.errors import ConfigError, NotTogether
-from dfkd.help import help_text, option_names
-from dfkd.machine import distributed
-from dfkd.report import paper
-from dfkd.resume import interrupt
-from dfkd.store import Store
+from dfkd.machine import distributed, interrupt
+from dfkd.store.store import Store
+from dfkd.sweeps import ledger
+from dfkd.sweeps.console import start_logging
 from dfkd.sweeps.plan import plan_in_words
-from dfkd.sweeps.sweep import LIST, axes, has_failed, in_a_worker, number, place, record, stop_workers
+from dfkd.sweeps.presets import axes
 
 log = logging.getLogger("dfkd")
-PACKAGE = Path(__file__).resolve().parent
-# conf/ lies inside an installed package and at the top of a checkout.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-CONFIG = "config"  # the file in it where everything starts
-
-EXTRAS = {  # the beginnings of options that a plugin brings: who needs them, and the extra that has the plugin
-    "hydra/launcher/submitit_": ("hydra/launcher=slurm and slurm_local need", "slurm"),
-    "hydra/sweeper/sampler/": ("hydra/sweeper=optuna needs", "optuna"),
-}
 INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
 failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
 
@@ -44,7 +35,7 @@ def task(cfg: DictConfig) -> float | None:
     no student or it failed: in a sweep the other cells go on (unless fail_fast=true), and its end lists
     the failures."""
     start_logging()
-    return interrupt.as_worker(lambda: run_one(cfg)) if in_a_worker() else run_one(cfg)
+    return interrupt.as_worker(lambda: run_one(cfg)) if ledger.in_a_worker() else run_one(cfg)
 
 
 def run_one(cfg: DictConfig) -> float | None:
@@ -74,7 +65,7 @@ def run_replica(cell: Cell, others: list[Cell]) -> float | None:
     Args:
         others: its replicas that come after it.
     """
-    if cell.config["fail_fast"] and has_failed():
+    if cell.config["fail_fast"] and ledger.has_failed():
         return None
     distributed.start()
     result = distributed.by_first(cell.finished)
@@ -82,16 +73,17 @@ def run_replica(cell: Cell, others: list[Cell]) -> float | None:
         return show_plan(cell, result) if distributed.is_first() else None
     log.info("%s%s", cell.name, " was finished before" if result else "")
     if result is None:
-        record(cell, "running", **place())
-        from dfkd.run import run_cell
+        ledger.record(cell, "running", **ledger.place())
+        from dfkd.run.run_cell import run_cell
 
         left = distributed.by_first(lambda: [other.finished() is None for other in others])
-        result = run_cell(cell, list(itertools.compress(others, left)))
+        siblings, group = list(itertools.compress(others, left)), os.environ.get(ledger.GROUP)
+        result = run_cell(cell, siblings, group, quiet=ledger.in_a_worker())
     elif distributed.is_first():
         paper.renew(cell, result)
     if not distributed.is_first():
         return None
-    record(cell, "done")
+    ledger.record(cell, "done")
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"] if "validation" in result else None
@@ -103,11 +95,11 @@ def noting(cell: Cell | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        record(cell, "interrupted")
+        ledger.record(cell, "interrupted")
         raise
     except Exception as error:
         failures.append(error)
-        record(cell, "failed", error=explain(error))
+        ledger.record(cell, "failed", error=explain(error))
         one_of_many = cell and cell.config["student"].get("replicas", 1) > 1 and not isinstance(error, ConfigError)
         if in_a_sweep() or one_of_many:
             log.error("  FAILED   %s", explain(error))
@@ -135,15 +127,15 @@ def show_plan(cell: Cell, result: dict | None) -> None:
     """Say what a run of this cell would do; in a sweep, only note it: its end shows the plan of all cells."""
     row = {"status": "done"}
     if result is None:
-        from dfkd.graph import stage_graph
-        from dfkd.preflight import prepare
+        from dfkd.stages.prepare import prepare
+        from dfkd.stages.stage import planned_stages
 
         parts = prepare(cell)
         for warning in parts.warnings:
             log.warning("  WARNING  %s", warning)
-        row = {"status": "planned", "stages": {name: stage.key for name, stage in stage_graph(cell, parts).items()}}
-    record(cell, **row)
-    if LIST not in os.environ:
+        row = {"status": "planned", "stages": {name: stage.key for name, stage in planned_stages(cell, parts).items()}}
+    ledger.record(cell, **row)
+    if ledger.LIST not in os.environ:
         print(plan_in_words([row | {"number": 0, "folder": str(cell.folder)}], Store(cell.outputs / "store")))
 
 
@@ -160,19 +152,6 @@ def in_a_line(result: dict) -> str:
     return f"student (teacher), in percent: {', '.join(parts)}"
 
 
-def start_logging() -> None:
-    """Messages to standard error, one line each; of cells beside each other with the cell's number in the sweep. Of
-    several ranks only the first has any."""
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler())
-        log.setLevel(logging.INFO if distributed.is_first() else logging.CRITICAL)
-        log.propagate = False
-    prefix = f"[{number()}] " if in_a_worker() else ""
-    if prefix and sys.stderr.isatty():
-        prefix = f"\r\033[K{prefix}"  # over the line that says how far the sweep is
-    log.handlers[0].setFormatter(logging.Formatter(f"{prefix}%(message)s"))
-
-
 def cli() -> None:
     """Console script: Hydra's own command line, with one clear message for every mistake."""
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own takes a second to collect the options
@@ -186,7 +165,7 @@ def cli() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
     try:
-        with interrupt.listening(stop_workers), distributed.failing_together():
+        with interrupt.listening(ledger.stop_workers), distributed.failing_together():
             check_alone(sys.argv[1:])
             task()
             if failures:
@@ -209,43 +188,3 @@ def check_alone(words: list[str]) -> None:
             f"torchrun gives all of its {distributed.ranks()} processes to one cell, and this is a sweep: start it "
             f"without torchrun (dfkd -m hydra/launcher=gpus ... runs a cell on each GPU), or name one cell without -m"
         )
-
-
-def explain(error: Exception) -> str:
-    """One clear message for an error."""
-    from dfkd.build import nearest
-
-    if isinstance(error, ConfigError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        file = error.missing_cfg_file or ""  # of an option in a folder of its group, Hydra knows no others
-        group, _, option = file.rpartition("/") if error.options else file.partition("/")
-        options = sorted({*(error.options or ()), *option_names(group, [CONF])})
-        for beginning, (who, extra) in EXTRAS.items():
-            if file.startswith(beginning) and not error.options:
-                return f"{who} an extra: pip install 'dfkd[{extra}]'"
-        if options:
-            return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain_override(error)
-    if "Config group override must be" in str(error):  # Hydra does not say which
-        return "a group takes the name of one of its options, not null or a number; `dfkd --help` lists them"
-    if "No space left on device" in str(error):
-        return "the disk is full; what is finished is kept: free some space and repeat the command, or set outputs=DIR"
-    return f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)"
-
-
-def explain_override(error: Exception) -> str:
-    """Hydra's message about an override, with the nearest valid key where a key is unknown."""
-    from dfkd.build import nearest
-
-    cause = error.__cause__
-    key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
-    lines = str(error).splitlines()
-    if any("full_key: hydra.sweeper." in line for line in lines):
-        return "the axes of this experiment or ablation are for hydra/sweeper=cells (the default) or optuna: choose one"
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    if key and parent is not None and hasattr(parent, "keys"):
-        last = str(key).rpartition(".")[2]
-        return f"there is no '{key}'{nearest(last, [str(k) for k in parent])}"
-    return text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dfkd.optimizers import fused
+from dfkd.training.optimizers import fused
 
 
 @dataclass(frozen=True)

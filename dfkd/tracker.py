@@ -4,15 +4,12 @@ import contextlib
 import importlib.util
 import json
 import logging
-import os
 import shutil
 import sys
 from pathlib import Path
 from typing import TextIO
 
 from dfkd.errors import ConfigError
-from dfkd.store import STAGE_VERSIONS
-from dfkd.sweeps.sweep import GROUP
 
 log = logging.getLogger("dfkd")
 
@@ -25,13 +22,14 @@ class Tracker:
 
     file: TextIO | None = None
 
-    def start(self, folder: Path, cell: str, config: dict) -> None:
+    def start(self, folder: Path, cell: str, config: dict, group: str | None = None) -> None:
         """A run begins.
 
         Args:
             folder: the run folder.
             cell: readable name of the cell.
             config: the resolved configuration.
+            group: what ties the runs of a sweep together.
         """
         self.file = (folder / "metrics.jsonl").open("w")
 
@@ -91,13 +89,13 @@ class WandB(Tracker):
             )
         self.project, self.mode, self.group = project, mode, group
 
-    def start(self, folder: Path, cell: str, config: dict) -> None:
+    def start(self, folder: Path, cell: str, config: dict, group: str | None = None) -> None:
         """Open the W&B run.
 
         Raises:
             ConfigError: W&B cannot start (no network or login for 'online').
         """
-        super().start(folder, cell, config)
+        super().start(folder, cell, config, group)
         if self.mode == "disabled":
             return
         import wandb
@@ -109,7 +107,7 @@ class WandB(Tracker):
             self.run = wandb.init(
                 project=self.project,
                 mode=self.mode,
-                group=self.group or os.environ.get(GROUP),
+                group=self.group or group,
                 name=cell,
                 id=run_id,
                 resume="allow" if self.mode == "online" else None,
@@ -123,13 +121,15 @@ class WandB(Tracker):
                 f"tracker.mode=offline or tracker.mode=disabled"
             ) from error
 
-        for stage in STAGE_VERSIONS:  # by its own steps: what a resumed run logs again falls on what is there
-            self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        self.stages = set()
 
     def log(self, row: dict) -> None:
         super().log(row)
         if self.run is not None:
             stage = row["stage"]
+            if stage not in self.stages:  # by its own steps: what a resumed run logs again falls on what is there
+                self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+                self.stages.add(stage)
             self.run.log({f"{stage}/{key}": value for key, value in row.items() if key != "stage"})
 
     def image(self, name: str, path: Path) -> None:

@@ -19,10 +19,9 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 
 from dfkd.errors import ConfigError
-from dfkd.machine import devices
-from dfkd.resume import interrupt
-from dfkd.store import is_held
-from dfkd.sweeps import sweep
+from dfkd.machine import devices, interrupt
+from dfkd.store.files import is_held
+from dfkd.sweeps import ledger
 from dfkd.sweeps.plan import many
 
 try:
@@ -102,7 +101,7 @@ class Jobs:
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         executor = self.executor()
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        names = (sweep.LIST, sweep.OWNER, sweep.GROUP)
+        names = (ledger.LIST, ledger.OWNER, ledger.GROUP)
         self.environment = {name: os.environ[name] for name in names if name in os.environ}
         state, numbered = Singleton.get_state(), list(enumerate(job_overrides, initial_job_idx))
         calls = [(list(words), "hydra.sweep.dir", number, f"cell {number}", state) for number, words in numbered]
@@ -160,7 +159,7 @@ class LocalJobs(Jobs, LocalLauncher):
         break off what it writes about its end."""
         told: set[int] = set()
         while not all(job.done() for job in jobs):
-            running = [row for row in sweep.standing() if row["status"] == "running" and "job" in row]
+            running = [row for row in ledger.standing() if row["status"] == "running" and "job" in row]
             for row in running:
                 if row["job"] not in told and is_held(Path(row["folder"]) / ".lock"):
                     told.add(row["job"])
@@ -182,5 +181,5 @@ def outcome(job: object, number: int, words: list[str]) -> JobReturn:
     except Exception as error:
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         said = f"job {job.job_id} ended without a result ({job.state}): {last}\n  log: {job.paths.stdout}"
-        sweep.lost(number, words, said)
+        ledger.lost(number, words, said)
         return JobReturn(status=JobStatus.COMPLETED)

@@ -15,10 +15,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dfkd import provenance
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell, stages_until
 from dfkd.errors import ConfigError
-from dfkd.sweeps import sweep
+from dfkd.run import provenance
+from dfkd.sweeps import ledger, presets
 from hydra_plugins.dfkd_sweeper import Composer, check
 
 
@@ -63,29 +63,29 @@ class Search(Sweeper):
         self.plugin.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
-        from dfkd.main import start_logging
+        from dfkd.sweeps.console import start_logging
 
         start_logging()
-        given = [*(f"{key}={values}" for key, values in sweep.axes(*self.preset).items()), *arguments]
+        given = [*(f"{key}={values}" for key, values in presets.axes(*self.preset).items()), *arguments]
         overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(given)}
         axes = [word for word in overrides.values() if word.is_sweep_override()]
         self.fixed = [word.input_line for word in overrides.values() if not word.is_sweep_override()]
         self.check(axes)
         names = "\n".join(given)
-        os.environ[sweep.GROUP] = f"search-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+        os.environ[ledger.GROUP] = f"search-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
         try:
             self.plugin.sweep([axis.input_line for axis in axes])
         except Stopped:
             return
         except ValueError:  # there is no best one
-            if any(row["status"] == "done" for row in sweep.standing()):
+            if any(row["status"] == "done" for row in ledger.standing()):
                 raise
             return
         self.say_best()
 
     def more(self) -> list[str]:
         """What is the same in every trial; asked for before every batch of them."""
-        if self.cell.config["fail_fast"] and sweep.has_failed():
+        if self.cell.config["fail_fast"] and ledger.has_failed():
             raise Stopped
         return self.fixed
 
@@ -113,9 +113,10 @@ class Search(Sweeper):
             )
         if self.cell.config["student"].get("replicas", 1) != 1:
             raise ConfigError("a search goes by the score of one student a trial: leave out student.replicas")
-        if self.cell.config["until"] == "premise":
+        if "student" not in stages_until(self.cell.config):
             raise ConfigError(
-                "until=premise trains no student, and hydra/sweeper=optuna goes by its validation accuracy"
+                f"until={self.cell.config['until']} trains no student, and hydra/sweeper=optuna goes by its validation "
+                f"accuracy"
             )
 
     def compose(self, words: Iterable[str]) -> DictConfig:

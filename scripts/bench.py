@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmark import cake, commands, rounds, table, training
 from benchmark.measure import Bench, Row
 
-from dfkd.runtime import make_runtime
+from dfkd.machine.runtime import make_runtime
 
 CASES = {
     "cnn_synthesis": cake.cnn_synthesis,

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dfkd import runtime
+from dfkd.machine import runtime
 
 ELSEWHERE = torch.device("meta")  # a type of device that torch lets autograd run for without a driver
 MAY_MIX = ("aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_", "aten::_index_put_impl_")
@@ -122,7 +122,7 @@ def elsewhere() -> Iterator[None]:
         mock.patch.object(runtime, "_device", lambda name: ELSEWHERE),
         mock.patch.object(runtime.Runtime, "generator", generator),
         mock.patch.object(torch, "autocast", autocast),
-        mock.patch("dfkd.stages.load_file", load_file),
+        mock.patch("dfkd.stages.split.load_file", load_file),
         mock.patch("dfkd.pool.load_file", load_file),
         Functions(),
         Dispatch(),

@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell
 from dfkd.machine.clock import Clock
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.state import CannotSave, Node, Take

@@ -10,7 +10,7 @@ from torch.distributed import TCPStore
 
 # Torch does not survive a fork after it has computed anything: children of a server that never has.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["dfkd.run", "dfkd.figures"])
+context.set_forkserver_preload(["dfkd.run.run_cell", "dfkd.stages.figures"])
 
 
 def on_ranks(count: int, work: Callable, *arguments: Any) -> list[Any]:

@@ -17,12 +17,12 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
 from omegaconf import DictConfig, open_dict
 
 from dfkd import main
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell
 from dfkd.report.runs import read as read_run
+from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds instead of minutes, and the same bits every time.
@@ -65,7 +65,7 @@ def make_cell(outputs: Path, *overrides: str) -> Cell:
 
 def run(outputs: Path, *overrides: str) -> dict:
     """The result of a cell of the smallest numbers."""
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     return run_cell(make_cell(outputs, *overrides))
 
@@ -105,9 +105,7 @@ def command_line(*arguments: str) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def process(
-    *arguments: str, cwd: Path, flags: Sequence[str] = (), **environment: str
-) -> subprocess.CompletedProcess:
+def process(*arguments: str, cwd: Path, flags: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess:
     """`python FLAGS -m dfkd ARGUMENTS` in a process of its own."""
     return subprocess.run(
         [sys.executable, *flags, "-m", "dfkd", *arguments],

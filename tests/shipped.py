@@ -6,8 +6,8 @@ import functools
 from omegaconf import OmegaConf
 from runner import composed
 
-from dfkd.build import Builder
-from dfkd.cell import lower
+from dfkd.config.build import Builder
+from dfkd.config.cell import lower
 from dfkd.main import CONF
 from dfkd.priors import Prior
 from dfkd.synthesizers import Synthesizer

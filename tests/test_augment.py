@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dfkd.augment import augment, crop, cut_mix, flip, resized_crop
+from dfkd.training.augment import augment, crop, cut_mix, flip, resized_crop
 
 
 def ramp(count: int = 40, side: int = 16) -> torch.Tensor:

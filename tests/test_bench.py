@@ -10,14 +10,14 @@ from elsewhere import ELSEWHERE, elsewhere
 from runner import ROOT
 from test_scripts import script
 
-import dfkd.augment
 import dfkd.synthesizers.cake as cake_module
+import dfkd.training.augment
 from dfkd.attacks import PGD
 from dfkd.distill import Replicas
+from dfkd.machine.runtime import Runtime, make_runtime
 from dfkd.models.up_conv import UpConv2d
 from dfkd.priors import BatchNormPrior
 from dfkd.recipe import Stepper
-from dfkd.runtime import Runtime, make_runtime
 
 sys.path.append(str(ROOT / "scripts"))
 from benchmark import commands, measure
@@ -73,8 +73,8 @@ def wrong_rate(patch):
 
 
 def wrong_shift(patch):
-    crop = dfkd.augment.crop
-    patch.setattr(dfkd.augment, "crop", lambda images, pad, draw: crop(images, pad, draw).flip(3))
+    crop = dfkd.training.augment.crop
+    patch.setattr(dfkd.training.augment, "crop", lambda images, pad, draw: crop(images, pad, draw).flip(3))
 
 
 def wrong_norm(patch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfkd.build import FAILED, Builder, nearest, number
+from dfkd.config.build import FAILED, Builder, nearest, number
 from dfkd.errors import ConfigError
 
 HERE = __name__

@@ -6,9 +6,9 @@ import re
 import pytest
 from runner import composed
 
-from dfkd.cell import Cell, lower
+from dfkd.config.cell import Cell, lower
 from dfkd.errors import ConfigError
-from dfkd.store import file_digest
+from dfkd.store.digest import file_digest
 
 BASE = ("synthesizer=cake",)
 

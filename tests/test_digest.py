@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dfkd import digest
-from dfkd.digest import code_digest, file_digest, path_digest
-from dfkd.store import content_key
+from dfkd.store import digest
+from dfkd.store.digest import code_digest, file_digest, path_digest
+from dfkd.store.keys import content_key
 
 LONG_AGO = 1_500_000_000
 
@@ -31,7 +31,7 @@ def write(file: Path, text: str, when: int = LONG_AGO) -> str:
 def test_a_path_counts_by_its_content_not_its_place(tmp_path):
     for name, text in (("a", "same"), ("b", "same"), ("c", "else")):
         (tmp_path / name).write_text(text)
-    a, b, c = (content_key("teacher", {"path": str(tmp_path / name)}) for name in "abc")
+    a, b, c = (content_key("teacher", 1, {"path": str(tmp_path / name)}) for name in "abc")
     assert a == b != c
 
 

@@ -5,7 +5,7 @@ import torch
 from elsewhere import ELSEWHERE, Mixed, elsewhere
 from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell
 
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
 
 SYNTHESIZERS = (
     *("adaptive_deepinversion", "cake_generator", "cmi", "dafl", "deepinversion", "dfad", "dfq", "fast", "mad"),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from runner import DFQ, composed
 
-from dfkd.build import Builder
-from dfkd.cell import GROUPS, Cell
+from dfkd.config.build import Builder
+from dfkd.config.cell import GROUPS, Cell
 from dfkd.main import CONF
-from dfkd.preflight import CONTEXT
+from dfkd.stages.checks import CONTEXT
 
 EXPERIMENTS = sorted(
     str(file.relative_to(CONF / "experiment").with_suffix("")) for file in (CONF / "experiment").rglob("*.yaml")
@@ -122,7 +122,7 @@ def test_every_experiment_on_built_in_data_runs(name, tmp_path):
     files = {"vision", "npz", "image_folder"} & {target.rpartition(".")[2] for target in targets(cell.config)}
     if files or cell.config["teacher"]["name"] == "checkpoint":
         pytest.skip(f"needs files: {', '.join(sorted(files))}")
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     result = run_cell(cell)
     judged = result["teacher" if cell.config["until"] == "premise" else "student"]

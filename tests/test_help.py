@@ -7,7 +7,7 @@ import time
 import pytest
 from runner import ROOT, process_environment, write_component
 
-from dfkd.help import GROUPS, help_text
+from dfkd.cli.help import GROUPS, help_text
 from dfkd.main import CONF
 
 FOLDERS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")

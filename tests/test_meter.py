@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dfkd.errors import NonFiniteLoss
-from dfkd.meter import Meter
+from dfkd.training.meter import Meter
 
 
 def test_means_since_the_last_reading():

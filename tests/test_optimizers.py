@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from dfkd.optimizers import fused
+from dfkd.training.optimizers import fused
 
 KINDS = {
     "sgd": (torch.optim.SGD, {}),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dfkd.models import load_classifier
 from dfkd.pool import Pool
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
 
 
 def stages(outputs: Path) -> dict[str, int]:
@@ -42,7 +42,7 @@ def test_without_its_result_a_cell_is_put_together_from_its_stages(tmp_path):
     metrics = (cell.folder / "metrics.jsonl").read_text()
     (cell.folder / "result.json").unlink()
     again = run_cell(cell)
-    assert reused(first) == dict.fromkeys(("teacher", "premise", "pool", "split", "student"), False)
+    assert reused(first) == dict.fromkeys(("teacher", "judgement", "premise", "pool", "split", "student"), False)
     assert reused(again) == dict.fromkeys(reused(first), True)
     assert numbers(again) == numbers(first) and (cell.folder / "metrics.jsonl").read_text() == metrics
     for phase in ("teacher", "synthesis", "split", "distill"):  # a reused stage counts with the time it took
@@ -52,13 +52,13 @@ def test_without_its_result_a_cell_is_put_together_from_its_stages(tmp_path):
 def test_a_sweep_over_defenses_trains_its_teacher_once(tmp_path):
     results = [run(tmp_path, *DFQ, *BACKDOOR, f"defense={name}") for name in ("none", "atesc", "atesc_random")]
     assert [reused(result)["teacher"] for result in results] == [False, True, True]
-    assert stages(tmp_path) == {"teacher": 1, "premise": 1, "student": 3}
+    assert stages(tmp_path) == {"teacher": 1, "judgement": 1, "premise": 1, "student": 3}
 
 
 def test_an_ordinary_teacher_is_shared_by_all_scenarios_of_its_domain(tmp_path):
     run(tmp_path, *NOISE)
     result = run(tmp_path, *NOISE, "ntl_scenario=close_set")
-    assert reused(result)["teacher"] and not reused(result)["premise"]
+    assert reused(result)["teacher"] and not reused(result)["judgement"]
     assert result["teacher"]["oacc"] is not None
 
 
@@ -70,7 +70,7 @@ def test_a_cake_pool_is_shared_by_students_and_a_split_by_losses(tmp_path):
     assert all(reused(other_student)[name] for name in ("teacher", "pool", "split"))
     assert all(reused(other_loss)[name] for name in ("teacher", "pool", "split"))
     assert reused(no_defense)["pool"] and not reused(no_defense)["split"]
-    assert stages(tmp_path) == {"teacher": 1, "premise": 1, "pool": 1, "split": 2, "student": 4}
+    assert stages(tmp_path) == {"teacher": 1, "judgement": 1, "premise": 1, "pool": 1, "split": 2, "student": 4}
 
 
 def test_snapshots_come_with_the_teachers_answers(tmp_path):
@@ -84,7 +84,10 @@ def test_snapshots_come_with_the_teachers_answers(tmp_path):
 
 @pytest.mark.parametrize(
     ("seeds", "shared"),
-    [(["seeds.student=7"], ["teacher", "premise", "pool", "split"]), (["seeds.synthesis=7"], ["teacher", "premise"])],
+    [
+        (["seeds.student=7"], ["teacher", "judgement", "pool", "split"]),
+        (["seeds.synthesis=7"], ["teacher", "judgement"]),
+    ],
 )
 def test_a_seed_of_a_part_leaves_the_other_parts_alone(tmp_path, seeds, shared):
     run(tmp_path, *CAKE)
@@ -139,10 +142,10 @@ def test_a_stage_that_fails_leaves_the_finished_ones_and_the_next_try_gives_the_
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(Distillation, "grow", fail_in_the_second_round)
         run_cell(cell)
-    assert stages(tmp_path / "b") == {"teacher": 1, "premise": 1, "student": 0}
+    assert stages(tmp_path / "b") == {"teacher": 1, "judgement": 1, "premise": 1, "student": 0}
     assert not list((tmp_path / "b" / "store").rglob("*.tmp"))
     again = run_cell(cell)
-    assert reused(again) == {"teacher": True, "premise": True, "student": False}
+    assert reused(again) == {"teacher": True, "judgement": True, "premise": True, "student": False}
     assert numbers(again) == numbers(undisturbed)
 
 
@@ -159,7 +162,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     assert status(cell.folder) == "killed" and cell.finished() is None
     assert stages(tmp_path / "b")["teacher"] == 1 and stages(tmp_path / "b")["student"] == 0
     again, undisturbed = run_cell(cell), run(tmp_path / "a", *overrides)
-    assert reused(again) == {"teacher": True, "premise": True, "student": False}
+    assert reused(again) == {"teacher": True, "judgement": True, "premise": True, "student": False}
     assert numbers(again) == numbers(undisturbed)
     assert not list((tmp_path / "b" / "store").rglob("*.tmp"))
 
@@ -187,18 +190,29 @@ def test_nothing_in_the_store_is_a_pickle(tmp_path):
     assert all(load_file(file) for file in files if file.suffix == ".safetensors")
 
 
+@pytest.mark.parametrize(("given", "every"), [("2.5", 2.5), ("null", None), ("60", 60)])
+def test_the_state_of_a_stage_is_saved_as_often_as_asked_for(tmp_path, given, every):
+    from dfkd.stages.pipeline import Pipeline
+    from dfkd.stages.prepare import prepare
+
+    cell = make_cell(tmp_path, *METHODS["online"], f"runtime.checkpoint_every={given}")
+    parts = prepare(cell)
+    assert Pipeline(cell, parts, parts.tracker).run.checkpoints.every == every
+
+
 def test_the_teacher_is_the_same_after_the_run(tmp_path):
-    from dfkd.pipeline import Pipeline
-    from dfkd.preflight import prepare
+    from dfkd.stages.pipeline import Pipeline
+    from dfkd.stages.prepare import prepare
     from dfkd.tracker import Tracker
 
     cell, tracker = make_cell(tmp_path, *METHODS["online"]), Tracker()
     cell.folder.mkdir(parents=True)
     tracker.start(cell.folder, cell.name, cell.config)
     pipeline = Pipeline(cell, prepare(cell), tracker)
-    pipeline.run()
+    pipeline.make()
+    teacher = pipeline.run.given["teacher"]
     tracker.finish(None)
     stored = load_file(pipeline.artifacts["teacher"].path / "teacher.safetensors")
-    assert all(torch.equal(value, stored[key]) for key, value in pipeline.teacher.net.state_dict().items())
+    assert all(torch.equal(value, stored[key]) for key, value in teacher.net.state_dict().items())
     assert any(key.endswith("running_mean") for key in stored)
-    assert not any(parameter.requires_grad for parameter in pipeline.teacher.parameters())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())

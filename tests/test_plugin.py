@@ -1,13 +1,14 @@
 """A new method is new files and no edit elsewhere: options made in a temporary folder run like dfkd's own."""
 
+import re
 import shutil
 
 import pytest
 from hydra import compose, initialize_config_dir
 from killing import Killed, numbers, watched
-from runner import DFQ, TINY, process, read_json, write_component
+from runner import DFQ, ROOT, TINY, command_line, process, read_json, write_component
 
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.main import CONF
 
@@ -79,7 +80,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run_with_options(folder, *overrides: str) -> dict:
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         search = f"hydra.searchpath=[file://{folder / 'options'}]"
@@ -201,3 +202,22 @@ def test_a_method_that_lacks_its_main_part_is_found_before_any_work(folder, tmp_
     with pytest.raises(ConfigError, match=r"synthesizer: .*abstract method.*synthesize"):
         run_with_options(folder, "synthesizer=unfinished", *(o for o in TINY if "rounds" not in o))
     assert not list((tmp_path / "o").glob("store"))
+
+
+def test_the_stage_of_the_docs_is_made_kept_and_told(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    code, option = (re.search(rf"```{kind}\n(.*?)```", text, re.S)[1] for kind in ("python", "yaml"))
+    write_component(tmp_path, "my_stage", code, experiment__noise_answers=option)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ("--config-dir", str(tmp_path / "options"), "experiment=noise_answers")
+    command = (*own, *TINY, f"outputs={tmp_path / 'o'}")
+    done = command_line(*command)
+    assert done.code == 0, done.err
+    (file,) = tmp_path.glob("o/runs/*/result.json")
+    result = read_json(file)
+    assert list(result["stages"]) == ["teacher", "judgement", "student", "noise_answers"]
+    assert sum(result["noise_answers"]["shares"]) == pytest.approx(1) and result["student"]["iacc"] is not None
+    assert "was finished before" in command_line(*command).err
+    other = command_line(*command, "stages.noise_answers.images=100")
+    assert other.code == 0 and len(list(tmp_path.glob("o/store/noise_answers/*/meta.json"))) == 2
+    assert len(list(tmp_path.glob("o/store/student/*/meta.json"))) == 1

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from dfkd.errors import ConfigError
 from dfkd.models import cnn_bn
-from dfkd.preflight import prepare
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
+from dfkd.stages.prepare import prepare
 
 CAKE_PLAIN = ("synthesizer=cake",)
 MLPS = ("network@teacher.network=mlp", "network@student.network=mlp")

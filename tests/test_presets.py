@@ -11,11 +11,12 @@ import yaml
 from runner import command_line, read_json
 from test_experiments import EXPERIMENTS
 
-from dfkd.cell import Cell
+from dfkd.config import paper
+from dfkd.config.cell import Cell
+from dfkd.config.keys import option, same, word
 from dfkd.main import CONF
-from dfkd.preflight import check_names, prepare
-from dfkd.report import paper
-from dfkd.report.keys import option, same, word
+from dfkd.stages.checks import check_names
+from dfkd.stages.prepare import prepare
 
 ABLATIONS = sorted(str(file.relative_to(CONF / "ablation").with_suffix("")) for file in CONF.glob("ablation/**/*.yaml"))
 ROWS = [name for name in EXPERIMENTS if re.search(r"/cifar\w+$", name) and not re.match(r"base/|pair/", name)]
@@ -39,7 +40,7 @@ def cells(*words: str) -> list[Cell]:
         found.extend(cell for job in listed for cell, *_ in job)
         raise SystemExit(0)
 
-    with mock.patch("dfkd.sweeps.sweep.announce", stop):
+    with mock.patch("dfkd.sweeps.ledger.announce", stop):
         done = command_line("-m", *words)
     assert done.code == 0, done.err
     return found

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from dfkd import provenance
+from dfkd.run import provenance
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from killing import Killed, left_over, numbers, outcome, watched
 from runner import DFQ, NOISE, TINY, command_line, composed, make_cell
 from safetensors.torch import load_file
 
-from dfkd.cell import Cell, replicas
+from dfkd.config.cell import Cell, replicas
 from dfkd.errors import ConfigError
-from dfkd.machine import sharing
-from dfkd.preflight import prepare
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
+from dfkd.stages import student as student_stage
+from dfkd.stages.prepare import prepare
 
 SMALL = (*NOISE, "tracker=files", "evaluate.images=20")
 TOGETHER = ("student.replicas=3", "runtime.vectorize=true")
@@ -148,11 +148,11 @@ def test_an_online_student_has_no_replicas(tmp_path):
 )
 def test_when_they_are_trained_in_turn(tmp_path, override, reason):
     parts = prepare(cells(tmp_path, *TOGETHER, override, "data.size=32")[0])
-    found = sharing.why_in_turn(parts)
+    found = student_stage.why_in_turn(parts)
     assert found is None if reason is None else found.startswith(reason)
 
 
 def test_dropout_is_trained_in_turn(tmp_path):
     parts = prepare(cells(tmp_path, *TOGETHER)[0])
     parts.student.network.body.append(torch.nn.Dropout(0.5))
-    assert sharing.why_in_turn(parts).startswith("dropout")
+    assert student_stage.why_in_turn(parts).startswith("dropout")

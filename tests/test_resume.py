@@ -9,15 +9,15 @@ from killing import Killed, digest, forget, left_over, outcome, watched
 from runner import BACKDOOR, ROOT, TINY, composed
 
 from dfkd import synthesizers, teachers
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell
+from dfkd.machine.runtime import Runtime
 from dfkd.models import cnn_bn
-from dfkd.pipeline import Pipeline
-from dfkd.preflight import prepare
 from dfkd.recipe import Recipe
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.state import Take
-from dfkd.runtime import Runtime
 from dfkd.scenarios import backdoor, close_set
+from dfkd.stages.pipeline import Pipeline
+from dfkd.stages.prepare import prepare
 from dfkd.synthesizers import Synthesizer
 from dfkd.teachers import CUPI, CUTI, HNTL, NTL, SOPHON, Backdoor, Disentanglement, Supervised, TrainedTeacher
 from dfkd.tracker import Tracker
@@ -81,7 +81,7 @@ def small_cell(outputs, *overrides: str) -> Cell:
 def through(cell) -> dict[str, dict]:
     """All stages of a cell; returns what their meta.json say that is no time."""
     pipeline = Pipeline(cell, prepare(cell), Silent())
-    pipeline.run()
+    pipeline.make()
     times = ("seconds", "seconds_by_phase", "peak_memory_mb")
     return {n: {k: v for k, v in a.meta.items() if k not in times} for n, a in pipeline.artifacts.items()}
 
@@ -153,14 +153,15 @@ def test_every_teacher_goes_on_where_it_was(tmp_path, tiny_domain, caplog, name)
     scenario = backdoor(domain, Patch(), 0) if name == "backdoor" else close_set(domain, tiny_domain(seed=1))
 
     def trained() -> tuple[str, list[dict]]:
-        runtime = Runtime(torch.device("cpu"), checkpoints=Checkpoints(0))
-        with runtime.checkpoints.stage("teacher", "key", tmp_path / "file"):
+        checkpoints, source = Checkpoints(0), TEACHERS[name]()
+        source.loop = checkpoints.loop
+        with checkpoints.stage("teacher", "key", tmp_path / "file"):
 
             def log(epoch: int, metrics: dict) -> None:
-                runtime.checkpoints.rows.append({"step": epoch} | metrics)
+                checkpoints.rows.append({"step": epoch} | metrics)
 
-            model = TEACHERS[name]().train(scenario, runtime, 0, log)
-            rows = runtime.checkpoints.rows
+            model = source.train(scenario, Runtime(torch.device("cpu")), 0, log)
+            rows = checkpoints.rows
         (tmp_path / "file").unlink()
         return digest(Take()(model, "model")), rows
 

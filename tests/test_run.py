@@ -19,13 +19,13 @@ from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell, process_environment, r
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell
 from dfkd.domains import digits
 from dfkd.errors import NonFiniteLoss
 from dfkd.main import explain
-from dfkd.meter import Meter
 from dfkd.models import cnn_bn, load_weights
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
+from dfkd.training.meter import Meter
 
 WEIGHTS_AND_NUMBERS = {
     "config.yaml",
@@ -103,7 +103,7 @@ def test_cake_spends_an_evaluation_an_image_and_step(tmp_path):
 def test_what_does_not_apply_is_null(plain):
     _, result = plain
     assert [result["student"][name] for name in ("oacc", "olacc", "asr")] == [None] * 3
-    assert all(row["ood"] is None for row in result["flip_rates"]) and result["premise"]["words"] is None
+    assert not {"flip_rates", "premise"} & set(result)  # nothing here attacks
     assert result["fragile_share"] == 1.0
 
 
@@ -241,7 +241,7 @@ def test_a_prior_that_is_not_finite_is_the_one_that_is_named(tmp_path, broken, m
 
 
 def test_an_error_on_the_way_is_kept_with_its_traceback(tmp_path, broken, monkeypatch):
-    monkeypatch.setattr("dfkd.run.export", lambda *_: 1 / 0)
+    monkeypatch.setattr("dfkd.run.run_cell.make_result", lambda *_: 1 / 0)
     cell = make_cell(tmp_path, *NOISE)
     with pytest.raises(ZeroDivisionError):
         run_cell(cell)
@@ -252,12 +252,12 @@ def test_an_error_on_the_way_is_kept_with_its_traceback(tmp_path, broken, monkey
 
 def test_an_interrupted_cell_says_so(tmp_path, monkeypatch):
     def interrupt(pipeline, _):
-        running = read_json(pipeline.cell.folder / "status.json")
+        running = read_json(pipeline.run.cell.folder / "status.json")
         assert (running["status"], running["pid"]) == ("running", os.getpid()) and running["host"]
         assert running["started"].startswith(time.strftime("%Y-"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dfkd.run.export", interrupt)
+    monkeypatch.setattr("dfkd.run.run_cell.make_result", interrupt)
     cell = make_cell(tmp_path, *NOISE)
     with pytest.raises(KeyboardInterrupt):
         run_cell(cell)
@@ -272,7 +272,7 @@ def test_a_full_disk_while_a_stage_is_stored_is_one_error_and_the_same_command_g
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch, pytest.raises(SafetensorError) as raised:
-        patch.setattr("dfkd.stages.save_classifier", full)
+        patch.setattr("dfkd.stages.teacher.save_classifier", full)
         run_cell(cell)
     assert explain(raised.value).startswith("the disk is full; what is finished is kept")
     assert status(cell.folder) == "failed" and not list((tmp_path / "store").rglob("*.tmp"))
@@ -282,7 +282,7 @@ def test_a_full_disk_while_a_stage_is_stored_is_one_error_and_the_same_command_g
 
 
 def test_a_checkpoint_that_does_not_fit_is_dropped_and_its_stage_begins_anew(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("dfkd.pipeline.code_digest", lambda _: "the same, one would think")
+    monkeypatch.setattr("dfkd.stages.pipeline.code_digest", lambda _: "the same, one would think")
     options = (*DFQ, "runtime.checkpoint_every=0")
     with watched() as steps:
         undisturbed = run_cell(make_cell(tmp_path / "a", *options))
@@ -304,10 +304,17 @@ FAILS = (*NOISE, *BACKDOOR, "teacher.recipe.lr=1e-6", "attack.eps=1e-6", "evalua
 def test_a_premise_that_fails_is_told_loudly_where_the_defense_stands_on_it(tmp_path, caplog, defense, shouts):
     with caplog.at_level(logging.INFO, "dfkd"):
         result = run(tmp_path, *FAILS, f"defense={defense}")
-    assert result["premise"]["holds"] == [False]
     assert any("THE PREMISE OF ATEsc FAILS" in text for text in result["warnings"]) == shouts
     assert ("THE PREMISE OF ATEsc FAILS at the radius in use" in caplog.text) == shouts
-    assert ("ATEsc's premise, that" in caplog.text and "holds at no radius" in caplog.text) == (not shouts)
+    assert not shouts or result["premise"]["holds"] == [False]
+    assert shouts or "premise" not in caplog.text.lower()
+
+
+def test_a_teacher_is_judged_without_an_attack_in_use_and_nothing_is_shouted(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "dfkd"):
+        result = run(tmp_path, *FAILS, "until=premise")
+    assert result["premise"]["holds"] == [False] and "FAILS" not in str(result["warnings"])
+    assert "ATEsc's premise, that ID images flip more than OOD images, holds at no radius" in caplog.text
 
 
 def test_the_premise_is_measured_at_the_radius_of_the_defense(tmp_path):

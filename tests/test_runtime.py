@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd.runtime import PeakMemory, Runtime, device_name, make_runtime, seeded, stream_seed
+from dfkd.machine.runtime import PeakMemory, Runtime, device_name, make_runtime, seeded, stream_seed
 
 CPU = torch.device("cpu")
 
@@ -33,11 +33,6 @@ def test_a_device_is_named_by_what_computes(monkeypatch):
     assert device_name(CPU).endswith(" CPU, 3 threads")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU of kind {device.index}")
     assert device_name(torch.device("cuda:1")) == "a GPU of kind 1"
-
-
-def test_the_checkpoint_saves_as_often_as_asked_for():
-    assert make_runtime("cpu", checkpoint_every=2.5).checkpoints.every == 2.5
-    assert make_runtime("cpu").checkpoints.every is None
 
 
 def test_threads_are_set_only_when_asked_for():

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from dfkd.errors import ConfigError
-from dfkd.store import Store, content_key, file_lock, is_held, record_digest, try_lock, write_atomic
+from dfkd.store.files import file_lock, is_held, try_lock, write_atomic
+from dfkd.store.keys import content_key
+from dfkd.store.store import Store, record_digest
 
 KEY = "0123456789abcdef"
 spawn = multiprocessing.get_context("spawn")
@@ -193,30 +195,31 @@ def test_a_builders_checkpoint_outlives_a_failure_and_not_its_artifact(tmp_path)
 
 
 def test_a_key_is_sixteen_hexadecimal_digits_and_does_not_depend_on_order():
-    key = content_key("pool", {"a": 1, "b": {"c": [1, 2], "d": None}}, {"teacher": "t", "split": "s"})
+    key = content_key("pool", 2, {"a": 1, "b": {"c": [1, 2], "d": None}}, {"teacher": "t", "split": "s"})
     assert len(key) == 16 and int(key, 16) >= 0
-    assert key == content_key("pool", {"b": {"d": None, "c": (1, 2)}, "a": 1}, {"split": "s", "teacher": "t"})
+    assert key == content_key("pool", 2, {"b": {"d": None, "c": (1, 2)}, "a": 1}, {"split": "s", "teacher": "t"})
 
 
 @pytest.mark.parametrize(
-    ("stage", "config", "inputs"),
+    ("stage", "version", "config", "inputs"),
     [
-        ("split", {"a": 1}, {"teacher": "t"}),
-        ("pool", {"a": 2}, {"teacher": "t"}),
-        ("pool", {"a": 1, "b": None}, {"teacher": "t"}),
-        ("pool", {"b": 1}, {"teacher": "t"}),
-        ("pool", {"a": [1]}, {"teacher": "t"}),
-        ("pool", {"a": 1}, {"teacher": "u"}),
-        ("pool", {"a": 1}, {"student": "t"}),
-        ("pool", {"a": 1}, {}),
+        ("split", 2, {"a": 1}, {"teacher": "t"}),
+        ("pool", 3, {"a": 1}, {"teacher": "t"}),
+        ("pool", 2, {"a": 2}, {"teacher": "t"}),
+        ("pool", 2, {"a": 1, "b": None}, {"teacher": "t"}),
+        ("pool", 2, {"b": 1}, {"teacher": "t"}),
+        ("pool", 2, {"a": [1]}, {"teacher": "t"}),
+        ("pool", 2, {"a": 1}, {"teacher": "u"}),
+        ("pool", 2, {"a": 1}, {"student": "t"}),
+        ("pool", 2, {"a": 1}, {}),
     ],
 )
-def test_a_key_depends_on_everything_that_counts(stage, config, inputs):
-    assert content_key(stage, config, inputs) != content_key("pool", {"a": 1}, {"teacher": "t"})
+def test_a_key_depends_on_everything_that_counts(stage, version, config, inputs):
+    assert content_key(stage, version, config, inputs) != content_key("pool", 2, {"a": 1}, {"teacher": "t"})
 
 
 def test_a_key_does_not_depend_on_what_an_option_is_called():
-    assert content_key("pool", {"name": "x", "a": {"name": "y"}}) == content_key("pool", {"a": {}})
+    assert content_key("pool", 2, {"name": "x", "a": {"name": "y"}}) == content_key("pool", 2, {"a": {}})
 
 
 def test_an_atomic_write_replaces_and_leaves_no_temporary_file(tmp_path):

@@ -8,10 +8,11 @@ import sys
 import pytest
 from runner import process_environment
 
-from dfkd.digest import file_digest
-from dfkd.inventory import take
-from dfkd.store import Store, file_lock
-from dfkd.store_cli import duration, main
+from dfkd.cli.inventory import take
+from dfkd.cli.store import duration, main
+from dfkd.store.digest import file_digest
+from dfkd.store.files import file_lock
+from dfkd.store.store import Store
 
 TEACHER, POOL, SPLIT = "0" * 16, "1" * 15 + "a", "1" * 15 + "b"
 OFFLINE, ONLINE, OTHER = "2" * 16, "3" * 16, "4" * 16

@@ -12,12 +12,12 @@ import pytest
 from killing import left_over, numbers, outcome
 from runner import BACKDOOR, make_cell, read_json, status
 
-from dfkd.cell import Cell
-from dfkd.inventory import take
+from dfkd.cli.inventory import take
+from dfkd.config.cell import Cell
 
 # Children begin with all imports done, of a server that has not computed anything: torch does not survive a fork after.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["dfkd.run", "dfkd.figures"])
+context.set_forkserver_preload(["dfkd.run.run_cell", "dfkd.stages.figures"])
 
 SMALL = (
     *("debug=smoke", "runtime.device=cpu", "runtime.precision=float32", "runtime.threads=1", "tracker=files"),
@@ -44,9 +44,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 def child(cell: Cell, steps: int, wait: float, number: int) -> None:
     """Run a cell; a signal comes `wait` seconds after a checkpoint has passed so many steps."""
-    from dfkd.resume import interrupt
+    from dfkd.machine import interrupt
     from dfkd.resume.checkpoints import Checkpoints
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     passed, left = Checkpoints.passed, [steps]
 

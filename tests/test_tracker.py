@@ -8,7 +8,6 @@ import pytest
 from runner import DFQ, TINY, command_line, make_cell, read_json
 
 from dfkd.errors import ConfigError
-from dfkd.sweeps.sweep import GROUP
 from dfkd.tracker import Tracker, WandB
 
 ROWS = [{"stage": "teacher", "step": 0, "loss/id": 2.5}, {"stage": "student", "step": 3, "val/iacc": 91.0}]
@@ -63,7 +62,7 @@ def test_disabled_does_not_import_wandb(tmp_path, monkeypatch):
 def test_offline_makes_one_run_that_is_finished_when_the_cell_is_done(tmp_path, offline):
     import wandb
 
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     cell = make_cell(tmp_path, *DFQ, "tracker=wandb")
     run_cell(cell)
@@ -78,7 +77,7 @@ def test_offline_makes_one_run_that_is_finished_when_the_cell_fails(tmp_path, of
     import wandb
 
     from dfkd.errors import NonFiniteLoss
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     cell = make_cell(tmp_path, *DFQ, "tracker=wandb", "student.recipe.lr=1e30")
     for _ in range(2):  # repeated, a cell is still one W&B run
@@ -95,7 +94,7 @@ def test_an_unknown_mode_is_named_with_the_ones_there_are(tmp_path, offline):
 
 @pytest.mark.parametrize("override", ["tracker.mode=ofline", "+tracker.projcet=mine"])
 def test_a_mistake_in_the_tracker_is_found_before_any_work(tmp_path, offline, override):
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     with pytest.raises(ConfigError, match="tracker"):
         run_cell(make_cell(tmp_path, *DFQ, "tracker=wandb", override))
@@ -104,7 +103,7 @@ def test_a_mistake_in_the_tracker_is_found_before_any_work(tmp_path, offline, ov
 
 
 def test_tracker_files_writes_no_wandb_and_goes_with_the_smoke_run(tmp_path, monkeypatch, caplog):
-    from dfkd.run import run_cell
+    from dfkd.run.run_cell import run_cell
 
     monkeypatch.setitem(sys.modules, "wandb", None)
     cell = make_cell(tmp_path, *DFQ, "tracker=files")
@@ -142,7 +141,6 @@ def fake(monkeypatch):
             return seen["run"]
 
     monkeypatch.setitem(sys.modules, "wandb", Module)
-    monkeypatch.delenv(GROUP, raising=False)
     return seen
 
 
@@ -164,10 +162,9 @@ def test_the_run_of_a_failed_cell_is_marked_failed(tmp_path, fake, result, code)
     assert fake["run"].code == code and fake["run"].summary.get("student/iacc") == (91.0 if result else None)
 
 
-def test_a_sweep_is_a_group_unless_the_user_names_one(tmp_path, fake, monkeypatch):
-    monkeypatch.setenv(GROUP, "sweep-1234abcd")
+def test_a_sweep_is_a_group_unless_the_user_names_one(tmp_path, fake):
     for given, group in ((None, "sweep-1234abcd"), ("mine", "mine")):
-        WandB(mode="offline", group=given).start(tmp_path, "cell-0123abcd", {})
+        WandB(mode="offline", group=given).start(tmp_path, "cell-0123abcd", {}, group="sweep-1234abcd")
         assert fake["group"] == group
 
 

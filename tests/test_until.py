@@ -6,20 +6,20 @@ import pytest
 from runner import DFQ, TINY, command_line, make_cell, read_json, run
 
 from dfkd.errors import ConfigError
-from dfkd.preflight import prepare
 from dfkd.report.runs import read
 from dfkd.report.teachers import teacher_table
+from dfkd.stages.prepare import prepare
 
 SMALL = (*DFQ, "ntl_scenario=open_set", "teacher=ntl")
 
 
 def test_a_judged_teacher_has_its_numbers_and_no_student(tmp_path):
     result = run(tmp_path, *SMALL, "until=premise")
-    assert set(result["stages"]) == {"teacher", "premise"}
+    assert set(result["stages"]) == {"teacher", "judgement", "premise"}
     assert not {"student", "validation", "student_digest", "teacher_evals"} & set(result)
     assert 0 <= result["teacher"]["iacc"] <= 100 and 0 <= result["teacher"]["olacc"] <= 100
-    assert len(result["flip_rates"]) == 5 and result["seconds"]["total"] > result["seconds"]["teacher"] > 0
-    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["premise", "teacher"]
+    assert len(result["flip_rates"]) == 4 and result["seconds"]["total"] > result["seconds"]["teacher"] > 0
+    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["judgement", "premise", "teacher"]
     (folder,) = (tmp_path / "runs").iterdir()
     assert not list(folder.glob("student*")) and read_json(folder / "status.json") == {"status": "done"}
 
@@ -32,15 +32,25 @@ def test_the_same_cell_goes_on_to_its_student_and_stays_finished(tmp_path):
     assert whole["hash"] == first["hash"] and whole["teacher"] == first["teacher"]
     assert {name: stage["reused"] for name, stage in whole["stages"].items()} == {
         "teacher": True,
-        "premise": True,
+        "judgement": True,
+        "premise": False,  # as it was made; this run did not go through it
         "student": False,
     }
     assert "student" in judged.finished()  # what is known already is more than was asked for
 
 
-@pytest.mark.parametrize("wrong", ["teacher", "[premise]", "null"])
-def test_another_stage_is_refused(tmp_path, wrong):
-    with pytest.raises(ConfigError, match="until must be student or premise"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("teacher", "a run cannot end there; choose one of judgement, premise, pool, split, student"),
+        ("premisse", "there is no such stage; did you mean 'premise'"),
+        ("[premise]", "there is no such stage"),
+        ("null", "there is no such stage"),
+        ("pool", "until=pool: synthesizer=dfq trains the student while it makes images"),
+    ],
+)
+def test_another_stage_is_refused(tmp_path, wrong, said):
+    with pytest.raises(ConfigError, match=said):
         prepare(make_cell(tmp_path, f"until={wrong}"))
 
 

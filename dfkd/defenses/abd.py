@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from dfkd.defenses.base import Defense
 from dfkd.defenses.retrospection import divergence, hypergradient, universal_perturbation
 from dfkd.defenses.vaccine import ShufflingVaccine, shufflable
-from dfkd.meter import Meter
 from dfkd.models import Classifier, Teacher
-from dfkd.optimizers import fused
 from dfkd.pool import Pool
-from dfkd.resume.checkpoints import Checkpoints
+from dfkd.resume.loop import Loop, plain
 from dfkd.synthesizers.base import SynthesisTerm, Synthesizer
+from dfkd.training.meter import Meter
+from dfkd.training.optimizers import fused
 
 
 class ABD(Defense):
@@ -106,7 +106,7 @@ class ABD(Defense):
         pool: Pool,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
-        checkpoints: Checkpoints,
+        loop: Loop = plain,
     ) -> dict[str, float]:
         if self.steps == 0:
             return {}
@@ -114,7 +114,7 @@ class ABD(Defense):
         optimizer, meter = fused(torch.optim.Adam, parameters, lr=self.lr), Meter()
         mode = student.training
         student.eval()
-        for _ in checkpoints.loop("retrospection step", self.steps, optimizer=optimizer, meter=meter):
+        for _ in loop("retrospection step", self.steps, optimizer=optimizer, meter=meter):
             index = torch.randperm(len(pool), generator=generator, device=pool.logits.device)[: self.batch_size]
             x, t = pool.pixels(index), pool.logits[index]
             kd = loss(student(x).float(), t).mean()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
-from dfkd.resume.checkpoints import Checkpoints
+from dfkd.resume.loop import Loop, plain
 from dfkd.synthesizers.base import Steer, SynthesisTerm, Synthesizer
 
 
@@ -70,7 +70,7 @@ class Defense:
         pool: Pool,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
-        checkpoints: Checkpoints,
+        loop: Loop = plain,
     ) -> dict[str, float]:
         """Go on training the student after the last round.
 
@@ -78,7 +78,7 @@ class Defense:
             pool: what the student was distilled from, as far as it was kept.
             loss: the distillation loss of every image: (student logits, teacher logits) -> (B,).
             generator: the only source of randomness.
-            checkpoints: its loops can be stopped and gone on with.
+            loop: hands out the numbers of a long loop, between which a run can be stopped.
 
         Returns:
             what was measured; nothing if nothing was done.

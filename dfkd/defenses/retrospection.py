@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dfkd.optimizers import fused
+from dfkd.training.optimizers import fused
 
 
 def divergence(clean: Tensor, other: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
 from dfkd.machine.clock import Clock
 from dfkd.machine.data_parallel import on_whole_batches
-from dfkd.meter import Meter
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
-from dfkd.runtime import Runtime
+from dfkd.resume.loop import Loop, plain
 from dfkd.synthesizers import Synthesizer
+from dfkd.training.meter import Meter
 
 LOGGED_ROUNDS = 1000  # a run writes at most about so many rows of metrics
 
@@ -35,6 +36,7 @@ class Distillation:
         seeds: {'student': ..., 'synthesis': ...}.
         checks: number of validations on the way.
         log: called with (round, metrics).
+        loop: hands out the numbers of the student's steps, between which a run can be stopped.
 
     Attributes:
         model: the student.
@@ -55,9 +57,10 @@ class Distillation:
         seeds: dict[str, int],
         checks: int,
         log: Callable[[int, dict[str, float]], None],
+        loop: Loop = plain,
     ):
         self.synthesizer, self.defense, self.teacher, self.examiner = synthesizer, defense, teacher, examiner
-        self.runtime, self.log = runtime, log
+        self.runtime, self.log, self.loop = runtime, log, loop
         self.online = pool is None
         if self.online:
             self.pool, self.rounds, self.steps = Pool(student.capacity), synthesizer.rounds, student.steps
@@ -70,7 +73,7 @@ class Distillation:
         network = on_whole_batches(student.network)
         self.model = runtime.place(Classifier(network, teacher.shape, teacher.classes, mean, std))
         total = (self.rounds - self.warm_up) * self.steps
-        self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], total, teacher)
+        self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], total, teacher, loop)
         self.generator = runtime.generator(seeds["synthesis"], "split")
         self.steer = defense.steer(teacher, self.generator)
         if synthesizer.takes_term:
@@ -120,9 +123,7 @@ class Distillation:
         loss = self.trainer.student.loss
         try:
             with self.clock("distill"), self.teacher.counted_as("distill"):
-                metrics = self.defense.finish(
-                    self.model, self.teacher, self.pool, loss, self.finishing, self.runtime.checkpoints
-                )
+                metrics = self.defense.finish(self.model, self.teacher, self.pool, loss, self.finishing, self.loop)
         except NonFiniteLoss as error:
             error.state = self.trainer.last_good
             raise

@@ -9,8 +9,8 @@ from torch.func import functional_call, vmap
 from dfkd.distill.loop import Distillation
 from dfkd.errors import NotTogether
 from dfkd.machine.data_parallel import Objective
-from dfkd.meter import Meter
 from dfkd.pool import Pool
+from dfkd.training.meter import Meter
 
 
 class Replicas:
@@ -64,7 +64,7 @@ class Replicas:
         for trainer in self.trainers:
             trainer.begin()
         meter, tied = Meter((len(self.works),)), False
-        for _ in self.trainers[0].runtime.checkpoints.loop("student step", steps, meter=meter):
+        for _ in self.trainers[0].loop("student step", steps, meter=meter):
             tied = tied or self._tie()  # not before the loop: a checkpoint may have been put back at its beginning
             try:
                 terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))

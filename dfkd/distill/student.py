@@ -5,16 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dfkd.augment import AUGMENTATIONS, augment, cut_mix
 from dfkd.defenses import Defense
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
 from dfkd.machine.data_parallel import replicated
-from dfkd.meter import Meter
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
-from dfkd.runtime import Runtime
+from dfkd.resume.loop import Loop, plain
+from dfkd.training.augment import AUGMENTATIONS, augment, cut_mix
+from dfkd.training.meter import Meter
 
 VIEWS = (*AUGMENTATIONS, "cut_mix")
 
@@ -35,7 +36,7 @@ class Student:
             answers to the view anew (counted as 'distill'); a defense splits an image once, when it enters the pool,
             and a view is robust where the teacher still gives it the label of a robust image it was made from.
         replicas: so many students are trained on a finished pool, each with a seed and a cell of its own
-            (`dfkd.cell.replicas`); this is one of them.
+            (`dfkd.config.cell.replicas`); this is one of them.
 
     Raises:
         ValueError: neither epochs nor steps is given, one is below 1, or augment is another word.
@@ -74,6 +75,7 @@ class Trainer:
     Args:
         total_steps: length of the whole training, for the learning-rate schedule.
         teacher: answers to augmented images; not needed without augmentation.
+        loop: hands out the numbers of the steps, between which a run can be stopped.
 
     Raises:
         ValueError: the student is trained on augmented images, and no teacher is given.
@@ -88,10 +90,12 @@ class Trainer:
         seed: int,
         total_steps: int,
         teacher: Teacher | None = None,
+        loop: Loop = plain,
     ):
         if student.augment != "none" and teacher is None:
             raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
         self.model, self.student, self.defense, self.runtime, self.teacher = model, student, defense, runtime, teacher
+        self.loop = loop
         self.stepper = student.recipe.make(model.parameters(), total_steps)
         self.loss = replicated(model, self.terms)
         self.generator = runtime.generator(seed, "student", "batches")
@@ -103,7 +107,7 @@ class Trainer:
     def train(self, pool: Pool, steps: int) -> None:
         """Take `steps` steps on batches of the pool, shuffled anew; the ragged last batch of each pass is left out."""
         self.begin()
-        for _ in self.runtime.checkpoints.loop("student step", steps):
+        for _ in self.loop("student step", steps):
             terms = self.loss(*self.view(pool, self.batch(pool)))
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)

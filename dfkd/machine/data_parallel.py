@@ -6,6 +6,7 @@ The batch is the recipe's, the loss a mean over its images, BatchNorm looks at t
 import copy
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -62,3 +63,16 @@ def has_batch_norm(network: nn.Module) -> bool:
 def has_dropout(network: nn.Module) -> bool:
     """Whether it draws random numbers in training: of units, or (timm) of whole paths."""
     return any((isinstance(m, _DropoutNd) and m.p > 0) or getattr(m, "drop_prob", 0) for m in network.modules())
+
+
+def why_not_shared(network: nn.Module, images: int, device: torch.device) -> str | None:
+    """Why several ranks cannot train a network on a batch together, or None if they can.
+
+    Args:
+        images: of the batch.
+    """
+    if has_batch_norm(network) and device.type != "cuda":
+        return "BatchNorm over all ranks needs CUDA"
+    if has_dropout(network):
+        return "dropout draws for a batch as a whole"
+    return f"{images} images cannot be shared evenly" if images % distributed.ranks() else None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from dfkd.resume import interrupt
+from dfkd.machine import interrupt
 
 T = TypeVar("T")
 # A rank that has died is noticed at once (torchrun ends the others); this is for one that hangs.

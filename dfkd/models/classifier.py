@@ -1,6 +1,7 @@
 """A network together with what is needed to use it: image shape, classes, mean and std; and its frozen form."""
 
 import contextlib
+import importlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -183,11 +184,10 @@ def load_classifier(path: str | Path, net: nn.Module | None = None) -> Classifie
         options = dict(about["network"])
         module, _, name = options.pop("_target_", "").rpartition(".")
         options.pop("name", None)
-        from dfkd import models
-
-        if module != "dfkd.models" or not hasattr(models, name):
+        networks = importlib.import_module("dfkd.models")
+        if module != "dfkd.models" or not hasattr(networks, name):
             raise ConfigError(f"{path} names the network '{module}.{name}', which is not one of dfkd.models; pass net=")
-        net = getattr(models, name)(shape=shape, classes=classes, **options)
+        net = getattr(networks, name)(shape=shape, classes=classes, **options)
     load_weights(net, load_file(path.with_suffix(".safetensors")), str(path))
     return Classifier(net, shape, classes, about["mean"], about["std"]).eval()
 

@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from dfkd.build import nearest
+from dfkd.config.build import nearest
+from dfkd.config.keys import MEASURES, NAMES
 from dfkd.errors import ConfigError
 from dfkd.report import short_name
-from dfkd.report.keys import MEASURES, NAMES
 from dfkd.report.output import FORMATS
 from dfkd.report.tables import STUDENTS
 

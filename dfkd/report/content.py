@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
+from dfkd.config.keys import NAMES, all_keys, option, plain, same, suggestion
+from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.report import groups as grouping
 from dfkd.report.groups import Group
-from dfkd.report.keys import NAMES, all_keys, option, plain, same, suggestion
-from dfkd.report.paper import published
 from dfkd.report.runs import Run
 from dfkd.report.tables import STUDENTS_IN_WORDS, Measure, Table, known_measures, pivot, summary, usual_measures
 

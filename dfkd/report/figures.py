@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from dfkd.config.keys import measured
 from dfkd.report.content import Report
 from dfkd.report.groups import undefended
-from dfkd.report.keys import measured
 from dfkd.report.runs import Run
 from dfkd.report.tables import Measure, measure
 from dfkd.tracker import read_rows

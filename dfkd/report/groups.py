@@ -3,8 +3,8 @@
 import json
 from dataclasses import dataclass, field
 
-from dfkd.cell import content
-from dfkd.report.keys import NAMES, flatten, option, word
+from dfkd.config.cell import content
+from dfkd.config.keys import NAMES, flatten, option, word
 from dfkd.report.runs import Run
 
 SEEDS = ("seed", "seeds")

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 from io import BytesIO
 from pathlib import Path
 
+from dfkd.config.keys import plain
 from dfkd.report.figures import FAINT, INK
-from dfkd.report.keys import plain
 
 Child = ET.Element | str | None
 

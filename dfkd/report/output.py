@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dfkd.report.content import Report
 from dfkd.report.text import latex, markdown, table_csv
-from dfkd.store import write_atomic
+from dfkd.store.files import write_atomic
 
 FORMATS = {"md": "table.md", "csv": "table.csv", "latex": "table.tex", "html": "report.html"}
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
-from dfkd import __version__, provenance
+from dfkd import __version__
+from dfkd.config.keys import NAMES, option
 from dfkd.report import figures
 from dfkd.report.content import Report
 from dfkd.report.groups import Group
-from dfkd.report.keys import NAMES, option
 from dfkd.report.markup import drawing, picture, tag, write
 from dfkd.report.runs import Run
 from dfkd.report.tables import STUDENTS_IN_WORDS, Number, Table
+from dfkd.run import provenance
 
 HERE = Path(__file__).parent
 PICTURED = 12  # groups whose pictures are shown

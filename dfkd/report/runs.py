@@ -1,21 +1,16 @@
 """Which cells there are and how each ended. Reads what runs leave behind, also while they are still at it."""
 
-import fcntl
-import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from dfkd.build import nearest
-from dfkd.cell import content
+from dfkd.config.build import nearest
+from dfkd.config.cell import content
+from dfkd.config.keys import plain
 from dfkd.errors import ConfigError
-from dfkd.report.keys import plain
+from dfkd.store.run_folder import RunFolder
 from dfkd.tracker import read_rows
-
-MARKS = ("result.json", "status.json", "config.yaml")  # a folder with one of them is a run folder
 
 
 @dataclass
@@ -88,7 +83,7 @@ def _runs_at(place: Path) -> list[Run]:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / mark).is_file() for mark in MARKS)
+    return RunFolder(folder).is_run
 
 
 def _listed(sweep: Path) -> Iterator[Run]:
@@ -136,16 +131,17 @@ def read(folder: Path, command: str | None = None) -> Run:
     Args:
         command: what repeats the cell, for a folder that does not say so itself.
     """
-    result, status = _json(folder / "result.json"), _json(folder / "status.json")
+    files = RunFolder(folder)
+    result, status = files.result(), files.status()
     command = result.get("command") or status.get("command") or command
     run = Run(plain(folder.name), folder, "done", result.get("config"), result, command=command and plain(command))
     if _complete(result):
         return run
-    run.result, run.config = {}, _config(folder)
+    run.result, run.config = {}, _known(files.config())
     run.status, run.reason = status.get("status"), plain(status.get("error") or "")
     if run.status == "running":
         run.reason = "still at work"
-        if not _held(folder / ".lock"):
+        if not files.is_held:
             run.status, run.reason = "killed", "it never said how it ended, and no process is at work on it"
     elif run.status not in ("failed", "interrupted"):
         run.status, run.reason = "unreadable", "its result.json is missing or damaged"
@@ -162,31 +158,10 @@ def _complete(result: dict) -> bool:
         return False
 
 
-def _config(folder: Path) -> dict:
+def _known(config: dict) -> dict:
+    """A configuration, if it is one of a cell."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
         content(config)
-        return json.loads(json.dumps(config, default=str))
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return config
+    except (KeyError, TypeError, AttributeError):
         return {}
-
-
-def _json(path: Path) -> dict:
-    """The object in a JSON file; an empty one where it is missing, cut short, or something else."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _held(lock: Path) -> bool:
-    """Whether a process holds the lock of a run folder, as far as one can tell."""
-    try:
-        with lock.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True

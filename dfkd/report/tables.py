@@ -3,10 +3,10 @@
 import statistics
 from dataclasses import dataclass, field, replace
 
+from dfkd.config.keys import MEASURES, flatten, measured, suggestion
+from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.report.groups import Group
-from dfkd.report.keys import MEASURES, flatten, measured, suggestion
-from dfkd.report.paper import published
 from dfkd.report.runs import Run
 
 FORMS = {"fragile": ".2f", "seconds": ".0f", "teacher evals": ",.0f"}  # all others are percentages

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from dfkd.config.keys import lookup
 from dfkd.report import short_name
 from dfkd.report.groups import by_content
-from dfkd.report.keys import lookup
 from dfkd.report.runs import Run, find
 from dfkd.report.tables import Number, Table
 from dfkd.report.text import grid
@@ -32,7 +32,7 @@ def teacher_table(runs: list[Run]) -> str:
     """
     rows = [(group.label, [run.result for run in group.done]) for group in by_content(runs)]
     labels = list(dict.fromkeys(column for label, _ in rows for column in label))
-    radii = sorted({flip["eps"] for _, results in rows for result in results for flip in result["flip_rates"]})
+    radii = sorted({flip["eps"] for _, results in rows for result in results for flip in flips_of(result)})
     head, lines = [*labels, "n", *MEASURES, *(f"flips {_radius(eps)}" for eps in radii), "premise"], []
     for label, results in rows:
         # in a close set no one label is taught, and a teacher repeats itself: always 100
@@ -41,7 +41,7 @@ def teacher_table(runs: list[Run]) -> str:
         measured = [_mean(sources[name], path, FORMS.get(name, ".1f")) for name, path in MEASURES.items()]
         flips = [_flips(results, eps) for eps in radii]
         holds = ", ".join(_radius(eps) for eps in radii if _holds(results, eps)) or "fails"
-        has_ood = any(held is not None for result in results for held in result["premise"]["holds"])
+        has_ood = any(held is not None for result in results for held in result.get("premise", {}).get("holds", ()))
         named = [label.get(column, "-") for column in labels]
         lines.append([*named, str(len(results)), *measured, *flips, holds if has_ood else "-"])
     used = [i for i in range(len(head)) if any(line[i] != "-" for line in lines)]
@@ -67,13 +67,18 @@ def report_of_teachers(sweep: Path, root: Path) -> str:
     return f"\n{text}\ntable {file}"
 
 
+def flips_of(result: dict) -> list[dict]:
+    """How often the attack flipped the teacher's label, a radius each; nothing where the premise was not measured."""
+    return result.get("flip_rates", [])
+
+
 def _mean(results: list[dict], path: str, form: str) -> str:
     return str(Number(tuple(value for result in results if (value := lookup(result, path)) is not None), form))
 
 
 def _at(results: list[dict], eps: float) -> list[dict]:
     """What the attack of one radius found in every cell that has it."""
-    return [flip for result in results for flip in result["flip_rates"] if flip["eps"] == eps]
+    return [flip for result in results for flip in flips_of(result) if flip["eps"] == eps]
 
 
 def _flips(results: list[dict], eps: float) -> str:

@@ -3,9 +3,9 @@
 import csv
 import io
 
+from dfkd.config.keys import plain
+from dfkd.config.paper import published
 from dfkd.report.content import Report
-from dfkd.report.keys import plain
-from dfkd.report.paper import published
 from dfkd.report.tables import Number, Table
 
 

@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfkd.machine import distributed
-from dfkd.resume import interrupt
+from dfkd.machine import distributed, interrupt
 from dfkd.resume.state import CannotSave, Misfit, Put, Take
 from dfkd.resume.statefile import read, write
 
@@ -55,7 +54,7 @@ class Checkpoints:
         self.rows: list[dict] = []
         self.between: Callable[[], None] = lambda: None
         self._kept: dict[str, Any] = {}
-        self._loops: list[Loop] = []
+        self._loops: list[ResumableLoop] = []
         self._entered = [Counter()]  # for every depth: how often a loop of a name was entered there
         self._fresh: dict[str, Any] = {}  # outline of all parts as they were made
         self._found: dict | None = None  # what an earlier run has left, until we are where it was
@@ -70,7 +69,7 @@ class Checkpoints:
 
         Args:
             name, key: of the stage, for messages, and to tell its file from others'.
-            code: digest of the program (`dfkd.digest.code_digest`): what another one has saved is not used.
+            code: digest of the program (`dfkd.store.digest.code_digest`): what another one has saved is not used.
 
         Raises:
             Misfit: what was found does not fit; the file is gone, and the stage has to be begun anew. On all ranks
@@ -122,7 +121,7 @@ class Checkpoints:
             self._kept |= parts
             self._outline(parts)
 
-    def loop(self, name: str, total: int, step: int = 1, **parts: Any) -> "range | Loop":
+    def loop(self, name: str, total: int, step: int = 1, **parts: Any) -> "range | ResumableLoop":
         """The numbers 0, step, 2 step, ... below `total` that are still to be done, once; `.start` is the first.
 
         Between them the run may be stopped, and go on later. Nothing may happen in the body that matters, is no part,
@@ -133,7 +132,7 @@ class Checkpoints:
             parts: what the stage depends on while the loop lasts, beside what is kept: an optimizer made for it, say.
         """
         plain = self.file is None or self._ranks != distributed.team()
-        return range(0, total, step) if plain else Loop(self, name, total, step, parts)
+        return range(0, total, step) if plain else ResumableLoop(self, name, total, step, parts)
 
     def _parts(self) -> dict[str, Any]:
         merged = dict(self._kept)
@@ -156,7 +155,7 @@ class Checkpoints:
         old = {path: found for path, found in self._fresh.items() if part_of(path) not in new}
         self._fresh = old | {path: found for path, found in outline.items() if part_of(path) in new}
 
-    def enter(self, loop: "Loop") -> int:
+    def enter(self, loop: "ResumableLoop") -> int:
         """A loop begins: returns the number to begin with."""
         loop.id = f"{loop.name} #{self._entered[-1][loop.name]}"
         self._entered[-1][loop.name] += 1
@@ -166,7 +165,7 @@ class Checkpoints:
         interrupt.deferred = self.every is not None
         return 0 if self._found is None else self._resume(loop)
 
-    def _resume(self, loop: "Loop") -> int:
+    def _resume(self, loop: "ResumableLoop") -> int:
         position, depth = self._found["position"], len(self._loops) - 1
         name, number = position[depth]
         here = name == loop.id
@@ -190,7 +189,7 @@ class Checkpoints:
         except Exception as error:  # whatever the state of another program leads to
             raise Misfit(f"{type(error).__name__}: {error}") from error
 
-    def passed(self, loop: "Loop", number: int) -> None:
+    def passed(self, loop: "ResumableLoop", number: int) -> None:
         """A loop has done everything below `number`."""
         if self._found is not None:
             raise Misfit(f"the stage went past {self._found['position']}")
@@ -204,7 +203,7 @@ class Checkpoints:
         if stop or (interrupt.asked and self._ranks == 1):
             raise interrupt.Interrupted
 
-    def left(self, loop: "Loop") -> None:
+    def left(self, loop: "ResumableLoop") -> None:
         """A loop has ended, or was broken off."""
         if loop in self._loops:
             del self._entered[self._loops.index(loop) + 1 :]
@@ -269,7 +268,7 @@ def part_of(path: str) -> str:
     return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
-class Loop:
+class ResumableLoop:
     """See `Checkpoints.loop`.
 
     Attributes:

@@ -35,7 +35,9 @@ def write(file: Path, about: dict[str, str], data: Any) -> None:
     """
     pack = Pack()
     header = {"about": json.dumps(about), "data": json.dumps(pack(data))}
-    storages = pack.storages or {"none": torch.zeros(1, dtype=torch.uint8)}  # safetensors 0.6.0 cannot read a file of none
+    storages = pack.storages or {
+        "none": torch.zeros(1, dtype=torch.uint8)
+    }  # safetensors 0.6.0 cannot read a file of none
     header["digest"] = _digest(header, storages)
     content = save(storages, header)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")

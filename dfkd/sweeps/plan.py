@@ -1,8 +1,9 @@
 """`dry_run=true`: what a run or a sweep would do."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from dfkd.store import STAGE_VERSIONS, Store
+from dfkd.store.store import Store
 
 NAMED = 5  # cells named beside a stage that they share
 TRAINED = ("teacher", "student")  # other stages are made
@@ -49,20 +50,25 @@ def totals(rows: list[dict], stages: dict[tuple[str, str], list[int]], there: se
     count = {status: sum(row["status"] == status for row in rows) for status in ("done", "planned", "failed")}
     said = [f"{count['done']} finished", f"{count['planned']} to run"]
     said += [f"{count['failed']} that cannot run"] if count["failed"] else []
+    order = list(dict.fromkeys(name for row in rows for name in row.get("stages", ())))
     make, reuse = ([stage for stage in stages if (stage in there) == wanted] for wanted in (False, True))
-    trained = counted([stage for stage in make if stage[0] in TRAINED])
-    others = counted([stage for stage in make if stage[0] not in TRAINED])
+    trained = counted([stage for stage in make if stage[0] in TRAINED], order)
+    others = counted([stage for stage in make if stage[0] not in TRAINED], order)
     verbs = [f"{verb} {', '.join(of.values())}" for verb, of in (("train", trained), ("make", others)) if of]
     parts = [f"{many(len(rows), 'cell')}: {', '.join(said)}"]
     parts += [f"will {' and '.join(verbs)}"] if verbs else []
-    parts += [f"reuses {', '.join(counted(reuse).values())}"] if reuse else []
+    parts += [f"reuses {', '.join(counted(reuse, order).values())}"] if reuse else []
     return "; ".join(parts)
 
 
-def counted(stages: list[tuple[str, str]]) -> dict[str, str]:
-    """{'teacher': '3 teachers', ...}, in the order in which they are made."""
+def counted(stages: list[tuple[str, str]], order: Iterable[str]) -> dict[str, str]:
+    """{'teacher': '3 teachers', ...}.
+
+    Args:
+        order: names of stages, in the order in which they are made.
+    """
     names = [name for name, _ in stages]
-    return {name: many(names.count(name), name) for name in STAGE_VERSIONS if name in names}
+    return {name: many(names.count(name), name) for name in order if name in names}
 
 
 def many(count: int, name: str) -> str:

@@ -9,7 +9,7 @@ import time
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dfkd.sweeps.sweep import standing
+from dfkd.sweeps.ledger import standing
 
 log = logging.getLogger("dfkd")
 

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from dfkd.sweeps import sweep
+from dfkd.sweeps import ledger
 from dfkd.sweeps.plan import many
 
 log = logging.getLogger("dfkd")
@@ -26,9 +26,9 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
 
     Args:
         batch: the overrides of every cell.
-        first: what the launcher is to call the first of them (`dfkd.sweeps.sweep.launched`).
+        first: what the launcher is to call the first of them (`dfkd.sweeps.ledger.launched`).
     """
-    words = dict(zip(sweep.launched()[first:], batch, strict=False))  # later batches wait, too
+    words = dict(zip(ledger.launched()[first:], batch, strict=False))  # later batches wait, too
     returned: list[JobReturn] = []
     ends: Counter[int] = Counter()
     todo = chosen = list(words)
@@ -40,8 +40,8 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
             found = EXIT_CODES.search(str(error))
             reason = found[1] if found else str(error).partition("\n")[0]
             if chosen == todo[:1]:
-                sweep.lost(first, list(words[chosen[0]]), f"its process was killed ({reason}), for its memory?")
-            status = {number: {row["status"] for row in sweep.of_job(number)} for number in chosen}
+                ledger.lost(first, list(words[chosen[0]]), f"its process was killed ({reason}), for its memory?")
+            status = {number: {row["status"] for row in ledger.of_job(number)} for number in chosen}
             left = [number for number in chosen if status[number] & {"waiting", "running"}]
             running = [number for number in left if "running" in status[number]] or left
             ends.update(running)
@@ -49,5 +49,5 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
                 log.warning("a process was killed (%s): %s launched again", reason, many(len(running), "cell"))
             todo = [number for number in todo if number not in chosen or number in left]
         chosen = [number for number in todo if ends[number] < TRIES] or todo[:1]
-        first = sweep.announce_again(chosen)
+        first = ledger.announce_again(chosen)
     return returned

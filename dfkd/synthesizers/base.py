@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
-from dfkd.runtime import Runtime
+from dfkd.resume.loop import Loop, plain
 
 # What a defense does to the adversarial term of a generator: images (B, C, H, W), the teacher's logits (B, classes) for
 # them -> weights (B,).
@@ -60,6 +61,7 @@ class Synthesizer(ABC):
         takes_term: whether it adds `term` to the loss of its images.
         term: what a defense adds to that loss, or None; set before the first round.
         needs_box: whether its images need a range of valid pixel values, which points do not have.
+        loop: hands out the numbers of a long loop inside `synthesize`, between which a run can be stopped.
         warm_up: the first so many rounds of an online synthesizer only make images; the student's training (and its
             learning-rate schedule) starts after them.
 
@@ -76,6 +78,7 @@ class Synthesizer(ABC):
     takes_term = False
     needs_box = False
     term: SynthesisTerm | None = None
+    loop: Loop = staticmethod(plain)
     warm_up = 0
 
     def __init__(self, rounds: int):

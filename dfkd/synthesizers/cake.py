@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd.meter import Meter
 from dfkd.models import Teacher
 from dfkd.noise import Noise
-from dfkd.optimizers import fused
 from dfkd.priors import Prior, TotalVariation
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+from dfkd.training.meter import Meter
+from dfkd.training.optimizers import fused
 
 # Between what worked and what did not on the digits and MNIST (docs/results.md): TV steps of 2.6 and 7.8, pooled heads
 # with a contrast of 10 and 1e-3.
@@ -210,7 +210,7 @@ class CAKE(Synthesizer):
         watch, metrics = Meter(), {}
         parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "taken": taken}
         parts |= {"watch": watch, "metrics": metrics}
-        for number in self.runtime.checkpoints.loop("step", self.steps, **parts):
+        for number in self.loop("step", self.steps, **parts):
             terms, logits = self._terms(sets, labels, teacher)
             if number in self.moments:
                 taken.append((torch.stack([x.detach() for x in sets]), logits.float().unflatten(0, (len(sets), -1))))

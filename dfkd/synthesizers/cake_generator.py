@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd.meter import Meter
 from dfkd.models import Teacher
-from dfkd.optimizers import fused
 from dfkd.priors import Prior
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.synthesizers.cake import class_term, contrast_mse
 from dfkd.synthesizers.inversion import check_adam, to_bytes
+from dfkd.training.meter import Meter
+from dfkd.training.optimizers import fused
 
 
 def repel_term(first: Tensor, second: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class CAKEGenerator(Synthesizer):
         optimizer = fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)
         last: dict[str, Tensor] = {}
         parts = {"optimizer": optimizer, "watch": watch, "stream": stream, "last": last}
-        for _ in self.runtime.checkpoints.loop("training step", self.training_steps, **parts):
+        for _ in self.loop("training step", self.training_steps, **parts):
             terms = self._terms(teacher, stream)
             last |= {name: value.detach() for name, value in terms.items()}
             watch.add(terms)

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd.augment import augment, resized_crop
+from dfkd.machine.runtime import seeded
 from dfkd.models import Teacher, batch_norms, watch_channel_means
-from dfkd.optimizers import fused
 from dfkd.priors import Prior, View
-from dfkd.runtime import seeded
 from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam
 from dfkd.synthesizers.renew import check_renewable, renew
+from dfkd.training.augment import augment, resized_crop
+from dfkd.training.optimizers import fused
 
 
 def contrastive_term(local: Tensor, whole: Tensor, fresh: int, temperature: float) -> Tensor:

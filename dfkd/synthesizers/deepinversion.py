@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.optimizers import fused
 from dfkd.priors import Prior
 from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam, steer_weights
+from dfkd.training.optimizers import fused
 
 
 def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 3.0) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.optimizers import fused
 from dfkd.priors import Prior
 from dfkd.synthesizers.inversion import Inversion, Work, check_adam
 from dfkd.synthesizers.renew import renew_first
+from dfkd.training.optimizers import fused
 
 REPTILE = 67.0  # factor of theta - theta_k in the public code; Adam's step hardly depends on it
 

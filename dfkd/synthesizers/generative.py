@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher, frozen_norms
-from dfkd.optimizers import fused
 from dfkd.priors import Prior, View
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+from dfkd.training.optimizers import fused
 
 
 class Generative(Synthesizer):

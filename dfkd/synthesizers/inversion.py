@@ -213,7 +213,7 @@ class Inversion(Synthesizer):
         todo = range(self.steps)
         if work.optimizer is not None:
             parts = {"parameters": work.parameters, "optimizer": work.optimizer, "stream": stream}
-            todo = self.runtime.checkpoints.loop("step", self.steps, **parts, best=best, metrics=metrics)
+            todo = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
         with evaluation_mode(student):
             for number in todo:
                 with self.runtime.autocast():

@@ -7,13 +7,13 @@ every class. Looks at the student after its warm-up.
 import torch
 from torch import Tensor
 
+from dfkd.machine.runtime import stream_seed
 from dfkd.models import NLGenerator, Teacher
-from dfkd.optimizers import fused
 from dfkd.priors import Prior
-from dfkd.runtime import stream_seed
 from dfkd.synthesizers.embeddings import label_embeddings, orthogonal
 from dfkd.synthesizers.inversion import Inversion, Work, balanced_labels, check_adam
 from dfkd.synthesizers.renew import renew
+from dfkd.training.optimizers import fused
 
 
 class NAYER(Inversion):

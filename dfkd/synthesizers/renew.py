@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dfkd.runtime import seeded
+from dfkd.machine.runtime import seeded
 
 
 def check_renewable(net: nn.Module) -> None:
@@ -22,7 +22,7 @@ def renew(net: nn.Module, seed: int, *names: str | int) -> None:
     """Initialise every part of a network anew, in place, as it was when it was made.
 
     Args:
-        seed, names: of the random stream, as in `dfkd.runtime.stream_seed`.
+        seed, names: of the random stream, as in `dfkd.machine.runtime.stream_seed`.
     """
     with seeded(seed, *names):
         for module in net.modules():

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.domains import Images
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier
 from dfkd.recipe import Recipe
-from dfkd.runtime import Runtime
 from dfkd.scenarios import Scenario
 from dfkd.teachers.base import Log, TrainedTeacher
 

@@ -8,21 +8,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd.augment import AUGMENTATIONS, augment
 from dfkd.domains import Domain, Images
 from dfkd.evaluate import accuracy
 from dfkd.machine import distributed
 from dfkd.machine.data_parallel import on_whole_batches, replicated
-from dfkd.meter import Meter
+from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier
 from dfkd.recipe import Recipe
-from dfkd.runtime import Runtime, seeded
+from dfkd.resume.loop import Loop, plain
 from dfkd.scenarios import Scenario
+from dfkd.training.augment import AUGMENTATIONS, augment
+from dfkd.training.meter import Meter
 
 Log = Callable[[int, dict[str, float]], None]
 
 
-class TrainedTeacher(ABC):
+class TeacherSource(ABC):
+    """Where a teacher comes from: a training, or a file.
+
+    Attributes:
+        network: what becomes of it is the teacher.
+        needs_ood: whether it needs an OOD domain.
+        is_trained: whether there is a training, with a recipe.
+        mean_loss: whether every term of its loss is a mean over the images of a batch, and looks at each by itself:
+            then several ranks can share a batch.
+        reports: how often it logs.
+        loop: hands out the numbers of its long loops, between which a run can be stopped (`dfkd.resume.loop`).
+    """
+
+    network: nn.Module
+    needs_ood = is_trained = mean_loss = False
+    reports = 1
+    loop: Loop = staticmethod(plain)
+
+    @abstractmethod
+    def check(self, scenario: Scenario) -> None:
+        """Raise ValueError if it does not fit the scenario; called before any work."""
+
+    @abstractmethod
+    def train(self, scenario: Scenario, runtime: Runtime, seed: int, log: Log) -> Classifier:
+        """Make the teacher.
+
+        Args:
+            log: called with (epoch, metrics) after every epoch.
+        """
+
+
+class TrainedTeacher(TeacherSource):
     """A way to train a teacher. A subclass says what it minimises in `loss`.
 
     Args:
@@ -32,13 +64,11 @@ class TrainedTeacher(ABC):
         augment: of the training images: 'none', 'shift' or 'crop_flip'.
 
     Attributes:
-        needs_ood: whether it cannot be trained without an OOD domain.
-        mean_loss: whether every term of `loss` is a mean over the images of a batch, and looks at each by itself: then
-            several ranks can share a batch. One that overrides `fit` has to see to that, too.
+        mean_loss: see `TeacherSource`; one that overrides `fit` has to see to that, too.
         epoch, step: how many epochs and optimisation steps are done; a loss may depend on them.
     """
 
-    needs_ood = mean_loss = False
+    is_trained = True
     epoch = step = 0
 
     def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none"):
@@ -113,10 +143,9 @@ class TrainedTeacher(ABC):
         recipe, epochs = recipe or self.recipe, epochs or self.epochs
         stepper, meter = recipe.make(model.parameters(), epochs * work.batches.steps), Meter()
         loss = replicated(model, loss)
-        checkpoints = work.runtime.checkpoints
-        for _ in checkpoints.loop("epoch", epochs, **work.parts(self), stepper=stepper, meter=meter):
+        for _ in self.loop("epoch", epochs, **work.parts(self), stepper=stepper, meter=meter):
             work.batches.shuffle()
-            for number in checkpoints.loop("batch", work.batches.steps):
+            for number in self.loop("batch", work.batches.steps):
                 batches = work.batches.take(number)
                 with work.runtime.autocast():
                     terms = loss(*batches)

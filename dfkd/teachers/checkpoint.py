@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dfkd.errors import ConfigError
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, load_weights
-from dfkd.runtime import Runtime
 from dfkd.scenarios import Scenario
+from dfkd.teachers.base import TeacherSource
 
 # Where training scripts put the weights inside what they save.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -52,7 +53,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     }
 
 
-class Checkpoint:
+class Checkpoint(TeacherSource):
     """A finished teacher from a file.
 
     Args:
@@ -63,8 +64,6 @@ class Checkpoint:
     Raises:
         ConfigError: the file is missing, unreadable, unsafe, or does not fit the network.
     """
-
-    needs_ood = False
 
     def __init__(self, network: nn.Module, path: str, mean: list[float], std: list[float]):
         if not path:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dfkd.domains import Images
-from dfkd.meter import Meter
 from dfkd.models import Classifier
-from dfkd.optimizers import fused
 from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
 from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.training.meter import Meter
+from dfkd.training.optimizers import fused
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -158,7 +158,7 @@ class SOPHON(TrainedTeacher):
         ood = work.batches.endless(work.scenario.ood, self.adapt + self.evaluate)
         known = work.batches.endless(work.scenario.id, work.batches.size)
         streams = {"against": against, "repair": repair, "meter": meter, "ood": ood, "known": known}
-        for _ in work.runtime.checkpoints.loop("round", self.rounds, **work.parts(self), **streams):
+        for _ in self.loop("round", self.rounds, **work.parts(self), **streams):
             with work.runtime.autocast():
                 meter.add({"suppress": self.suppression_step(model, ood, against)})
             for _ in range(self.id_steps):

@@ -8,10 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark import plain
 from benchmark.measure import Bench, Check, Row, compare, compare_rounding, ratios, without_kinks
+from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Teacher, cnn, resnet
 from dfkd.noise import Noise
 from dfkd.priors import BatchNormPrior, Prior, TotalVariation
-from dfkd.runtime import Runtime, seeded
 from dfkd.synthesizers import CAKE
 
 Shape, Rows = tuple[int, int, int], list[Row]
@@ -152,7 +152,7 @@ def matrix_peak(bench: Bench) -> float:
 
 def cnn_synthesis(bench: Bench) -> list[Row]:
     """On MNIST's network."""
-    return synthesis(bench, "cnn", cnn, (1, 28, 28), bench.size(20, 500, 500), bench.size(2, 6, 64), 2.2)
+    return synthesis(bench, "cnn", cnn, (1, 28, 28), bench.size(10, 500, 500), bench.size(1, 6, 64), 2.2)
 
 
 def resnet_synthesis(bench: Bench) -> list[Row]:

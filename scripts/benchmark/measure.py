@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd.runtime import Runtime
+from dfkd.machine.runtime import Runtime
 
 UNIT = torch.finfo(torch.float32).eps
 TIMES = 30  # as far from float64 as plain float32: a convolution by Winograd's algorithm rounds ten times as coarsely

@@ -11,15 +11,16 @@ from hydra import compose, initialize_config_dir
 from benchmark import plain
 from benchmark.measure import Bench, Check, Row, compare_rounding, ratios, without_kinks
 from dfkd.attacks import PGD
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell
 from dfkd.defenses import Surrogate
 from dfkd.distill import Distillation
 from dfkd.evaluate import Examiner
+from dfkd.machine.runtime import Runtime, seeded
 from dfkd.main import CONF
 from dfkd.models import DCGAN, Teacher
 from dfkd.pool import Pool
-from dfkd.preflight import Parts, prepare
-from dfkd.runtime import Runtime, seeded
+from dfkd.stages.parts import Parts
+from dfkd.stages.prepare import prepare
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ def parts(bench: Bench, *overrides: str) -> Parts:
     """The objects of a cell, as `dfkd OVERRIDES` builds them, on the benchmark's device and threads."""
     machine = [f"runtime.device={bench.runtime.device}", f"runtime.threads={torch.get_num_threads()}"]
     machine.append(f"outputs={bench.folder}")
+    machine += ["data.limit=100"] if bench.toy else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return prepare(Cell(compose("config", [*overrides, *machine])))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from benchmark.measure import Bench, Goal, Row
-from dfkd.provenance import commit
+from dfkd.run.provenance import commit
 
 
 def machine(bench: Bench) -> dict:

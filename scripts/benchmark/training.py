@@ -4,17 +4,17 @@ import torch
 
 from benchmark import plain
 from benchmark.measure import Bench, Check, Row, compare, compare_rounding, ratios, without_kinks
-from dfkd.augment import augment
 from dfkd.defenses import Defense
 from dfkd.distill import CrossEntropy, Distillation, Replicas, Student, Trainer
 from dfkd.domains import Domain, Images
+from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier, Teacher, cnn
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
-from dfkd.runtime import Runtime, seeded
 from dfkd.scenarios import none
 from dfkd.synthesizers import NoiseImages
 from dfkd.teachers import Supervised
+from dfkd.training.augment import augment
 
 SHAPE, CLASSES, MEAN, STD = (1, 28, 28), 10, [0.5], [0.25]
 
@@ -59,7 +59,7 @@ def plainly(x: torch.Tensor, target: torch.Tensor, steps: int) -> tuple[list[tor
 
 def student(bench: Bench) -> list[Row]:
     """Shuffled batches of a pool against one resident batch, normalised already."""
-    runtime, size, steps = bench.runtime, 128, bench.size(2, 40, 400)
+    runtime, size, steps = bench.runtime, bench.size(16, 128, 128), bench.size(2, 40, 400)
     images = pool(runtime, size * bench.size(2, 40, 400))
     ours = trainer(runtime, Recipe(batch_size=size), steps * (bench.repeats + 1))
     bare = runtime.place(network())
@@ -77,7 +77,7 @@ def student(bench: Bench) -> list[Row]:
 @without_kinks()
 def student_check(bench: Bench) -> Check:
     """Three steps on a pool of one batch: shuffling it changes nothing."""
-    size, steps = bench.size(16, 64, 64), 3
+    size, steps = bench.size(8, 64, 64), 3
     small = pool(bench.runtime, size)
     ours = trainer(bench.exact, Recipe(batch_size=size, lr=0.1, schedule="constant"), steps)
     ours.train(small, steps)
@@ -148,8 +148,8 @@ def domain(runtime: Runtime, count: int) -> Domain:
 
 def teacher(bench: Bench) -> list[Row]:
     """An epoch with its validation against as many bare steps on one resident batch."""
-    runtime, size = bench.runtime, 128
-    scenario = none(domain(runtime, bench.size(300, 8_000, 60_000)))
+    runtime, size = bench.runtime, bench.size(16, 128, 128)
+    scenario = none(domain(runtime, bench.size(60, 8_000, 60_000)))
     recipe, train = Recipe(batch_size=size), scenario.id.train
     steps = len(train) // size
     bare = runtime.place(network())
@@ -180,7 +180,7 @@ def shift_check(bench: Bench) -> Check:
 def teacher_check(bench: Bench) -> Check:
     """Three epochs of one batch without augmentation."""
     runtime, epochs = bench.exact, 3
-    scenario = none(domain(runtime, bench.size(20, 80, 80)))
+    scenario = none(domain(runtime, bench.size(10, 80, 80)))
     train = scenario.id.train.to(runtime.device)
     recipe = Recipe(batch_size=len(train), lr=0.1, schedule="constant")
     kind = Supervised(network(), recipe, epochs)

@@ -8,7 +8,6 @@ from dfkd.errors import NonFiniteLoss
 from dfkd.models import DCGAN, Classifier, cnn_bn, mlp
 from dfkd.pool import Pool, Split
 from dfkd.priors import Prior
-from dfkd.resume.checkpoints import Checkpoints
 from dfkd.synthesizers import DFQ, NoiseImages
 
 
@@ -52,7 +51,7 @@ def test_finishing_trains_parameters_and_nothing_else(teacher, student, pool, un
     check, student = unchanged(teacher), student.train(training)
     buffers = {name: value.clone() for name, value in student.named_buffers()}
     before = {name: value.detach().clone() for name, value in student.named_parameters()}
-    found = ABD(steps=2, batch_size=16, inner_steps=2).finish(student, teacher, pool, KL(), seeded(), Checkpoints())
+    found = ABD(steps=2, batch_size=16, inner_steps=2).finish(student, teacher, pool, KL(), seeded())
     check()
     assert set(found) == {"retrospection/kd", "retrospection/unlearned", "retrospection/norm"}
     assert student.training == training
@@ -63,8 +62,8 @@ def test_finishing_trains_parameters_and_nothing_else(teacher, student, pool, un
 
 def test_without_steps_the_student_is_finished_already(teacher, student, pool, unchanged):
     check = unchanged(student)
-    assert ABD(steps=0).finish(student, teacher, pool, KL(), seeded(), Checkpoints()) == {}
-    assert Defense().finish(student, teacher, pool, KL(), seeded(), Checkpoints()) == {}
+    assert ABD(steps=0).finish(student, teacher, pool, KL(), seeded()) == {}
+    assert Defense().finish(student, teacher, pool, KL(), seeded()) == {}
     check()
 
 
@@ -76,7 +75,7 @@ def test_the_student_unlearns_a_pixel_that_only_the_perturbation_uses(linear, ra
     for weight in (0.0, 1.0):
         student = linear(weights, kind=Classifier)
         defense = ABD(steps=20, lr=0.02, batch_size=32, weight=weight, share=1.0)
-        defense.finish(student, teacher, pool, KL(), seeded(), Checkpoints())
+        defense.finish(student, teacher, pool, KL(), seeded())
         shares[weight] = student.net.head.weight[0, 1].item()
         assert student.net.head.weight[0, 0].item() > 0.5  # what the images do use is still distilled
     assert shares[0.0] == pytest.approx(4.0)  # the images alone say nothing about that pixel
@@ -87,7 +86,7 @@ def test_the_same_generator_gives_the_same_student(teacher, pool):
     def finished(seed: int) -> torch.Tensor:
         torch.manual_seed(5)
         model = Classifier(cnn_bn((1, 8, 8), 10, widths=(4, 8)), (1, 8, 8), 10, [0.3], [0.4])
-        ABD(steps=1, batch_size=8, inner_steps=1).finish(model, teacher, pool, KL(), seeded(seed), Checkpoints())
+        ABD(steps=1, batch_size=8, inner_steps=1).finish(model, teacher, pool, KL(), seeded(seed))
         return model.net.head.weight.detach()
 
     assert torch.equal(finished(0), finished(0)) and not torch.equal(finished(0), finished(1))
@@ -96,7 +95,7 @@ def test_the_same_generator_gives_the_same_student(teacher, pool):
 def test_a_loss_that_is_not_finite_is_named(teacher, student, pool):
     pool.logits[:] = float("nan")
     with pytest.raises(NonFiniteLoss, match="retrospection/kd"):
-        ABD(steps=1, batch_size=8).finish(student, teacher, pool, KL(), seeded(), Checkpoints())
+        ABD(steps=1, batch_size=8).finish(student, teacher, pool, KL(), seeded())
 
 
 def test_what_it_cannot_work_with_is_said_before_any_work(dfq):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from runner import composed
 
-from dfkd.build import Builder
+from dfkd.config.build import Builder
 from dfkd.defenses import ATEsc, Confidence, Entropy, FeatureDistance, Inverted, Margin, PGDFlip, Random
 from dfkd.defenses.threshold import Threshold
 from dfkd.models import cnn_bn

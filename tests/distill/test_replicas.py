@@ -8,11 +8,11 @@ import torch
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, L1, CrossEntropy, Distillation, Replicas, Student
 from dfkd.errors import NonFiniteLoss, NotTogether
+from dfkd.machine.runtime import seeded
 from dfkd.models import cnn_bn, resnet4
 from dfkd.models.common import FeatureNet
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
-from dfkd.runtime import seeded
 from dfkd.synthesizers import Synthesizer
 
 SEEDS = (3, 4, 9)

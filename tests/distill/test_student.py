@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from dfkd.augment import augment
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, CrossEntropy, Student, Trainer, steps_per_epoch
 from dfkd.errors import NonFiniteLoss
 from dfkd.models import Classifier, Teacher, cnn_bn, mlp
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
+from dfkd.training.augment import augment
 
 
 def pool_of(count=20, classes=3, fragile=None, seed=0) -> Pool:

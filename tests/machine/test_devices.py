@@ -10,9 +10,8 @@ import threading
 import pytest
 from runner import TINY, command_line, process, process_environment
 
-from dfkd import runtime
 from dfkd.errors import ConfigError
-from dfkd.machine import devices
+from dfkd.machine import devices, runtime
 
 TWO = ["cpu:0", "cpu:1"]
 WORKER = """

@@ -20,20 +20,20 @@ from timm.layers import DropPath
 from torch import nn
 
 from dfkd import main
-from dfkd.cell import Cell
+from dfkd.config.cell import Cell
 from dfkd.defenses import Defense
 from dfkd.domains import Images
 from dfkd.errors import ConfigError
-from dfkd.machine import distributed
+from dfkd.machine import distributed, interrupt
 from dfkd.machine.data_parallel import has_dropout, on_whole_batches
-from dfkd.machine.sharing import why_alone
 from dfkd.models import cnn_bn, mlp
 from dfkd.pool import Pool
-from dfkd.preflight import prepare
 from dfkd.recipe import Recipe
-from dfkd.resume import interrupt
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
 from dfkd.scenarios import none
+from dfkd.stages.prepare import prepare
+from dfkd.stages.stage import Run
+from dfkd.store.store import Store
 from dfkd.teachers import Supervised
 from dfkd.teachers.base import Batches
 from dfkd.tracker import read_rows
@@ -44,7 +44,7 @@ MOONS = (
     *("runtime.threads=1", "limit={epochs:2,steps:3,rounds:5}", "runtime.chunk=100", "evaluate.premise.images=20"),
     *("ntl_scenario.id.train=600", "ntl_scenario.id.val=100", "ntl_scenario.id.test=100"),
 )
-MADE = ("teacher", "premise", "pool", "split", "student")
+MADE = ("teacher", "judgement", "pool", "split", "student")  # of a cell without a defense that attacks
 
 
 def tiny(outputs: Path, *overrides: str) -> list[str]:
@@ -136,7 +136,7 @@ def test_two_ranks_make_the_pool_of_one_to_the_bit(tmp_path, method):
     again = read_json(pool / "meta.json")["meta"]
     assert (again.pop("ranks"), again["evals"], again["labels"]) == (2, meta["evals"], meta["labels"])
     result = read_json(cell.folder / "result.json")
-    assert [stage for stage in MADE if result["stages"][stage]["reused"]] == ["teacher", "premise"]
+    assert [stage for stage in MADE if result["stages"][stage]["reused"]] == ["teacher", "judgement"]
     assert numbers(result) | {"ranks": 1, "command": None} == alone
 
 
@@ -175,9 +175,9 @@ def test_a_plain_run_finds_what_ranks_have_made(tmp_path, shared):
 def gradients(augment: str, together: bool) -> dict[str, np.ndarray]:
     """Of a student's loss on the batch of a step (or this rank's share of it)."""
     from dfkd.distill import KL, Student, Trainer
+    from dfkd.machine.runtime import Runtime
     from dfkd.models import Classifier, Teacher
     from dfkd.recipe import Recipe
-    from dfkd.runtime import Runtime
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -361,10 +361,12 @@ NO_BN = ("domain@ntl_scenario.id=two_moons", "synthesizer=cake_2d", "network@tea
 def test_stages_that_one_rank_has_to_make_alone(tmp_path, ranks, overrides, alone):
     chosen = [o for o in overrides if o.startswith("synthesizer=")]
     rest = [o for o in overrides if o not in chosen]
-    parts = prepare(Cell(composed(*NO_BN, *chosen, "network@student.network=mlp", *rest, f"outputs={tmp_path}")))
+    cell = Cell(composed(*NO_BN, *chosen, "network@student.network=mlp", *rest, f"outputs={tmp_path}"))
+    parts = prepare(cell)
     ranks(2)
     pool = Pool(images=torch.zeros(31 if "student.recipe.batch_size=100" in overrides else 400, 1, 2, 1))
-    assert {stage: why_alone(stage, parts, pool) for stage in alone} == alone
+    run = Run(cell, parts, Store(tmp_path), given={"pool": pool})
+    assert {stage.name: stage.why_alone(run) for stage in parts.stages if stage.name in alone} == alone
 
 
 def test_a_teacher_draws_whole_batches_and_takes_its_share(ranks, monkeypatch, tiny_domain, runtime):
@@ -386,9 +388,7 @@ def test_a_teacher_draws_whole_batches_and_takes_its_share(ranks, monkeypatch, t
     assert torch.equal(torch.cat([share.y for share in shares]), whole.y)
 
 
-def test_one_rank_alone_shares_nothing(tmp_path):
-    parts = prepare(make_cell(tmp_path, *CAKE))
-    assert [why_alone(stage, parts) for stage in MADE] == [None] * 5
+def test_one_rank_alone_shares_nothing():
     assert distributed.share(7) == slice(0, 7)
     net = cnn_bn((1, 8, 8), 3, widths=(4, 4, 4))
     assert on_whole_batches(net) is net

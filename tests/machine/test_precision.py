@@ -7,10 +7,10 @@ import pytest
 import torch
 from runner import make_cell, read_json
 
-from dfkd.machine import precision
-from dfkd.machine.precision import choose_precision
-from dfkd.preflight import prepare
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
+from dfkd.stages import precision
+from dfkd.stages.precision import choose_precision
+from dfkd.stages.prepare import prepare
 
 NOISE = ("synthesizer=noise_images", "runtime.precision=auto")
 
@@ -113,7 +113,7 @@ def test_a_real_measurement_leaves_the_cell_as_it_was(cell, parts):
 
 
 def test_a_run_computes_in_what_was_chosen(tmp_path, monkeypatch):
-    monkeypatch.setattr("dfkd.runtime.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("dfkd.machine.runtime.multiplies_bfloat16", lambda device: True)
     monkeypatch.setattr(precision, "measure", lambda parts, images: json.loads(CHOICE))
     cell = make_cell(tmp_path, *NOISE)
     assert run_cell(cell)["precision"] == "bfloat16"

@@ -8,7 +8,7 @@ from runner import make_cell
 
 from dfkd.machine import profiling
 from dfkd.machine.profiling import Look, profiled
-from dfkd.run import run_cell
+from dfkd.run.run_cell import run_cell
 
 DFQ = ("synthesizer=dfq", "synthesizer.rounds=3")
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ def test_every_stage_that_is_made_says_where_its_time_went(tmp_path, caplog):
     caplog.set_level("INFO", "dfkd")
     cell = make_cell(tmp_path, *DFQ, "runtime.profile=true")
     result = run_cell(cell)
-    for stage in ("teacher", "premise", "student"):
+    for stage in ("teacher", "judgement", "student"):
         assert "aten::" in (cell.folder / f"profile_{stage}.txt").read_text()
         assert f"  profile  {stage}: " in caplog.text
     with gzip.open(cell.folder / "profile_student.json.gz") as timeline:

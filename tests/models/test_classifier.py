@@ -110,7 +110,7 @@ def test_a_network_of_ones_own_is_handed_in(tmp_path, random):
     assert torch.equal(loaded(x), model(x))
 
 
-@pytest.mark.parametrize("target", ["os.system", "mine.net", "dfkd.models.nothing", "dfkd.store.Store", ""])
+@pytest.mark.parametrize("target", ["os.system", "mine.net", "dfkd.models.nothing", "dfkd.store.store.Store", ""])
 def test_a_json_file_names_networks_of_this_package_only(tmp_path, target):
     save_classifier(make(), NETWORK | {"_target_": target}, tmp_path, "student")
     with pytest.raises(ConfigError, match=r"not one of dfkd\.models"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from shipped import SMALL, build, config, options
 
-from dfkd.cell import lower
+from dfkd.config.cell import lower
 
 DOMAINS = [(side, channels) for side in (16, 20, 28, 32, 64) for channels in (1, 3)]
 

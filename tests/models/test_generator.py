@@ -3,7 +3,7 @@ import torch
 from omegaconf import OmegaConf
 from runner import composed
 
-from dfkd.build import Builder
+from dfkd.config.build import Builder
 from dfkd.models import DCGAN, MLPGenerator
 
 

@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dfkd.build import Builder
+from dfkd.config.build import Builder
 from dfkd.models import cnn, cnn_bn, lenet, mlp, vgg, wrn
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

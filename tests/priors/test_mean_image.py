@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from dfkd.errors import ConfigError
 from dfkd.models import Teacher, cnn_bn
-from dfkd.preflight import prepare
 from dfkd.priors import MeanImage, Prior
+from dfkd.stages.prepare import prepare
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import io
 import pytest
 from runner import NOISE, command_line, composed, make_cell, read_json
 
-from dfkd.cell import Cell
+from dfkd.config import paper
+from dfkd.config.cell import Cell
 from dfkd.errors import ConfigError
-from dfkd.preflight import prepare
-from dfkd.report import paper
 from dfkd.report.content import Question, answer
 from dfkd.report.page import page
 from dfkd.report.runs import find
 from dfkd.report.text import latex, markdown, table_csv
+from dfkd.stages.prepare import prepare
 
 SAID = {"student.iacc": 96, "source": "CAKE, table 1"}
 

@@ -6,7 +6,7 @@ import pytest
 
 from dfkd.errors import ConfigError
 from dfkd.report.runs import find, read
-from dfkd.store import file_lock
+from dfkd.store.files import file_lock
 
 
 def names(*places) -> list[str]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from dfkd.config.keys import flatten, lookup, measured, option, same
 from dfkd.errors import ConfigError
 from dfkd.report.content import Question, answer
 from dfkd.report.groups import undefended
-from dfkd.report.keys import flatten, lookup, measured, option, same
 from dfkd.report.runs import find
 
 

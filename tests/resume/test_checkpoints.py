@@ -8,10 +8,10 @@ import pytest
 import torch
 from killing import Killed
 
+from dfkd.machine import interrupt
+from dfkd.machine.interrupt import Interrupted
 from dfkd.resume import checkpoints as module
-from dfkd.resume import interrupt
 from dfkd.resume.checkpoints import Checkpoints
-from dfkd.resume.interrupt import Interrupted
 from dfkd.resume.state import Misfit
 
 

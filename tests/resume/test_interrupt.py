@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dfkd.resume import interrupt
+from dfkd.machine import interrupt
 
 
 @pytest.fixture(autouse=True)

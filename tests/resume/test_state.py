@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from runner import ROOT, composed
 from torch import nn
 
-from dfkd.build import Builder
+from dfkd.config.build import Builder
 from dfkd.domains import Images
 from dfkd.models import cnn_bn
 from dfkd.pool import Pool, Split

@@ -3,9 +3,9 @@
 import pytest
 from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, command_line, make_cell, process, read_json, run
 
-from dfkd.graph import stage_graph
-from dfkd.preflight import prepare
-from dfkd.store import Store
+from dfkd.stages.prepare import prepare
+from dfkd.stages.stage import planned_stages
+from dfkd.store.store import Store
 from dfkd.sweeps.plan import plan_in_words
 
 
@@ -24,7 +24,7 @@ CELLS = {
 @pytest.mark.parametrize("name", CELLS)
 def test_the_graph_has_the_stages_and_keys_of_the_run(tmp_path, name):
     cell = make_cell(tmp_path, *CELLS[name])
-    graph = stage_graph(cell, prepare(cell))
+    graph = planned_stages(cell, prepare(cell))
     assert made(tmp_path) == []
     result = run(tmp_path, *CELLS[name])
     assert {name: stage.key for name, stage in graph.items()} == {n: s["key"] for n, s in result["stages"].items()}
@@ -38,7 +38,7 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(tmp_path):
     done = command_line(*TINY, *DFQ, "dry_run=true", "tracker=wandb", f"outputs={tmp_path / 'o'}")
     assert done.code == 0 and made(tmp_path / "o") == []
     assert "make  teacher" in done.out
-    assert "1 cell: 0 finished, 1 to run; will train 1 teacher, 1 student and make 1 premise" in done.out
+    assert "1 cell: 0 finished, 1 to run; will train 1 teacher, 1 student and make 1 judgement" in done.out
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_a_dry_run_of_a_sweep_ends_with_one_plan_of_all_cells(tmp_path):
     done = command_line("-m", *sweep, "seed=0,1,2", "student.recipe.momentum=0.9,0.8", "dry_run=true")
     assert done.code == 0 and made(outputs) == before and not list(outputs.glob("sweeps/*.jsonl"))
     assert done.out.splitlines()[-1] == (
-        "6 cells: 1 finished, 5 to run; will train 2 teachers, 5 students and make 2 premises; "
-        "reuses 1 teacher, 1 premise"
+        "6 cells: 1 finished, 5 to run; will train 2 teachers, 5 students and make 2 judgements; "
+        "reuses 1 teacher, 1 judgement"
     )
     first, second = (i for i, line in enumerate(done.out.splitlines()) if line.startswith(("[0]", "[1]")))
     assert done.out.splitlines()[first].endswith(": finished before")
@@ -71,7 +71,7 @@ def test_a_dry_run_beside_each_other_prints_the_plan_once(tmp_path):
     sweep = (*TINY, *NOISE, "hydra/launcher=parallel", "seeds.student=0,1,2", "outputs=o")
     done = process("-m", *sweep, "dry_run=true", cwd=tmp_path)
     assert done.returncode == 0 and made(tmp_path / "o") == []
-    totals = "3 cells: 0 finished, 3 to run; will train 1 teacher, 3 students and make 1 premise, 1 pool, 1 split"
+    totals = "3 cells: 0 finished, 3 to run; will train 1 teacher, 3 students and make 1 judgement, 1 pool, 1 split"
     assert done.stdout.splitlines()[-1] == totals and done.stdout.count("[0] ") == 1
     assert "(also for 1, 2)" in done.stdout
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dfkd.sweeps import sweep
+from dfkd.sweeps import ledger
 from dfkd.sweeps.progress import Progress, in_words
 
 CACHED = {"status": "done", "cached": True}
@@ -36,9 +36,9 @@ def test_what_is_done_failed_running_and_left(cells, words):
 @pytest.fixture
 def listed(tmp_path, monkeypatch):
     """A sweep's list of two cells."""
-    monkeypatch.setenv(sweep.LIST, str(tmp_path / "list.jsonl"))
+    monkeypatch.setenv(ledger.LIST, str(tmp_path / "list.jsonl"))
     for number in range(2):
-        sweep.append({"number": number, "status": "waiting"})
+        ledger.append({"number": number, "status": "waiting"})
 
 
 class Screen(io.StringIO):
@@ -55,11 +55,11 @@ def wait_for(condition) -> None:
 
 def test_without_a_terminal_a_line_is_logged_when_a_cell_has_ended(listed, caplog):
     with caplog.at_level(logging.INFO, "dfkd"), Progress(every=0.01):
-        sweep.append({"number": 0, "status": "running"})
+        ledger.append({"number": 0, "status": "running"})
         time.sleep(0.05)
-        sweep.append({"number": 0, "status": "done"})
+        ledger.append({"number": 0, "status": "done"})
         wait_for(lambda: caplog.messages)
-        sweep.append({"number": 1, "status": "failed"})
+        ledger.append({"number": 1, "status": "failed"})
     assert len(caplog.messages) == 2 and caplog.messages[0].startswith("sweep: 1 of 2 cells, ")
     assert caplog.messages[1] == "sweep: 2 of 2 cells (1 failed)"
 
@@ -71,7 +71,7 @@ def test_on_a_terminal_there_is_one_line_below_the_messages(listed, monkeypatch)
     monkeypatch.setattr(log, "handlers", [logging.StreamHandler(screen)])
     monkeypatch.setattr(log, "propagate", False)
     with Progress(every=0.01):
-        sweep.append({"number": 0, "status": "running"})
+        ledger.append({"number": 0, "status": "running"})
         wait_for(lambda: "sweep: 0 of 2 cells, 1 running" in screen.getvalue())
         log.warning("a message")
     assert (
@@ -83,5 +83,5 @@ def test_on_a_terminal_there_is_one_line_below_the_messages(listed, monkeypatch)
 
 def test_quiet_says_nothing(listed, caplog):
     with caplog.at_level(logging.INFO, "dfkd"), Progress(quiet=True):
-        sweep.append({"number": 0, "status": "done"})
+        ledger.append({"number": 0, "status": "done"})
     assert caplog.messages == []

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 from runner import TINY, process, read_json, write_component
 
-from dfkd.sweeps import relaunch, sweep
+from dfkd.sweeps import ledger, relaunch
 
 DEADLY = '''
 import os
@@ -56,13 +56,13 @@ class Pool:
         for first in range(0, len(batch), 2):
             pair = list(enumerate(batch, initial_job_idx))[first : first + 2]
             for at, _ in pair:
-                sweep.append({"number": sweep.numbered(at), "status": "running"} | OF_A_ROW)
+                ledger.append({"number": ledger.numbered(at), "status": "running"} | OF_A_ROW)
             if any("".join(words) in self.deadly for _, words in pair):
                 raise BrokenProcessPool(
                     "A worker was terminated.\nThe exit codes of the workers are {SIGKILL(-9)}\nDetailed"
                 )
             for at, _ in pair:
-                sweep.append({"number": sweep.numbered(at), "status": "done"} | OF_A_ROW)
+                ledger.append({"number": ledger.numbered(at), "status": "done"} | OF_A_ROW)
         return [None] * len(batch)
 
 
@@ -72,15 +72,15 @@ OF_A_ROW = {"folder": None, "arguments": []}
 @pytest.fixture
 def waiting(tmp_path, monkeypatch):
     """Five cells of a sweep that wait, as the second to sixth of it."""
-    monkeypatch.setenv(sweep.LIST, str(tmp_path / "list.jsonl"))
-    sweep.append({"number": 0, "status": "done", "cached": True} | OF_A_ROW)
+    monkeypatch.setenv(ledger.LIST, str(tmp_path / "list.jsonl"))
+    ledger.append({"number": 0, "status": "done", "cached": True} | OF_A_ROW)
     for number in range(1, 6):
-        sweep.append({"number": number, "status": "waiting"} | OF_A_ROW)
+        ledger.append({"number": number, "status": "waiting"} | OF_A_ROW)
     return [[word] for word in "abcde"]
 
 
 def ended() -> str:
-    return " ".join(row["status"] for row in sweep.standing())
+    return " ".join(row["status"] for row in ledger.standing())
 
 
 def test_nothing_killed_is_launched_once(waiting):
@@ -90,8 +90,8 @@ def test_nothing_killed_is_launched_once(waiting):
 
 
 def test_the_list_of_a_sweep_is_not_read_for_every_cell(waiting, monkeypatch):
-    reads, events = [], sweep.events
-    monkeypatch.setattr(sweep, "events", lambda: reads.append(1) or events())
+    reads, events = [], ledger.events
+    monkeypatch.setattr(ledger, "events", lambda: reads.append(1) or events())
     pool = Pool(set())
     pool.launch = lambda batch, initial_job_idx: [None] * len(batch)
     relaunch.launch(pool, waiting, 0)
@@ -106,10 +106,10 @@ def test_a_second_batch_is_that_of_its_cells(waiting):
 
 
 def test_what_is_launched_again_keeps_its_place_beside_replicas(tmp_path, monkeypatch):
-    monkeypatch.setenv(sweep.LIST, str(tmp_path / "list.jsonl"))
+    monkeypatch.setenv(ledger.LIST, str(tmp_path / "list.jsonl"))
     for number in (0, 2):
-        sweep.append({"number": number, "status": "waiting"} | OF_A_ROW)
-        sweep.append({"number": number + 1, "with": number, "status": "waiting"} | OF_A_ROW)
+        ledger.append({"number": number, "status": "waiting"} | OF_A_ROW)
+        ledger.append({"number": number + 1, "with": number, "status": "waiting"} | OF_A_ROW)
     pool = Pool({"b"})
     relaunch.launch(pool, [["a"], ["b"]], 0)
     assert pool.launched == [["a", "b"], ["a", "b"], ["a"], ["b"]]
@@ -123,7 +123,7 @@ def test_the_guilty_one_fails_by_itself_and_all_others_come_through(waiting, cap
     # c takes d along, goes on beside it and takes it along again; the others are through before either is tried alone
     assert pool.launched == [["a", "b", "c", "d", "e"], ["c", "d", "e"], ["e"], ["c"], ["d"]]
     assert ended() == "done done done failed done done"
-    (failed,) = [row for row in sweep.standing() if row["status"] == "failed"]
+    (failed,) = [row for row in ledger.standing() if row["status"] == "failed"]
     assert failed["error"] == "its process was killed (SIGKILL(-9)), for its memory?"
     assert [record.message for record in caplog.records] == [
         "a process was killed (SIGKILL(-9)): 2 cells launched again"

@@ -21,10 +21,11 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import OmegaConf
 from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, process_environment, read_json, status
 
-from dfkd.cell import Cell
-from dfkd.digest import file_digest
+from dfkd.config.cell import Cell
 from dfkd.main import CONF
-from dfkd.sweeps.sweep import LIST, SweepReport
+from dfkd.store.digest import file_digest
+from dfkd.sweeps.callback import SweepReport
+from dfkd.sweeps.ledger import LIST
 from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
 
 

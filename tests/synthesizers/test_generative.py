@@ -9,10 +9,10 @@ from shipped import config
 from small_generators import GENERATORS
 
 from dfkd.distill import L1
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher, mlp
-from dfkd.preflight import prepare
 from dfkd.priors import Activation, Balance, BatchNormPrior, Prior
-from dfkd.runtime import Runtime
+from dfkd.stages.prepare import prepare
 from dfkd.synthesizers import DAFL, DFAD, DFQ, MAD, ZSKT
 
 METHODS = {

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from dfkd.machine.runtime import seeded, stream_seed
 from dfkd.models import DCGAN, NLGenerator
-from dfkd.runtime import seeded, stream_seed
 from dfkd.synthesizers.renew import check_renewable, renew, renew_first
 
 

@@ -1,0 +1,250 @@
+"""`python -m dfkd.store`: what the store holds and who refers to it, whether it is whole, and what may go."""
+
+import argparse
+import contextlib
+import difflib
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from dfkd.cli.inventory import Inventory, Item, Leftover, Run, size, take
+from dfkd.errors import ConfigError
+from dfkd.store.files import try_lock
+from dfkd.store.run_folder import RunFolder
+from dfkd.store.store import DAMAGE, read_record
+from dfkd.sweeps.plan import counted, many
+
+SHOWN = 3  # run folders named in a row of `ls`
+
+
+def main() -> None:
+    """Console entry: exit code 1 if something is damaged, or if what was asked for is not there."""
+    parser = argparse.ArgumentParser(prog="python -m dfkd.store", description=__doc__.partition(": ")[2])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run, about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__, help=about, description=about)
+        added.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs/ and store/")
+        added.set_defaults(run=run)
+        return added
+
+    command(ls, "list artifacts: size, age, cost, the cells that refer to them, what feeds them")
+    command(show, "all about one artifact").add_argument("key", help="its key, or the beginning of it")
+    command(verify, "read every artifact and every finished run folder, and name what is damaged")
+    tidy = command(gc, "list what no cell needs; delete it with --yes")
+    tidy.add_argument("--yes", action="store_true", help="delete what is listed")
+    tidy.add_argument("--unfinished", action="store_true", help="also what only cells need that are not finished")
+    arguments = parser.parse_args()
+    try:
+        if not (arguments.outputs / "store").is_dir():
+            raise ConfigError(f"there is no store in {arguments.outputs}; name the folder of your runs: --outputs DIR")
+        sys.exit(arguments.run(take(arguments.outputs), arguments))
+    except ConfigError as error:
+        sys.exit(f"dfkd.store: {error}")
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def ls(found: Inventory, _: argparse.Namespace) -> int:
+    """One line an artifact, one a builder's unfinished work, and the totals."""
+    rows = [("stage", "key", "size", "age", "took", "cells", "fed by")]
+    for item in found.items.values():
+        seconds = item.record.get("meta", {}).get("seconds")
+        took = "damaged" if not item.record else duration(seconds) if seconds is not None else "-"
+        hashes = [run.hash + ("" if run.state == "finished" else "*") for run in found.users(item)]
+        more = [f"+{len(hashes) - SHOWN}"] if len(hashes) > SHOWN else []
+        fed_by = ", ".join(f"{stage} {key[:8]}" for stage, key in (item.inputs or {}).items())
+        cells = " ".join(hashes[:SHOWN] + more) or "-"
+        rows.append((item.stage, item.key, bytes_(size(item.path)), age(item.path), took, cells, fed_by or "-"))
+    for left in found.leftovers:
+        if left.kind != "lock":
+            state = "being made" if left.busy else "of a builder that is gone"
+            rows.append(
+                (left.stage, left.key, bytes_(size(left.path)), age(left.path), "-", "-", f"{left.kind}, {state}")
+            )
+    print(table(rows))
+    total = sum(size(entry.path) for entry in (*found.items.values(), *found.leftovers))
+    print(f"\n{', '.join(counted(list(found.items), found.stages).values()) or 'no artifacts'}: {bytes_(total)}")
+    print(f"cells (the end of their folders' names; * not finished): {states(found.runs)}")
+    return 0
+
+
+def states(runs: list[Run]) -> str:
+    """'3 finished, 1 unfinished'."""
+    names = [run.state for run in runs]
+    return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "none"
+
+
+def show(found: Inventory, arguments: argparse.Namespace) -> int:
+    """All about one artifact."""
+    item = pick(found, arguments.key)
+    record, meta = item.record, item.record.get("meta", {})
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.path.stat().st_mtime))
+    print(f"{item.stage} {item.key}\n  {item.path}")
+    if not record:
+        print("  damaged: its meta.json cannot be read; the next run that needs it makes it again")
+        return 1
+    took, memory = duration(meta["seconds"]), meta.get("peak_memory_mb")
+    print(f"made     {when}, {took}" + (f", at most {memory:.0f} MB" if memory else "") + f", dfkd {record['dfkd']}")
+    files = [f"{name} {bytes_(size(item.path / name))}" for name in (*record["files"], "meta.json")]
+    print(f"files    {', '.join(files)}")
+    if item.inputs is None:
+        print("fed by   (made before dfkd noted it; the run folders below name what belongs together)")
+    for name, others in (("fed by", found.fed_by(item)), ("feeds", found.feeds(item))):
+        for i, other in enumerate(others):
+            print(f"{'' if i else name:<8} {other.stage} {other.key}")
+    for i, run in enumerate(found.users(item)):
+        note = "" if run.state == "finished" else f" ({run.state})"
+        print(f"{'' if i else 'cells':<8} {run.folder}{note}")
+    print(f"\n{yaml.safe_dump(record['about'], sort_keys=False).rstrip()}")
+    return 0
+
+
+def pick(found: Inventory, prefix: str) -> Item:
+    """The artifact whose key begins like this.
+
+    Raises:
+        ConfigError: none does, or several do.
+    """
+    items = [item for item in found.items.values() if item.key.startswith(prefix)]
+    if len(items) == 1:
+        return items[0]
+    if items:
+        named = "\n".join(f"  {item.stage} {item.key}" for item in items)
+        raise ConfigError(f"'{prefix}' begins {len(items)} keys; write more of it:\n{named}")
+    if not found.items:
+        raise ConfigError("the store is empty")
+
+    def likeness(item: Item) -> tuple[int, float]:
+        same = next((i for i, (a, b) in enumerate(zip(item.key, prefix, strict=False)) if a != b), len(prefix))
+        return same, difflib.SequenceMatcher(None, item.key[: len(prefix)], prefix).ratio()
+
+    nearest = max(found.items.values(), key=likeness)
+    raise ConfigError(f"no key begins with '{prefix}'; the nearest is {nearest.stage} {nearest.key}")
+
+
+def verify(found: Inventory, _: argparse.Namespace) -> int:
+    """Read everything again."""
+    finished = [run.folder for run in found.runs if (run.folder / "result.json").exists()]
+    damage = []
+    with tqdm(total=len(found.items) + len(finished), disable=None, leave=False) as progress:
+        for item in found.items.values():
+            try:
+                read_record(item.path)
+            except DAMAGE as error:
+                damage.append(f"{item.path}: {reason(error)}")
+            progress.update()
+        for folder in finished:
+            if RunFolder(folder).whole_result() is None:
+                damage.append(f"{folder}: result.json and student.safetensors do not belong together")
+            progress.update()
+    for text in damage:
+        print(f"DAMAGED  {text}")
+    said = f"{len(damage)} damaged: the commands that made them make them again" if damage else "all are whole"
+    print(f"{many(len(found.items), 'artifact')} and {many(len(finished), 'finished run folder')}: {said}")
+    return int(bool(damage))
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{Path(error.filename).name} is missing"
+    return str(error) if isinstance(error, ValueError) and "has changed" in str(error) else "meta.json cannot be read"
+
+
+def gc(found: Inventory, arguments: argparse.Namespace) -> int:
+    """List what no cell needs, and delete it if asked to.
+
+    What a finished cell refers to and what a process is at work on always stays. A run that starts while this deletes,
+    and wants just what is deleted, fails with a message; the same command makes it again.
+    """
+    unfinished = arguments.unfinished
+    wanted = [item for item in found.items.values() if spare(found, item, unfinished)]
+    silent = [run for run in found.runs if run.stages is None and (run.state == "running" or not unfinished)]
+    if silent:
+        folders = ", ".join(str(run.folder) for run in silent[:SHOWN])
+        print(f"all artifacts are kept: {many(len(silent), 'unfinished run folder')} of an older dfkd may need them:")
+        print(f"finish them, delete them, or add --unfinished if nothing runs in them: {folders}")
+        wanted = []
+    left = [left for left in found.leftovers if stale(left, unfinished)]
+    why = {True: "only unfinished cells need it", False: "no cell needs it"}
+    rows = [("delete", i.stage, i.key, bytes_(size(i.path)), why[bool(found.users(i))]) for i in wanted]
+    rows += [
+        ("delete", i.stage, i.key, bytes_(size(i.path)), f"{i.kind}, no builder") for i in left if i.kind != "lock"
+    ]
+    if rows:
+        print(table(rows))
+    locks = sum(i.kind == "lock" for i in left)
+    total = bytes_(sum(size(entry.path) for entry in (*wanted, *left)))
+    parts = (len(wanted), "artifact"), (len(left) - locks, "leftover"), (locks, "lock file")
+    what = f"{', '.join(many(count, name) for count, name in parts)}: {total}"
+    if not arguments.yes:
+        print(f"would delete {what}; add --yes to do it")
+        return 0
+    kept = [entry for entry in (*left, *wanted) if not delete(entry)]
+    for entry in kept:
+        print(f"kept {entry.path}: a process has just begun to use it")
+    print(f"deleted {what}" + (f", but for {len(kept)}" if kept else ""))
+    return 0
+
+
+def spare(found: Inventory, item: Item, unfinished: bool) -> bool:
+    """Whether an artifact may go: no cell needs it, or (unfinished=True) only cells do that nobody is at work on."""
+    needed = ("finished", "running") if unfinished else ("finished", "running", "unfinished")
+    return all(run.state not in needed for run in found.users(item))
+
+
+def stale(left: Leftover, unfinished: bool) -> bool:
+    """Whether a builder's leftover may go. A checkpoint is worth its computing time until the artifact is there."""
+    return not left.busy and (left.kind != "checkpoint" or left.made or unfinished)
+
+
+def delete(entry: Item | Leftover) -> bool:
+    """Delete an artifact or a leftover, as the holder of its lock; False if a process has it now."""
+    lock = entry.path.parent / f".{entry.key}.lock"
+    lock.touch()
+    with try_lock(lock) as mine:
+        if not mine:
+            return False
+        if isinstance(entry, Item):  # out of sight at once: nobody finds half of it
+            gone = lock.with_name(f".{entry.key}.{os.getpid()}.tmp")
+            entry.path.rename(gone)
+            shutil.rmtree(gone)
+        elif entry.path.is_dir():
+            shutil.rmtree(entry.path)
+        elif entry.path != lock:
+            entry.path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            lock.unlink()
+    return True
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def bytes_(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def age(path: Path) -> str:
+    return duration(time.time() - path.stat().st_mtime)
+
+
+def duration(seconds: float) -> str:
+    """One number with its unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -1,0 +1,159 @@
+"""A cell: one configuration, its name, its hash, its folder. Imports no torch, so a finished cell is known at once."""
+
+import copy
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from dfkd.errors import ConfigError
+from dfkd.store.keys import content_key
+from dfkd.store.run_folder import RunFolder
+
+# What cannot change a result, or only through what refers to it (attack): it stays out of every key.
+NOT_CONTENT = (
+    "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
+    "stages",
+)  # fmt: skip
+RESULT_VERSION = 5  # raised by one when a change of the code changes the numbers of all cells
+SECTIONS = ("stages", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
+NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
+GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
+
+
+class Cell:
+    """One configuration, resolved.
+
+    Args:
+        cfg: as Hydra composed it.
+
+    Attributes:
+        config: plain dicts, resolved, with `limit` applied.
+        hash: eight hexadecimal digits of everything that can change the result.
+        name: readable name with the hash.
+        folder: `<outputs>/runs/<name>`.
+
+    Raises:
+        ConfigError: a value is missing or cannot be resolved.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        try:
+            config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        except MissingMandatoryValue as error:
+            key = getattr(error, "full_key", None) or str(error).splitlines()[0].rpartition(": ")[2]
+            raise ConfigError(f"{key} is missing: set {key}=...") from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error).splitlines()[0]) from error
+        check_form(cfg)
+        lower(config, config["limit"])
+        self.config = config
+        self.hash = content_key("result", RESULT_VERSION, self.content())[:8]
+        scenario, teacher = config["ntl_scenario"], config["teacher"]
+        parts = [
+            "-".join([scenario["name"], *(scenario[d]["name"] for d in ("id", "ood") if d in scenario)]),
+            f"{teacher['name']}-{teacher['network']['name']}",
+            f"{config['synthesizer']['name']}-{config['student']['network']['name']}",
+            config["defense"]["name"],
+            f"s{config['seed']}",
+        ]
+        self.name = f"{'_'.join(parts)}-{self.hash}"
+        self.outputs = Path(config["outputs"])
+        self.folder = self.outputs / "runs" / self.name
+
+    def content(self, *groups: str) -> dict:
+        """What counts of the configuration: everything, or the named groups, with seeds, data and precision."""
+        return content(self.config, *groups)
+
+    def finished(self) -> dict | None:
+        """The result of this cell if it was finished before, up to the stage that it is to end with (`until`), and its
+        student, if there is one, is whole; else None."""
+        result = RunFolder(self.folder).whole_result()
+        if result is None or result["hash"] != self.hash:
+            return None
+        made = {*result.get("stages", {}), *(["student"] if "student_digest" in result else [])}
+        return result if self.config["until"] in made else None
+
+
+def replicas(cfg: DictConfig) -> list[Cell]:
+    """The cells that a configuration stands for: one, or student.replicas of them, whose seeds.student follow each
+    other.
+
+    Raises:
+        ConfigError: see `Cell`.
+    """
+    first = Cell(cfg)
+    count = first.config["student"].get("replicas", 1)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(f"student.replicas must be a whole number of at least 1, got {count!r}")
+    seed = first.config["seeds"].get("student")
+    if count == 1 or "student" not in stages_until(first.config) or not isinstance(seed, int):
+        return [first]
+
+    def replica(place: int) -> Cell:
+        own = copy.deepcopy(cfg)
+        OmegaConf.update(own, "seeds.student", seed + place)
+        return Cell(own)
+
+    return [first, *map(replica, range(1, count))]
+
+
+def check_form(cfg: DictConfig) -> None:
+    """Raise ConfigError if what every cell is named and known by is not there, or is no section or option."""
+    for section in SECTIONS:
+        found = OmegaConf.select(cfg, section)
+        if not OmegaConf.is_dict(found):
+            raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
+    for option in (*NAMED, *(["ntl_scenario.ood"] if "ood" in (cfg.get("ntl_scenario") or {}) else [])):
+        found = OmegaConf.select(cfg, option)
+        if not OmegaConf.is_dict(found):
+            raise ConfigError(f"{option} must be one of its options, got {found!r}; `dfkd --help` lists them")
+        if not found.get("name"):
+            raise ConfigError(f"{option}.name is missing: set {option}.name=...")
+    for key in ("seed", "runtime.precision"):
+        if OmegaConf.select(cfg, key) is None:
+            raise ConfigError(f"{key} is missing: set {key}=...")
+    for key in ("dry_run", "fail_fast"):
+        if not isinstance(cfg.get(key), bool):
+            raise ConfigError(f"{key} must be true or false, got {cfg.get(key)!r}")
+    for key, value in cfg.limit.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"limit.{key} must be a number, got {value!r}")
+
+
+def content(config: dict, *groups: str) -> dict:
+    """What of a configuration can change a result: everything that does, or the named groups of it, with the data and
+    the precision."""
+    chosen = {key: value for key, value in config.items() if key not in NOT_CONTENT and (not groups or key in groups)}
+    own = {name: node for name, node in config.get("stages", {}).items() if not is_shipped(node)}
+    if own and not groups:
+        chosen["stages"] = own
+    if "student" in chosen:  # how many others are trained beside it changes nothing
+        chosen["student"] = {key: value for key, value in chosen["student"].items() if key != "replicas"}
+    data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
+    return chosen | {"data": data, "precision": config["runtime"]["precision"]}
+
+
+def is_shipped(stage: dict) -> bool:
+    """Whether a stage of a configuration is one of this package."""
+    return str(stage.get("_target_")).startswith("dfkd.stages.")
+
+
+def stages_until(config: dict) -> list[str]:
+    """Names of the stages up to `until`."""
+    names = list(config["stages"])
+    return names[: names.index(config["until"]) + 1] if config["until"] in names else names
+
+
+def lower(node: object, limit: dict) -> None:
+    """Lower every number below `node` that stands under a name in `limit` to that limit, in place."""
+    if isinstance(node, list):
+        for item in node:
+            lower(item, limit)
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        if key in limit and isinstance(value, int | float) and not isinstance(value, bool):
+            node[key] = min(value, limit[key])
+        elif key != "limit":
+            lower(value, limit)

@@ -1,0 +1,50 @@
+"""One clear message for every error, in the words of who typed the command."""
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from dfkd.config.build import nearest
+from dfkd.config.options import option_names
+from dfkd.config.paths import CONF
+from dfkd.errors import ConfigError
+
+EXTRAS = {  # the beginnings of options that a plugin brings: who needs them, and the extra that has the plugin
+    "hydra/launcher/submitit_": ("hydra/launcher=slurm and slurm_local need", "slurm"),
+    "hydra/sweeper/sampler/": ("hydra/sweeper=optuna needs", "optuna"),
+}
+
+
+def explain(error: Exception) -> str:
+    """One clear message for an error."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        file = error.missing_cfg_file or ""  # of an option in a folder of its group, Hydra knows no others
+        group, _, option = file.rpartition("/") if error.options else file.partition("/")
+        options = sorted({*(error.options or ()), *option_names(group, [CONF])})
+        for beginning, (who, extra) in EXTRAS.items():
+            if file.startswith(beginning) and not error.options:
+                return f"{who} an extra: pip install 'dfkd[{extra}]'"
+        if options:
+            return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain_override(error)
+    if "Config group override must be" in str(error):  # Hydra does not say which
+        return "a group takes the name of one of its options, not null or a number; `dfkd --help` lists them"
+    if "No space left on device" in str(error):
+        return "the disk is full; what is finished is kept: free some space and repeat the command, or set outputs=DIR"
+    return f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)"
+
+
+def explain_override(error: Exception) -> str:
+    """Hydra's message about an override, with the nearest valid key where a key is unknown."""
+    cause = error.__cause__
+    key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
+    lines = str(error).splitlines()
+    if any("full_key: hydra.sweeper." in line for line in lines):
+        return "the axes of this experiment or ablation are for hydra/sweeper=cells (the default) or optuna: choose one"
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    if key and parent is not None and hasattr(parent, "keys"):
+        last = str(key).rpartition(".")[2]
+        return f"there is no '{key}'{nearest(last, [str(k) for k in parent])}"
+    return text

@@ -1,0 +1,136 @@
+"""Published numbers beside ours: the `paper` section of an experiment.
+
+    paper: cifar10                          # those of dfkd/config/published/cifar10.yaml that fit the cell
+    paper:                                  # or one entry, or a list of them
+      student.iacc: 96                      # a measure, by its path in result.json
+      source: CAKE, abstract, arXiv 2306.02090
+      when: {synthesizer: cake_mnist}       # only beside cells that say so; keys as in a table, or dotted paths
+
+It changes no result and is part of no hash.
+"""
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+from dfkd.config.build import nearest
+from dfkd.config.cell import Cell
+from dfkd.config.keys import MEASURES, all_keys, flatten, option, plain, same, suggestion, word
+from dfkd.errors import ConfigError
+from dfkd.store.run_folder import RunFolder
+
+WORDS = ("source", "when")
+PATHS = (*MEASURES.values(), "teacher.oacc")
+PUBLISHED = Path(__file__).parent / "published"
+
+
+class Configured(Protocol):
+    """Something that was run with a configuration."""
+
+    config: dict
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number, and where it was published."""
+
+    value: float
+    source: str
+
+
+def published(runs: Iterable[Configured], path: str) -> Published | None:
+    """The published number for a measure of these cells; None where there is none, or not one for all of them."""
+    found = {_published(run.config, path) for run in runs}
+    return found.pop() if len(found) == 1 else None
+
+
+def _published(config: dict, path: str) -> Published | None:
+    for entry in entries(config):
+        number = _numbers(entry).get(path)
+        if _is_number(number) and all(same(word(v), option(config, k)) for k, v in _conditions(entry).items()):
+            return Published(float(number), plain(entry.get("source", "")))
+    return None
+
+
+def entries(config: dict) -> list:
+    """The entries of a configuration's `paper` section; none of a file that is not there."""
+    section = config.get("paper") or []
+    if isinstance(section, str):
+        section = _shipped(section) if section in tables() else []
+    return section if isinstance(section, list) else [section]
+
+
+def tables() -> list[str]:
+    """The names of the files of published numbers."""
+    return sorted(file.stem for file in PUBLISHED.glob("*.yaml"))
+
+
+@functools.cache
+def _shipped(name: str) -> list[dict]:
+    return yaml.safe_load((PUBLISHED / f"{name}.yaml").read_text())
+
+
+def problems(config: dict) -> list[str]:
+    """What is wrong with a configuration's `paper` section, one problem an item."""
+    section, found = config.get("paper"), []
+    if isinstance(section, str):  # whose entries a test checks
+        known = tables()
+        return [] if section in known else [f"paper: there is no table '{section}'{nearest(section, known)}"]
+    for entry in entries(config):
+        if not isinstance(entry, dict):
+            found.append(f"paper: an entry is a number and its source, as student.iacc: 96, source: ...; got {entry!r}")
+            continue
+        numbers = _numbers(entry)
+        for path, value in numbers.items():
+            if path not in PATHS:
+                found.append(f"paper.{path}: there is no such measure{nearest(path, [*PATHS, *WORDS])}")
+            elif not _is_number(value):
+                found.append(f"paper.{path} must be a number, got {value!r}")
+        if not numbers:
+            found.append(f"paper: no number in {entry!r}; write a measure, as student.iacc: 96")
+        if not isinstance(entry.get("source"), str) or not entry["source"].strip():
+            found.append(f"paper.source is missing: say where {', '.join(numbers) or 'the number'} was published")
+        when = entry.get("when") or {}
+        if not isinstance(when, dict):
+            found.append(f"paper.when must be keys and values, as {{synthesizer: dfq}}, got {when!r}")
+            continue
+        for key in _conditions(entry):
+            if option(config, key) is None:
+                known = all_keys([config])
+                found.append(f"paper.when.{key}: there is no such key{suggestion(key, known, known[:9])}")
+    return found
+
+
+def renew(cell: Cell, result: dict) -> None:
+    """Take the numbers published since into a finished cell's result.json: they are no reason to run it again.
+
+    Raises:
+        ConfigError: the section is wrong.
+    """
+    section = cell.config.get("paper")
+    if result["config"].get("paper") == section:
+        return
+    found = problems(cell.config)
+    if found:
+        raise ConfigError("\n".join(found))
+    result["config"]["paper"] = section
+    RunFolder(cell.folder).write_result(result)
+
+
+def _numbers(entry: object) -> dict[str, object]:
+    """{path in result.json: number} of an entry."""
+    return flatten({k: v for k, v in entry.items() if k not in WORDS}) if isinstance(entry, dict) else {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _conditions(entry: dict) -> dict[str, object]:
+    when = entry.get("when")
+    return flatten(when) if isinstance(when, dict) and when else {}

@@ -1,0 +1,208 @@
+"""The machine side of a run: device, precision, seeded random streams, memory."""
+
+import contextlib
+import ctypes
+import hashlib
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dfkd.machine import devices, distributed
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how to compute. Nothing here may change a result beyond rounding.
+
+    Attributes:
+        device: 'cpu', 'cuda' or 'cuda:N'.
+        precision: torch.bfloat16 (autocast in synthesis and training; losses, BatchNorm statistics and attacks stay
+            in float32) or torch.float32.
+        chunk: how many images go through a network at once where the batch has no meaning of its own: evaluation,
+            attacks, and how many CAKE sets are optimised side by side.
+        profile: whether to tell where the time of each stage goes.
+        vectorize: whether the students of `student.replicas` are trained in one program; None: on a GPU.
+        pool: where a finished pool's images lie: 'device', 'host' (the CPU's memory), or 'auto' (see `home`).
+    """
+
+    device: torch.device
+    precision: torch.dtype = torch.float32
+    chunk: int = 1000
+    profile: bool = False
+    vectorize: bool | None = None
+    pool: str = "auto"
+
+    def home(self, size: int) -> torch.device:
+        """Where so many bytes of images are to lie: on the device, or, where that would take more than half of what is
+        free of a GPU's memory, on the host."""
+        if self.pool == "auto" and self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return self.device if size <= free / 2 else torch.device("cpu")
+        return torch.device("cpu") if self.pool == "host" else self.device
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Autocast to bfloat16 inside the block, or nothing."""
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move to the device, convolutions in channels_last (faster on GPUs, and on CPUs for small images)."""
+        return module.to(self.device).to(memory_format=torch.channels_last)
+
+    def generator(self, seed: int, *names: str | int) -> torch.Generator:
+        """A random stream of its own for a purpose, so that what another part draws does not shift it."""
+        return torch.Generator(self.device).manual_seed(stream_seed(seed, *names))
+
+
+def make_runtime(
+    device: str = "auto",
+    precision: str = "auto",
+    chunk: int = 1000,
+    threads: int | None = None,
+    checkpoint_every: float | None = None,
+    profile: bool = False,
+    vectorize: bool | None = None,
+    pool: str = "auto",
+) -> Runtime:
+    """Check what was asked for and set this process up.
+
+    Args:
+        device: 'auto' (the device that this process holds, `dfkd.machine.devices`, else CUDA if there is one), 'cpu',
+            'cuda', 'cuda:N'. Of several ranks each takes a CUDA device of its own: 'auto' or 'cuda'.
+        precision: 'float32', 'bfloat16', or 'auto': bfloat16 where the hardware multiplies it, else float32; a run then
+            measures which is faster (`dfkd.machine.precision`).
+        chunk: see `Runtime`.
+        threads: of torch's CPU kernels; torch's own choice if None.
+        checkpoint_every: seconds from one checkpoint of a stage to the next; None: never. Only checked here.
+        profile, vectorize, pool: see `Runtime`.
+
+    Raises:
+        ValueError: a device that is not there, or a value that is none of the above.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"runtime.precision must be auto, float32 or bfloat16, got '{precision}'")
+    if pool not in ("auto", "device", "host"):
+        raise ValueError(f"runtime.pool must be auto, device or host, got '{pool}'")
+    if chunk < 1 or (threads is not None and threads < 1):
+        raise ValueError(f"runtime.chunk and runtime.threads must be at least 1, got {chunk} and {threads}")
+    if checkpoint_every is not None and not checkpoint_every >= 0:
+        raise ValueError(f"runtime.checkpoint_every must be seconds, or null for never, got {checkpoint_every}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    where = _device(device) if distributed.ranks() == 1 else _of_this_rank(device)
+    if where.type == "cuda" and where.index is not None:
+        torch.cuda.set_device(where)  # nothing may come to lie on another one
+    fast = multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
+    precision = torch.bfloat16 if fast else torch.float32
+    return Runtime(where, precision, chunk, profile, vectorize, pool)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto" and devices.held is not None:
+        return torch.device(devices.held.name if devices.held.name.startswith("cuda") else "cpu")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"runtime.device must be auto, cpu, cuda or cuda:N, got '{name}'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"runtime.device={name}, but this machine has no usable CUDA device; use runtime.device=auto")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise ValueError(f"runtime.device={name}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"runtime.device must be auto, cpu, cuda or cuda:N, got '{name}'")
+    return device
+
+
+def _of_this_rank(name: str) -> torch.device:
+    """Of several ranks on a machine, each has the CUDA device of its number."""
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        device = _device(name)
+        if device.type == "cuda":
+            raise ValueError(f"runtime.device={name}, but of several ranks each takes its own; set runtime.device=auto")
+        return device
+    number, there = distributed.local_rank(), torch.cuda.device_count()
+    if number >= there:
+        raise ValueError(
+            f"rank {distributed.rank()} has no CUDA device; set torchrun --nproc-per-node to {there} at most"
+        )
+    return torch.device("cuda", number)
+
+
+def device_name(device: torch.device) -> str:
+    """What computes: a kind of GPU, or a kind of CPU and how much of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is a gain: emulated on a CPU without the instructions, it is ten times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text() if flags.exists() else ""
+    return "avx512_bf16" in text or "amx_bf16" in text
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks instead of handing them back to the system.
+
+    torch allocates every activation anew; with glibc's defaults each one is mapped, page-faulted and unmapped again,
+    which costs more than half of the time of a small CNN at batch 1000 on a CPU. Elsewhere than on glibc: nothing.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+def stream_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for the stream `names` of the run seed `seed`; unrelated streams for unrelated names."""
+    text = "/".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *names: str | int) -> Iterator[None]:
+    """Seed torch's global generators inside the block (module initialisation, dropout), and put them back after."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(stream_seed(seed, *names))
+        yield
+
+
+class PeakMemory:
+    """Largest memory in use since this object was made, in MiB: of the CUDA device, or of this process on a CPU."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
+
+    def read(self) -> float:
+        if self.device.type == "cuda":
+            return round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
+        status = Path("/proc/self/status")
+        if status.exists():
+            for line in status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return round(int(line.split()[1]) / 1024, 1)
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

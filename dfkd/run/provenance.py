@@ -1,0 +1,46 @@
+"""Where a result comes from: the command that made it, and the state of the code."""
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from dfkd.config.paths import CONF, CONFIG
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def arguments(hydra: DictConfig | None = None) -> list[str] | None:
+    """The arguments of `dfkd` that repeat one cell alone; None outside of Hydra.
+
+    Args:
+        hydra: Hydra's own part of the cell's configuration; of the present cell if None.
+    """
+    if hydra is None and not HydraConfig.initialized():
+        return None
+    hydra = hydra or HydraConfig.get()
+    flags = {"command-line": "--config-dir", "main": "--config-path"}
+    sources = [s for s in hydra.runtime.config_sources if s.provider in flags and s.path != str(CONF)]
+    own = [f"{flags[source.provider]}={source.path}" for source in sources]
+    own += [] if hydra.job.config_name == CONFIG else [f"--config-name={hydra.job.config_name}"]
+    own += [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    return own + list(hydra.overrides.task)
+
+
+def command() -> str | None:
+    """The same as one line for a shell."""
+    given = arguments()
+    return None if given is None else shlex.join(["dfkd", *given])
+
+
+def commit() -> str | None:
+    """The commit of this package's checkout, with '-dirty' where files were changed; None for an installed package."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+    asked = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,100 @@
+"""One cell from configuration to run folder."""
+
+import contextlib
+import logging
+import os
+import platform
+import time
+import traceback
+from collections.abc import Sequence
+
+from safetensors.torch import save_file
+
+from dfkd.config.cell import Cell
+from dfkd.errors import NonFiniteLoss
+from dfkd.machine import distributed
+from dfkd.resume.state import Misfit
+from dfkd.run.provenance import command
+from dfkd.run.result import make_result
+from dfkd.stages.parts import Parts
+from dfkd.stages.pipeline import Pipeline
+from dfkd.stages.precision import choose_precision
+from dfkd.stages.prepare import prepare
+from dfkd.store.run_folder import RunFolder
+
+log = logging.getLogger("dfkd")
+
+
+def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None, quiet: bool = False) -> dict:
+    """Run a cell, or return its result if it was finished before.
+
+    Args:
+        siblings: cells that differ in the student's seed only, and are to be run next: their students may be trained
+            with this one's.
+        group: for W&B: what ties the runs of a sweep together.
+        quiet: whether to show no progress bars.
+
+    Returns:
+        the content of its result.json; nothing on another rank than the first.
+
+    Raises:
+        ConfigError: it cannot run; nothing was done.
+        Exception: it failed on the way. The run folder's status.json says how; finished stages are kept.
+    """
+    with distributed.one_at_first():
+        parts = prepare(cell)
+    for warning in parts.warnings:
+        log.warning("  WARNING  %s", warning)
+    distributed.barrier()  # no rank begins before all are prepared
+    alone = RunFolder(cell.folder).claimed() if distributed.is_first() else contextlib.nullcontext()
+    with alone:
+        done = distributed.by_first(cell.finished)  # by another process, while we waited
+        if done is not None:
+            return done
+        try:
+            return _run(cell, parts, siblings, group, quiet)
+        except Misfit as error:
+            log.warning("  WARNING  a checkpoint does not fit and is dropped, its stage begins anew (%s)", error)
+            return _run(cell, prepare(cell), siblings, group, quiet)
+
+
+def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
+    pipeline = Pipeline(cell, parts, parts.tracker, siblings, quiet)
+    if not distributed.is_first():
+        parts.runtime = choose_precision(cell, parts)
+        pipeline.make()
+        return {}
+    folder, tracker, result = RunFolder(cell.folder), parts.tracker, None
+    before = folder.whole_result() or {}
+    folder.begin(cell.config, {name: planned.key for name, planned in pipeline.run.planned.items()})
+    place = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    folder.set_status("running", command=command(), **place)
+    try:
+        tracker.start(cell.folder, cell.name, cell.config, group)
+        began = time.monotonic()
+        parts.runtime = choose_precision(cell, parts)
+        pipeline.make()
+        result = with_earlier(before, make_result(pipeline, began))
+        for path in sorted(cell.folder.glob("*.png")):
+            tracker.image(path.stem, path)
+        folder.write_result(result)
+        folder.set_status("done", command=command())
+        return result
+    except BaseException as error:
+        result, why = None, distributed.reason(error)
+        kind = "interrupted" if isinstance(why, KeyboardInterrupt | SystemExit) else "failed"
+        told = getattr(why, "traceback", traceback.format_exc())
+        folder.set_status(kind, command=command(), error=f"{type(why).__name__}: {why}", traceback=told)
+        if isinstance(error, NonFiniteLoss) and error.state is not None:
+            last_good = {name: value.contiguous() for name, value in error.state.items()}
+            save_file(last_good, cell.folder / "student_last_good.safetensors")
+        raise
+    finally:
+        tracker.finish(result)
+
+
+def with_earlier(before: dict, result: dict) -> dict:
+    """A result, with what an earlier run of the cell came to in stages that this one did not go through (`until`)."""
+    if before.get("hash") != result["hash"]:
+        return result
+    return before | result | {"stages": before.get("stages", {}) | result["stages"]}

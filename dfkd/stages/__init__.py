@@ -1,0 +1,24 @@
+"""What a run is made of: one file a stage, the way through them, and the objects they work with.
+
+Imported by dfkd.run and above.
+"""
+
+from dfkd.stages.judgement import JudgementStage
+from dfkd.stages.pool import PoolStage
+from dfkd.stages.premise import PremiseStage
+from dfkd.stages.split import SplitStage
+from dfkd.stages.stage import Log, Run, Stage
+from dfkd.stages.student import StudentStage
+from dfkd.stages.teacher import TeacherStage
+
+__all__ = [
+    "JudgementStage",
+    "Log",
+    "PoolStage",
+    "PremiseStage",
+    "Run",
+    "SplitStage",
+    "Stage",
+    "StudentStage",
+    "TeacherStage",
+]

@@ -1,0 +1,178 @@
+"""Everything that can go wrong before any work, and that no part can tell by itself."""
+
+import tempfile
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from dfkd.config import paper
+from dfkd.config.build import Builder, nearest, number
+from dfkd.config.cell import GROUPS, Cell, stages_until
+from dfkd.errors import ConfigError
+from dfkd.machine import distributed
+from dfkd.machine.runtime import Runtime, multiplies_bfloat16
+from dfkd.models import Classifier
+from dfkd.stages.parts import Parts
+from dfkd.stages.stage import Stage
+
+# What a component may ask for by naming it in its signature.
+FOR_DOMAINS = ("root", "download", "size", "channels", "limit")
+CONTEXT = (*FOR_DOMAINS, "shape", "classes", "box", "real", "real_ood", "prior", "noise", "chunk")
+
+
+def check_names(config: dict) -> Builder:
+    """What can be told of a cell's configuration before anything is made: unknown and missing options, values of the
+    wrong kind, impossible numbers outside of the groups.
+
+    Returns:
+        a builder that has noted the problems.
+    """
+    check = Builder(**dict.fromkeys(CONTEXT, ...))
+    for group in (*GROUPS, "tracker", "stages"):
+        check.bind(config[group], group)
+    check.bind(config["runtime"] | {"_target_": "dfkd.machine.runtime.make_runtime"}, "runtime")
+    _check_numbers(config, check.problems)
+    check.problems += paper.problems(config)
+    return check
+
+
+def check_outputs(cell: Cell) -> None:
+    """Raise ConfigError if nothing can be written to the outputs folder."""
+    try:
+        cell.outputs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cell.outputs):
+            pass
+    except OSError as error:
+        raise ConfigError(f"outputs={cell.outputs} cannot be written to ({error.strerror}); set outputs=DIR") from error
+
+
+def precision_warnings(runtime: Runtime) -> list[str]:
+    """A warning where bfloat16 is asked for, and the device has to emulate it."""
+    if runtime.precision != torch.bfloat16 or multiplies_bfloat16(runtime.device):
+        return []
+    return [
+        f"runtime.precision=bfloat16, but this {'GPU' if runtime.device.type == 'cuda' else 'CPU'} has no instructions "
+        f"for it and computes it several times as slowly as float32; set runtime.precision=float32, or auto"
+    ]
+
+
+def _check_numbers(config: dict, problems: list[str]) -> None:
+    """Note impossible values outside of the groups: until, seeds, data, evaluate."""
+
+    def whole(where: str, value: object, low: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            problems.append(f"{where} must be a whole number of at least {low}, got {value!r}")
+
+    evaluate, data = config["evaluate"], config["data"]
+    if config["until"] not in list(config["stages"]):
+        problems.append(
+            f"until={config['until']!r}: there is no such stage{nearest(str(config['until']), config['stages'])}"
+        )
+    whole("seed", config["seed"], 0)
+    for name, value in config["seeds"].items():
+        if value != config["seed"]:
+            whole(f"seeds.{name}", value, 0)
+    for name in ("checks", "images"):
+        whole(f"evaluate.{name}", evaluate.get(name), 1)
+    for name in ("steps", "images"):
+        whole(f"evaluate.premise.{name}", evaluate["premise"].get(name), 1)
+    for name in ("size", "channels", "limit"):
+        if data[name] is not None:
+            whole(f"data.{name}", data[name], 1)
+
+    def radii(where: str, values: list, above: str, fits: Callable[[float], bool]) -> None:
+        for eps in values:
+            try:
+                right = fits(number(eps))
+            except ConfigError:
+                right = False
+            if not right:
+                problems.append(f"{where} must be {above} such as 4/255, got {eps!r}")
+
+    used, measured = config["attack"].get("eps"), evaluate["premise"].get("eps")
+    radii("attack.eps", used if isinstance(used, list) else [used], "a number of at least 0", lambda eps: eps >= 0)
+    if not isinstance(measured, list) or not measured:
+        problems.append(f"evaluate.premise.eps must be a list such as [4/255,8/255], got {measured!r}")
+    else:
+        radii("evaluate.premise.eps", measured, "positive numbers", lambda eps: eps > 0)
+
+
+def check_together(parts: Parts, config: dict, builder: Builder) -> None:
+    """Note in the builder what does not fit together."""
+    scenario, student = parts.scenario, parts.student
+
+    def fits(network: nn.Module) -> None:
+        Classifier(network, scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
+
+    for where, check in (
+        ("teacher", lambda: parts.teacher.check(scenario)),
+        ("teacher.network", lambda: fits(parts.teacher.network)),
+        ("student.network", lambda: fits(student.network)),
+        ("synthesizer", lambda: parts.synthesizer.check(parts.teacher.network)),
+        ("defense", lambda: parts.defense.check(parts.teacher.network, parts.synthesizer)),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            builder.problems.append(f"{where}: {error}")
+    _check_stages(parts, config, builder.problems)
+    name = config["synthesizer"]["name"]
+    if parts.synthesizer.online and student.steps is None:
+        builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
+    if parts.synthesizer.online and student.replicas > 1:
+        builder.problems.append(
+            f"student.replicas={student.replicas} share a finished pool, and synthesizer={name} makes images for one "
+            f"student as it goes; for {student.replicas} of them: dfkd -m seeds.student="
+            f"{','.join(str(config['seeds']['student'] + place) for place in range(student.replicas))}"
+        )
+    if parts.synthesizer.needs_box and scenario.id.box is None:
+        builder.problems.append(
+            f"synthesizer={name} makes images, and '{scenario.id.name}' is a domain of points; choose cake_2d, or "
+            f"cake_generator with generator@synthesizer.generator=mlp"
+        )
+    if student.augment != "none" and scenario.id.box is None:
+        builder.problems.append(
+            f"student.augment={student.augment} moves pixels; for a domain of points set it to none"
+        )
+    for column in student.keep:
+        if column not in parts.synthesizer.columns:
+            known = ", ".join(parts.synthesizer.columns) or "none"
+            builder.problems.append(f"student.keep.{column}: synthesizer={name} has no such column (columns: {known})")
+    _check_ranks(parts, config, builder.problems)
+    if not parts.synthesizer.online and student.epochs is None:
+        builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")
+
+
+def _check_stages(parts: Parts, config: dict, problems: list[str]) -> None:
+    """Note stages that are none, and an end of the run that is none."""
+    for name, stage in zip(config["stages"], parts.stages, strict=True):
+        if not isinstance(stage, Stage) or stage.name != name:
+            said = f"stages.{name} must be a dfkd.stages.Stage with name = '{name}', got {type(stage).__name__}"
+            problems.append(said)
+    ends = [stage.name for stage in parts.stages if stage.may_end]
+    if config["until"] not in ends:
+        problems.append(f"until={config['until']}: a run cannot end there; choose one of {', '.join(ends)}")
+    if config["until"] in ("pool", "split") and parts.synthesizer.online:
+        problems.append(
+            f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "
+            f"images, there is no such stage"
+        )
+
+
+def _check_ranks(parts: Parts, config: dict, problems: list[str]) -> None:
+    """Note what several ranks cannot do together."""
+    ranks, whole = distributed.ranks(), "student" in stages_until(config)
+    if parts.synthesizer.online and whole and ranks > 1:
+        problems.append(
+            f"synthesizer={config['synthesizer']['name']} trains the student while it makes images, which {ranks} "
+            f"ranks cannot share; start it without torchrun (a cell on each GPU: dfkd -m hydra/launcher=gpus ...)"
+        )
+    trained = {"teacher": parts.teacher.mean_loss, "student": whole and parts.defense.mean_loss}
+    for name in (name for name, shared in trained.items() if shared):
+        size = getattr(parts, name).recipe.batch_size
+        if size % ranks:
+            problems.append(
+                f"{name}.recipe.batch_size={size} cannot be shared evenly by {ranks} ranks; set it to a multiple of "
+                f"{ranks}, or torchrun --nproc-per-node to a divisor of {size}"
+            )

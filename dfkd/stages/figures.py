@@ -1,0 +1,116 @@
+"""Pictures of a run: sample grids, training curves, decision fields of 2-D cells."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dfkd.domains import Domain
+from dfkd.models import Classifier
+
+# One colour per idea in every picture (Okabe and Ito's palette, told apart by colour-blind readers).
+COLOURS = {"teacher": "#000000", "id": "#0072B2", "ood": "#D55E00", "fragile": "#009E73", "robust": "#CC79A7"}
+
+
+MARGINS = {"left": 0.04, "right": 0.99, "bottom": 0.08, "top": 0.92}
+
+
+def show_images(axes, images: Tensor, title: str, columns: int = 8) -> None:
+    """Draw images (N, C, H, W) as a grid; those that leave [0, 1] are rescaled to it together, and it says so."""
+    if images.min() < -1e-3 or images.max() > 1 + 1e-3:
+        low, high = np.percentile(images.numpy(), [1, 99])
+        images = (images - low) / max(high - low, 1e-6)
+        title += f"\n(values {low:.1f} to {high:.1f})"
+    images = images.clamp(0, 1)
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    canvas = torch.ones(rows * (height + 1) - 1, columns * (width + 1) - 1, channels)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = image.permute(1, 2, 0)
+    axes.imshow(canvas.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title, fontsize=9)
+    axes.axis("off")
+
+
+def sample_grid(images: Tensor, title: str, path: Path) -> None:
+    """One grid of up to 64 images as a PNG file."""
+    figure = Figure(figsize=(4, 4.4))
+    show_images(figure.add_axes((0.01, 0.01, 0.98, 0.9)), images, title)
+    draw(figure, path, dpi=150)
+
+
+def draw(figure: Figure, path: Path, dpi: int) -> None:
+    """Draw a figure into a PNG file. Its margins are given: to compute them takes longer than the rest."""
+    figure.savefig(path, dpi=dpi)
+
+
+def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
+    """Validation accuracies and losses of the student over the rounds, from the rows of metrics.jsonl."""
+    rows = [row for row in rows if row["stage"] == "student"]
+    checks = [row for row in rows if "val/iacc" in row]
+    figure = Figure(figsize=(9, 3.6))
+    left, right = figure.subplots(1, 2, gridspec_kw=MARGINS | {"left": 0.075, "right": 0.93, "bottom": 0.13})
+    words = {
+        "iacc": ("ID accuracy", COLOURS["id"]),
+        "asr": ("attack success rate", COLOURS["ood"]),
+        "olacc": ("taught OOD label", COLOURS["ood"]),
+        "oacc": ("OOD accuracy, true labels", COLOURS["robust"]),
+    }
+    for name, (word, colour) in words.items():
+        points = [(row["step"], row[f"val/{name}"]) for row in checks if f"val/{name}" in row]
+        if points:
+            left.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=word)
+            if teacher.get(name) is not None:
+                left.axhline(teacher[name], color=colour, linestyle=":", linewidth=1)
+    left.set(xlabel="round", ylabel="%", ylim=(-3, 103))
+    left.set_title("student on validation images (dotted: teacher on test)", fontsize=10)
+    left.legend(fontsize=8)
+    for name in sorted({key for row in rows for key in row if key.startswith("loss/")}):
+        right.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name[5:])
+    shares = [(row["step"], row["fragile_share"]) for row in rows if "fragile_share" in row]
+    if shares:
+        twin = right.twinx()
+        twin.plot(*zip(*shares, strict=True), color=COLOURS["fragile"], linewidth=0.8, alpha=0.6)
+        twin.set(ylabel="fragile share", ylim=(-0.03, 1.03))
+    right.set_xlabel("round")
+    right.set_title("student's loss terms", fontsize=10)
+    right.legend(fontsize=8)
+    draw(figure, path, dpi=120)
+
+
+def field_grid(domain: Domain, side: int = 200) -> Tensor:
+    """Points of a regular grid over a 2-D domain's training data, as images (side * side, 1, 2, 1)."""
+    x = domain.train.pixels().flatten(1)
+    low, high = x.amin(0) - 0.2, x.amax(0) + 0.2
+    axes = [torch.linspace(low[i].item(), high[i].item(), side) for i in range(2)]
+    return torch.cartesian_prod(*axes).view(-1, 1, 2, 1)
+
+
+def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, samples: Tensor, path: Path) -> None:
+    """CAKE's figure for a 2-D set: teacher and data, teacher and synthetic samples, student and data."""
+    grid, count = field_grid(domain), 500
+    data, labels = domain.train.pixels(slice(0, count)).flatten(1), domain.train.y[:count]
+    device = teacher.mean.device
+    answers = teacher.predict(samples[-count:].to(device)).argmax(1).cpu()
+    panels = (
+        (teacher, data, labels, "teacher and real data"),
+        (teacher, samples[-count:].flatten(1).cpu(), answers, "teacher and synthetic samples"),
+        (student, data, labels, "student and real data"),
+    )
+    figure = Figure(figsize=(11, 3.9))
+    points, side = grid.flatten(1), int(len(grid) ** 0.5)
+    for axes, (model, x, y, title) in zip(figure.subplots(1, 3, gridspec_kw=MARGINS), panels, strict=True):
+        p = model.predict(grid.to(device), 10_000).softmax(1).cpu()
+        # two classes: the probability of the second; more: which class
+        field = p[:, 1] if p.shape[1] == 2 else p.argmax(1).float() / (p.shape[1] - 1)
+        surface = [part.view(side, side).numpy() for part in (points[:, 0], points[:, 1], field)]
+        axes.contourf(*surface, levels=11, cmap="PRGn", alpha=0.8)
+        colours = y.float() / max(1, p.shape[1] - 1)
+        dots = [part.numpy() for part in (x[:, 0], x[:, 1])]
+        axes.scatter(*dots, c=colours.numpy(), cmap="PRGn", s=9, edgecolors="black", linewidths=0.3)
+        left, low, right, high = (*points.amin(0).tolist(), *points.amax(0).tolist())
+        axes.set(title=title, xlim=(left, right), ylim=(low, high))
+    draw(figure, path, dpi=130)

@@ -1,0 +1,30 @@
+"""How good the teacher is: its accuracies on test images, beside which every number of a student stands."""
+
+from pathlib import Path
+
+from dfkd.config.cell import Cell
+from dfkd.evaluate import Examiner
+from dfkd.stages.parts import Parts
+from dfkd.stages.stage import Log, Run, Stage
+from dfkd.store.store import Artifact
+
+
+class JudgementStage(Stage):
+    """Measures the teacher on the test splits, by `dfkd.evaluate.Examiner`."""
+
+    name, version, inputs = "judgement", 1, ("teacher",)
+
+    def content(self, cell: Cell, parts: Parts) -> dict:
+        return cell.content("ntl_scenario")
+
+    def make(self, run: Run, folder: Path | None, log: Log) -> dict:
+        teacher, parts = run.given["teacher"], run.parts
+        measured = Examiner(teacher, parts.scenario, parts.runtime)(teacher, "test")
+        del measured["agreement"]  # with itself
+        return measured
+
+    def result(self, run: Run, artifact: Artifact) -> dict:
+        return {"teacher": run.given["judgement"]}
+
+    def load(self, run: Run, artifact: Artifact) -> dict[str, float | None]:
+        return {key: artifact.meta[key] for key in ("iacc", "oacc", "olacc", "asr")}

@@ -1,0 +1,33 @@
+"""The objects of one run."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dfkd.defenses import Defense
+from dfkd.distill import Student
+from dfkd.machine.runtime import Runtime
+from dfkd.scenarios import Scenario
+from dfkd.synthesizers import Synthesizer
+from dfkd.teachers.base import TeacherSource
+from dfkd.tracker import Tracker
+
+
+@dataclass
+class Parts:
+    """The objects of one run, checked against each other by `dfkd.stages.prepare`.
+
+    Attributes:
+        teacher: says how the teacher is obtained; `teacher.network` is untrained (or the checkpoint's).
+        stages: what the run is made of (`dfkd.stages.stage.Stage`), in order.
+        warnings: what the user should know before time is spent.
+    """
+
+    runtime: Runtime
+    scenario: Scenario
+    teacher: TeacherSource
+    student: Student
+    synthesizer: Synthesizer
+    defense: Defense
+    tracker: Tracker
+    stages: list[Any] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)

@@ -1,0 +1,118 @@
+"""The way of a cell through its stages, each found in the store or made once; of several ranks the first one leads."""
+
+import contextlib
+import functools
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dfkd.config.cell import Cell
+from dfkd.machine import distributed
+from dfkd.machine.profiling import profiled
+from dfkd.machine.runtime import PeakMemory
+from dfkd.resume.checkpoints import Checkpoints
+from dfkd.resume.state import Misfit
+from dfkd.stages.parts import Parts
+from dfkd.stages.stage import Planned, Run, metrics_row, planned_stages
+from dfkd.store.digest import code_digest
+from dfkd.store.store import Artifact, Store
+from dfkd.tracker import Tracker
+
+log = logging.getLogger("dfkd")
+JOIN = "join"  # what the first rank says to the others when a stage is to be made together
+
+
+class Pipeline:
+    """One cell on its way.
+
+    Args:
+        cell: names, hash and configuration.
+        parts: its objects.
+        tracker: sees the metrics of every stage, also of a reused one.
+        siblings: cells that differ in the student's seed only, whose students may be trained with this one's.
+        quiet: whether to show no progress bars.
+
+    Attributes:
+        run: what the stages find: `run.planned` has their keys, `run.given` what the finished ones have given.
+        artifacts: finished stages by name, in order.
+    """
+
+    def __init__(self, cell: Cell, parts: Parts, tracker: Tracker, siblings: Sequence[Cell] = (), quiet: bool = False):
+        checkpoints = Checkpoints(cell.config["runtime"].get("checkpoint_every"), parts.runtime.device)
+        store, planned = Store(cell.outputs / "store"), planned_stages(cell, parts)
+        self.run = Run(cell, parts, store, siblings, quiet, checkpoints, planned=planned)
+        self.tracker = tracker
+        self.artifacts: dict[str, Artifact] = {}
+
+    def make(self) -> None:
+        """Make or find every stage, in order."""
+        for name, planned in self.run.planned.items():
+            artifact = self.artifacts[name] = self.lead(planned) if distributed.is_first() else self.follow(planned)
+            if artifact.reused and distributed.is_first():
+                for line in (artifact.path / "metrics.jsonl").read_text().splitlines():
+                    self.tracker.log(json.loads(line))
+            spent = "reused" if artifact.reused else f"{artifact.meta['seconds']:.1f} s"
+            log.info("  %-8s %s %s", name, planned.key, spent)
+            self.run.given[name] = planned.stage.load(self.run, artifact)
+
+    def lead(self, planned: Planned) -> Artifact:
+        """What the first rank does for a stage."""
+        alone = planned.stage.why_alone(self.run) if distributed.ranks() > 1 else None
+        together = distributed.ranks() > 1 and alone is None
+
+        build = functools.partial(self.build, planned, together, f" (by one rank: {alone})" if alone else "")
+        try:
+            fetched = self.run.store.fetch(planned.name, planned.key, build, planned.content, planned.inputs)
+            return distributed.broadcast(fetched)
+        except Misfit as error:
+            distributed.broadcast(error)
+            raise
+
+    def build(self, planned: Planned, together: bool, how: str, folder: Path) -> dict:
+        """Make a stage; returns what its meta.json should say."""
+        log.info("  %-8s %s ...%s", planned.name, planned.key, how)
+        if together:
+            distributed.broadcast(JOIN)
+        runtime, checkpoints = self.run.parts.runtime, self.run.checkpoints
+        peak = PeakMemory(runtime.device)
+        watched = contextlib.nullcontext()
+        if runtime.profile:
+            watched = profiled(planned.name, runtime.device, self.run.cell.folder)
+        with (folder / "metrics.jsonl").open("w") as file, self.resumable(planned, together), watched as between:
+            checkpoints.between = between or checkpoints.between
+
+            def write(row: dict) -> None:
+                file.write(json.dumps(row) + "\n")
+                self.tracker.log(row)
+
+            def record(step: int, metrics: dict[str, float]) -> None:
+                row = metrics_row(planned.name, step, metrics)
+                checkpoints.rows.append(row)
+                write(row)
+
+            for row in checkpoints.rows:
+                write(row)
+            meta = planned.stage.make(self.run, folder, record)
+            seconds = round(checkpoints.seconds / meta.get("replicas", 1), 3)
+        ranks = {"ranks": distributed.ranks()} if together else {}
+        return meta | {"peak_memory_mb": peak.read(), "seconds": seconds} | ranks
+
+    def follow(self, planned: Planned) -> Artifact:
+        """What the other ranks do for a stage: what the first one says."""
+        said = distributed.broadcast(None)
+        if said == JOIN:
+            with contextlib.suppress(Misfit), self.resumable(planned, True):  # the first says so, too
+                planned.stage.make(self.run, None, lambda step, metrics: None)
+            said = distributed.broadcast(None)
+        if isinstance(said, Misfit):
+            raise said
+        return said
+
+    @contextlib.contextmanager
+    def resumable(self, planned: Planned, together: bool) -> Iterator[None]:
+        """Inside the block a stage is made, from where an earlier run was stopped."""
+        file, code = self.run.store.checkpoint(planned.name, planned.key), code_digest(self.run.cell.config)
+        stage = self.run.checkpoints.stage(planned.name, planned.key, file, code)
+        with distributed.together(together), stage:
+            yield

@@ -1,0 +1,106 @@
+"""The pool of an offline synthesizer: all its images with the teacher's answers, made before there is any student."""
+
+import itertools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dfkd.config.cell import Cell
+from dfkd.machine import distributed
+from dfkd.machine.runtime import seeded
+from dfkd.models import Teacher
+from dfkd.pool import Pool, Split, Stack
+from dfkd.stages.parts import Parts
+from dfkd.stages.stage import Log, Run, Stage
+from dfkd.store.store import Artifact
+from dfkd.synthesizers import Synthesizer, Synthetic
+from dfkd.training.meter import Meter
+
+
+def synthesis_content(cell: Cell) -> dict:
+    """What of the configuration decides the images: no student, so that all students share a pool."""
+    return cell.content("synthesizer", "prior", "noise") | {"seed": cell.config["seeds"]["synthesis"]}
+
+
+class PoolStage(Stage):
+    """Gives the pool (`dfkd.pool.Pool`), every image of it fragile."""
+
+    name, version, phase, inputs = "pool", 2, "synthesis", ("teacher",)
+
+    def is_part(self, cell: Cell, parts: Parts) -> bool:
+        return not parts.synthesizer.online
+
+    def content(self, cell: Cell, parts: Parts) -> dict:
+        return synthesis_content(cell)
+
+    def make(self, run: Run, folder: Path | None, log: Log) -> dict:
+        synthesizer, runtime, teacher = run.parts.synthesizer, run.parts.runtime, run.given["teacher"]
+        seed, meter, before = run.cell.config["seeds"]["synthesis"], Meter(), teacher.evals.copy()
+        synthesizer.loop = run.loop
+        synthesizer.start(runtime, seed)
+        images = Stack(runtime.home)
+        columns: dict[str, list[Tensor]] = {}
+        known: list[Tensor] = []  # answers that came with the images
+        logits: list[Tensor] = []
+        run.keep(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
+        run.keep(images=images, columns=columns, known=known, logits=logits)
+        with seeded(seed, "synthesis"):
+            todo = run.loop("round", synthesizer.rounds, synthesizer.at_once * distributed.team())
+            with run.bar(synthesizer.rounds, "synthesis", todo.start) as progress:
+                for first in todo:
+                    for rounds, batch in synthesized(synthesizer, first, teacher):
+                        images.add(batch.images, len(batch.images) // len(rounds) * synthesizer.rounds)
+                        known += [] if batch.logits is None else [batch.logits]
+                        for name, column in batch.columns.items():
+                            columns.setdefault(name, []).append(column)
+                        meter.add(batch.metrics)
+                        metrics = meter.read()
+                        log(rounds[-1], metrics)
+                        progress.set_postfix({name: f"{value:.3g}" for name, value in list(metrics.items())[-3:]})
+                        progress.update(len(rounds))
+        if folder is None:
+            return {}
+        pool = Pool(images=images.tensor())
+        with teacher.counted_as("distill"), distributed.alone():
+            for i in run.loop("image", 0 if known else len(pool), runtime.chunk):
+                logits.append(teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float())
+        pool.logits = torch.cat(known or logits)
+        pool.split = Split.everything(pool.images)
+        pool.columns = {name: torch.cat(parts) for name, parts in columns.items()}
+        pool.save(folder / "pool.safetensors")
+        labels = pool.logits.argmax(1).bincount(minlength=teacher.classes).tolist()
+        return {"images": len(pool), "labels": labels, "evals": dict(teacher.evals - before)}
+
+    def load(self, run: Run, artifact: Artifact) -> Pool:
+        runtime = run.parts.runtime
+        return Pool.load(artifact.path / "pool.safetensors").place(runtime.device, runtime.home)
+
+    def why_alone(self, run: Run) -> str | None:
+        synthesizer = run.parts.synthesizer
+        if synthesizer.rounds <= synthesizer.at_once:
+            return ""
+        return None if synthesizer.independent else "its rounds depend on each other"
+
+    def result(self, run: Run, artifact: Artifact) -> dict:
+        return {"pool_labels": artifact.meta["labels"]}
+
+
+def synthesized(synthesizer: Synthesizer, first: int, teacher: Teacher) -> list[tuple[range, Synthetic]]:
+    """Make the images of the rounds from `first` on: `at_once` of them, or so many on each of the ranks that share the
+    synthesis. Which rounds are made in one call does not depend on the number of ranks, and so not a bit of the images.
+
+    Returns:
+        (rounds, images) in order, on the first rank; nothing on the others.
+    """
+    team, device = distributed.team(), synthesizer.runtime.device
+    ends = [first + i * synthesizer.at_once for i in range(team + 1)]
+    todo = [range(a, min(b, synthesizer.rounds)) for a, b in itertools.pairwise(ends)]
+    mine, before, batch = todo[distributed.rank() % team], teacher.evals.copy(), None
+    with teacher.counted_as("synthesis"), distributed.alone():
+        if mine:  # the last rounds may not be enough for all ranks
+            batch = synthesizer.synthesize(mine, teacher).to("cpu" if team > 1 else device)
+    made = distributed.gather((batch, teacher.evals - before))
+    for _, spent in made[1:]:
+        teacher.evals.update(spent)
+    return [(rounds, batch.to(device)) for rounds, (batch, _) in zip(todo, made, strict=False) if rounds]

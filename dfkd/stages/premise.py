@@ -1,0 +1,50 @@
+"""Whether ATEsc's premise holds for the teacher; made where a defense attacks, or where a run ends with it."""
+
+from pathlib import Path
+
+from dfkd.config.build import number
+from dfkd.config.cell import Cell
+from dfkd.defenses.premise import measure_premise, premise_in_words
+from dfkd.stages.parts import Parts
+from dfkd.stages.stage import Log, Run, Stage
+from dfkd.store.store import Artifact
+
+
+class PremiseStage(Stage):
+    """Measures how often ID and OOD validation images flip under attack (`dfkd.defenses.premise`), at the radii of
+    `evaluate.premise.eps` and at the one that the defense attacks with."""
+
+    name, version, inputs = "premise", 3, ("teacher",)
+
+    def is_part(self, cell: Cell, parts: Parts) -> bool:
+        return parts.defense.radius is not None
+
+    def content(self, cell: Cell, parts: Parts) -> dict:
+        options = cell.config["evaluate"]["premise"]
+        radii = {number(eps) for eps in options["eps"]} | {parts.defense.radius} - {None}
+        attack = {"eps": sorted(radii), "steps": options["steps"], "images": options["images"]}
+        return cell.content("ntl_scenario") | attack | {"seed": cell.config["seeds"]["teacher"]}
+
+    def make(self, run: Run, folder: Path | None, log: Log) -> dict:
+        attack, parts = run.planned["premise"].content, run.parts
+        seed, eps, steps, images = (attack[key] for key in ("seed", "eps", "steps", "images"))
+        return measure_premise(run.given["teacher"], parts.scenario, parts.runtime, seed, eps, steps, images)
+
+    def load(self, run: Run, artifact: Artifact) -> dict:
+        words, fails = self.words(run, artifact)
+        if words:
+            run.say(words, warns=fails)
+        return artifact.meta
+
+    def words(self, run: Run, artifact: Artifact) -> tuple[str | None, bool]:
+        """A sentence for the user, and whether the premise fails at the radius in use."""
+        return premise_in_words(artifact.meta, run.parts.defense.radius)
+
+    def result(self, run: Run, artifact: Artifact) -> dict:
+        told = {key: artifact.meta[key] for key in ("id_confidence", "ood_confidence", "holds")}
+        words, _ = self.words(run, artifact)
+        return {"flip_rates": artifact.meta["flip_rates"], "premise": told | {"words": words}}
+
+    def warnings(self, run: Run, artifact: Artifact) -> list[str]:
+        words, fails = self.words(run, artifact)
+        return artifact.meta["warnings"] + ([words] if fails else [])

@@ -1,0 +1,74 @@
+"""From a cell's configuration to the objects of its run, all mistakes at once."""
+
+from dfkd.config.build import FAILED, Builder
+from dfkd.config.cell import Cell
+from dfkd.distill import Student
+from dfkd.machine import devices
+from dfkd.machine.runtime import Runtime, make_runtime, seeded
+from dfkd.priors import Prior, PriorTerm
+from dfkd.scenarios import Scenario
+from dfkd.stages.checks import FOR_DOMAINS, check_names, check_outputs, check_together, precision_warnings
+from dfkd.stages.parts import Parts
+
+
+def prepare(cell: Cell) -> Parts:
+    """Build a cell's objects.
+
+    Raises:
+        ConfigError: everything that is wrong, one problem a line.
+    """
+    config, data = cell.config, cell.config["data"]
+    check_names(config).raise_problems()
+    if not config["dry_run"]:
+        devices.claim(config["runtime"]["device"])
+    machine = Builder()
+    runtime = machine.call(make_runtime, config["runtime"], "runtime")
+    machine.raise_problems()
+
+    sources = Builder(**{key: data[key] for key in FOR_DOMAINS})
+    scenario = sources.build(config["ntl_scenario"], "ntl_scenario")
+    sources.raise_problems()
+
+    seeds, builder = config["seeds"], _builder(scenario, runtime)
+    with seeded(seeds["teacher"], "teacher", "network"):
+        teacher = builder.build(config["teacher"], "teacher")
+    student = _student(cell, builder)
+    defense = builder.build(config["defense"], "defense")
+    terms = builder.build(config["prior"], "prior")
+    for name, term in terms.items():
+        if term is not FAILED and not isinstance(term, PriorTerm):
+            builder.problems.append(f"prior.{name}: {term!r} is no prior; to weigh one: prior.{name}.weight={term!r}")
+    builder.context["noise"] = builder.build(config["noise"], "noise")
+    builder.context["prior"] = FAILED if builder.problems else Prior(terms)
+    tracker = builder.build(config["tracker"], "tracker")
+    with seeded(seeds["synthesis"], "synthesizer", "network"):
+        synthesizer = builder.build(config["synthesizer"], "synthesizer")
+    stages = list(builder.build(config["stages"], "stages").values())
+    builder.raise_problems()
+    parts = Parts(runtime, scenario, teacher, student, synthesizer, defense, tracker, stages)
+    check_together(parts, config, builder)
+    builder.raise_problems()
+    check_outputs(cell)
+    parts.warnings = synthesizer.warnings(teacher.network) + precision_warnings(runtime)
+    return parts
+
+
+def _builder(scenario: Scenario, runtime: Runtime) -> Builder:
+    return Builder(
+        shape=scenario.id.shape,
+        classes=scenario.id.classes,
+        box=scenario.id.box,
+        real=scenario.id.train,
+        real_ood=None if scenario.ood is None else scenario.ood.train,
+        chunk=runtime.chunk,
+    )
+
+
+def _student(cell: Cell, builder: Builder) -> Student:
+    with seeded(cell.config["seeds"]["student"], "student", "network"):
+        return builder.build(cell.config["student"], "student")
+
+
+def student_of(cell: Cell, parts: Parts) -> Student:
+    """The student of a cell that differs from the one of these parts in its student's seed only."""
+    return _student(cell, _builder(parts.scenario, parts.runtime))

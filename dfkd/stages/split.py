@@ -1,0 +1,57 @@
+"""The split of a finished pool into fragile and robust images, by the defense."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dfkd.config.cell import Cell
+from dfkd.pool import Split
+from dfkd.stages.parts import Parts
+from dfkd.stages.stage import Log, Run, Stage
+from dfkd.store.store import Artifact
+
+AT_ONCE = 500  # images; not runtime.chunk, which must not change what a random stream gives
+
+
+class SplitStage(Stage):
+    """Gives the split (`dfkd.pool.Split`), and puts it into the pool."""
+
+    name, version, phase, inputs = "split", 4, "split", ("pool",)
+
+    def is_part(self, cell: Cell, parts: Parts) -> bool:
+        return not parts.synthesizer.online
+
+    def content(self, cell: Cell, parts: Parts) -> dict:
+        # It depends on the criterion only, where the defense has one: all its losses share the split.
+        defense = cell.config["defense"]
+        content = {"criterion": defense.get("criterion", defense), "seed": cell.config["seeds"]["synthesis"]}
+        if parts.defense.uses_real_data:  # an ordinary teacher and its pool are the same whatever the OOD domain
+            content |= cell.content("ntl_scenario")
+        return content
+
+    def make(self, run: Run, folder: Path | None, log: Log) -> dict:
+        teacher, pool, defense, runtime = run.given["teacher"], run.given["pool"], run.parts.defense, run.parts.runtime
+        before, generator = teacher.evals.copy(), runtime.generator(run.cell.config["seeds"]["synthesis"], "split")
+        found: dict[str, list[Tensor]] = {"fragile": [], "score": []}
+        run.keep(teacher=teacher, defense=defense, generator=generator, before=before, found=found)
+        todo = run.loop("image", len(pool), AT_ONCE)
+        with run.bar(len(pool), "split", todo.start) as progress:
+            for first in todo:
+                part = slice(first, first + AT_ONCE)
+                images = pool.pixels(part)
+                split = defense.split(teacher, images, pool.logits[part], generator)
+                found["fragile"].append(split.fragile)
+                found["score"].append(split.score)
+                progress.update(len(images))
+        save_file({name: torch.cat(values).cpu() for name, values in found.items()}, folder / "split.safetensors")
+        return {"evals": dict(teacher.evals - before), "warnings": defense.warnings()}
+
+    def load(self, run: Run, artifact: Artifact) -> Split:
+        found = load_file(artifact.path / "split.safetensors", str(run.parts.runtime.device))
+        run.given["pool"].split = split = Split(found["fragile"], found["score"])
+        return split
+
+    def result(self, run: Run, artifact: Artifact) -> dict:
+        return {}

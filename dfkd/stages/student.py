@@ -1,0 +1,233 @@
+"""The last stage: the student, distilled from a finished pool or while the images are made."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dfkd.config.cell import Cell
+from dfkd.distill import Distillation, Replicas, Student
+from dfkd.errors import NonFiniteLoss, NotTogether
+from dfkd.evaluate import Examiner
+from dfkd.machine import distributed
+from dfkd.machine.data_parallel import has_dropout, why_not_shared
+from dfkd.machine.runtime import seeded
+from dfkd.models import Classifier, Teacher, load_classifier, save_classifier
+from dfkd.pool import Pool
+from dfkd.stages.parts import Parts
+from dfkd.stages.pool import synthesis_content
+from dfkd.stages.prepare import student_of
+from dfkd.stages.stage import Log, Run, Stage, metrics_row, planned_stages
+from dfkd.store.digest import file_digest
+from dfkd.store.store import Artifact
+from dfkd.tracker import read_rows
+
+SAMPLES = 64  # images kept for each sample grid
+POINTS = 500  # the same of 2-D points, for a scatter plot
+
+
+class StudentStage(Stage):
+    """Gives the last student (`dfkd.models.Classifier`, in evaluation mode).
+
+    It makes the last student and the one that was best on validation, with samples of the images.
+
+    Its siblings, students of the same pool with other seeds (`student.replicas`), are trained with it in one program
+    where that pays, and put where their own runs find them.
+    """
+
+    name, version, phase = "student", 5, "distill"
+
+    def content(self, cell: Cell, parts: Parts) -> dict:
+        checks = {key: cell.config["evaluate"][key] for key in ("checks", "images")}
+        content = cell.content("student", "defense", "ntl_scenario", "seeds")
+        return content | {"synthesis": synthesis_content(cell)} | checks
+
+    def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
+        return ("teacher",) if parts.synthesizer.online else ("pool", "split")  # a pool's key has the teacher's in it
+
+    def make(self, run: Run, folder: Path | None, log: Log) -> dict:
+        if run.siblings:
+            reason = why_in_turn(run.parts)
+            how = f"in turn ({reason})" if reason else "in one program"
+            run.say(f"{1 + len(run.siblings)} students to train, {how}")
+            if reason is None:
+                return self._make_together(run, folder, log)
+        seeds = run.cell.config["seeds"]
+        with seeded(seeds["student"], "student", "training"):
+            work = self._distillation(run, run.parts.student, seeds, log)
+            run.keep(teacher=run.given["teacher"], model=work.model, work=work)
+            with rounds_of(run, work.rounds) as (rounds, show):
+                work.run(show, rounds)
+        return {} if folder is None else _save(work, run.cell.config["student"]["network"], folder)
+
+    def _make_together(self, run: Run, folder: Path, log: Log) -> dict:
+        """Distil the siblings too, in one program.
+
+        Raises:
+            NotTogether: that cannot be.
+        """
+        cells, parts = (run.cell, *run.siblings), run.parts
+        students = [parts.student, *(student_of(cell, parts) for cell in run.siblings)]
+        rows: list[list[dict]] = [[] for _ in cells]
+
+        def note(place: int) -> Log:
+            return (
+                log if place == 0 else lambda step, metrics: rows[place].append(metrics_row(self.name, step, metrics))
+            )
+
+        try:
+            with seeded(run.cell.config["seeds"]["student"], "student", "training"):
+                works = [
+                    self._distillation(run, student, cell.config["seeds"], note(place))
+                    for place, (student, cell) in enumerate(zip(students, cells, strict=True))
+                ]
+                together = Replicas(works)
+                run.keep(teacher=run.given["teacher"], models=[work.model for work in works], works=works)
+                run.keep(replicas=together, rows=rows)
+                with rounds_of(run, works[0].rounds) as (rounds, show):
+                    together.run(show, rounds)
+        except (NonFiniteLoss, torch.OutOfMemoryError) as error:
+            raise NotTogether(str(error).splitlines()[0]) from error
+        network, seconds = run.cell.config["student"]["network"], round(run.checkpoints.seconds / len(works), 3)
+        for cell, work, own in list(zip(cells, works, rows, strict=True))[1:]:
+            planned = planned_stages(cell, parts)[self.name]
+
+            def build(to: Path, work: Distillation = work, own: list[dict] = own) -> dict:
+                (to / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+                return _save(work, network, to) | {"seconds": seconds}
+
+            run.store.fetch(self.name, planned.key, build, planned.content, planned.inputs)
+        return _save(works[0], network, folder)
+
+    def _distillation(self, run: Run, student: Student, seeds: dict[str, int], log: Log) -> Distillation:
+        parts, checks, pool = run.parts, run.cell.config["evaluate"], run.given.get("pool")
+        if pool is None:
+            parts.synthesizer.loop = run.loop
+        return Distillation(
+            student,
+            parts.synthesizer,
+            parts.defense,
+            run.given["teacher"],
+            Examiner(run.given["teacher"], parts.scenario, parts.runtime, checks["images"]),
+            parts.runtime,
+            None if pool is None else pool.keep(student.keep),
+            seeds,
+            checks["checks"],
+            log,
+            run.loop,
+        )
+
+    def why_alone(self, run: Run) -> str | None:
+        parts, pool = run.parts, run.given.get("pool")
+        if not parts.defense.mean_loss:
+            return "the defense's loss looks at a batch as a whole"
+        if pool is None:  # several ranks do not get here: checked before
+            return ""
+        images = min(parts.student.recipe.batch_size, len(pool.keep(parts.student.keep)))
+        return why_not_shared(parts.student.network, images, parts.runtime.device)
+
+    def load(self, run: Run, artifact: Artifact) -> Classifier:
+        return self._load(run, artifact, "student")
+
+    def result(self, run: Run, artifact: Artifact) -> dict:
+        """Put the students and their pictures into the run folder, and measure them."""
+        from dfkd.stages import figures  # half a second to import, not needed before
+
+        parts, folder, teacher, meta = run.parts, run.cell.folder, run.given["teacher"], artifact.meta
+        for name in ("student", "student_best_on_validation"):
+            for suffix in (".safetensors", ".json"):
+                shutil.copyfile(artifact.path / f"{name}{suffix}", folder / f"{name}{suffix}")
+        examiner, domain = Examiner(teacher, parts.scenario, parts.runtime), parts.scenario.id
+        best = examiner(self._load(run, artifact, "student_best_on_validation"), "test")
+        best |= {"round": meta["best_on_validation"]["round"], "val_iacc": meta["best_on_validation"]["iacc"]}
+        student = self._load(run, artifact, "student")
+        measured = examiner(student, "test")
+        samples = load_file(artifact.path / "samples.safetensors")
+        figures.training_curves(
+            read_rows(artifact.path / "metrics.jsonl"), run.given["judgement"], folder / "curves.png"
+        )
+        if domain.shape == (1, 2, 1):
+            grid = figures.field_grid(domain)
+            measured["grid_agreement"] = _same_answers(teacher, student, grid)
+            figures.decision_fields(teacher, student, domain, samples["all"], folder / "decision_fields.png")
+        else:
+            for name, images in samples.items():
+                title = f"{name}: {len(images)} synthetic images"
+                figures.sample_grid(images, title, folder / f"samples_{name}.png")
+        return ({} if "pool" in run.given else {"pool_labels": None}) | {
+            "student": measured,
+            "student_best_on_validation": best,
+            "validation": meta["validation"],
+            "fragile_share": meta["fragile_share"],
+            "student_digest": file_digest(folder / "student.safetensors"),
+        }
+
+    def _load(self, run: Run, artifact: Artifact, name: str) -> Classifier:
+        model = load_classifier(artifact.path / f"{name}.json", net=run.parts.student.network)
+        return run.parts.runtime.place(model)
+
+
+def why_in_turn(parts: Parts) -> str | None:
+    """Why the students of `student.replicas` are trained one after the other, or None if in one program."""
+    runtime, student = parts.runtime, parts.student
+    if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
+        return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
+    if distributed.ranks() > 1:
+        return "the ranks share every one of them"
+    if has_dropout(student.network):
+        return "dropout draws for all of a program at once"
+    return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None
+
+
+@contextlib.contextmanager
+def rounds_of(run: Run, total: int) -> Iterator[tuple[Iterable[int], Callable[[dict], None]]]:
+    """The rounds that are left to be done, and what shows a validation after each of them."""
+    rounds = run.loop("round", total)
+    with run.bar(total, "student", rounds.start) as progress:
+
+        def show(validation: dict) -> None:
+            progress.set_postfix(validation)
+            progress.update()
+
+        yield rounds, show
+
+
+def _save(work: Distillation, network: dict, folder: Path) -> dict:
+    """Save a student that is done; returns what meta.json should say."""
+    save_classifier(work.model, network, folder, "student")
+    save_samples(work.pool, folder / "samples.safetensors", newest=work.online)
+    work.model.net.load_state_dict(work.best.pop("state"))
+    save_classifier(work.model, network, folder, "student_best_on_validation")
+    return {
+        "evals": work.evals(),
+        "seconds_by_phase": work.seconds(),
+        "fragile_share": round(work.fragile_share, 4),
+        "validation": work.validation,
+        "best_on_validation": work.best,
+        "warnings": work.defense.warnings(),
+    } | ({"replicas": work.students} if work.students > 1 else {})
+
+
+def save_samples(pool: Pool, path: Path, newest: bool) -> None:
+    """Images of the pool: all, fragile and robust ones, the newest or (of a finished pool) evenly chosen."""
+    groups = {"all": torch.ones_like(pool.split.fragile), "fragile": pool.split.fragile, "robust": ~pool.split.fragile}
+    count = POINTS if pool.images[0].numel() == 2 else SAMPLES
+    samples = {}
+    for name, mask in groups.items():
+        index = mask.nonzero().flatten()
+        if len(index) == 0:
+            continue
+        spread = torch.linspace(0, len(index) - 1, min(count, len(index)), device=index.device).long()
+        samples[name] = pool.pixels(index[-count:] if newest else index[spread]).cpu().contiguous()
+    save_file(samples, path)
+
+
+def _same_answers(teacher: Teacher, student: Classifier, images: Tensor) -> float:
+    """For how many images both give the same class, in percent."""
+    same = student.predict(images, 10_000).argmax(1) == teacher.predict(images, 10_000).argmax(1)
+    return round(100 * same.float().mean().item(), 2)

@@ -1,0 +1,59 @@
+"""The first stage: the teacher, trained or taken from a checkpoint."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from dfkd.config.cell import Cell
+from dfkd.machine.data_parallel import why_not_shared
+from dfkd.models import Teacher, load_weights, save_classifier
+from dfkd.stages.parts import Parts
+from dfkd.stages.stage import Log, Run, Stage
+from dfkd.store.store import Artifact
+
+
+class TeacherStage(Stage):
+    """Gives the frozen teacher (`dfkd.models.Teacher`)."""
+
+    name, version, phase, may_end = "teacher", 1, "teacher", False
+
+    def content(self, cell: Cell, parts: Parts) -> dict:
+        # An ordinary teacher does not depend on the OOD domain: all scenarios of its ID domain share it.
+        scenario = cell.config["ntl_scenario"]
+        domains = scenario if parts.teacher.needs_ood else scenario["id"]
+        return cell.content("teacher") | {"domains": domains, "seed": cell.config["seeds"]["teacher"]}
+
+    def make(self, run: Run, folder: Path | None, log: Log) -> dict:
+        source, parts = run.parts.teacher, run.parts
+        source.loop = run.loop
+        with run.bar(source.reports, "teacher", run.reported) as progress:
+
+            def report(epoch: int, metrics: dict[str, float]) -> None:
+                log(epoch, metrics)
+                progress.set_postfix(iacc=metrics["val/iacc"])
+                progress.update()
+
+            model = source.train(parts.scenario, parts.runtime, run.cell.config["seeds"]["teacher"], report)
+        if folder is not None:
+            save_classifier(model, run.cell.config["teacher"]["network"], folder, "teacher")
+        return {}
+
+    def load(self, run: Run, artifact: Artifact) -> Teacher:
+        folder, network = artifact.path, run.parts.teacher.network
+        about = json.loads((folder / "teacher.json").read_text())
+        load_weights(network, load_file(folder / "teacher.safetensors"), str(folder))
+        teacher = Teacher(network, tuple(about["shape"]), about["classes"], about["mean"], about["std"])
+        return run.parts.runtime.place(teacher)
+
+    def why_alone(self, run: Run) -> str | None:
+        source = run.parts.teacher
+        if not source.is_trained:
+            return ""
+        if not source.mean_loss:
+            return "its loss looks at a batch as a whole"
+        images = min(source.recipe.batch_size, len(run.parts.scenario.id.train))
+        return why_not_shared(source.network, images, run.parts.runtime.device)
+
+    def result(self, run: Run, artifact: Artifact) -> dict:
+        return {}

@@ -1,0 +1,5 @@
+"""`python -m dfkd.store`."""
+
+from dfkd.cli.store import main
+
+main()

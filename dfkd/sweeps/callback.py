@@ -1,0 +1,73 @@
+"""What Hydra calls when a sweep begins and ends: the list is named, the table and the failures are printed."""
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from dfkd.config.cell import stages_until
+from dfkd.config.messages import explain
+from dfkd.machine import interrupt
+from dfkd.store.files import write_atomic
+from dfkd.store.run_folder import RunFolder
+from dfkd.store.store import Store
+from dfkd.sweeps.ledger import GROUP, LIST, OWNER, me, standing
+from dfkd.sweeps.plan import plan_in_words
+
+
+class SweepReport(Callback):
+    """Hydra callback: names the list, and reports when all cells are through."""
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
+        os.environ[LIST] = str((Path(config.outputs) / "sweeps" / name).absolute())
+        os.environ[OWNER] = me()
+        os.environ.pop(GROUP, None)
+        if "basic_launcher" not in config.hydra.launcher._target_:
+            interrupt.shield_children()
+
+    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
+        rows, path = standing(), Path(os.environ[LIST])
+        outputs, problems = Path(config.outputs), 0
+        if config.dry_run:
+            path.unlink(missing_ok=True)
+            print(plan_in_words(rows, Store(outputs / "store")))
+        else:
+            write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+            if any(row["status"] == "done" for row in rows):
+                of_teachers = "stages" in config and "student" not in stages_until(config)
+                problems += not self.table(path, outputs, of_teachers)
+        failed = [row for row in rows if row["status"] == "failed"]
+        for row in failed:
+            print(f"\nFAILED: {row['error']}")
+            folder = Path(row["folder"] or "")
+            if "traceback" in RunFolder(folder).status():
+                print(f"  traceback: {folder / 'status.json'}")
+            print(f"  retry: dfkd {shlex.join(row['arguments'])}")
+        left = [row["status"] for row in rows if row["status"] in ("waiting", "interrupted")]
+        if "interrupted" in left:  # a worker was asked to stop, and nobody else
+            print(f"\n{len(left)} of {len(rows)} cells were interrupted or not started; the same command goes on there")
+        elif left:
+            print(f"\n{len(left)} of {len(rows)} cells were not started: fail_fast=true")
+        if failed:
+            print(f"\n{len(failed)} of {len(rows)} cells failed; the same command retries only those")
+        if failed or problems or "interrupted" in left:
+            sys.exit(1)
+
+    def table(self, sweep: Path, outputs: Path, of_teachers: bool) -> bool:
+        """Print the table of the cells that are done; False if it cannot be made (Hydra would go on as if it were)."""
+        from dfkd.report import report_of_sweep
+        from dfkd.report.teachers import report_of_teachers
+
+        try:
+            write = report_of_teachers if of_teachers else report_of_sweep
+            print(write(sweep, outputs / "reports"))
+            return True
+        except Exception as error:
+            print(f"\nthe cells are done, but there is no table of them: {explain(error)}")
+            return False

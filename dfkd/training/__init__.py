@@ -1,0 +1,4 @@
+"""What all trainings share, of teachers, students and generators: optimizers, running means, augmented views.
+
+Imports of dfkd only errors.
+"""

@@ -1,0 +1,83 @@
+"""The layout of the package: few modules in its root, no circles, and nothing imports what stands above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from runner import ROOT
+
+PACKAGE = ROOT / "dfkd"
+# Folders and root modules, each of which imports only from those before it.
+ORDER = (
+    *("errors", "store", "config", "training", "recipe", "noise", "machine", "resume", "models", "domains", "triggers"),
+    *("scenarios", "evaluate", "pool", "priors", "synthesizers", "attacks", "defenses", "teachers", "distill"),
+    *("tracker", "stages", "run", "report", "sweeps", "cli", "main"),
+)
+
+
+def modules() -> dict[str, Path]:
+    """All modules of the package by name; those that only start a command are left out."""
+    files = (file for file in PACKAGE.rglob("*.py") if file.name != "__main__.py")
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+def imported(file: Path, known: dict[str, Path]) -> set[str]:
+    """The package's modules that a file imports anywhere in it, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            while name and name not in known:
+                name = name.rpartition(".")[0]
+            found |= {name} - {""}
+    return found
+
+
+def unit(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def test_the_root_has_few_modules():
+    flat = [file.name for file in PACKAGE.glob("*.py") if not file.name.startswith("__")]
+    assert len(flat) <= 8, flat
+
+
+def test_every_folder_says_what_it_is_for():
+    for folder in {file.parent for file in PACKAGE.rglob("*.py")} - {PACKAGE}:
+        first = (folder / "__init__.py").read_text().partition("\n")[0]
+        assert first.startswith('"""') and len(first) > 20, folder
+
+
+def test_nothing_imports_what_stands_above_it():
+    known = modules()
+    wrong = [
+        f"{module} imports {other}"
+        for module, file in known.items()
+        for other in imported(file, known)
+        if "dfkd" not in (module, other)
+        and unit(module) != unit(other)
+        and ORDER.index(unit(other)) > ORDER.index(unit(module))
+    ]
+    assert wrong == []
+
+
+def test_no_circle_of_imports():
+    known = modules()
+    edges = {module: imported(file, known) - {module, "dfkd"} for module, file in known.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        if module in way:
+            pytest.fail(" -> ".join([*way[way.index(module) :], module]))
+        if module not in done:
+            for other in edges[module]:
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in edges:
+        visit(module, ())
