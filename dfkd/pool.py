@@ -25,7 +25,7 @@ class Split:
 
     @staticmethod
     def everything(images: Tensor) -> "Split":
-        """All images fragile."""
+        """A split that calls every image fragile."""
         return Split(
             torch.ones(len(images), dtype=torch.bool, device=images.device),
             torch.zeros(len(images), device=images.device),
@@ -138,7 +138,7 @@ class Pool:
         return placed
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file."""
+        """Write the pool into one safetensors file."""
         save_file({name: value.contiguous().cpu() for name, value in self._tensors().items()}, path)
 
     @staticmethod
@@ -190,7 +190,7 @@ class Stack:
         self.length = end
 
     def tensor(self) -> Tensor:
-        """All rows so far."""
+        """Return all rows that were added so far, in one tensor."""
         return self.rows[: self.length]
 
     def checkpoint_state(self) -> dict:

@@ -39,7 +39,7 @@ class Tracker:
         self.file.flush()
 
     def image(self, name: str, path: Path) -> None:
-        """A picture that was made."""
+        """Take a picture that was made; a tracker of files has it already."""
 
     def finish(self, result: dict | None) -> None:
         """The run is over, perhaps before it began; result is None if it failed."""

@@ -1,4 +1,4 @@
-"""What `dfkd --help` prints."""
+"""The text that `dfkd --help` prints."""
 
 import textwrap
 from pathlib import Path

@@ -82,7 +82,7 @@ def states(runs: list[Run]) -> str:
 
 
 def show(found: Inventory, arguments: argparse.Namespace) -> int:
-    """All about one artifact."""
+    """Print everything that is known of one artifact."""
     item = pick(found, arguments.key)
     record, meta = item.record, item.record.get("meta", {})
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.path.stat().st_mtime))
@@ -130,7 +130,7 @@ def pick(found: Inventory, prefix: str) -> Item:
 
 
 def verify(found: Inventory, _: argparse.Namespace) -> int:
-    """Read everything again."""
+    """Read every artifact and every finished run folder again, and name what is damaged."""
     finished = [run.folder for run in found.runs if (run.folder / "result.json").exists()]
     damage = []
     with tqdm(total=len(found.items) + len(finished), disable=None, leave=False) as progress:
@@ -225,7 +225,7 @@ def delete(entry: Item | Leftover) -> bool:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Aligned columns."""
+    """Return rows of words as text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -243,7 +243,7 @@ def age(path: Path) -> str:
 
 
 def duration(seconds: float) -> str:
-    """One number with its unit."""
+    """Return a duration as one number with its unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

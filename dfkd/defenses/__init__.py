@@ -1,4 +1,4 @@
-"""Ways to escape the OOD trap."""
+"""Defenses: what a student does to escape the OOD trap, and the controls beside them."""
 
 from dfkd.defenses.abd import ABD
 from dfkd.defenses.atesc import ATEsc

@@ -165,7 +165,7 @@ class Distillation:
         return {purpose: spent[purpose] // self.students for purpose in ("synthesis", "split", "distill")}
 
     def seconds(self) -> dict[str, float]:
-        """Time so far, by phase."""
+        """Return the seconds that were spent so far, by phase."""
         return {phase: round(spent / self.students, 3) for phase, spent in self.clock.settle().items()}
 
     @property

@@ -113,12 +113,12 @@ class Trainer:
             self.meter.add(terms)
 
     def begin(self) -> None:
-        """What comes before some steps."""
+        """Prepare for some steps: training mode, and a new pass over the pool."""
         self.model.train()
         self.order = self.order.new_empty(0)
 
     def terms(self, images: Tensor, teacher_logits: Tensor, fragile: Tensor) -> dict[str, Tensor]:
-        """Of the loss for a batch."""
+        """Return the terms of the student's loss for a batch, each a scalar; their sum is minimised."""
         with self.runtime.autocast():
             student_logits = self.model(images).float()
         divergence = self.student.loss(student_logits, teacher_logits)

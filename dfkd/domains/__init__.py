@@ -1,4 +1,4 @@
-"""Where images come from."""
+"""Domains: real images with their labels, split into training, validation and test."""
 
 from dfkd.domains.base import Domain, Images, fit_images, to_float
 from dfkd.domains.digits import digits

@@ -83,7 +83,7 @@ def share(count: int) -> slice:
 
 
 def start() -> None:
-    """Meet the other ranks."""
+    """Connect this process to the other ranks; with one rank it does nothing."""
     global _patient
     if ranks() == 1 or _patient is not None:
         return
@@ -106,7 +106,7 @@ def stop() -> None:
 
 
 def barrier() -> None:
-    """Wait until all ranks are here."""
+    """Wait until every rank has come to this call."""
     if ranks() > 1:
         with _meeting() as dist:
             dist.barrier(group=_patient)

@@ -46,7 +46,7 @@ def folded(net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] 
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
-    """No autocast inside the block."""
+    """A context in which autocast is off."""
     can = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if can else contextlib.nullcontext()
 

@@ -30,7 +30,7 @@ class NoisyLinear(nn.Module):
 
     @torch.no_grad()
     def redraw(self, layers: int, generator: torch.Generator) -> None:
-        """Draw `layers` new layers (K)."""
+        """Draw new weights for `layers` (K) noisy layers."""
         device = self.weight.device
         size = (layers, self.inputs, self.outputs)
         self.weight = nn.Parameter(torch.randn(size, generator=generator, device=device))

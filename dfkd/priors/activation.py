@@ -1,4 +1,4 @@
-"""Feature activation."""
+"""The prior that penultimate features should be strongly activated."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Class balance."""
+"""The prior that the teacher's answers should be balanced over the classes."""
 
 import math
 

@@ -65,7 +65,7 @@ class PriorTerm(ABC):
 
 
 class Prior:
-    """A dict of weighted terms."""
+    """The weighted prior terms of a synthesizer, by name."""
 
     def __init__(self, terms: dict[str, PriorTerm]):
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}

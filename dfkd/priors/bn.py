@@ -1,4 +1,4 @@
-"""BatchNorm statistics."""
+"""The prior that features should have the running statistics of the BatchNorm layers."""
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Pixel norm."""
+"""The prior that pixels should have a small L2 norm."""
 
 from torch import Tensor
 

@@ -51,7 +51,7 @@ def parser() -> Parser:
 
 
 def cli(given: list[str] | None = None) -> None:
-    """Console script."""
+    """Run `dfkd-report`: print the tables of finished cells and save their page."""
     try:
         run(parser().parse_args(given))
     except (ConfigError, OSError) as error:

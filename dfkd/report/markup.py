@@ -31,7 +31,7 @@ def _clean(text: str) -> str:
 
 
 def write(page: ET.Element) -> str:
-    """The page as a file holds it."""
+    """Return the text of the HTML file that holds the page."""
     return "<!doctype html>\n" + ET.tostring(page, encoding="unicode", method="html") + "\n"
 
 

@@ -102,7 +102,7 @@ def _table(table: Table, report: Report, name: str) -> Element:
 
 
 def _dot(i: int) -> Element:
-    """The colour of a group."""
+    """A dot in the colour that a group has in the figures."""
     return tag("i", class_="dot", style=f"background:{figures.colour(i)}")
 
 
@@ -215,7 +215,7 @@ def _warnings(report: Report) -> list[Element]:
 
 
 def _cells(report: Report, folder: Path) -> list[Element]:
-    """Every finished cell by itself."""
+    """The part of the page that shows every finished cell by itself."""
     rows = []
     for i, group in enumerate(report.groups):
         for run in group.done:

@@ -78,7 +78,7 @@ class Measure:
         return Number(tuple(value for value in values if value is not None), self.form)
 
     def of_teacher(self) -> "Measure | None":
-        """The same of the teacher."""
+        """The same measure of the teacher, or None if it has none."""
         head, _, last = self.shipped.partition(".")
         path = f"teacher.{last}"
         return Measure(f"teacher {last}", path, path) if head == "student" and last in TEACHERS else None

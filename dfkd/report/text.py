@@ -22,7 +22,7 @@ def _such(names: list[str]) -> str:
 
 
 def grid(table: Table) -> str:
-    """Markdown of one table."""
+    """Return a table as Markdown with aligned columns."""
     lines = [[plain(str(entry)).replace("|", "\\|") for entry in line] for line in [table.head, *table.lines]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
     text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]

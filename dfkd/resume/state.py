@@ -66,7 +66,7 @@ CONSTANT = ...  # in the data, where a constant stands
 
 
 def attributes(thing: Any) -> dict[str, Any]:
-    """What an object holds, by name."""
+    """Return the attributes of an object that belong to its state, by name."""
     if has(thing, "checkpoint_state"):
         return thing.checkpoint_state()
     skipped = HOOKS if isinstance(thing, nn.Module) else ()

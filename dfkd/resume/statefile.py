@@ -118,7 +118,7 @@ class Pack:
 
 
 class Unpack:
-    """The way back."""
+    """Makes plain data again of what `Pack` has made of them."""
 
     def __init__(self, storages: dict[str, Tensor], device: torch.device):
         self.storages, self.device = storages, device

@@ -1,4 +1,4 @@
-"""No trap: one domain."""
+"""The scenario without a trap: there is an ID domain and no OOD domain."""
 
 from dfkd.domains import Domain
 from dfkd.scenarios.base import Scenario

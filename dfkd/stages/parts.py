@@ -1,4 +1,4 @@
-"""The objects of one run."""
+"""The objects that one run works with: teacher, student, synthesizer, defense and the others."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -53,7 +53,7 @@ class Pipeline:
                 for line in (artifact.path / "metrics.jsonl").read_text().splitlines():
                     self.tracker.log(json.loads(line))
             spent = "reused" if artifact.reused else f"{artifact.meta['seconds']:.1f} s"
-            log.info("  %-8s %s %s", name, planned.key, spent)
+            log.info("  %-9s %s %s", name, planned.key, spent)
             self.run.given[name] = planned.stage.load(self.run, artifact)
 
     def lead(self, planned: Planned) -> Artifact:
@@ -71,7 +71,7 @@ class Pipeline:
 
     def build(self, planned: Planned, together: bool, how: str, folder: Path) -> dict:
         """Make a stage; returns what its meta.json should say."""
-        log.info("  %-8s %s ...%s", planned.name, planned.key, how)
+        log.info("  %-9s %s ...%s", planned.name, planned.key, how)
         if together:
             distributed.broadcast(JOIN)
         runtime, checkpoints = self.run.parts.runtime, self.run.checkpoints

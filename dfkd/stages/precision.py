@@ -88,7 +88,7 @@ def measure(parts: Parts, images: int) -> dict:
 
 
 def step(runtime: Runtime, teacher: Classifier, student: Classifier, images: Tensor) -> Callable[[], None]:
-    """What is timed."""
+    """Return a function that takes the step which is timed."""
     runtime.place(teacher).eval().requires_grad_(False)
     runtime.place(student).train()
     parameters = [p for p in student.parameters() if p.requires_grad]
@@ -106,7 +106,7 @@ def step(runtime: Runtime, teacher: Classifier, student: Classifier, images: Ten
 
 
 def timed(run: Callable[[], None], device: torch.device) -> float:
-    """Seconds."""
+    """Return how many seconds one call takes, with all that it has put on the GPU."""
     began = time.perf_counter()
     run()
     if device.type == "cuda":

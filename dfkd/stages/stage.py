@@ -1,4 +1,4 @@
-"""What a stage of a run is."""
+"""What a stage of a run is, and what it finds when it is made."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -159,7 +159,7 @@ class Planned:
 
     @property
     def key(self) -> str:
-        """Where it lies in the store."""
+        """The key under which the artifact lies in the store."""
         return content_key(self.name, self.stage.version, self.content, self.inputs)
 
 

@@ -32,7 +32,7 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether anything ran in it."""
+        """Whether the folder holds files of a run."""
         return any((self.path / mark).is_file() for mark in MARKS)
 
     @property

@@ -41,7 +41,7 @@ class Progress(contextlib.ExitStack):
         return self
 
     def watch(self) -> None:
-        """Look until the sweep is over."""
+        """Show the progress, `every` so many seconds, until the sweep is over."""
         while not self.stop.wait(self.every):
             self.show()
         self.show()

@@ -1,4 +1,4 @@
-"""What every synthesizer is."""
+"""The contract of a synthesizer, and the batch of images that it makes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -179,7 +179,7 @@ class Inversion(Synthesizer):
         return {}
 
     def labels(self, stream: torch.Generator) -> Tensor:
-        """A batch's targets (B,)."""
+        """Draw the target classes (B,) of a batch."""
         return balanced_labels(self.batch_size, self.classes, stream)
 
     def keep(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ways to get a teacher."""
+"""Teacher sources: trainings, with and without a trap, and checkpoints."""
 
 from dfkd.teachers.backdoor import Backdoor
 from dfkd.teachers.base import TrainedTeacher

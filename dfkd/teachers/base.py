@@ -88,7 +88,7 @@ class TrainedTeacher(TeacherSource):
 
     @property
     def reports(self) -> int:
-        """How often a training logs."""
+        """How often a training logs: once an epoch."""
         return self.epochs
 
     @abstractmethod

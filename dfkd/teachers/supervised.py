@@ -1,4 +1,4 @@
-"""An ordinary teacher."""
+"""An ordinary teacher, trained with cross-entropy on its own domain."""
 
 import torch.nn.functional as F
 from torch import Tensor

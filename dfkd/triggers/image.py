@@ -65,7 +65,7 @@ def _read(path: str) -> tuple[Tensor, Tensor]:
 
 
 def _read_mask(path: str) -> Tensor:
-    """Mask (H, W) of a file."""
+    """Read the mask (H, W) of a file."""
     mask = _tensors(path, "mask")["mask"].float() if Path(path).suffix == ".safetensors" else _pixels(path, "L")[0]
     if mask.dim() != 2:
         raise ValueError(f"{path}: mask must be (H, W), got {tuple(mask.shape)}")
