@@ -13,6 +13,8 @@ help:  ## this list
 run: .venv/installed  ## the quickstart: a backdoored teacher, distilled three ways (2 to 4 minutes on 2 CPU cores)
 	$(BIN)/dfkd -m experiment=quickstart
 
+# The tests start a hundred processes; without .pyc files each of them would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 test: .venv/installed  ## all fast tests (CPU, no network)
 	$(BIN)/python $(PYTEST)

@@ -19,7 +19,8 @@ from dfkd.config.cell import Cell, stages_until
 from dfkd.errors import ConfigError
 from dfkd.run import provenance
 from dfkd.sweeps import ledger, presets
-from hydra_plugins.dfkd_sweeper import Composer, check
+from dfkd.sweeps.compose import SweepLoader
+from hydra_plugins.dfkd_sweeper import check
 
 
 class OptunaIsOurs(SearchPathPlugin):
@@ -59,6 +60,7 @@ class Search(Sweeper):
         self.plugin._configure_trials = lambda *given: [(*self.more(), *words) for words in configured(*given)]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        hydra_context = HydraContext(SweepLoader(hydra_context.config_loader), hydra_context.callbacks)
         self.loader, self.config = hydra_context.config_loader, config
         self.plugin.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -121,7 +123,7 @@ class Search(Sweeper):
 
     def compose(self, words: Iterable[str]) -> DictConfig:
         """The configuration of the cell with these values."""
-        return Composer(self.loader, self.config)([*self.fixed, *words])
+        return self.loader.load_sweep_config(self.config, [*self.fixed, *words])
 
     def say_best(self) -> None:
         best = OmegaConf.load(Path(self.config.hydra.sweep.dir) / "optimization_results.yaml")

@@ -1,22 +1,16 @@
 """The sweeper of `dfkd -m`. It stands here, and not in dfkd/, since Hydra takes sweepers from this package only."""
 
-import copy
 import functools
 import logging
 import multiprocessing
-import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
-from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
@@ -25,27 +19,11 @@ from dfkd.config.cell import Cell, replicas
 from dfkd.errors import ConfigError
 from dfkd.run import provenance
 from dfkd.sweeps import ledger, presets, relaunch
+from dfkd.sweeps.compose import SweepLoader
 from dfkd.sweeps.progress import Progress
 
 log = logging.getLogger("dfkd")
 IN_POOLS = ("JoblibLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
-
-
-class ReadOnce(ConfigRepository):
-    """Reads every YAML file once for all cells of a sweep: a third of the time that composing them takes. What was read
-    is kept as a pickle, of which copies are made in a quarter of the time of `copy.deepcopy`."""
-
-    def __init__(self, repository: IConfigRepository):
-        self.sources = repository.get_sources()
-        self.read: dict[str, bytes] = {}
-
-    def __deepcopy__(self, memo: dict) -> "ReadOnce":  # Hydra copies its repository for every composition
-        return copy.copy(self)
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        if config_path not in self.read:
-            self.read[config_path] = pickle.dumps(super().load_config(config_path))
-        return pickle.loads(self.read[config_path])
 
 
 class CellSweeper(BasicSweeper):
@@ -71,6 +49,8 @@ class CellSweeper(BasicSweeper):
         self.small, self.size = small, size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        # the launcher too composes by this loader: what the sweep has composed already is not composed once more
+        hydra_context = HydraContext(SweepLoader(hydra_context.config_loader), hydra_context.callbacks)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         # by name: Hydra executes its plugins' modules anew, and a class of theirs is another one than what is imported
         self.no_pool = type(self.launcher).__name__ in IN_POOLS and not has_semaphores()
@@ -120,21 +100,16 @@ class CellSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=loader)
         axes = presets.axes(self.params, self.small, self.size)
         overrides = parser.parse_overrides([*(f"{key}={values}" for key, values in axes.items()), *arguments])
-        before, loader.repository = loader.repository, ReadOnce(loader.repository)
-        try:
-            (every,) = self.split_arguments(overrides, None)
-            composer = Composer(loader, self.config)
-            for number, words in enumerate(every):
-                cfg = composer(list(words))
-                with open_dict(cfg):
-                    cfg.hydra.job.id = cfg.hydra.job.num = number
-                HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in a user's own options
-                command = provenance.arguments(cfg.hydra)
-                with open_dict(cfg):
-                    del cfg["hydra"]
-                yield words, command, replicas(cfg)
-        finally:
-            loader.repository = before
+        (every,) = self.split_arguments(overrides, None)
+        for number, words in enumerate(every):
+            cfg = loader.load_sweep_config(self.config, list(words))
+            with open_dict(cfg):
+                cfg.hydra.job.id = cfg.hydra.job.num = number
+            HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in a user's own options
+            command = provenance.arguments(cfg.hydra)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            yield words, command, replicas(cfg)
 
 
 @functools.cache
@@ -145,40 +120,6 @@ def has_semaphores() -> bool:
         return True
     except (ImportError, OSError):
         return False
-
-
-class Composer:
-    """Composes cells as Hydra's load_sweep_config does, once for all that choose the same options: values are then set
-    in a copy, which takes a tenth of the time.
-
-    Args:
-        loader: of the sweep.
-        master: the configuration of the sweep itself.
-    """
-
-    def __init__(self, loader: ConfigLoaderImpl, master: DictConfig):
-        self.loader, self.master = loader, master
-        self.parse = functools.cache(lambda word: OverridesParser.create().parse_override(word))
-        self.composed: dict[tuple[str, ...], bytes] = {}
-
-    def __call__(self, words: list[str]) -> DictConfig:
-        parsed = [self.parse(word) for word in words]
-        values = [override for override in parsed if self.sets_a_value(override)]
-        options = tuple(override.input_line for override in parsed if override not in values)
-        if options not in self.composed:
-            self.composed[options] = pickle.dumps(self.loader.load_sweep_config(self.master, list(options)))
-        cfg = pickle.loads(self.composed[options])
-        self.loader._apply_overrides_to_config(values, cfg)
-        form = cfg.hydra.job.config.override_dirname
-        cfg.hydra.overrides.task = words
-        cfg.hydra.job.override_dirname = get_overrides_dirname(parsed, form.exclude_keys, form.item_sep, form.kv_sep)
-        return cfg
-
-    def sets_a_value(self, override: Override) -> bool:
-        """Whether an override only sets a value, and chooses no option."""
-        if override.is_hydra_override():
-            return False
-        return isinstance(override.value(), dict) or not self.loader.repository.group_exists(override.key_or_group)
 
 
 def check(cells: list[Cell]) -> None:

@@ -1,12 +1,16 @@
 """Small real objects that many tests share."""
 
+import functools
+import io
 import os
+import pickle
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
@@ -15,12 +19,14 @@ from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher, cnn_bn
 from dfkd.models.common import FeatureNet
 from dfkd.recipe import Recipe
+from dfkd.report import figures as report
 from dfkd.scenarios import none
 from dfkd.stages import figures
 from dfkd.teachers import Supervised
 
 torch.set_num_threads(1)
-DRAW = figures.draw
+DRAWN = {name: getattr(module, name) for module, name in ((figures, "draw"), (report, "as_svg"), (report, "as_png"))}
+LOAD, LOADED = OmegaConf.load, {}
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -29,14 +35,44 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def blank(figure: Figure, path: Path, dpi: int) -> None:
-    """A picture of one pixel: matplotlib takes longer for a run's pictures than the smallest cell for all else."""
-    Image.new("RGB", (1, 1)).save(path)
+    """A picture of one pixel."""
+    path.write_bytes(pixel())
+
+
+@functools.cache
+def pixel() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(out, "PNG")
+    return out.getvalue()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures():
-    """Runs in this process draw no pictures, except in tests that ask for `pictures`."""
-    with mock.patch("dfkd.stages.figures.draw", blank):
+    """Runs and reports in this process draw no pictures, except in tests that ask for `pictures`: for the smallest$
+    sweep matplotlib takes longer than everything else."""
+    with (
+        mock.patch("dfkd.stages.figures.draw", blank),
+        mock.patch("dfkd.report.figures.as_svg", lambda figure: '<svg width="1pt" height="1pt"/>'),
+        mock.patch("dfkd.report.figures.as_png", lambda report: pixel()),
+    ):
+        yield
+
+
+def load_again(file: object) -> object:
+    """What OmegaConf.load gives. A file that has not changed is parsed once."""
+    if not hasattr(file, "fileno"):
+        return LOAD(file)
+    stat = os.stat(file.fileno())
+    known = (file.name, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    if known not in LOADED:
+        LOADED[known] = pickle.dumps(LOAD(file))
+    return pickle.loads(LOADED[known])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_yaml_twice():
+    """Hydra parses all YAML files anew for every command, a tenth of the time of the smallest sweep."""
+    with mock.patch("omegaconf.OmegaConf.load", load_again):
         yield
 
 
@@ -50,8 +86,12 @@ def no_interpolated_options():
 
 @pytest.fixture
 def pictures():
-    """Runs in this test draw their pictures."""
-    with mock.patch("dfkd.stages.figures.draw", DRAW):
+    """Runs and reports in this test draw their pictures."""
+    with (
+        mock.patch("dfkd.stages.figures.draw", DRAWN["draw"]),
+        mock.patch("dfkd.report.figures.as_svg", DRAWN["as_svg"]),
+        mock.patch("dfkd.report.figures.as_png", DRAWN["as_png"]),
+    ):
         yield
 
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, open_dict
 from dfkd import main
 from dfkd.config.cell import Cell
 from dfkd.report.runs import read as read_run
-from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
+from dfkd.sweeps.compose import SweepLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds instead of minutes, and the same bits every time.
@@ -41,17 +41,17 @@ BACKDOOR = ("ntl_scenario=backdoor", "teacher=backdoor")
 
 
 @functools.cache
-def composer() -> Composer:
-    """Composes as a sweep does: a third of the time that Hydra takes for every cell anew."""
+def loader() -> tuple[SweepLoader, DictConfig]:
+    """Composes as a sweep does, a third of the time that Hydra takes for every cell anew; and what it starts from."""
     with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        loader.repository = ReadOnce(loader.repository)
-        return Composer(loader, loader.load_configuration("config", [], RunMode.RUN))
+        ours = SweepLoader(GlobalHydra.instance().config_loader())
+        return ours, ours.load_configuration("config", [], RunMode.RUN)
 
 
 def composed(*overrides: str) -> DictConfig:
     """The configuration as Hydra composes it."""
-    cfg = composer()(list(overrides))
+    ours, master = loader()
+    cfg = ours.load_sweep_config(master, list(overrides))
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg

@@ -8,6 +8,12 @@ import pytest
 import yaml
 from PIL import Image
 
+
+@pytest.fixture(autouse=True)
+def every_report_has_its(pictures):
+    """pictures."""
+
+
 CONFIG = {
     "ntl_scenario": {"name": "backdoor", "id": {"name": "digits"}},
     "teacher": {"name": "backdoor", "epochs": 3, "network": {"name": "cnn_bn"}},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shlex
 import signal
 import subprocess
@@ -25,8 +26,8 @@ from dfkd.config.cell import Cell
 from dfkd.main import CONF
 from dfkd.store.digest import file_digest
 from dfkd.sweeps.callback import SweepReport
+from dfkd.sweeps.compose import ReadOnce, SweepLoader
 from dfkd.sweeps.ledger import LIST
-from hydra_plugins.dfkd_sweeper import Composer, ReadOnce
 
 
 def statuses(folder) -> list[str]:
@@ -54,7 +55,7 @@ def swept(tmp_path):
     return command, command_line(*command)
 
 
-def test_a_sweep_ends_with_a_table_and_a_figure_and_a_second_one_trains_nothing(tmp_path, swept):
+def test_a_sweep_ends_with_a_table_and_a_figure_and_a_second_one_trains_nothing(tmp_path, pictures, swept):
     command, done = swept
     assert done.code == 0 and statuses(tmp_path) == ["done", "done"]
     table = [line for line in done.out.splitlines() if line.startswith("|")]
@@ -219,16 +220,17 @@ def test_cells_composed_together_are_what_hydra_composes_one_by_one():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().hydra.config_loader
         master = loader.load_configuration("config", ["hydra.mode=MULTIRUN", "seed=9"], RunMode.MULTIRUN)
-        composer = Composer(loader, master)
+        ours = SweepLoader(loader)
         for words in cells:
-            assert composer(words) == loader.load_sweep_config(master, words), words
-        assert len(composer.composed) == 4
+            assert ours.load_sweep_config(master, words) == loader.load_sweep_config(master, words), words
+        assert len(ours.composed) == 4
         for wrong in (["teacher.epoch=3"], ["defense.weight=1"], ["~defense.weight"], ["+seed=1"]):
-            with pytest.raises(HydraException) as ours:
-                composer(wrong)
+            with pytest.raises(HydraException) as said:
+                ours.load_sweep_config(master, wrong)
             with pytest.raises(HydraException) as hydras:
                 loader.load_sweep_config(master, wrong)
-            assert str(ours.value) == str(hydras.value)
+            assert str(said.value) == str(hydras.value)
+        assert type(pickle.loads(pickle.dumps(ours))) is ConfigLoaderImpl  # of another process
 
 
 @pytest.mark.parametrize(
