@@ -21,6 +21,7 @@ from dfkd.machine import distributed, interrupt
 from dfkd.store.store import Store
 from dfkd.sweeps import ledger
 from dfkd.sweeps.console import start_logging
+from dfkd.sweeps.dry_run import plan
 from dfkd.sweeps.plan import plan_in_words
 from dfkd.sweeps.presets import axes
 
@@ -125,15 +126,7 @@ def check_axes() -> None:
 
 def show_plan(cell: Cell, result: dict | None) -> None:
     """Say what a run of this cell would do; in a sweep, only note it: its end shows the plan of all cells."""
-    row = {"status": "done"}
-    if result is None:
-        from dfkd.stages.prepare import prepare
-        from dfkd.stages.stage import planned_stages
-
-        parts = prepare(cell)
-        for warning in parts.warnings:
-            log.warning("  WARNING  %s", warning)
-        row = {"status": "planned", "stages": {name: stage.key for name, stage in planned_stages(cell, parts).items()}}
+    row = plan(cell) if result is None else {"status": "done"}
     ledger.record(cell, **row)
     if ledger.LIST not in os.environ:
         print(plan_in_words([row | {"number": 0, "folder": str(cell.folder)}], Store(cell.outputs / "store")))

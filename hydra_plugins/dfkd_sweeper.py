@@ -20,7 +20,8 @@ from dfkd.errors import ConfigError
 from dfkd.run import provenance
 from dfkd.sweeps import ledger, presets, relaunch
 from dfkd.sweeps.compose import SweepLoader
-from dfkd.sweeps.progress import Progress
+from dfkd.sweeps.dry_run import plan_all
+from dfkd.sweeps.progress import Progress, counted
 
 log = logging.getLogger("dfkd")
 IN_POOLS = ("JoblibLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
@@ -54,7 +55,7 @@ class CellSweeper(BasicSweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         # by name: Hydra executes its plugins' modules anew, and a class of theirs is another one than what is imported
         self.no_pool = type(self.launcher).__name__ in IN_POOLS and not has_semaphores()
-        if config.dry_run is True or self.no_pool:  # a dry run computes nothing that would be worth other processes
+        if self.no_pool:
             self.launcher = BasicLauncher()
             self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -83,10 +84,13 @@ class CellSweeper(BasicSweeper):
         ledger.announce([job for _, job in listed])
         if not waiting:
             return []
+        if waiting[0][1].config["dry_run"]:
+            plan_all([cell for _, job in listed for cell, _, result in job if result is None])
+            return []
         fail_fast = waiting[0][1].config["fail_fast"]
         at_once = 1 if fail_fast and isinstance(self.launcher, BasicLauncher) else self.max_batch_size or len(waiting)
         returned: list[Sequence[JobReturn]] = []
-        with Progress(quiet=waiting[0][1].config["dry_run"]):
+        with Progress():
             for first in range(0, len(waiting), at_once):
                 if fail_fast and ledger.has_failed():
                     break
@@ -101,7 +105,7 @@ class CellSweeper(BasicSweeper):
         axes = presets.axes(self.params, self.small, self.size)
         overrides = parser.parse_overrides([*(f"{key}={values}" for key, values in axes.items()), *arguments])
         (every,) = self.split_arguments(overrides, None)
-        for number, words in enumerate(every):
+        for number, words in enumerate(counted(every, len(every), "composed")):
             cfg = loader.load_sweep_config(self.config, list(words))
             with open_dict(cfg):
                 cfg.hydra.job.id = cfg.hydra.job.num = number

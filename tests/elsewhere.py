@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dfkd.machine import runtime
 
@@ -80,7 +79,9 @@ class Dispatch(TorchDispatchMode):
 def compute(operation, arguments: tuple, options: dict):
     """Do an operation on the CPU, and say that its results lie where they would."""
     name = operation._schema.name
-    tensors = [leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor)]
+    tensors: list[Tensor] = []
+    values = [here(value, tensors) for value in arguments]
+    named = {key: here(value, tensors) for key, value in options.items()}
     there = [t for t in tensors if isinstance(t, There)]
     if there and name not in MAY_MIX and any(t.dim() and not isinstance(t, There) for t in tensors):
         raise Mixed(f"{name} of {', '.join(f'{type(t).__name__}{tuple(t.shape)}' for t in tensors)}")
@@ -92,13 +93,27 @@ def compute(operation, arguments: tuple, options: dict):
     if stream is not None and (stream.initial_seed() in StreamThere.seeds) != goes_there:
         raise Mixed(f"{name}: the random generator is {'not ' * goes_there}of the other device, its numbers are")
     if asked is not None:
-        options = options | {"device": torch.device("cpu")}
-    arguments, options = tree_map_only(There, lambda t: t.here, (arguments, options))
-    results = operation(*arguments, **options)
+        named["device"] = torch.device("cpu")
+    results = operation(*values, **named)
     if not goes_there:
         return results
-    known = {id(t.here): t for t in there}  # what works in place returns its argument
-    return tree_map_only(Tensor, lambda t: known[id(t)] if id(t) in known else There(t), results)
+    return back(results, {id(t.here): t for t in there})  # what works in place returns its argument
+
+
+def here(value: object, tensors: list[Tensor]) -> object:
+    """An argument on the CPU; its tensors, wherever they lie, are added to `tensors`. (torch has functions for this: they
+    take longer than the smallest operations.)"""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.here if isinstance(value, There) else value
+    return type(value)([here(item, tensors) for item in value]) if isinstance(value, list | tuple) else value
+
+
+def back(result: object, known: dict[int, There]) -> object:
+    """A result on the other device, where `known` tensors are by the id of their numbers."""
+    if isinstance(result, Tensor):
+        return known[id(result)] if id(result) in known else There(result)
+    return type(result)([back(item, known) for item in result]) if isinstance(result, list | tuple) else result
 
 
 @contextlib.contextmanager

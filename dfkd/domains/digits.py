@@ -1,5 +1,6 @@
 """scikit-learn's handwritten digits: 1,797 real 8x8 images, there without any download."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def digits(
     return Domain("digits", 10, train, val, test)
 
 
+@functools.cache
 def scikit_digits() -> tuple[np.ndarray, np.ndarray]:
     """Pixels (1797, 64), 0 to 16, and labels (1797,) of `sklearn.datasets.load_digits`, read from the installed package
     without importing it, which takes a second."""

@@ -1,5 +1,8 @@
 """From a cell's configuration to the objects of its run, all mistakes at once."""
 
+import functools
+import json
+
 from dfkd.config.build import FAILED, Builder
 from dfkd.config.cell import Cell
 from dfkd.distill import Student
@@ -25,10 +28,7 @@ def prepare(cell: Cell) -> Parts:
     runtime = machine.call(make_runtime, config["runtime"], "runtime")
     machine.raise_problems()
 
-    sources = Builder(**{key: data[key] for key in FOR_DOMAINS})
-    scenario = sources.build(config["ntl_scenario"], "ntl_scenario")
-    sources.raise_problems()
-
+    scenario = _scenario(json.dumps([config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]))
     seeds, builder = config["seeds"], _builder(scenario, runtime)
     with seeded(seeds["teacher"], "teacher", "network"):
         teacher = builder.build(config["teacher"], "teacher")
@@ -51,6 +51,17 @@ def prepare(cell: Cell) -> Parts:
     check_outputs(cell)
     parts.warnings = synthesizer.warnings(teacher.network) + precision_warnings(runtime)
     return parts
+
+
+@functools.lru_cache(maxsize=1)
+def _scenario(node_and_data: str) -> Scenario:
+    """The scenario of a node and of what its domains need to know, as JSON. The last one is kept, with its images: in
+    most sweeps it is the same in all cells."""
+    node, data = json.loads(node_and_data)
+    sources = Builder(**data)
+    scenario = sources.build(node, "ntl_scenario")
+    sources.raise_problems()
+    return scenario
 
 
 def _builder(scenario: Scenario, runtime: Runtime) -> Builder:

@@ -5,6 +5,8 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -12,24 +14,22 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from dfkd.sweeps.ledger import standing
 
 log = logging.getLogger("dfkd")
+Thing = TypeVar("Thing")
 
 
 class Progress(contextlib.ExitStack):
     """Reads the sweep's list while its cells run, here or in other processes.
 
     Args:
-        quiet: say nothing.
         every: seconds between two looks.
     """
 
-    def __init__(self, quiet: bool = False, every: float = 1.0):
+    def __init__(self, every: float = 1.0):
         super().__init__()
-        self.quiet, self.every = quiet, every
+        self.every = every
         self.ended, self.stop, self.bar = 0, threading.Event(), None
 
     def __enter__(self) -> "Progress":
-        if self.quiet:
-            return self
         self.began = time.monotonic()
         if sys.stderr.isatty():
             self.enter_context(logging_redirect_tqdm([log]))  # messages above the line, not through it
@@ -74,3 +74,23 @@ def in_words(rows: list[dict], seconds: float) -> str:
     if cached < ended < len(rows):
         text += f", {tqdm.format_interval(seconds / (ended - cached) * (len(rows) - ended))} left"
     return text
+
+
+def counted(things: Iterable[Thing], total: int, done: str, every: float = 10.0) -> Iterator[Thing]:
+    """Hand on the cells of a sweep one by one. What takes longer than a second says how far it is: on a terminal in one
+    line, else in a line of the log.
+
+    Args:
+        done: what is done with a cell while it is handed on: 'composed', 'planned'.
+        every: seconds between two lines of the log; the first comes after one second.
+    """
+    began = said = time.monotonic()
+    on_terminal = sys.stderr.isatty()
+    with tqdm(total=total, desc=done, unit=" cells", delay=1, leave=False, disable=not on_terminal) as bar:
+        for number, thing in enumerate(things):
+            now = time.monotonic()
+            if not on_terminal and now - said >= (1 if said == began else every):
+                said = now
+                log.info("%d of %d cells %s", number, total, done)
+            yield thing
+            bar.update()
