@@ -1,17 +1,13 @@
 """Small real objects that many tests share."""
 
-import functools
-import io
 import os
 import pickle
-from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
-from PIL import Image
+from runner import with_pictures, without_pictures
 from torch import nn
 
 from dfkd.domains import Domain, Images, digits
@@ -19,13 +15,10 @@ from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher, cnn_bn
 from dfkd.models.common import FeatureNet
 from dfkd.recipe import Recipe
-from dfkd.report import figures as report
 from dfkd.scenarios import none
-from dfkd.stages import figures
 from dfkd.teachers import Supervised
 
 torch.set_num_threads(1)
-DRAWN = {name: getattr(module, name) for module, name in ((figures, "draw"), (report, "as_svg"), (report, "as_png"))}
 LOAD, LOADED = OmegaConf.load, {}
 
 
@@ -34,27 +27,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 2
 
 
-def blank(figure: Figure, path: Path, dpi: int) -> None:
-    """A picture of one pixel."""
-    path.write_bytes(pixel())
-
-
-@functools.cache
-def pixel() -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(out, "PNG")
-    return out.getvalue()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures():
-    """Runs and reports in this process draw no pictures, except in tests that ask for `pictures`: for the smallest$
-    sweep matplotlib takes longer than everything else."""
-    with (
-        mock.patch("dfkd.stages.figures.draw", blank),
-        mock.patch("dfkd.report.figures.as_svg", lambda figure: '<svg width="1pt" height="1pt"/>'),
-        mock.patch("dfkd.report.figures.as_png", lambda report: pixel()),
-    ):
+    """Runs and reports in this process draw no pictures, except in tests that ask for `pictures`."""
+    with without_pictures():
         yield
 
 
@@ -87,11 +63,7 @@ def no_interpolated_options():
 @pytest.fixture
 def pictures():
     """Runs and reports in this test draw their pictures."""
-    with (
-        mock.patch("dfkd.stages.figures.draw", DRAWN["draw"]),
-        mock.patch("dfkd.report.figures.as_svg", DRAWN["as_svg"]),
-        mock.patch("dfkd.report.figures.as_png", DRAWN["as_png"]),
-    ):
+    with with_pictures():
         yield
 
 

@@ -101,8 +101,8 @@ def compute(operation, arguments: tuple, options: dict):
 
 
 def here(value: object, tensors: list[Tensor]) -> object:
-    """An argument on the CPU; its tensors, wherever they lie, are added to `tensors`. (torch has functions for this: they
-    take longer than the smallest operations.)"""
+    """An argument on the CPU; its tensors, wherever they lie, are added to `tensors`. (torch's functions for this take
+    longer than the smallest operations.)"""
     if isinstance(value, Tensor):
         tensors.append(value)
         return value.here if isinstance(value, There) else value

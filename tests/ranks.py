@@ -10,7 +10,8 @@ from torch.distributed import TCPStore
 
 # Torch does not survive a fork after it has computed anything: children of a server that never has.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["dfkd.run.run_cell", "dfkd.stages.figures"])
+# torch._dynamo is imported by DistributedDataParallel: three seconds of every rank.
+context.set_forkserver_preload(["runner", "dfkd.run.run_cell", "sklearn.datasets", "torch._dynamo"])
 
 
 def on_ranks(count: int, work: Callable, *arguments: Any) -> list[Any]:
@@ -53,7 +54,7 @@ def cell(*arguments: str, strike: tuple[int, int] | None = None, blind: int | No
         strike: (rank, passes): SIGTERM comes to that one after so many steps of its loops.
         blind: a rank that cannot read checkpoints.
     """
-    from runner import command_line
+    from runner import command_line, without_pictures
 
     from dfkd.machine import distributed
     from dfkd.resume.checkpoints import Checkpoints
@@ -71,4 +72,5 @@ def cell(*arguments: str, strike: tuple[int, int] | None = None, blind: int | No
     if blind == number_of_this:
         Checkpoints._read = lambda self: None
     distributed.LOOK = 0  # seconds: all look at each other after every step
-    return command_line(*arguments)
+    with without_pictures():
+        return command_line(*arguments)

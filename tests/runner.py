@@ -8,7 +8,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -18,10 +18,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
+from PIL import Image
 
 from dfkd import main
 from dfkd.config.cell import Cell
+from dfkd.report import figures as report_figures
 from dfkd.report.runs import read as read_run
+from dfkd.stages import figures as run_figures
 from dfkd.sweeps.compose import SweepLoader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +58,34 @@ def composed(*overrides: str) -> DictConfig:
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg
+
+
+@functools.cache
+def pixel() -> bytes:
+    """A PNG file of one pixel."""
+    out = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(out, "PNG")
+    return out.getvalue()
+
+
+def drawn_by(draw: Callable, as_svg: Callable, as_png: Callable) -> contextlib.AbstractContextManager:
+    """Inside the block these functions draw the pictures of runs and reports."""
+    patches = contextlib.ExitStack()
+    patches.enter_context(mock.patch.object(run_figures, "draw", draw))
+    patches.enter_context(mock.patch.multiple(report_figures, as_svg=as_svg, as_png=as_png))
+    return patches
+
+
+with_pictures = functools.partial(drawn_by, run_figures.draw, report_figures.as_svg, report_figures.as_png)
+
+
+def without_pictures() -> contextlib.AbstractContextManager:
+    """Inside the block a picture is one pixel: for the smallest sweep matplotlib takes longer than everything else."""
+    return drawn_by(
+        lambda figure, path, dpi: path.write_bytes(pixel()),
+        lambda figure: '<svg width="1pt" height="1pt"/>',
+        lambda report: pixel(),
+    )
 
 
 def make_cell(outputs: Path, *overrides: str) -> Cell:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from dfkd.defenses import ATEsc, PGDFlip, Surrogate
 from dfkd.defenses.criteria import Criterion
@@ -34,6 +33,8 @@ def some(count: int, generator: torch.Generator, classes: int = 3) -> tuple[torc
 
 
 def test_one_group_is_the_library_s_logistic_regression(random):
+    from sklearn.linear_model import LogisticRegression
+
     x = torch.randn(80, generator=random)
     y = (x + torch.randn(80, generator=random) > 0.3).float()
     a, b = fit_logistic(x, y, torch.zeros(80, dtype=torch.long), 1, decay=0.5)[0].tolist()
