@@ -1,14 +1,14 @@
 """CUTI-domain: a compact un-transferable isolation domain (Wang et al., CVPR 2023, arXiv 2303.11078)."""
 
 import contextlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfkd.domains import Images
 from dfkd.models import Classifier, on_stages
-from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
 from dfkd.teachers.backdoor import fit_both
 from dfkd.teachers.base import TrainedTeacher, Work
@@ -27,12 +27,13 @@ class CUTI(TrainedTeacher):
 
     Args:
         alpha: weight of the OOD error.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
-    def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none", alpha: float = 0.1):
-        super().__init__(network, recipe, epochs, augment)
+    def __init__(self, *args: Any, alpha: float = 0.1, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if alpha <= 0:
             raise ValueError(f"alpha must be positive, got {alpha}")
         self.alpha = alpha

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -133,20 +134,14 @@ class HNTL(TrainedTeacher):
 
     Args:
         disentangle: stage 1. `recipe` and `epochs` are those of stage 2.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
-    def __init__(
-        self,
-        network: nn.Module,
-        recipe: Recipe,
-        epochs: int,
-        disentangle: Disentanglement,
-        augment: str = "none",
-    ):
-        super().__init__(network, recipe, epochs, augment)
-        if not hasattr(network, "features") or not hasattr(network, "head"):
+    def __init__(self, *args: Any, disentangle: Disentanglement, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.network, "features") or not hasattr(self.network, "head"):
             raise ValueError("teacher=hntl makes encoders of features: its network must have features(x)")
         self.disentangle = disentangle
         self.guide: Guide | None = None

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,16 +91,14 @@ class SOPHON(TrainedTeacher):
         adapt, evaluate: images of each step that the thief learns from, and that the objective is measured on.
         suppress_lr, clip: of the suppression step.
         id_lr, id_steps: of the repair steps.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
     def __init__(
         self,
-        network: nn.Module,
-        recipe: Recipe,
-        epochs: int,
-        augment: str = "none",
+        *args: Any,
         rounds: int = 100,
         objective: str = "uniform",
         fast_lr: float = 1e-4,
@@ -110,8 +109,9 @@ class SOPHON(TrainedTeacher):
         clip: float = 0.5,
         id_lr: float = 1e-3,
         id_steps: int = 5,
+        **kwargs: Any,
     ):
-        super().__init__(network, recipe, epochs, augment)
+        super().__init__(*args, **kwargs)
         if objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got '{objective}'")
         counts = {"rounds": rounds, "batches": batches, "id_steps": id_steps}
