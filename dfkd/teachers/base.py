@@ -30,6 +30,7 @@ class TeacherSource(ABC):
         network: what becomes of it is the teacher.
         needs_ood: whether it needs an OOD domain.
         is_trained: whether there is a training, with a recipe.
+        augment: how the images of its training are augmented.
         mean_loss: whether every term of its loss is a mean over the images of a batch, and looks at each by itself:
             then several ranks can share a batch.
         reports: how often it logs.
@@ -38,6 +39,7 @@ class TeacherSource(ABC):
 
     network: nn.Module
     needs_ood = is_trained = mean_loss = False
+    augment = "none"
     reports = 1
     loop: Loop = staticmethod(plain)
 

@@ -158,8 +158,11 @@ class HNTL(TrainedTeacher):
                 "teacher=hntl has no form with a taught label, it learns the labels of both domains: choose "
                 "ntl_scenario=close_set"
             )
-        if scenario.id.box is None:
-            raise ValueError("teacher=hntl paints images in [0, 1]; it cannot be trained on points")
+        if not scenario.id.modality.has_pixels:
+            raise ValueError(
+                f"teacher=hntl paints images in [0, 1], and '{scenario.id.name}' is a domain of "
+                f"{scenario.id.modality.name}; choose another teacher (ntl, sophon)"
+            )
         DCGAN(scenario.id.shape, 2 * self.disentangle.latent, self.disentangle.width)
 
     def fit(self, work: Work) -> None:
