@@ -14,6 +14,7 @@ from runner import CAKE, DFQ, NOISE, ROOT, TINY, command_line, process, read_jso
 from dfkd.config.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.main import CONF
+from dfkd.stages.prepare import prepare
 
 SYNTHESIZER = '''
 import torch
@@ -247,6 +248,39 @@ def test_mistakes_in_it_are_told_like_in_dfkds_own(folder, override, said):
     with pytest.raises(ValueError, match="synthesizer") as raised:
         run_with_options(folder, "synthesizer=stripes", override)
     assert said.replace("?", "") in str(raised.value)
+
+
+SHARPER = '''
+from dfkd.synthesizers import DFQ
+
+
+class Sharper(DFQ):
+    """Adds an argument to the twelve of its parents."""
+
+    def __init__(self, *args, sharpness: float = 2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sharpness = sharpness
+'''
+SHARPER_YAML = "defaults:\n  - dfq\n  - _self_\nname: sharper\n_target_: sharper.Sharper\nsharpness: 3.0\n"
+
+
+def test_a_subclass_names_what_it_adds_and_has_the_options_of_its_parents(tmp_path, monkeypatch):
+    write_component(tmp_path, "sharper", SHARPER, synthesizer__sharper=SHARPER_YAML)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen = ["synthesizer=sharper", f"hydra.searchpath=[file://{tmp_path / 'options'}]"]
+        right = ["synthesizer.images=32", "synthesizer.lr=1/500", f"outputs={tmp_path / 'o'}"]
+        made = prepare(Cell(compose("config", [*chosen, *right]))).synthesizer
+        assert (made.sharpness, made.images, made.lr, made.weights["one_hot"]) == (3.0, 32, 0.002, 1.0)
+        assert made.generator is not None and list(made.prior.terms) == ["bn", "balance"]
+        wrong = ["+synthesizer.imagse=3", "synthesizer.rounds=two", "synthesizer.sharpness=high"]
+        with pytest.raises(ConfigError) as raised:
+            prepare(Cell(compose("config", [*chosen, *wrong])))
+    assert sorted(str(raised.value).splitlines()) == [
+        "synthesizer.imagse: there is no such option; did you mean 'images'?",
+        "synthesizer.rounds must be a whole number, got 'two'",
+        "synthesizer.sharpness must be a number, got 'high'",
+    ]
 
 
 def test_a_module_that_is_not_found_is_named_with_where_it_must_lie(folder):
