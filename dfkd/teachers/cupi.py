@@ -10,7 +10,7 @@ from torch import Tensor
 from dfkd.domains import Images
 from dfkd.models import Classifier, on_stages, stage_shapes
 from dfkd.scenarios import Scenario
-from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.base import TrainedTeacher, Training
 from dfkd.teachers.style import has_style, instance_statistics, require_style, restyle, without_style
 
 
@@ -96,12 +96,12 @@ class CUPI(TrainedTeacher):
         super().check(scenario)
         require_style("cupi", self.network, scenario.id.shape)
 
-    def fit(self, work: Work) -> None:
-        self.styles, self.banks = work.runtime.generator(work.seed, "teacher", "styles"), {}
-        styled = sum(math.prod(maps[1:]) > 1 for maps in stage_shapes(work.model.net, work.model.shape))
+    def fit(self, training: Training) -> None:
+        self.styles, self.banks = training.runtime.generator(training.seed, "teacher", "styles"), {}
+        styled = sum(math.prod(maps[1:]) > 1 for maps in stage_shapes(training.model.net, training.model.shape))
         for name in ("features", *(f"{moment}{stage}" for stage in range(styled) for moment in ("mean", "std"))):
-            self._bank(name, work.model.classes)  # now: a checkpoint only fills what is there
-        super().fit(work)
+            self._bank(name, training.model.classes)  # now: a checkpoint only fills what is there
+        super().fit(training)
         self.banks = {}
 
     def loss(

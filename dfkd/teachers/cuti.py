@@ -11,7 +11,7 @@ from dfkd.domains import Images
 from dfkd.models import Classifier, on_stages
 from dfkd.scenarios import Scenario
 from dfkd.teachers.backdoor import fit_both
-from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.base import TrainedTeacher, Training
 from dfkd.teachers.style import has_style, require_style, restyle
 
 
@@ -43,9 +43,9 @@ class CUTI(TrainedTeacher):
         super().check(scenario)
         require_style("cuti", self.network, scenario.id.shape)
 
-    def fit(self, work: Work) -> None:
-        self.styles = work.runtime.generator(work.seed, "teacher", "styles")
-        super().fit(work)
+    def fit(self, training: Training) -> None:
+        self.styles = training.runtime.generator(training.seed, "teacher", "styles")
+        super().fit(training)
 
     def loss(
         self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None

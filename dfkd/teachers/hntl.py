@@ -12,7 +12,7 @@ from dfkd.domains import Images
 from dfkd.models import DCGAN, Classifier
 from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
-from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.base import TrainedTeacher, Training
 
 
 def divergence(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -165,16 +165,16 @@ class HNTL(TrainedTeacher):
             )
         DCGAN(scenario.id.shape, 2 * self.disentangle.latent, self.disentangle.width)
 
-    def fit(self, work: Work) -> None:
-        stage, model = self.disentangle, work.model
-        self.noise = work.runtime.generator(work.seed, "teacher", "latents")
-        self.guide = work.runtime.place(
+    def fit(self, training: Training) -> None:
+        stage, model = self.disentangle, training.model
+        self.noise = training.runtime.generator(training.seed, "teacher", "latents")
+        self.guide = training.runtime.place(
             Guide(copy.deepcopy(model.net).cpu(), model.shape, model.classes, stage.latent, stage.width)
         )
         content = Classifier(self.guide, model.shape, model.classes, *_normalisation(model))
-        work.runtime.place(content).train()
+        training.runtime.place(content).train()
         self.descend(
-            work,
+            training,
             self.guide,
             lambda i, o: disentangle(self.guide, model, i, o, stage.kl, stage.reconstruction, self.noise),
             stage.recipe,
@@ -182,7 +182,7 @@ class HNTL(TrainedTeacher):
             content,
         )
         self.guide.eval().requires_grad_(False)
-        super().fit(work)
+        super().fit(training)
         self.guide = None
 
     def loss(
