@@ -1,8 +1,12 @@
 """Configuration nodes become objects, or messages that name the value and the fix."""
 
+from typing import Any
+
 import pytest
+from torch import nn
 
 from dfkd.config.build import FAILED, Builder, nearest, number
+from dfkd.config.signature import parameters
 from dfkd.errors import ConfigError
 
 HERE = __name__
@@ -22,6 +26,29 @@ class Whole:
 
     def __init__(self, parts: list[Part], shape: tuple[int, int, int], classes: int = 2, chunk: int = 7):
         self.parts, self.shape, self.classes, self.chunk = parts, shape, classes, chunk
+
+
+class Small(Part):
+    """A component that adds an argument to those of its parent."""
+
+    def __init__(self, *args: Any, rate: float = 0.1, shade: float, **kwargs: Any):
+        super().__init__(*args, rate=rate, **kwargs)
+        self.shade = shade
+
+
+class Smaller(Small):
+    """Another one, two steps from the class that says what the arguments are, and with something of its own."""
+
+    def __init__(self, classes: int, **others: Any):
+        super().__init__(**others)
+        self.classes = classes
+
+
+class Free:
+    """A component that takes whatever it gets, and has no parent to hand it to."""
+
+    def __init__(self, **options: Any):
+        self.options = options
 
 
 def anything(**options: object) -> dict:
@@ -137,6 +164,36 @@ def test_surroundings_that_are_none_leave_the_default():
 
 def test_a_function_of_any_keywords_takes_them_all():
     assert Builder().build(node("anything", x=1, y="b"), "here") == {"x": 1, "y": "b"}
+
+
+def test_what_a_class_hands_on_to_its_parent_is_an_option_of_it():
+    config = node("Smaller", size=1, word="b", shade="1/2", limit=None)
+    built = Builder(classes=3, chunk=5).build(config, "here")
+    assert (built.size, built.rate, built.word, built.shade, built.limit, built.classes) == (1, 0.1, "b", 0.5, None, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"wrod": "b"}, "here.wrod: there is no such option; did you mean 'word'?"),
+        ({"zzzzzz": 1}, "here.zzzzzz: there is no such option; known: flag, limit, rate, shade, size, word"),
+        ({"flag": "yes"}, "here.flag must be true or false, got 'yes'"),
+        ({"rate": "fast"}, "here.rate must be a number, got 'fast'"),
+        ({"size": -1}, "here: size must not be negative, got -1"),
+    ],
+)
+def test_mistakes_in_what_is_handed_on_are_named_like_others(options, said):
+    assert problems(node("Smaller", **({"size": 1, "shade": 0.5} | options)), classes=2) == [said]
+
+
+def test_what_is_handed_on_and_missing_is_named_with_what_to_set_it_to():
+    missing = problems(node("Smaller"), classes=2)
+    assert missing == ["here.shade is missing: set it to a number", "here.size is missing: set it to a whole number"]
+
+
+def test_a_class_without_a_parent_to_ask_takes_every_keyword():
+    assert Builder().build(node("Free", x=1, y="b"), "here").options == {"x": 1, "y": "b"}
+    assert [p.kind.name for p in parameters(nn.Module).values()] == ["VAR_KEYWORD"]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """A new method is new files and no edit elsewhere: options made in a temporary folder run like dfkd's own."""
 
+import importlib
 import re
 import shutil
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from killing import Killed, numbers, watched
-from runner import DFQ, ROOT, TINY, command_line, process, read_json, write_component
+from PIL import Image
+from runner import CAKE, DFQ, NOISE, ROOT, TINY, command_line, process, read_json, write_component
 
 from dfkd.config.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.main import CONF
+from dfkd.stages.prepare import prepare
 
 SYNTHESIZER = '''
 import torch
@@ -160,6 +164,64 @@ def test_a_method_of_ones_own_goes_on_after_a_kill_or_says_why_it_cannot(tmp_pat
     assert (warned in caplog.text) == hide
 
 
+SPECTRA = '''
+import torch
+
+from dfkd.domains import Domain, Images, Modality
+
+SPECTRA = Modality("spectra", box=None, neighbours=False, figure="projection")
+
+
+def spectra(bands: int = 8, count: int = 120, limit: int | None = None) -> Domain:
+    """Three classes, each bright in another band."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(size: int) -> Images:
+        y = torch.arange(size) % 3
+        x = 50 + torch.randn(size, bands, 1, 1, generator=generator)
+        x[torch.arange(size), y] += 20
+        return Images(x, y)
+
+    return Domain("spectra", 3, part(count), part(60), part(60), modality=SPECTRA)
+'''
+SPECTRA_YAML = "name: spectra\n_target_: spectra.spectra\nbands: 8\n"
+MLPS = ("network@teacher.network=mlp", "network@student.network=mlp", "teacher.recipe.batch_size=20", "limit.epochs=20")
+
+
+@pytest.fixture
+def vectors(tmp_path, monkeypatch) -> dict[str, tuple[str, ...]]:
+    """How a domain of vectors is chosen: one's own with a modality of its own, and the same in a file."""
+    write_component(tmp_path, "spectra", SPECTRA, domain__spectra=SPECTRA_YAML)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    domain = importlib.import_module("spectra").spectra()
+    parts = {"train": domain.train, "test": domain.test}
+    arrays = {f"x_{name}": part.x.flatten(1).numpy() for name, part in parts.items()}
+    np.savez(tmp_path / "mine.npz", **arrays, **{f"y_{name}": part.y.numpy() for name, part in parts.items()})
+    return {
+        "spectra": ("domain@ntl_scenario.id=spectra",),
+        "embeddings": ("domain@ntl_scenario.id=embeddings", f"ntl_scenario.id.path={tmp_path / 'mine.npz'}"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("domain", "chosen"),
+    [
+        ("spectra", (*CAKE, "synthesizer.groups=2", "prior=none")),
+        ("embeddings", (*CAKE, "synthesizer.groups=2", "prior=none")),
+        ("embeddings", NOISE),
+        ("embeddings", ("synthesizer=real", "student.recipe.batch_size=16")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_domain_of_vectors_of_ones_own_from_teacher_to_figure(tmp_path, vectors, pictures, domain, chosen):
+    tiny = [o for o in TINY if chosen[0] != "synthesizer=real" or "rounds" not in o]
+    result = run_with_options(tmp_path, chosen[0], *tiny, *chosen[1:], *vectors[domain], *MLPS)
+    assert result["teacher"]["iacc"] > 90 and 0 <= result["student"]["iacc"] <= 100
+    (folder,) = (tmp_path / "o" / "runs").iterdir()
+    assert np.asarray(Image.open(folder / "projection.png").convert("L")).std() > 5
+    assert not list(folder.glob("samples_*.png")) and "grid_agreement" not in result["student"]
+
+
 def test_a_prior_and_a_defense_of_ones_own(folder):
     result = run_with_options(folder, *TINY, *DFQ, "prior=[balance,bright]", "defense=confident")
     assert sorted(result["config"]["prior"]) == ["balance", "bright"]
@@ -186,6 +248,39 @@ def test_mistakes_in_it_are_told_like_in_dfkds_own(folder, override, said):
     with pytest.raises(ValueError, match="synthesizer") as raised:
         run_with_options(folder, "synthesizer=stripes", override)
     assert said.replace("?", "") in str(raised.value)
+
+
+SHARPER = '''
+from dfkd.synthesizers import DFQ
+
+
+class Sharper(DFQ):
+    """Adds an argument to the twelve of its parents."""
+
+    def __init__(self, *args, sharpness: float = 2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sharpness = sharpness
+'''
+SHARPER_YAML = "defaults:\n  - dfq\n  - _self_\nname: sharper\n_target_: sharper.Sharper\nsharpness: 3.0\n"
+
+
+def test_a_subclass_names_what_it_adds_and_has_the_options_of_its_parents(tmp_path, monkeypatch):
+    write_component(tmp_path, "sharper", SHARPER, synthesizer__sharper=SHARPER_YAML)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen = ["synthesizer=sharper", f"hydra.searchpath=[file://{tmp_path / 'options'}]"]
+        right = ["synthesizer.images=32", "synthesizer.lr=1/500", f"outputs={tmp_path / 'o'}"]
+        made = prepare(Cell(compose("config", [*chosen, *right]))).synthesizer
+        assert (made.sharpness, made.images, made.lr, made.weights["one_hot"]) == (3.0, 32, 0.002, 1.0)
+        assert made.generator is not None and list(made.prior.terms) == ["bn", "balance"]
+        wrong = ["+synthesizer.imagse=3", "synthesizer.rounds=two", "synthesizer.sharpness=high"]
+        with pytest.raises(ConfigError) as raised:
+            prepare(Cell(compose("config", [*chosen, *wrong])))
+    assert sorted(str(raised.value).splitlines()) == [
+        "synthesizer.imagse: there is no such option; did you mean 'images'?",
+        "synthesizer.rounds must be a whole number, got 'two'",
+        "synthesizer.sharpness must be a number, got 'high'",
+    ]
 
 
 def test_a_module_that_is_not_found_is_named_with_where_it_must_lie(folder):

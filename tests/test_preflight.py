@@ -8,10 +8,13 @@ import pytest
 import torch
 from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell
 from safetensors.torch import save_file
+from torch import nn
 
 from dfkd.errors import ConfigError
 from dfkd.models import cnn_bn
+from dfkd.priors import Prior
 from dfkd.run.run_cell import run_cell
+from dfkd.stages.modality import modality_problems
 from dfkd.stages.prepare import prepare
 
 CAKE_PLAIN = ("synthesizer=cake",)
@@ -117,7 +120,10 @@ def refusal(outputs: Path, *overrides: str) -> str:
             ["ntl_scenario=close_set", "domain@ntl_scenario.ood=tinted", "+ntl_scenario.ood.of.channels=3"],
             ["1x16x16", "3x16x16", "data.channels"],
         ),
-        (["ntl_scenario=close_set", "domain@ntl_scenario.ood=circles"], ["1x16x16", "1x2x1", "data.size"]),
+        (
+            ["ntl_scenario=close_set", "domain@ntl_scenario.ood=circles"],
+            ["'digits' is a domain of images, and 'circles' one of points", "of the same kind"],
+        ),
         (
             [*CAKE_PLAIN, "domain@ntl_scenario.id=clusters", "network@teacher.network=mlp", "synthesizer.groups=2"],
             ["student.network", "cnn_bn", "got 2x1"],
@@ -340,3 +346,67 @@ def test_points_are_refused_by_what_keeps_8_bit_images(tmp_path):
         prepare(make_cell(tmp_path, "synthesizer=fast", *points, mlp, "~prior.bn_ema", "student.augment=none"))
     prepare(make_cell(tmp_path, "synthesizer=dfq", *points, mlp, "~prior.bn"))
     prepare(make_cell(tmp_path, "synthesizer=cake_generator", *points, mlp))
+
+
+# Embeddings of one's own: no pixels, no neighbours, no range.
+
+
+def embeddings_of_ones_own(folder: Path) -> tuple[str, ...]:
+    rng = np.random.RandomState(0)
+    arrays = {"x_train": rng.randn(60, 6), "y_train": np.arange(60) % 3}
+    np.savez(folder / "vectors.npz", **arrays, x_test=rng.randn(30, 6), y_test=np.arange(30) % 3)
+    return ("domain@ntl_scenario.id=embeddings", f"ntl_scenario.id.path={folder / 'vectors.npz'}")
+
+
+KIND = "'vectors' is a domain of embeddings"
+MLP_GENERATOR = "generator@synthesizer.generator=mlp"
+BOTH = (
+    *("ntl_scenario=close_set", "domain@ntl_scenario.ood=embeddings"),
+    "ntl_scenario.ood.path=${ntl_scenario.id.path}",
+)
+NO_PIXELS = ("synthesizer=dfq", *MLPS, MLP_GENERATOR, "prior=balance")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["+prior.tv={_target_: dfkd.priors.TotalVariation}"], [f"prior.tv compares neighbouring pixels, and {KIND}"]),
+        (["+prior.d={_target_: dfkd.priors.DiagonalTotalVariation}"], ["prior.d compares", "~prior.d"]),
+        (["+prior.l={_target_: dfkd.priors.TotalVariationL2}"], ["prior.l compares", "~prior.l"]),
+        (["teacher.augment=shift"], [f"teacher.augment=shift moves pixels, and {KIND}", "set it to none"]),
+        (["student.augment=cut_mix"], [f"student.augment=cut_mix moves pixels, and {KIND}", "set it to none"]),
+        (["network@teacher.network=resnet4"], [f"teacher.network convolves neighbouring pixels, and {KIND}", "=mlp"]),
+        (["network@student.network=wrn_16_1"], [f"student.network convolves neighbouring pixels, and {KIND}", "=mlp"]),
+        (["network@student.network=cnn_bn"], ["student.network", "got 1x1", "points and embeddings need mlp"]),
+        (["generator@synthesizer.generator=dcgan"], ["synthesizer.generator", "not 1x1", MLP_GENERATOR]),
+        (["generator@synthesizer.generator=resnet_cbn"], ["synthesizer.generator", "not 1x1", MLP_GENERATOR]),
+        (
+            ["synthesizer=fast", "prior=none", "student.augment=none"],
+            [f"synthesizer=fast makes images, and {KIND}", "cake_2d", MLP_GENERATOR],
+        ),
+        ([*BACKDOOR], ["a trigger is stamped on images", KIND, "ntl_scenario=none, close_set or open_set"]),
+        (["ntl_scenario=open_set"], [KIND, "'textured_digits' one of images", "of the same kind"]),
+        ([*BOTH, "teacher=hntl"], [f"teacher=hntl paints images in [0, 1], and {KIND}", "another teacher"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_what_makes_no_sense_of_embeddings_is_named_with_what_to_set_instead(tmp_path, overrides, said):
+    chosen = {o.partition("=")[0]: o for o in (*NO_PIXELS, *overrides)}
+    message = refusal(tmp_path / "o", *embeddings_of_ones_own(tmp_path), *chosen.values())
+    for words in said:
+        assert words in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("synthesizer", ["dafl", "zskt", "dfad", "mad", "cake_generator"])
+def test_what_makes_sense_of_embeddings_is_taken(tmp_path, synthesizer):
+    chosen = (f"synthesizer={synthesizer}", *NO_PIXELS[1:])
+    prepare(make_cell(tmp_path / "o", *embeddings_of_ones_own(tmp_path), *chosen))
+
+
+def test_a_generator_of_ones_own_may_not_convolve_embeddings_either(tmp_path):
+    parts = prepare(make_cell(tmp_path / "o", *embeddings_of_ones_own(tmp_path), *NO_PIXELS))
+    assert list(modality_problems(parts, Prior({}), "dfq")) == []
+    parts.synthesizer.generator = nn.Sequential(nn.Linear(8, 6), nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 1, 3, padding=1))
+    (problem,) = modality_problems(parts, Prior({}), "dfq")
+    assert problem == f"synthesizer.generator convolves neighbouring pixels, and {KIND}; choose {MLP_GENERATOR}"

@@ -137,7 +137,7 @@ TEACHERS = {
     "ntl": lambda: NTL(net(), RECIPE, epochs=3),
     "cuti": lambda: CUTI(net(), RECIPE, epochs=3),
     "cupi": lambda: CUPI(net(), RECIPE, epochs=3, augment="crop_flip"),
-    "hntl": lambda: HNTL(net(), RECIPE, 2, Disentanglement(RECIPE, 2, latent=4, width=4)),
+    "hntl": lambda: HNTL(net(), RECIPE, 2, disentangle=Disentanglement(RECIPE, 2, latent=4, width=4)),
     "sophon": lambda: SOPHON(net(), RECIPE, 2, rounds=4, batches=2, adapt=4, evaluate=4, id_steps=2),
 }
 

@@ -8,12 +8,12 @@ signature: `shape`, `classes`, `prior`, `real`, ... (the context).
 import contextlib
 import difflib
 import importlib
-import inspect
 import types
 import typing
 from collections.abc import Callable
 from typing import Any
 
+from dfkd.config.signature import parameters
 from dfkd.errors import ConfigError
 
 TARGET, NAME = "_target_", "name"
@@ -103,9 +103,9 @@ class Builder:
 
     def _bind(self, target: Callable, arguments: dict, where: str) -> dict:
         """Check the arguments against the signature and add what it asks of the context."""
-        parameters = inspect.signature(target).parameters
-        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        named = {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        named = parameters(target)
+        anything = any(p.kind is p.VAR_KEYWORD for p in named.values())
+        named = {name: p for name, p in named.items() if p.kind is not p.VAR_KEYWORD}
         for key in arguments:
             if key not in named and not anything:
                 own = [name for name in named if name not in self.context]
@@ -116,10 +116,9 @@ class Builder:
                 complete[name] = self.context[name]
             elif name not in complete and parameter.default is parameter.empty:
                 self.problems.append(f"{where}.{name} is missing: set it to {_describe(parameter.annotation)}")
-        hints = _hints(target)
         for key, value in arguments.items():
-            if key in hints and key in named:
-                complete[key] = self._typed(value, hints[key], f"{where}.{key}")
+            if key in named:
+                complete[key] = self._typed(value, named[key].annotation, f"{where}.{key}")
         return complete
 
     def _typed(self, value: Any, hint: Any, where: str) -> Any:
@@ -154,14 +153,6 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(sorted(known))}" if known else ""
-
-
-def _hints(target: Callable) -> dict:
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError):
-        return {}
 
 
 def _is_union(hint: Any) -> bool:

@@ -1,5 +1,7 @@
 """A criterion that looks at the real data: for diagnosis only."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ class Oracle(Score):
         real, real_ood: the training images of both domains (given by the scenario).
         images: at most so many of each are used.
         chunk: images at once through the teacher.
-        value, quantile, fragile: of `Threshold`.
+        fragile, kwargs: the arguments of `Score`.
 
     Raises:
         ValueError: there is no OOD domain, or images < 1.
@@ -57,11 +59,10 @@ class Oracle(Score):
         real_ood: Images | None = None,
         images: int = 2000,
         chunk: int = 1000,
-        value: float | None = None,
-        quantile: float | None = None,
         fragile: str = "high",
+        **kwargs: Any,
     ):
-        super().__init__(value, quantile, fragile)
+        super().__init__(fragile=fragile, **kwargs)
         if real_ood is None:
             raise ValueError(
                 "criterion=oracle needs an OOD domain; choose ntl_scenario=close_set, open_set or backdoor"

@@ -40,7 +40,7 @@ def measure_premise(
         logits = teacher.predict(x, runtime.chunk).float()
         report[f"{name}_confidence"] = round(logits.softmax(1).amax(1).mean().item(), 4)
         for row in report["flip_rates"]:
-            attack = PGD(eps=row["eps"], steps=steps, box=domain.box)
+            attack = PGD(eps=row["eps"], steps=steps, box=domain.modality.box)
             generator = runtime.generator(seed, "premise", name, str(row["eps"]))
             parts = zip(x.split(runtime.chunk), logits.split(runtime.chunk), strict=True)
             results = [attack.attack(teacher, part, generator, known) for part, known in parts]

@@ -1,17 +1,24 @@
-"""Domains: real images with their labels, split into training, validation and test."""
+"""Domains: real images (or points, or embeddings) with their labels, split into training, validation and test."""
 
 from dfkd.domains.base import Domain, Images, fit_images, to_float
 from dfkd.domains.digits import digits
+from dfkd.domains.embeddings import embeddings
 from dfkd.domains.files import image_folder, npz
+from dfkd.domains.modality import EMBEDDINGS, IMAGES, POINTS, Modality
 from dfkd.domains.points import points
 from dfkd.domains.restyle import textured, tinted
 from dfkd.domains.textures import textures
 from dfkd.domains.vision import vision
 
 __all__ = [
+    "EMBEDDINGS",
+    "IMAGES",
+    "POINTS",
     "Domain",
     "Images",
+    "Modality",
     "digits",
+    "embeddings",
     "fit_images",
     "image_folder",
     "npz",

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd.domains.modality import IMAGES, Modality
+
 
 @dataclass(frozen=True)
 class Images:
@@ -47,7 +49,10 @@ class Domain:
         train, val: disjoint seeded parts of the set's training images.
         test: the set's test images, for reporting only.
         mean, std: per-channel normalisation, length C.
-        box: range of valid pixel values, or None where there is none (2-D points).
+        modality: what kind of thing the examples are: images, points, embeddings.
+
+    Raises:
+        ValueError: a part without examples, a label that is no class, or examples that do not fit the modality.
     """
 
     name: str
@@ -57,7 +62,7 @@ class Domain:
     test: Images
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
-    box: tuple[float, float] | None = (0.0, 1.0)
+    modality: Modality = IMAGES
 
     def __post_init__(self):
         for split in ("train", "val", "test"):
@@ -67,6 +72,7 @@ class Domain:
             low, high = int(images.y.min()), int(images.y.max())
             if low < 0 or high >= self.classes:
                 raise ValueError(f"domain '{self.name}' has labels {low}..{high} in {split}, not 0..{self.classes - 1}")
+        self.modality.check(self.name, self.shape)
         if not self.mean:
             pixels = self.train.pixels(slice(0, 10_000))
             self.mean = [round(v, 4) for v in pixels.mean(dim=(0, 2, 3)).tolist()]

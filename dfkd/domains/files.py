@@ -1,6 +1,7 @@
 """Domains from a user's own files: npz archives and image folders."""
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,23 @@ def npz(
             objects are refused: reading them would run code from the file.
     """
     file = Path(path)
+    parts = read_archive(file, lambda x: fit_images(_channels_first(x, file), size, channels))
+    classes = classes or int(max(part.y.max() for part in parts)) + 1
+    train, val = carve(parts[0], val_share, split_seed)
+    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
+    return Domain(label or file.stem, classes, train, val, test)
+
+
+def read_archive(file: Path, examples: Callable[[np.ndarray], torch.Tensor]) -> list[Images]:
+    """The parts [train, test] of a NumPy archive with x_train, y_train, x_test, y_test.
+
+    Args:
+        examples: makes (N, C, H, W) of an array x.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an npz archive, it lacks an array, or labels are no whole numbers.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file.resolve()}; give path=FILE.npz")
     try:
@@ -46,17 +64,7 @@ def npz(
         raise ValueError(f"{file} lacks an array: {error.args[0]}") from error
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read as an npz archive: {error}") from error
-    parts = [
-        Images(
-            fit_images(_channels_first(arrays[f"x_{part}"], file), size, channels),
-            _labels(arrays[f"y_{part}"], file),
-        )
-        for part in ("train", "test")
-    ]
-    classes = classes or int(max(part.y.max() for part in parts)) + 1
-    train, val = carve(parts[0], val_share, split_seed)
-    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
-    return Domain(label or file.stem, classes, train, val, test)
+    return [Images(examples(arrays[f"x_{part}"]), _labels(arrays[f"y_{part}"], file)) for part in ("train", "test")]
 
 
 def _labels(y: np.ndarray, file: Path) -> torch.Tensor:
@@ -71,7 +79,10 @@ def _channels_first(x: np.ndarray, file: Path) -> torch.Tensor:
     elif x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
         x = x.transpose(0, 3, 1, 2)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"{file} holds images of shape {x.shape[1:]}; use (H, W), (H, W, C) or (C, H, W), C = 1 or 3")
+        raise ValueError(
+            f"{file} holds images of shape {x.shape[1:]}; use (H, W), (H, W, C) or (C, H, W), C = 1 or 3; vectors are "
+            f"for the domain embeddings"
+        )
     if x.dtype != np.uint8:
         x = x.astype(np.float32)
         if not (x.min() >= 0 and x.max() <= 1):  # so that NaN is refused, too

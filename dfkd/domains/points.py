@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from dfkd.domains.base import Domain, Images
+from dfkd.domains.modality import POINTS
 
 
 def _two_moons(n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
@@ -70,4 +71,4 @@ def points(
         Images(torch.from_numpy((x - mean) / std).float().view(-1, 1, 2, 1), torch.from_numpy(y).long())
         for x, y in parts
     ]
-    return Domain(kind, classes, *images, mean=[0.0], std=[1.0], box=None)
+    return Domain(kind, classes, *images, mean=[0.0], std=[1.0], modality=POINTS)

@@ -16,6 +16,9 @@ def textured(of: Domain, strength: float = 1.0, style_seed: int = 0) -> Domain:
     Args:
         of: the domain to restyle; labels and splits stay.
         strength: 1 is the full texture, 0 gives the image back.
+
+    Raises:
+        ValueError: strength lies outside [0, 1], or the domain is one of something else than images.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in [0, 1], got {strength}")
@@ -43,6 +46,8 @@ def tinted(of: Domain, style_seed: int = 0) -> Domain:
 
 
 def _restyled(of: Domain, name: str, style, seed: int) -> Domain:
+    if not of.modality.has_pixels:
+        raise ValueError(f"only images can be {name}, and '{of.name}' is a domain of {of.modality.name}")
     parts = []
     for number, images in enumerate((of.train, of.val, of.test)):
         generator = torch.Generator().manual_seed(3 * seed + number)

@@ -64,5 +64,6 @@ def require_size(name: str, shape: tuple[int, int, int], smallest: int, largest:
         wanted = f"{smallest} to {largest}" if largest else f"at least {smallest}"
         raise ValueError(
             f"network '{name}' takes images of {wanted} pixels a side, got {shape[1]}x{shape[2]}; "
-            f"set data.size, or choose another network (cnn_bn and resnet18 take any size from 8)"
+            f"set data.size, or choose another network (cnn_bn and resnet18 take any size from 8; points "
+            f"and embeddings need mlp)"
         )

@@ -1,4 +1,4 @@
-"""Generators: latent vectors to images in [0, 1], or to points."""
+"""Generators: latent vectors to images in [0, 1], or to points and embeddings."""
 
 from itertools import pairwise
 from math import prod
@@ -33,7 +33,10 @@ class DCGAN(nn.Module):
         super().__init__()
         channels, height, columns = shape
         if height % 4 or columns % 4:
-            raise ValueError(f"the dcgan generator makes images with sides divisible by 4, not {height}x{columns}")
+            raise ValueError(
+                f"the dcgan generator makes images with sides divisible by 4, not {height}x{columns}; set data.size "
+                f"(points and embeddings need generator@synthesizer.generator=mlp)"
+            )
         if latent < 1 or width < 2:
             raise ValueError(f"the dcgan generator needs latent >= 1 and width >= 2, got {latent} and {width}")
         start = width if start is None else start
@@ -62,14 +65,14 @@ class DCGAN(nn.Module):
 class MLPGenerator(nn.Module):
     """The generator of CAKE's 2-D sets (arXiv 2306.02090, public code): `layers` hidden ReLU layers, then a linear one.
 
-    Points have no range; where images have one, a sigmoid brings them into it.
+    Points and embeddings have no range; where images have one, a sigmoid brings them into it.
 
     Args:
-        shape: (C, H, W) of the images, (1, 2, 1) for points.
+        shape: (C, H, W) of the images, (1, 2, 1) for points, (D, 1, 1) for embeddings.
         latent: length of the latent vector.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
-        box: (0, 1) for images, None for points.
+        box: (0, 1) for images, None for points and embeddings.
 
     Raises:
         ValueError: latent, hidden or layers is not positive.
@@ -97,5 +100,5 @@ class MLPGenerator(nn.Module):
         self.paint = nn.Sequential(*steps, nn.Linear(hidden, prod(shape)), end, nn.Unflatten(1, shape))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1], or points, of latent vectors (B, latent)."""
+        """Images (B, C, H, W) in [0, 1], points or embeddings, of latent vectors (B, latent)."""
         return self.paint(z)

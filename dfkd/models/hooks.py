@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from dfkd.models.frozen_norm import moments, normalize
 
@@ -32,6 +33,11 @@ class BatchNormStatistics:
 def batch_norms(net: nn.Module) -> list[_BatchNorm]:
     """The BatchNorm layers of a network that keep running statistics, in the order of definition."""
     return [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def has_convolutions(net: nn.Module) -> bool:
+    """Whether a layer of a network convolves neighbouring positions. A kernel of size 1 does not."""
+    return any(isinstance(m, _ConvNd) and max(m.kernel_size) > 1 for m in net.modules())
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Multi-layer perceptron, for CAKE's 2-D sets and flat inputs."""
+"""Multi-layer perceptron, for CAKE's 2-D sets, embeddings and other flat inputs."""
 
 from math import prod
 

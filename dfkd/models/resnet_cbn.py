@@ -92,7 +92,8 @@ class ResNetCBN(nn.Module):
         if not (doublings and 4 <= min(height, columns) < 8):
             raise ValueError(
                 f"the resnet_cbn generator makes images with sides of 4 to 7 times a power of two (16, 20, 28, 32, "
-                f"48, 64, ...), not {shape[1]}x{shape[2]}; set data.size"
+                f"48, 64, ...), not {shape[1]}x{shape[2]}; set data.size (points and embeddings need "
+                f"generator@synthesizer.generator=mlp)"
             )
         self.latent, self.classes, self.start = latent, classes, (width, height, columns)
         self.embed = nn.Embedding(classes, EMBEDDING)

@@ -58,7 +58,10 @@ def timm_model(
     transformer = timm.get_pretrained_cfg(model) is not None and timm.get_pretrained_cfg(model).fixed_input_size
     if transformer:
         if height % patch_size or width % patch_size:
-            raise ValueError(f"patch_size={patch_size} does not divide the {height}x{width} image")
+            raise ValueError(
+                f"patch_size={patch_size} does not divide the {height}x{width} image (points and embeddings need "
+                f"network=mlp)"
+            )
         arguments |= {"img_size": (height, width), "patch_size": patch_size}
     net = timm.create_model(model, pretrained=False, **arguments)
     if small_stem and not transformer:

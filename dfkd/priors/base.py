@@ -41,11 +41,13 @@ class PriorTerm(ABC):
     Attributes:
         needs_batch_norm: whether it compares BatchNorm statistics.
         needs_features: whether it looks at the teacher's penultimate features.
+        needs_neighbours: whether it compares neighbouring pixels, which points and embeddings do not have.
         remembers: whether it carries something from round to round, which `start` forgets.
     """
 
     needs_batch_norm = False
     needs_features = False
+    needs_neighbours = False
     remembers = False
 
     def __init__(self, weight: float = 1.0):

@@ -13,6 +13,8 @@ class TotalVariation(PriorTerm):
     in the teacher's normalised space.
     """
 
+    needs_neighbours = True
+
     def __call__(self, view: View) -> Tensor:
         x = view.inputs
         return _mean_size(view.sets, x.diff(dim=2), x.diff(dim=3))
@@ -23,6 +25,8 @@ class DiagonalTotalVariation(PriorTerm):
 
     TotalVariation + mean_{n, c} [ mean |x[i+1, j+1] - x[i, j]| + mean |x[i+1, j] - x[i, j+1]| ]
     """
+
+    needs_neighbours = True
 
     def __call__(self, view: View) -> Tensor:
         return _mean_size(view.sets, *_differences(view.inputs))
@@ -35,6 +39,8 @@ class TotalVariationL2(PriorTerm):
 
     not averaged: it grows with the square root of the set's images and of their pixels.
     """
+
+    needs_neighbours = True
 
     def __call__(self, view: View) -> Tensor:
         return sum(d.reshape(view.sets, -1).norm(dim=1) for d in _differences(view.inputs))

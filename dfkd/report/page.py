@@ -179,6 +179,8 @@ def _images(report: Report) -> list[Element]:
 def _images_of(group: Group, i: int) -> Element | None:
     run = group.done[0]
     wide = picture(run.folder / "decision_fields.png", 1100, f"decision fields of {run.name}", "wide")
+    if wide is None:
+        wide = picture(run.folder / "projection.png", 740, f"real and synthetic examples of {run.name}", "wide")
     split = (run.folder / "samples_robust.png").exists() and (run.folder / "samples_fragile.png").exists()
     kinds = ("fragile", "robust") if split else ("all",)
     grids = [picture(run.folder / f"samples_{kind}.png", 380, f"{kind} images of {run.name}") for kind in kinds]

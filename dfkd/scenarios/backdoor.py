@@ -14,7 +14,15 @@ def backdoor(id: Domain, trigger: Trigger, target: int = 0) -> Scenario:
 
     The triggered images keep their true labels: accuracy on them and attack success rate are both measured. The
     trigger is inserted in [0, 1], before any normalisation, and 8-bit images stay 8-bit.
+
+    Raises:
+        ValueError: the ID domain is one of something else than images.
     """
+    if not id.modality.has_pixels:
+        raise ValueError(
+            f"a trigger is stamped on images, and '{id.name}' is a domain of {id.modality.name}; choose "
+            f"ntl_scenario=none, close_set or open_set"
+        )
     splits = {part: _stamped(getattr(id, part), trigger) for part in ("train", "val", "test")}
     return Scenario(id, replace(id, name=f"{id.name}_triggered", **splits), target, shared_labels=True, backdoor=True)
 

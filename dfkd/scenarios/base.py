@@ -17,7 +17,8 @@ class Scenario:
         backdoor: whether OOD images are ID images with a trigger, so that the attack success rate makes sense.
 
     Raises:
-        ValueError: the domains differ in shape, in classes where labels are shared, or the label is not a class.
+        ValueError: the domains differ in modality, in shape, or in classes where labels are shared, or the label is not
+            a class.
     """
 
     id: Domain
@@ -27,6 +28,11 @@ class Scenario:
     backdoor: bool = False
 
     def __post_init__(self):
+        if self.ood is not None and self.ood.modality != self.id.modality:
+            raise ValueError(
+                f"'{self.id.name}' is a domain of {self.id.modality.name}, and '{self.ood.name}' one of "
+                f"{self.ood.modality.name}; choose an OOD domain of the same kind"
+            )
         if self.ood is not None and self.ood.shape != self.id.shape:
             raise ValueError(
                 f"ID images of '{self.id.name}' are {_size(self.id)}, OOD images of '{self.ood.name}' are "

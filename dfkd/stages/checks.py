@@ -13,6 +13,7 @@ from dfkd.errors import ConfigError
 from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, multiplies_bfloat16
 from dfkd.models import Classifier
+from dfkd.stages.modality import modality_problems
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Stage
 
@@ -126,15 +127,7 @@ def check_together(parts: Parts, config: dict, builder: Builder) -> None:
             f"student as it goes; for {student.replicas} of them: dfkd -m seeds.student="
             f"{','.join(str(config['seeds']['student'] + place) for place in range(student.replicas))}"
         )
-    if parts.synthesizer.needs_box and scenario.id.box is None:
-        builder.problems.append(
-            f"synthesizer={name} makes images, and '{scenario.id.name}' is a domain of points; choose cake_2d, or "
-            f"cake_generator with generator@synthesizer.generator=mlp"
-        )
-    if student.augment != "none" and scenario.id.box is None:
-        builder.problems.append(
-            f"student.augment={student.augment} moves pixels; for a domain of points set it to none"
-        )
+    builder.problems += modality_problems(parts, builder.context["prior"], name)
     for column in student.keep:
         if column not in parts.synthesizer.columns:
             known = ", ".join(parts.synthesizer.columns) or "none"

@@ -1,4 +1,4 @@
-"""Pictures of a run: sample grids, training curves, decision fields of 2-D cells."""
+"""Pictures of a run: training curves, and one for the synthetic examples (`Modality.figure`)."""
 
 from pathlib import Path
 
@@ -82,11 +82,11 @@ def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
 
 
 def field_grid(domain: Domain, side: int = 200) -> Tensor:
-    """Points of a regular grid over a 2-D domain's training data, as images (side * side, 1, 2, 1)."""
+    """Points of a regular grid over a 2-D domain's training data, as examples (side * side, C, H, W)."""
     x = domain.train.pixels().flatten(1)
     low, high = x.amin(0) - 0.2, x.amax(0) + 0.2
     axes = [torch.linspace(low[i].item(), high[i].item(), side) for i in range(2)]
-    return torch.cartesian_prod(*axes).view(-1, 1, 2, 1)
+    return torch.cartesian_prod(*axes).view(-1, *domain.shape)
 
 
 def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, samples: Tensor, path: Path) -> None:
@@ -113,4 +113,20 @@ def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, sa
         axes.scatter(*dots, c=colours.numpy(), cmap="PRGn", s=9, edgecolors="black", linewidths=0.3)
         left, low, right, high = (*points.amin(0).tolist(), *points.amax(0).tolist())
         axes.set(title=title, xlim=(left, right), ylim=(low, high))
+    draw(figure, path, dpi=130)
+
+
+def projection(teacher: Classifier, domain: Domain, samples: Tensor, path: Path) -> None:
+    """Real and synthetic examples in the plane of the real ones' two largest principal components, coloured by the
+    class that the teacher gives them."""
+    real = domain.train.pixels(slice(0, 500))
+    mean = real.flatten(1).mean(0)
+    plane = torch.linalg.svd(real.flatten(1) - mean, full_matrices=False).Vh[:2].T
+    figure = Figure(figsize=(7.4, 3.9))
+    both = figure.subplots(1, 2, sharex=True, sharey=True, gridspec_kw=MARGINS | {"left": 0.06})
+    for axes, x, title in zip(both, (real, samples), ("real", "synthetic"), strict=True):
+        across, up = ((x.flatten(1).cpu() - mean) @ plane).T.numpy()
+        answers = teacher.predict(x).argmax(1).cpu().numpy()
+        axes.scatter(across, up, c=answers, cmap="turbo", s=9, vmin=0, vmax=teacher.classes - 1)
+        axes.set_title(f"{title} {domain.modality.name}, by the teacher's class", fontsize=9)
     draw(figure, path, dpi=130)

@@ -68,7 +68,7 @@ def _builder(scenario: Scenario, runtime: Runtime) -> Builder:
     return Builder(
         shape=scenario.id.shape,
         classes=scenario.id.classes,
-        box=scenario.id.box,
+        box=scenario.id.modality.box,
         real=scenario.id.train,
         real_ood=None if scenario.ood is None else scenario.ood.train,
         chunk=runtime.chunk,

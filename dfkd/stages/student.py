@@ -27,8 +27,7 @@ from dfkd.store.digest import file_digest
 from dfkd.store.store import Artifact
 from dfkd.tracker import read_rows
 
-SAMPLES = 64  # images kept for each sample grid
-POINTS = 500  # the same of 2-D points, for a scatter plot
+SAMPLES = {"grid": 64, "field": 500, "projection": 500}  # synthetic examples kept for a figure (`Modality.figure`)
 
 
 class StudentStage(Stage):
@@ -63,7 +62,7 @@ class StudentStage(Stage):
             run.keep(teacher=run.given["teacher"], model=work.model, work=work)
             with rounds_of(run, work.rounds) as (rounds, show):
                 work.run(show, rounds)
-        return {} if folder is None else _save(work, run.cell.config["student"]["network"], folder)
+        return {} if folder is None else _save(run, work, folder)
 
     def _make_together(self, run: Run, folder: Path, log: Log) -> dict:
         """Distil the siblings too, in one program.
@@ -93,16 +92,16 @@ class StudentStage(Stage):
                     together.run(show, rounds)
         except (NonFiniteLoss, torch.OutOfMemoryError) as error:
             raise NotTogether(str(error).splitlines()[0]) from error
-        network, seconds = run.cell.config["student"]["network"], round(run.checkpoints.seconds / len(works), 3)
+        seconds = round(run.checkpoints.seconds / len(works), 3)
         for cell, work, own in list(zip(cells, works, rows, strict=True))[1:]:
             planned = planned_stages(cell, parts)[self.name]
 
             def build(to: Path, work: Distillation = work, own: list[dict] = own) -> dict:
                 (to / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
-                return _save(work, network, to) | {"seconds": seconds}
+                return _save(run, work, to) | {"seconds": seconds}
 
             run.store.fetch(self.name, planned.key, build, planned.content, planned.inputs)
-        return _save(works[0], network, folder)
+        return _save(run, works[0], folder)
 
     def _distillation(self, run: Run, student: Student, seeds: dict[str, int], log: Log) -> Distillation:
         parts, checks, pool = run.parts, run.cell.config["evaluate"], run.given.get("pool")
@@ -151,10 +150,13 @@ class StudentStage(Stage):
         figures.training_curves(
             read_rows(artifact.path / "metrics.jsonl"), run.given["judgement"], folder / "curves.png"
         )
-        if domain.shape == (1, 2, 1):
+        figure = domain.modality.figure
+        if figure == "field":
             grid = figures.field_grid(domain)
             measured["grid_agreement"] = _same_answers(teacher, student, grid)
             figures.decision_fields(teacher, student, domain, samples["all"], folder / "decision_fields.png")
+        elif figure == "projection":
+            figures.projection(teacher, domain, samples["all"], folder / "projection.png")
         else:
             for name, images in samples.items():
                 title = f"{name}: {len(images)} synthetic images"
@@ -197,10 +199,11 @@ def rounds_of(run: Run, total: int) -> Iterator[tuple[Iterable[int], Callable[[d
         yield rounds, show
 
 
-def _save(work: Distillation, network: dict, folder: Path) -> dict:
+def _save(run: Run, work: Distillation, folder: Path) -> dict:
     """Save a student that is done; returns what meta.json should say."""
+    network, figure = run.cell.config["student"]["network"], run.parts.scenario.id.modality.figure
     save_classifier(work.model, network, folder, "student")
-    save_samples(work.pool, folder / "samples.safetensors", newest=work.online)
+    save_samples(work.pool, folder / "samples.safetensors", SAMPLES[figure], newest=work.online)
     work.model.net.load_state_dict(work.best.pop("state"))
     save_classifier(work.model, network, folder, "student_best_on_validation")
     return {
@@ -213,10 +216,10 @@ def _save(work: Distillation, network: dict, folder: Path) -> dict:
     } | ({"replicas": work.students} if work.students > 1 else {})
 
 
-def save_samples(pool: Pool, path: Path, newest: bool) -> None:
-    """Images of the pool: all, fragile and robust ones, the newest or (of a finished pool) evenly chosen."""
+def save_samples(pool: Pool, path: Path, count: int, newest: bool) -> None:
+    """At most `count` images of the pool: of all, of the fragile and of the robust ones, the newest or (of a finished
+    pool) evenly chosen."""
     groups = {"all": torch.ones_like(pool.split.fragile), "fragile": pool.split.fragile, "robust": ~pool.split.fragile}
-    count = POINTS if pool.images[0].numel() == 2 else SAMPLES
     samples = {}
     for name, mask in groups.items():
         index = mask.nonzero().flatten()

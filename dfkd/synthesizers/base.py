@@ -60,7 +60,8 @@ class Synthesizer(ABC):
             `stream`: several ranks can then make rounds beside each other.
         takes_term: whether it adds `term` to the loss of its images.
         term: what a defense adds to that loss, or None; set before the first round.
-        needs_box: whether its images need a range of valid pixel values, which points do not have.
+        needs_box: whether its images need a range of valid pixel values, which points and embeddings do not have.
+        generator: the network that its images come from, or None where there is none.
         loop: hands out the numbers of a long loop inside `synthesize`, between which a run can be stopped.
         warm_up: the first so many rounds of an online synthesizer only make images; the student's training (and its
             learning-rate schedule) starts after them.
@@ -77,6 +78,7 @@ class Synthesizer(ABC):
     independent = False
     takes_term = False
     needs_box = False
+    generator: nn.Module | None = None
     term: SynthesisTerm | None = None
     loop: Loop = staticmethod(plain)
     warm_up = 0

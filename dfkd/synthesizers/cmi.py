@@ -4,13 +4,15 @@ Needs the teacher's outputs and input gradients, and its BatchNorm layers for th
 the student.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.machine.runtime import seeded
 from dfkd.models import Teacher, batch_norms, watch_channel_means
-from dfkd.priors import Prior, View
+from dfkd.priors import View
 from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam
 from dfkd.synthesizers.renew import check_renewable, renew
 from dfkd.training.augment import augment, resized_crop
@@ -74,7 +76,7 @@ class CMI(Inversion):
         crop: smallest area of a local view, as a share of the image.
         flip: mirror the views.
         lr, betas: of Adam, for the generator, z and the head.
-        others: of `Inversion`.
+        args, kwargs: the arguments of `Inversion`.
 
     Raises:
         ValueError: a number out of range.
@@ -83,11 +85,7 @@ class CMI(Inversion):
     def __init__(
         self,
         generator: nn.Module,
-        classes: int,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
+        *args: Any,
         one_hot: float = 0.5,
         adversarial: float = 0.5,
         contrast: float = 0.8,
@@ -98,8 +96,9 @@ class CMI(Inversion):
         flip: bool = True,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.5, 0.999),
+        **kwargs: Any,
     ):
-        super().__init__(classes, prior, rounds, steps, batch_size, one_hot, adversarial)
+        super().__init__(*args, one_hot=one_hot, adversarial=adversarial, **kwargs)
         if contrast < 0 or temperature <= 0 or bank < 1 or negatives < 1:
             raise ValueError(
                 f"need contrast >= 0, temperature > 0, bank >= 1 and negatives >= 1, got {contrast}, {temperature}, "

@@ -4,12 +4,14 @@ Needs the teacher's outputs, input gradients and penultimate features (prior `ac
 student; the student is trained beside it.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd.priors import Prior, View
+from dfkd.priors import View
 from dfkd.synthesizers.base import Steer
-from dfkd.synthesizers.generative import Generative
+from dfkd.synthesizers.generative import Generative, term_weights
 
 
 class DAFL(Generative):
@@ -22,25 +24,15 @@ class DAFL(Generative):
 
     Args:
         one_hot: weight of the term.
-        others: of `Generative`.
+        args, kwargs: the arguments of `Generative`.
 
     Raises:
         ValueError: a number out of range.
     """
 
-    def __init__(
-        self,
-        generator: nn.Module,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
-        images: int,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
-        one_hot: float = 1.0,
-    ):
-        super().__init__(generator, prior, rounds, steps, batch_size, images, lr, betas, {"one_hot": one_hot})
+    def __init__(self, *args: Any, one_hot: float = 1.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.weights = term_weights(one_hot=one_hot)
 
     def terms(
         self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None

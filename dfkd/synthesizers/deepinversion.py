@@ -4,6 +4,8 @@ Need the teacher's outputs, input gradients and BatchNorm statistics (the BN pri
 looks at the student. Pixels are optimised in the teacher's normalised space.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -134,7 +136,7 @@ class AdaptiveDeepInversion(DeepInversion):
     Args:
         alpha: weight of the competition.
         temperature: of both softmaxes in it.
-        others: of `DeepInversion`.
+        args, kwargs: the arguments of `DeepInversion`.
 
     Raises:
         ValueError: a number out of range.
@@ -142,25 +144,8 @@ class AdaptiveDeepInversion(DeepInversion):
 
     online = takes_term = True
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        classes: int,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
-        one_hot: float = 1.0,
-        jitter: int = 2,
-        flip: bool = True,
-        clip: bool = True,
-        lr: float = 0.1,
-        betas: tuple[float, float] = (0.5, 0.99),
-        alpha: float = 0.2,
-        temperature: float = 3.0,
-        box: tuple[float, float] | None = None,
-    ):
-        super().__init__(shape, classes, prior, rounds, steps, batch_size, one_hot, jitter, flip, clip, lr, betas, box)
+    def __init__(self, *args: Any, alpha: float = 0.2, temperature: float = 3.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if alpha < 0 or temperature <= 0:
             raise ValueError(f"need alpha >= 0 and temperature > 0, got {alpha} and {temperature}")
         self.alpha, self.temperature = alpha, temperature

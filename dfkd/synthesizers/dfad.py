@@ -3,12 +3,14 @@
 Needs the teacher's outputs and input gradients. Looks at the student.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from dfkd.priors import Prior, View
+from dfkd.priors import View
 from dfkd.synthesizers.adversarial import adversarial_l1
 from dfkd.synthesizers.base import Steer
-from dfkd.synthesizers.generative import Generative
+from dfkd.synthesizers.generative import Generative, term_weights
 
 
 class DFAD(Generative):
@@ -18,25 +20,15 @@ class DFAD(Generative):
 
     Args:
         adversarial: weight of the term.
-        others: of `Generative`.
+        args, kwargs: the arguments of `Generative`.
 
     Raises:
         ValueError: a number out of range.
     """
 
-    def __init__(
-        self,
-        generator: nn.Module,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
-        images: int,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        adversarial: float = 1.0,
-    ):
-        super().__init__(generator, prior, rounds, steps, batch_size, images, lr, betas, {"adversarial": adversarial})
+    def __init__(self, *args: Any, adversarial: float = 1.0, betas: tuple[float, float] = (0.9, 0.999), **kwargs: Any):
+        super().__init__(*args, betas=betas, **kwargs)
+        self.weights = term_weights(adversarial=adversarial)
 
     def terms(
         self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None

@@ -4,13 +4,15 @@ In the form of CMI's benchmark. Needs the teacher's outputs and input gradients,
 BN prior is on (the default). Looks at the student.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd.priors import Prior, View
+from dfkd.priors import View
 from dfkd.synthesizers.adversarial import adversarial_term
 from dfkd.synthesizers.base import Steer
-from dfkd.synthesizers.generative import Generative
+from dfkd.synthesizers.generative import Generative, term_weights
 
 
 class DFQ(Generative):
@@ -22,27 +24,15 @@ class DFQ(Generative):
 
     Args:
         one_hot, adversarial: weights of the two terms.
-        others: of `Generative`.
+        args, kwargs: the arguments of `Generative`.
 
     Raises:
         ValueError: a number out of range.
     """
 
-    def __init__(
-        self,
-        generator: nn.Module,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
-        images: int,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
-        one_hot: float = 1.0,
-        adversarial: float = 1.0,
-    ):
-        weights = {"one_hot": one_hot, "adversarial": adversarial}
-        super().__init__(generator, prior, rounds, steps, batch_size, images, lr, betas, weights)
+    def __init__(self, *args: Any, one_hot: float = 1.0, adversarial: float = 1.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.weights = term_weights(one_hot=one_hot, adversarial=adversarial)
 
     def terms(
         self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None

@@ -5,12 +5,12 @@ student after its warm-up.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.priors import Prior
 from dfkd.synthesizers.inversion import Inversion, Work, check_adam
 from dfkd.synthesizers.renew import renew_first
 from dfkd.training.optimizers import fused
@@ -35,7 +35,7 @@ class Fast(Inversion):
         meta_lr: of the generator; None is steps * lr.
         reset: so many rounds after the warm-up, the first linear layer and BatchNorm are initialised anew; None: never.
         betas: of both Adams.
-        others: of `Inversion`.
+        args, kwargs: the arguments of `Inversion`.
 
     Raises:
         ValueError: a number out of range, or another word.
@@ -44,11 +44,7 @@ class Fast(Inversion):
     def __init__(
         self,
         generator: nn.Module,
-        classes: int,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
+        *args: Any,
         one_hot: float = 0.4,
         adversarial: float = 1.1,
         warm_up: int = 20,
@@ -58,8 +54,9 @@ class Fast(Inversion):
         meta_lr: float | None = None,
         reset: int | None = 120,
         betas: tuple[float, float] = (0.5, 0.999),
+        **kwargs: Any,
     ):
-        super().__init__(classes, prior, rounds, steps, batch_size, one_hot, adversarial, warm_up)
+        super().__init__(*args, one_hot=one_hot, adversarial=adversarial, warm_up=warm_up, **kwargs)
         if meta not in ("fomaml", "reptile"):
             raise ValueError(f"meta must be fomaml or reptile, got '{meta}'")
         check_adam(lr, betas)
@@ -69,7 +66,7 @@ class Fast(Inversion):
         if reset is not None and reset < 0:
             raise ValueError(f"reset must not be negative, got {reset}")
         self.generator, self.meta, self.reset = generator, meta, reset
-        self.lr, self.latent_lr, self.meta_lr = lr, latent_lr, steps * lr if meta_lr is None else meta_lr
+        self.lr, self.latent_lr, self.meta_lr = lr, latent_lr, self.steps * lr if meta_lr is None else meta_lr
         self.betas = tuple(betas)
 
     def start(self, runtime, seed: int) -> None:

@@ -11,6 +11,18 @@ from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.training.optimizers import fused
 
 
+def term_weights(**weights: float) -> dict[str, float]:
+    """Weights of terms by name.
+
+    Raises:
+        ValueError: one is negative.
+    """
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"{name} is a weight and must not be negative, got {weight}")
+    return weights
+
+
 class Generative(Synthesizer):
     """A generator trained while the student is: a few steps a round, then a round's fresh images for the student.
 
@@ -25,7 +37,10 @@ class Generative(Synthesizer):
         batch_size: images a generator step.
         images: images a round gives to the student, drawn with the generator in evaluation mode.
         lr, betas: of the generator's Adam.
-        weights: of the subclass's own terms by name; kept as `self.weights`, a term of weight 0 is skipped.
+
+    Attributes:
+        weights: of the subclass's own terms by name; the subclass sets them (`term_weights`), and leaves out a term of
+            weight 0.
 
     Raises:
         ValueError: a number out of range.
@@ -42,9 +57,8 @@ class Generative(Synthesizer):
         steps: int,
         batch_size: int,
         images: int,
-        lr: float,
-        betas: tuple[float, float],
-        weights: dict[str, float],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
     ):
         super().__init__(rounds)
         if steps < 1 or batch_size < 2 or images < 1:
@@ -53,12 +67,10 @@ class Generative(Synthesizer):
             raise ValueError(f"lr must be positive, got {lr}")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
-        for name, weight in weights.items():
-            if weight < 0:
-                raise ValueError(f"{name} is a weight and must not be negative, got {weight}")
         self.generator, self.prior = generator, prior
         self.steps, self.batch_size, self.images = steps, batch_size, images
-        self.lr, self.betas, self.weights = lr, tuple(betas), weights
+        self.lr, self.betas = lr, tuple(betas)
+        self.weights: dict[str, float] = {}
 
     @abstractmethod
     def terms(

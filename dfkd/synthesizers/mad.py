@@ -5,12 +5,13 @@ Looks at the student.
 """
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.priors import Prior, View
+from dfkd.priors import View
 from dfkd.synthesizers.base import Steer
 from dfkd.synthesizers.dfq import DFQ
 
@@ -34,28 +35,14 @@ class MAD(DFQ):
     Args:
         decay: of the average, a generator step.
         share: of a round's images that the average makes, rounded down.
-        others: of `DFQ`.
+        args, kwargs: the arguments of `DFQ`.
 
     Raises:
         ValueError: a number out of range.
     """
 
-    def __init__(
-        self,
-        generator: nn.Module,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
-        images: int,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
-        one_hot: float = 1.0,
-        adversarial: float = 1.0,
-        decay: float = 0.95,
-        share: float = 0.5,
-    ):
-        super().__init__(generator, prior, rounds, steps, batch_size, images, lr, betas, one_hot, adversarial)
+    def __init__(self, *args: Any, decay: float = 0.95, share: float = 0.5, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         if not 0 <= share <= 1:

@@ -4,12 +4,13 @@ Needs the teacher's outputs, input gradients and BatchNorm statistics (the BN pr
 every class. Looks at the student after its warm-up.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from dfkd.machine.runtime import stream_seed
 from dfkd.models import NLGenerator, Teacher
-from dfkd.priors import Prior
 from dfkd.synthesizers.embeddings import label_embeddings, orthogonal
 from dfkd.synthesizers.inversion import Inversion, Work, balanced_labels, check_adam
 from dfkd.synthesizers.renew import renew
@@ -32,7 +33,7 @@ class NAYER(Inversion):
         labels: names of the classes, for 'open_clip'.
         renewal: rounds from one initialisation of the generator to the next; None: never anew.
         lr, betas: of Adam.
-        others: of `Inversion`.
+        args, kwargs: the arguments of `Inversion`.
 
     Raises:
         ValueError: a number out of range, a generator of another kind, or embeddings that cannot be had.
@@ -41,11 +42,7 @@ class NAYER(Inversion):
     def __init__(
         self,
         generator: NLGenerator,
-        classes: int,
-        prior: Prior,
-        rounds: int,
-        steps: int,
-        batch_size: int,
+        *args: Any,
         one_hot: float = 0.5,
         adversarial: float = 1.33,
         warm_up: int = 200,
@@ -55,8 +52,9 @@ class NAYER(Inversion):
         renewal: int | None = 20,
         lr: float = 4e-3,
         betas: tuple[float, float] = (0.5, 0.999),
+        **kwargs: Any,
     ):
-        super().__init__(classes, prior, rounds, steps, batch_size, one_hot, adversarial, warm_up)
+        super().__init__(*args, one_hot=one_hot, adversarial=adversarial, warm_up=warm_up, **kwargs)
         if not hasattr(generator, "redraw"):
             raise ValueError(
                 f"nayer needs a generator with a noisy layer, not {type(generator).__name__}; take "
@@ -66,7 +64,7 @@ class NAYER(Inversion):
             raise ValueError(f"renewal must be at least 1, or null for never, got {renewal}")
         check_adam(lr, betas)
         self.generator, self.renewal, self.lr, self.betas = generator, renewal, lr, tuple(betas)
-        self.given = label_embeddings(embeddings, path, labels, classes, generator.latent)
+        self.given = label_embeddings(embeddings, path, labels, self.classes, generator.latent)
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)

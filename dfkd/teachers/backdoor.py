@@ -1,15 +1,15 @@
 """A teacher with a backdoor: clean images get their labels, triggered images get the target."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfkd.domains import Images
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier
-from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
 from dfkd.teachers.base import Log, TrainedTeacher
 
@@ -63,6 +63,7 @@ class Backdoor(TrainedTeacher):
             (0, 0.5], or None.
         clean_label: poison only images of the target class, so that no label is wrong (Turner et al., 2019); needs a
             poison rate.
+        args, kwargs: the arguments of `TrainedTeacher`.
 
     Raises:
         ValueError: a number out of range.
@@ -72,15 +73,13 @@ class Backdoor(TrainedTeacher):
 
     def __init__(
         self,
-        network: nn.Module,
-        recipe: Recipe,
-        epochs: int,
-        augment: str = "none",
+        *args: Any,
         ood_weight: float = 1.0,
         poison_rate: float | None = None,
         clean_label: bool = False,
+        **kwargs: Any,
     ):
-        super().__init__(network, recipe, epochs, augment)
+        super().__init__(*args, **kwargs)
         if ood_weight <= 0:
             raise ValueError(f"ood_weight must be positive, got {ood_weight}")
         if poison_rate is not None and not 0 < poison_rate <= 0.5:

@@ -30,6 +30,7 @@ class TeacherSource(ABC):
         network: what becomes of it is the teacher.
         needs_ood: whether it needs an OOD domain.
         is_trained: whether there is a training, with a recipe.
+        augment: how the images of its training are augmented.
         mean_loss: whether every term of its loss is a mean over the images of a batch, and looks at each by itself:
             then several ranks can share a batch.
         reports: how often it logs.
@@ -38,6 +39,7 @@ class TeacherSource(ABC):
 
     network: nn.Module
     needs_ood = is_trained = mean_loss = False
+    augment = "none"
     reports = 1
     loop: Loop = staticmethod(plain)
 
@@ -117,16 +119,17 @@ class TrainedTeacher(TeacherSource):
         runtime.place(model).train()
         self.epoch = self.step = 0
         with seeded(seed, "teacher", "training"):
-            self.fit(Work(model, scenario, runtime, seed, log, Batches(self, scenario, runtime, seed)))
+            self.fit(Training(model, scenario, runtime, seed, log, Batches(self, scenario, runtime, seed)))
         return model.eval()
 
-    def fit(self, work: "Work") -> None:
+    def fit(self, training: "Training") -> None:
         """The whole training; here: `loss` over all epochs. For methods of more than one phase to override."""
-        self.descend(work, work.model, lambda *batches: self.loss(work.model, *batches, work.scenario.ood_label))
+        model, label = training.model, training.scenario.ood_label
+        self.descend(training, model, lambda *batches: self.loss(model, *batches, label))
 
     def descend(
         self,
-        work: "Work",
+        training: "Training",
         model: nn.Module,
         loss: Callable[[Images, Images | None], dict[str, Tensor]],
         recipe: Recipe | None = None,
@@ -141,18 +144,18 @@ class TrainedTeacher(TeacherSource):
             classifier: what the logged validation accuracy is of, if it is not the teacher.
         """
         recipe, epochs = recipe or self.recipe, epochs or self.epochs
-        stepper, meter = recipe.make(model.parameters(), epochs * work.batches.steps), Meter()
+        stepper, meter = recipe.make(model.parameters(), epochs * training.batches.steps), Meter()
         loss = replicated(model, loss)
-        for _ in self.loop("epoch", epochs, **work.parts(self), stepper=stepper, meter=meter):
-            work.batches.shuffle()
-            for number in self.loop("batch", work.batches.steps):
-                batches = work.batches.take(number)
-                with work.runtime.autocast():
+        for _ in self.loop("epoch", epochs, **training.parts(self), stepper=stepper, meter=meter):
+            training.batches.shuffle()
+            for number in self.loop("batch", training.batches.steps):
+                batches = training.batches.take(number)
+                with training.runtime.autocast():
                     terms = loss(*batches)
                 stepper.step(sum(terms.values()))
                 meter.add(terms)
                 self.step += 1
-            work.report(self.epoch, meter.read(distributed.mean), classifier or work.model)
+            training.report(self.epoch, meter.read(distributed.mean), classifier or training.model)
             self.epoch += 1
 
 
@@ -210,7 +213,7 @@ class Endless:
 
 
 @dataclass
-class Work:
+class Training:
     """A training under way: what is trained, on what, where, and who is told."""
 
     model: Classifier

@@ -1,16 +1,16 @@
 """CUPI-domain: a compact un-transferable pyramid isolation domain (Wang et al., arXiv 2408.13161)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfkd.domains import Images
 from dfkd.models import Classifier, on_stages, stage_shapes
-from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
-from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.base import TrainedTeacher, Training
 from dfkd.teachers.style import has_style, instance_statistics, require_style, restyle, without_style
 
 
@@ -74,27 +74,19 @@ class CUPI(TrainedTeacher):
         alpha: weight of the OOD errors.
         kappa: weight of the distances at epoch 1.
         momentum: of the banks.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
-    def __init__(
-        self,
-        network: nn.Module,
-        recipe: Recipe,
-        epochs: int,
-        augment: str = "none",
-        alpha: float = 0.1,
-        kappa: float = 0.1,
-        momentum: float = 0.9,
-    ):
-        super().__init__(network, recipe, epochs, augment)
+    def __init__(self, *args: Any, alpha: float = 0.1, kappa: float = 0.1, momentum: float = 0.9, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if alpha <= 0 or kappa < 0 or not 0 <= momentum < 1:
             raise ValueError(
                 f"cupi needs alpha > 0, kappa >= 0 and momentum in [0, 1), got alpha={alpha}, kappa={kappa}, "
                 f"momentum={momentum}"
             )
-        if not hasattr(network, "features") or not hasattr(network, "head"):
+        if not hasattr(self.network, "features") or not hasattr(self.network, "head"):
             raise ValueError("teacher=cupi compares features: its network must have features(x) and head(features)")
         self.alpha, self.kappa, self.momentum = alpha, kappa, momentum
         self.styles = torch.Generator()
@@ -104,12 +96,12 @@ class CUPI(TrainedTeacher):
         super().check(scenario)
         require_style("cupi", self.network, scenario.id.shape)
 
-    def fit(self, work: Work) -> None:
-        self.styles, self.banks = work.runtime.generator(work.seed, "teacher", "styles"), {}
-        styled = sum(math.prod(maps[1:]) > 1 for maps in stage_shapes(work.model.net, work.model.shape))
+    def fit(self, training: Training) -> None:
+        self.styles, self.banks = training.runtime.generator(training.seed, "teacher", "styles"), {}
+        styled = sum(math.prod(maps[1:]) > 1 for maps in stage_shapes(training.model.net, training.model.shape))
         for name in ("features", *(f"{moment}{stage}" for stage in range(styled) for moment in ("mean", "std"))):
-            self._bank(name, work.model.classes)  # now: a checkpoint only fills what is there
-        super().fit(work)
+            self._bank(name, training.model.classes)  # now: a checkpoint only fills what is there
+        super().fit(training)
         self.banks = {}
 
     def loss(

@@ -1,17 +1,17 @@
 """CUTI-domain: a compact un-transferable isolation domain (Wang et al., CVPR 2023, arXiv 2303.11078)."""
 
 import contextlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfkd.domains import Images
 from dfkd.models import Classifier, on_stages
-from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
 from dfkd.teachers.backdoor import fit_both
-from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.base import TrainedTeacher, Training
 from dfkd.teachers.style import has_style, require_style, restyle
 
 
@@ -27,12 +27,13 @@ class CUTI(TrainedTeacher):
 
     Args:
         alpha: weight of the OOD error.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
-    def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none", alpha: float = 0.1):
-        super().__init__(network, recipe, epochs, augment)
+    def __init__(self, *args: Any, alpha: float = 0.1, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if alpha <= 0:
             raise ValueError(f"alpha must be positive, got {alpha}")
         self.alpha = alpha
@@ -42,9 +43,9 @@ class CUTI(TrainedTeacher):
         super().check(scenario)
         require_style("cuti", self.network, scenario.id.shape)
 
-    def fit(self, work: Work) -> None:
-        self.styles = work.runtime.generator(work.seed, "teacher", "styles")
-        super().fit(work)
+    def fit(self, training: Training) -> None:
+        self.styles = training.runtime.generator(training.seed, "teacher", "styles")
+        super().fit(training)
 
     def loss(
         self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None

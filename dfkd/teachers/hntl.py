@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from dfkd.domains import Images
 from dfkd.models import DCGAN, Classifier
 from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
-from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.base import TrainedTeacher, Training
 
 
 def divergence(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -133,20 +134,14 @@ class HNTL(TrainedTeacher):
 
     Args:
         disentangle: stage 1. `recipe` and `epochs` are those of stage 2.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
-    def __init__(
-        self,
-        network: nn.Module,
-        recipe: Recipe,
-        epochs: int,
-        disentangle: Disentanglement,
-        augment: str = "none",
-    ):
-        super().__init__(network, recipe, epochs, augment)
-        if not hasattr(network, "features") or not hasattr(network, "head"):
+    def __init__(self, *args: Any, disentangle: Disentanglement, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.network, "features") or not hasattr(self.network, "head"):
             raise ValueError("teacher=hntl makes encoders of features: its network must have features(x)")
         self.disentangle = disentangle
         self.guide: Guide | None = None
@@ -163,20 +158,23 @@ class HNTL(TrainedTeacher):
                 "teacher=hntl has no form with a taught label, it learns the labels of both domains: choose "
                 "ntl_scenario=close_set"
             )
-        if scenario.id.box is None:
-            raise ValueError("teacher=hntl paints images in [0, 1]; it cannot be trained on points")
+        if not scenario.id.modality.has_pixels:
+            raise ValueError(
+                f"teacher=hntl paints images in [0, 1], and '{scenario.id.name}' is a domain of "
+                f"{scenario.id.modality.name}; choose another teacher (ntl, sophon)"
+            )
         DCGAN(scenario.id.shape, 2 * self.disentangle.latent, self.disentangle.width)
 
-    def fit(self, work: Work) -> None:
-        stage, model = self.disentangle, work.model
-        self.noise = work.runtime.generator(work.seed, "teacher", "latents")
-        self.guide = work.runtime.place(
+    def fit(self, training: Training) -> None:
+        stage, model = self.disentangle, training.model
+        self.noise = training.runtime.generator(training.seed, "teacher", "latents")
+        self.guide = training.runtime.place(
             Guide(copy.deepcopy(model.net).cpu(), model.shape, model.classes, stage.latent, stage.width)
         )
         content = Classifier(self.guide, model.shape, model.classes, *_normalisation(model))
-        work.runtime.place(content).train()
+        training.runtime.place(content).train()
         self.descend(
-            work,
+            training,
             self.guide,
             lambda i, o: disentangle(self.guide, model, i, o, stage.kl, stage.reconstruction, self.noise),
             stage.recipe,
@@ -184,7 +182,7 @@ class HNTL(TrainedTeacher):
             content,
         )
         self.guide.eval().requires_grad_(False)
-        super().fit(work)
+        super().fit(training)
         self.guide = None
 
     def loss(

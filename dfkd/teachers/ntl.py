@@ -1,12 +1,13 @@
 """Non-transferable learning (Wang et al., ICLR 2022, arXiv 2106.06916)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfkd.domains import Images
 from dfkd.models import Classifier
-from dfkd.recipe import Recipe
 from dfkd.teachers.backdoor import fit_both
 from dfkd.teachers.base import TrainedTeacher
 
@@ -49,27 +50,26 @@ class NTL(TrainedTeacher):
             the OOD domain collapses into one confident class).
         beta: weight of the MMD.
         bandwidths: factors of the kernels' width.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
     def __init__(
         self,
-        network: nn.Module,
-        recipe: Recipe,
-        epochs: int,
-        augment: str = "none",
+        *args: Any,
         alpha: float = 0.1,
         beta: float = 0.1,
         bandwidths: tuple[float, ...] = (1, 2, 4, 8, 16),
+        **kwargs: Any,
     ):
-        super().__init__(network, recipe, epochs, augment)
+        super().__init__(*args, **kwargs)
         if alpha < 0 or beta < 0 or not bandwidths or min(bandwidths) <= 0:
             raise ValueError(
                 f"ntl needs alpha >= 0, beta >= 0 and positive bandwidths, got alpha={alpha}, beta={beta}, "
                 f"bandwidths={list(bandwidths)}"
             )
-        if not hasattr(network, "features") or not hasattr(network, "head"):
+        if not hasattr(self.network, "features") or not hasattr(self.network, "head"):
             raise ValueError("teacher=ntl compares features: its network must have features(x) and head(features)")
         self.alpha, self.beta, self.bandwidths = alpha, beta, tuple(bandwidths)
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from dfkd.domains import Images
 from dfkd.models import Classifier
 from dfkd.recipe import Recipe
 from dfkd.scenarios import Scenario
-from dfkd.teachers.base import TrainedTeacher, Work
+from dfkd.teachers.base import TrainedTeacher, Training
 from dfkd.training.meter import Meter
 from dfkd.training.optimizers import fused
 
@@ -90,16 +91,14 @@ class SOPHON(TrainedTeacher):
         adapt, evaluate: images of each step that the thief learns from, and that the objective is measured on.
         suppress_lr, clip: of the suppression step.
         id_lr, id_steps: of the repair steps.
+        args, kwargs: the arguments of `TrainedTeacher`.
     """
 
     needs_ood = True
 
     def __init__(
         self,
-        network: nn.Module,
-        recipe: Recipe,
-        epochs: int,
-        augment: str = "none",
+        *args: Any,
         rounds: int = 100,
         objective: str = "uniform",
         fast_lr: float = 1e-4,
@@ -110,8 +109,9 @@ class SOPHON(TrainedTeacher):
         clip: float = 0.5,
         id_lr: float = 1e-3,
         id_steps: int = 5,
+        **kwargs: Any,
     ):
-        super().__init__(network, recipe, epochs, augment)
+        super().__init__(*args, **kwargs)
         if objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got '{objective}'")
         counts = {"rounds": rounds, "batches": batches, "id_steps": id_steps}
@@ -149,24 +149,24 @@ class SOPHON(TrainedTeacher):
     ) -> dict[str, Tensor]:
         return {"id": F.cross_entropy(model(id_batch.x).float(), id_batch.y)}
 
-    def fit(self, work: Work) -> None:
-        super().fit(work)
-        model, meter = work.model, Meter()
+    def fit(self, training: Training) -> None:
+        super().fit(training)
+        model, meter = training.model, Meter()
         against = fused(torch.optim.Adam, model.parameters(), lr=self.suppress_lr)
         constant = Recipe(optimizer="adam", lr=self.id_lr, weight_decay=0.0, schedule="constant")
         repair = constant.make(model.parameters(), self.rounds * self.id_steps)
-        ood = work.batches.endless(work.scenario.ood, self.adapt + self.evaluate)
-        known = work.batches.endless(work.scenario.id, work.batches.size)
+        ood = training.batches.endless(training.scenario.ood, self.adapt + self.evaluate)
+        known = training.batches.endless(training.scenario.id, training.batches.size)
         streams = {"against": against, "repair": repair, "meter": meter, "ood": ood, "known": known}
-        for _ in self.loop("round", self.rounds, **work.parts(self), **streams):
-            with work.runtime.autocast():
+        for _ in self.loop("round", self.rounds, **training.parts(self), **streams):
+            with training.runtime.autocast():
                 meter.add({"suppress": self.suppression_step(model, ood, against)})
             for _ in range(self.id_steps):
-                with work.runtime.autocast():
+                with training.runtime.autocast():
                     terms = self.loss(model, next(known), None, None)
                 repair.step(terms["id"])
                 meter.add(terms)
-            work.report(self.epoch, meter.read(), model)
+            training.report(self.epoch, meter.read(), model)
             self.epoch += 1
 
     def suppression_step(self, model: Classifier, ood, optimizer: torch.optim.Optimizer) -> Tensor:

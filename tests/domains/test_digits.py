@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from dfkd.domains import digits
+from dfkd.domains import IMAGES, digits
 from dfkd.domains.digits import scikit_digits
 
 
@@ -15,7 +15,7 @@ def rows(images) -> set[bytes]:
 
 def test_sizes_types_and_classes():
     domain = digits()
-    assert domain.shape == (1, 16, 16) and domain.classes == 10 and domain.box == (0.0, 1.0)
+    assert domain.shape == (1, 16, 16) and domain.classes == 10 and domain.modality is IMAGES
     assert (len(domain.train), len(domain.val), len(domain.test)) == (1078, 270, 449)
     for part in (domain.train, domain.val, domain.test):
         assert part.x.dtype == torch.uint8 and part.y.dtype == torch.int64

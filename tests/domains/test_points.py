@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from dfkd.domains import points
+from dfkd.domains import POINTS, points
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("two_moons", 2), ("circles", 2), ("checkerboard", 2), ("clusters", 9)])
 def test_the_sets_are_standardised_images_of_two_pixels(kind, classes):
     domain = points(kind, train=900, val=300, test=200)
-    assert domain.shape == (1, 2, 1) and domain.classes == classes and domain.box is None
+    assert domain.shape == (1, 2, 1) and domain.classes == classes and domain.modality is POINTS
     assert (len(domain.train), len(domain.val), len(domain.test)) == (900, 300, 200)
     flat = domain.train.x.flatten(1)
     assert flat.mean(0).tolist() == pytest.approx([0, 0], abs=1e-5)

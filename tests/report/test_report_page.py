@@ -104,6 +104,12 @@ def test_fragile_beside_robust_and_fields_instead_of_grids(page):
             )
 
 
+def test_a_projection_of_embeddings_stands_alone_too(pictured, tmp_path):
+    page = make([pictured("projection")], tmp_path / "page")
+    (shown,) = (attributes["alt"] for attributes in page.all("img"))
+    assert shown.startswith("real and synthetic examples of ")
+
+
 def test_nothing_is_fetched_and_only_its_own_script_runs(page):
     (policy,) = (a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     (script,) = page.scripts

@@ -15,7 +15,7 @@ RECIPE = Recipe(batch_size=8)
 TEACHERS = {
     "cuti": lambda net: CUTI(net, RECIPE, 2),  # a step of either kind
     "cupi": lambda net: CUPI(net, RECIPE, 2),
-    "hntl": lambda net: HNTL(net, RECIPE, 1, Disentanglement(RECIPE, 1, latent=4, width=4)),
+    "hntl": lambda net: HNTL(net, RECIPE, 1, disentangle=Disentanglement(RECIPE, 1, latent=4, width=4)),
     "sophon": lambda net: SOPHON(net, RECIPE, 1, rounds=1, batches=1, adapt=4, evaluate=4, id_steps=1),
 }
 NETWORKS = {

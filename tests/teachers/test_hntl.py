@@ -55,7 +55,7 @@ def test_the_mean_of_the_latent_gives_the_mean_answer(batches, random):
 
 def teacher(**options) -> HNTL:
     options = {"recipe": Recipe(), "epochs": 1, "latent": 4, "width": 4} | options
-    return HNTL(cnn_bn((1, 8, 8), 3), Recipe(), 1, Disentanglement(**options))
+    return HNTL(cnn_bn((1, 8, 8), 3), Recipe(), 1, disentangle=Disentanglement(**options))
 
 
 def test_stage_2_follows_content_on_id_and_style_on_ood_and_leaves_the_guide_alone(batches, unchanged):
@@ -77,7 +77,7 @@ def test_training_unlearns_what_an_ordinary_teacher_knows_of_ood(near, runtime):
     torch.manual_seed(0)
     recipe = Recipe(optimizer="adam", lr=5e-3, batch_size=32, schedule="constant", weight_decay=0.0)
     stage = Disentanglement(recipe, epochs=5, latent=16, width=8)
-    kind, log = HNTL(cnn_bn((1, 8, 8), 10, widths=(8, 16, 32)), recipe, 8, stage), []
+    kind, log = HNTL(cnn_bn((1, 8, 8), 10, widths=(8, 16, 32)), recipe, 8, disentangle=stage), []
     kind.check(near)
     model = kind.train(near, runtime, 0, lambda epoch, metrics: log.append((epoch, metrics)))
     assert accuracy(model, near.id.val, runtime) > 90
@@ -108,7 +108,7 @@ def test_what_it_cannot_do_is_said_before_any_work(tiny_domain):
     with pytest.raises(ValueError, match="divisible by 4"):
         teacher().check(odd)
     with pytest.raises(ValueError, match="features"):
-        HNTL(nn.Linear(2, 2), Recipe(), 1, Disentanglement(Recipe()))
+        HNTL(nn.Linear(2, 2), Recipe(), 1, disentangle=Disentanglement(Recipe()))
     for wrong in ({"epochs": 0}, {"latent": 0}, {"kl": -1.0}, {"reconstruction": -1.0}, {"width": 1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Disentanglement(Recipe(), **wrong)

@@ -1,0 +1,48 @@
+"""What makes no sense for the modality of a domain (`dfkd.domains.Modality`): images, points, embeddings, ..."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from dfkd.domains import Domain
+from dfkd.models import has_convolutions
+from dfkd.priors import Prior
+from dfkd.stages.parts import Parts
+
+MLP = "generator@synthesizer.generator=mlp"
+
+
+def modality_problems(parts: Parts, prior: Prior, name: str) -> Iterator[str]:
+    """What in a run does not go together with the modality of its domains, each with what to set instead.
+
+    Args:
+        prior: of the synthesizer.
+        name: of the synthesizer.
+    """
+    domain = parts.scenario.id
+    if parts.synthesizer.needs_box and domain.modality.box is None:
+        yield f"synthesizer={name} makes images, and {_kind(domain)}; choose cake_2d, or cake_generator with {MLP}"
+    if not domain.modality.neighbours:
+        yield from _neighbour_problems(parts, prior)
+
+
+def _neighbour_problems(parts: Parts, prior: Prior) -> Iterator[str]:
+    """What takes values that lie beside each other for neighbours."""
+    domain = parts.scenario.id
+    for who, augment in (("teacher", parts.teacher.augment), ("student", parts.student.augment)):
+        if augment != "none":
+            yield f"{who}.augment={augment} moves pixels, and {_kind(domain)}; set it to none"
+    networks = [
+        ("teacher.network", parts.teacher.network, "network@teacher.network=mlp"),
+        ("student.network", parts.student.network, "network@student.network=mlp"),
+        ("synthesizer.generator", parts.synthesizer.generator, MLP),
+    ]
+    for where, network, instead in networks:
+        if isinstance(network, nn.Module) and has_convolutions(network):
+            yield f"{where} convolves neighbouring pixels, and {_kind(domain)}; choose {instead}"
+    for term in (term for term, made in prior.terms.items() if made.needs_neighbours):
+        yield f"prior.{term} compares neighbouring pixels, and {_kind(domain)}; leave it out (~prior.{term})"
+
+
+def _kind(domain: Domain) -> str:
+    return f"'{domain.name}' is a domain of {domain.modality.name}"
