@@ -128,10 +128,18 @@ def content(config: dict, *groups: str) -> dict:
     own = {name: node for name, node in config.get("stages", {}).items() if not is_shipped(node)}
     if own and not groups:
         chosen["stages"] = own
-    if "student" in chosen:  # how many others are trained beside it changes nothing
-        chosen["student"] = {key: value for key, value in chosen["student"].items() if key != "replicas"}
+    if "student" in chosen:
+        chosen["student"] = _student_content(chosen["student"])
     data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
     return chosen | {"data": data, "precision": config["runtime"]["precision"]}
+
+
+def _student_content(student: dict) -> dict:
+    """A student without what changes nothing: how many others are trained beside it, and, so that the keys of online_l1
+    stay what they were before it had that option, no augmentation of that student."""
+    late = student.get("name") == "online_l1" and student.get("augment") == "none"
+    left_out = {"replicas", "augment"} if late else {"replicas"}
+    return {key: value for key, value in student.items() if key not in left_out}
 
 
 def is_shipped(stage: dict) -> bool:

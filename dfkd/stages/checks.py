@@ -109,6 +109,7 @@ def check_together(parts: Parts, config: dict, builder: Builder) -> None:
         ("teacher", lambda: parts.teacher.check(scenario)),
         ("teacher.network", lambda: fits(parts.teacher.network)),
         ("student.network", lambda: fits(student.network)),
+        ("student.loss", lambda: student.check(parts.teacher.network)),
         ("synthesizer", lambda: parts.synthesizer.check(parts.teacher.network)),
         ("defense", lambda: parts.defense.check(parts.teacher.network, parts.synthesizer)),
     ):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dfkd.defenses import ATEsc, Defense
-from dfkd.distill import KL, L1, CrossEntropy, Distillation, Replicas, Student
+from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, Replicas, Student
 from dfkd.errors import NonFiniteLoss, NotTogether
 from dfkd.machine.runtime import seeded
 from dfkd.models import cnn_bn, resnet4
@@ -92,6 +92,8 @@ CASES = {
     "KL": {"loss": lambda: KL(4.0)},
     "L1": {"loss": L1},
     "hard labels": {"loss": lambda: CrossEntropy("hard")},
+    "hint": {"loss": lambda: Hint(KL())},
+    "hint, shift": {"loss": lambda: Hint(CrossEntropy()), "augment": "shift"},
     "shift": {"augment": "shift"},
     "cut_mix": {"augment": "cut_mix"},
     "forget": {"defense": lambda: ATEsc(None), "augment": "cut_mix"},
