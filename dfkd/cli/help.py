@@ -48,11 +48,13 @@ GROUPS = {
 PARTS = (
     "domain",
     "network",
+    "loss",
     "generator",
     "trigger",
     "criterion",
     "recipe",
     "tracker",
+    "metrics",
     "experiment",
     "ablation",
     "networks",

@@ -7,16 +7,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dfkd.errors import ConfigError
+from dfkd.metrics import own_content
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
 # What cannot change a result, or only through what refers to it (attack): it stays out of every key.
 NOT_CONTENT = (
     "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
-    "stages",
+    "stages", "metrics",
 )  # fmt: skip
 RESULT_VERSION = 5  # raised by one when a change of the code changes the numbers of all cells
-SECTIONS = ("stages", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
+SECTIONS = ("stages", "metrics", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 
@@ -128,6 +129,8 @@ def content(config: dict, *groups: str) -> dict:
     own = {name: node for name, node in config.get("stages", {}).items() if not is_shipped(node)}
     if own and not groups:
         chosen["stages"] = own
+    if not groups:
+        chosen |= own_content(config)
     if "student" in chosen:
         chosen["student"] = _student_content(chosen["student"])
     data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}

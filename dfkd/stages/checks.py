@@ -29,7 +29,7 @@ def check_names(config: dict) -> Builder:
         a builder that has noted the problems.
     """
     check = Builder(**dict.fromkeys(CONTEXT, ...))
-    for group in (*GROUPS, "tracker", "stages"):
+    for group in (*GROUPS, "tracker", "stages", "metrics"):
         check.bind(config[group], group)
     check.bind(config["runtime"] | {"_target_": "dfkd.machine.runtime.make_runtime"}, "runtime")
     _check_numbers(config, check.problems)
