@@ -261,7 +261,7 @@ from dfkd.distill import KL, FeatureLoss
 
 class Directions(FeatureLoss):
     def start(self, student: int, teacher: int):
-        self.bridge = nn.Sequential(nn.Linear(student, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, teacher))
+        self.bridge = nn.Sequential(nn.Linear(student, 16), nn.Tanh(), nn.Linear(16, teacher))
         return self.bridge
 
     def __call__(self, student, teacher):

@@ -50,7 +50,7 @@ class Exam:
     """One model, a student or the teacher itself, on one split of a scenario's domains.
 
     Attributes:
-        model: `dfkd.models.Classifier`.
+        model: `dfkd.models.Classifier`; ask it by `model.predict(images)`, for it may be in training mode.
         teacher: `dfkd.models.Teacher`.
         scenario: `dfkd.scenarios.Scenario`.
         runtime: `dfkd.machine.runtime.Runtime`: the device, and how many images go through a network at once.

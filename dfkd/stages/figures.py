@@ -69,13 +69,7 @@ def training_curves(rows: list[dict], teacher: dict, metrics: Iterable[Metric], 
     for metric in shown:
         axes = middle[0] if metric in others else left
         _curve(axes, metric, checks, teacher.get(metric.key), OF_METRICS.get(metric.key) or next(further))
-    left.set(xlabel="round", ylabel="%", ylim=(-3, 103))
-    left.set_title("student on validation images (dotted: teacher on test)", fontsize=10)
-    left.legend(fontsize=8)
-    for axes in middle:
-        axes.set_xlabel("round")
-        axes.set_title("other metrics, likewise", fontsize=10)
-        axes.legend(fontsize=8)
+    left.set(ylabel="%", ylim=(-3, 103))
     for name in sorted({key for row in rows for key in row if key.startswith("loss/")}):
         right.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name[5:])
     shares = [(row["step"], row["fragile_share"]) for row in rows if "fragile_share" in row]
@@ -83,9 +77,15 @@ def training_curves(rows: list[dict], teacher: dict, metrics: Iterable[Metric], 
         twin = right.twinx()
         twin.plot(*zip(*shares, strict=True), color=COLOURS["fragile"], linewidth=0.8, alpha=0.6)
         twin.set(ylabel="fragile share", ylim=(-0.03, 1.03))
-    right.set_xlabel("round")
-    right.set_title("student's loss terms", fontsize=10)
-    right.legend(fontsize=8)
+    titles = [
+        "student on validation images (dotted: teacher on test)",
+        "student's loss terms",
+        "other metrics, likewise",
+    ]
+    for axes, title in zip((left, right, *middle), titles, strict=False):
+        axes.set_xlabel("round")
+        axes.set_title(title, fontsize=10)
+        axes.legend(fontsize=8)
     draw(figure, path, dpi=120)
 
 
