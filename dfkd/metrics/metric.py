@@ -20,8 +20,8 @@ class Metric:
         label: what it is called on the console, in curves and on the page.
         form: how a value is written, a key of FORMS.
         lower_is_better: whether a smaller value is a better student.
-        compute: the value of an `Exam`, or None where it does not apply. It changes neither the models nor torch's random
-            numbers. None for what a stage counts by itself.
+        compute: gives the value of an `Exam`, or None where it does not apply, and changes neither the models nor
+            torch's random numbers. None for what a stage counts by itself.
         of_teacher: whether it is computed for the teacher, too, and shown beside the student's.
         each_round: whether it is computed in every validation on the way, too, and not only in the end.
         headline: whether the last line on the console and the training curves show it.

@@ -77,11 +77,7 @@ def training_curves(rows: list[dict], teacher: dict, metrics: Iterable[Metric], 
         twin = right.twinx()
         twin.plot(*zip(*shares, strict=True), color=COLOURS["fragile"], linewidth=0.8, alpha=0.6)
         twin.set(ylabel="fragile share", ylim=(-0.03, 1.03))
-    titles = [
-        "student on validation images (dotted: teacher on test)",
-        "student's loss terms",
-        "other metrics, likewise",
-    ]
+    titles = ("student on validation images (dotted: teacher on test)", "student's loss terms", "other metrics")
     for axes, title in zip((left, right, *middle), titles, strict=False):
         axes.set_xlabel("round")
         axes.set_title(title, fontsize=10)

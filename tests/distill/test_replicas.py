@@ -185,3 +185,11 @@ def test_networks_of_which_torch_makes_no_program_are_named(make, monkeypatch):
 
     with pytest.raises(NotTogether, match=r"torch makes no program of them \(.*item.*\)"):
         Replicas(make(network=stubborn)).run()
+
+
+def test_a_loss_that_torch_makes_no_program_of_is_said(make):
+    def branching(student, teacher):
+        return (student - teacher).square().mean(1) if student.sum() > 0 else student.square().mean(1)
+
+    with pytest.raises(NotTogether, match="torch makes no program of them"):
+        Replicas(make(loss=lambda: branching)).run()
