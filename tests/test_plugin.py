@@ -360,6 +360,7 @@ def test_a_metric_of_ones_own_counts_in_the_keys_of_what_holds_its_values(tmp_pa
     assert other(without, plain) == {"judgement", "student"}
     assert other(without, keys(", each_round: false")) == {"judgement"}  # a finished student is only measured
     assert other(without, keys(", of_teacher: false")) == {"student"}
+    assert other(plain, keys(", of_teacher: false")) == {"judgement"}
     assert other(plain, keys(", lower_is_better: true, form: share")) == set()
 
 

@@ -18,7 +18,7 @@ from dfkd.metrics.table import TABLE, columns
 TAKEN = {metric.key for metric in TABLE} | {
     *("round", "val_iacc", "peak_memory_mb", "ranks", "replicas"),
 }
-COUNTS = ("compute", "of_teacher", "each_round")  # the other options say what it is called
+WHEN = ("of_teacher", "each_round")  # options that say when a metric is computed
 
 
 def own_metric(
@@ -62,12 +62,12 @@ def own_content(config: dict, when: str | None = None) -> dict:
     called changes no value.
 
     Args:
-        when: 'of_teacher' or 'each_round': only those that are computed then.
+        when: of WHEN: only those that are computed then. If None, all of them, and when they are computed.
     """
     section = config.get("metrics") or {}
     counting = {
-        key: {name: node[name] for name in COUNTS if name in node}
+        key: {"compute": node.get("compute")} | ({} if when else {name: node.get(name, True) for name in WHEN})
         for key, node in (section.items() if isinstance(section, dict) else ())
-        if isinstance(node, dict) and (when is None or node.get(when, True))
+        if isinstance(node, dict) and node.get(when, True)
     }
     return {"metrics": counting} if counting else {}

@@ -45,8 +45,10 @@ def test_a_section_that_cannot_be_read_is_left_out(section):
 
 def test_what_computes_a_metric_counts_and_what_it_is_called_does_not():
     node = {"label": "A", "form": "share", "lower_is_better": True, "compute": COMPUTE}
-    assert own_content({"metrics": {"a": node}}) == {"metrics": {"a": {"compute": COMPUTE}}}
-    rare = {"metrics": {"a": node | {"each_round": False}}}
-    assert own_content(rare) == {"metrics": {"a": {"compute": COMPUTE, "each_round": False}}}
-    assert own_content(rare, "each_round") == {} and own_content(rare, "of_teacher") != {}
+    usual, rare = {"metrics": {"a": node}}, {"metrics": {"a": node | {"each_round": False}}}
+    assert own_content(usual) == {"metrics": {"a": {"compute": COMPUTE, "of_teacher": True, "each_round": True}}}
+    assert own_content(rare) == {"metrics": {"a": {"compute": COMPUTE, "of_teacher": True, "each_round": False}}}
+    for when in ("of_teacher", "each_round"):
+        assert own_content(usual, when) == {"metrics": {"a": {"compute": COMPUTE}}}
+    assert own_content(rare, "each_round") == {} and own_content(rare, "of_teacher") == own_content(usual, "of_teacher")
     assert own_content({}) == own_content({"metrics": {}}) == own_content({"metrics": None}) == {}
