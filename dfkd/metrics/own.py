@@ -15,9 +15,7 @@ from dfkd.metrics.metric import Metric
 from dfkd.metrics.table import TABLE, columns
 
 # What else stands beside the values of metrics in a result or in the store.
-TAKEN = {metric.key for metric in TABLE} | {
-    *("round", "val_iacc", "peak_memory_mb", "ranks", "replicas"),
-}
+TAKEN = {*(metric.key for metric in TABLE), "round", "val_iacc", "peak_memory_mb", "ranks", "replicas"}
 WHEN = ("of_teacher", "each_round")  # options that say when a metric is computed
 
 
