@@ -382,5 +382,5 @@ def test_mistakes_in_a_metric_are_told_before_any_work(tmp_path, monkeypatch, ow
     write_component(tmp_path, "my_metric", example("Add a metric")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError) as raised:
-        run_with_options(tmp_path, *TINY, *DFQ, f"+metrics={own}")
+        prepare(make_cell(tmp_path / "o", *DFQ, f"+metrics={own}"))
     assert said in str(raised.value)
