@@ -109,9 +109,9 @@ def test_the_keys_of_students_are_those_from_before_losses_were_options(override
 @pytest.mark.parametrize("student", ["offline", "online", "online_fresh", "online_l1", "pool"])
 @pytest.mark.parametrize("loss", ["kl", "l1", "hint"])
 def test_every_student_takes_every_loss(student, loss):
-    found = cell(f"student={student}", f"loss@student.loss={loss}", "student.augment=none").config["student"]
-    alone = cell("student=offline", f"loss@student.loss={loss}").config["student"]["loss"]
-    assert found["loss"] == alone and found["name"] == student
+    chosen = composed("synthesizer=dfq", f"student={student}", f"loss@student.loss={loss}", "student.augment=none")
+    alone = composed("student=offline", f"loss@student.loss={loss}")
+    assert chosen.student.loss == alone.student.loss and chosen.student.name == student
 
 
 def test_what_a_metric_is_called_does_not_change_the_hash():
