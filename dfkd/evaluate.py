@@ -1,10 +1,14 @@
-"""What is measured of a teacher or a student: accuracies, attack success, agreement."""
+"""Models on the real images of a scenario: what the metrics of `dfkd.metrics` are computed from."""
+
+import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from dfkd.domains import Images
 from dfkd.machine.runtime import Runtime
+from dfkd.metrics import COMPUTED, Answers, Exam, Metric, percent
 from dfkd.models import Classifier, Teacher
 from dfkd.scenarios import Scenario
 
@@ -25,55 +29,40 @@ class Examiner:
 
     Args:
         limit: at most this many images per domain; None for all.
+        metrics: what is measured.
     """
 
-    def __init__(self, teacher: Teacher, scenario: Scenario, runtime: Runtime, limit: int | None = None):
+    def __init__(
+        self,
+        teacher: Teacher,
+        scenario: Scenario,
+        runtime: Runtime,
+        limit: int | None = None,
+        metrics: Sequence[Metric] = COMPUTED,
+    ):
         self.teacher, self.scenario, self.runtime, self.limit = teacher, scenario, runtime, limit
-        self._teachers_answers: dict[tuple[str, str], Tensor] = {}
+        self.metrics = tuple(metrics)
+        self._teachers_logits: dict[tuple[str, str], Tensor] = {}
 
     def __call__(self, model: Classifier, split: str) -> dict[str, float | None]:
-        """Measure a model on 'val' or 'test'.
+        """Measure a model on 'val' or 'test'; returns the value of every metric by its key, None where it does not
+        apply."""
+        ood = None if self.scenario.ood is None else self._answers(model, "ood", split)
+        exam = Exam(model, self.teacher, self.scenario, self.runtime, split, self._answers(model, "id", split), ood)
+        return {metric.key: metric.of(exam) for metric in self.metrics}
 
-        Returns:
-            percentages, None where they do not apply:
-            iacc: accuracy on ID images.
-            oacc: accuracy on OOD images against their true labels (close_set, backdoor).
-            olacc: how often the model gives OOD images the label the teacher was taught (open_set); in a close set,
-                where no one label was taught, how often it repeats the teacher's answer where that answer is wrong.
-            asr: attack success rate, how often a triggered image whose label is not the target is called the target.
-            agreement: how often the model and the teacher agree on ID images.
-        """
-        result: dict[str, float | None] = dict.fromkeys(("iacc", "oacc", "olacc", "asr", "agreement"))
-        scenario = self.scenario
-        labels, answer = self._answers(model, "id", split)
-        result["iacc"] = percent(answer == labels)
-        result["agreement"] = percent(answer == self._taught("id", split))
-        if scenario.ood is None:
-            return result
-        labels, answer = self._answers(model, "ood", split)
-        if scenario.shared_labels:
-            result["oacc"] = percent(answer == labels)
-        if scenario.backdoor:
-            result["asr"] = percent((answer == scenario.ood_label)[labels != scenario.ood_label])
-        elif scenario.ood_label is not None:
-            result["olacc"] = percent(answer == scenario.ood_label)
-        else:
-            taught = self._taught("ood", split)
-            result["olacc"] = percent((answer == taught)[taught != labels])
-        return result
+    def _images(self, domain: str, split: str) -> Images:
+        return getattr(getattr(self.scenario, domain), split).take(slice(0, self.limit))
 
-    def _answers(self, model: Classifier, domain: str, split: str) -> tuple[Tensor, Tensor]:
-        """True labels and a model's labels of one split of a domain."""
-        images = getattr(getattr(self.scenario, domain), split)
-        images = images.take(slice(0, self.limit))
-        return images.y, predictions(model, images, self.runtime).argmax(1)
+    def _answers(self, model: Classifier, domain: str, split: str) -> Answers:
+        images = self._images(domain, split)
+        return Answers(
+            images, predictions(model, images, self.runtime), functools.partial(self._of_teacher, domain, split)
+        )
 
-    def _taught(self, domain: str, split: str) -> Tensor:
-        if (domain, split) not in self._teachers_answers:
-            self._teachers_answers[domain, split] = self._answers(self.teacher, domain, split)[1]
-        return self._teachers_answers[domain, split]
-
-
-def percent(hits: Tensor) -> float | None:
-    """Share of true entries in percent, to two decimals; None of nothing."""
-    return round(100 * hits.float().mean().item(), 2) if len(hits) else None
+    def _of_teacher(self, domain: str, split: str) -> Tensor:
+        """The teacher's logits for one split of a domain."""
+        if (domain, split) not in self._teachers_logits:
+            images = self._images(domain, split)
+            self._teachers_logits[domain, split] = predictions(self.teacher, images, self.runtime)
+        return self._teachers_logits[domain, split]

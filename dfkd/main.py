@@ -18,6 +18,7 @@ from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
 from dfkd.errors import ConfigError, NotTogether
 from dfkd.machine import distributed, interrupt
+from dfkd.metrics import TABLE, own_metrics
 from dfkd.store.store import Store
 from dfkd.sweeps import ledger
 from dfkd.sweeps.console import start_logging
@@ -134,15 +135,17 @@ def show_plan(cell: Cell, result: dict | None) -> None:
 
 def in_a_line(result: dict) -> str:
     """What came out, for the console: the student beside its teacher, or a teacher alone, on test images."""
-    words = {"iacc": "ID accuracy", "oacc": "OOD accuracy", "olacc": "taught OOD label", "asr": "attack success"}
     student, teacher = result.get("student"), result["teacher"]
-    if student is None:
-        alone = [f"{word} {teacher[key]:.1f}" for key, word in words.items() if teacher[key] is not None]
-        return f"teacher, in percent: {', '.join(alone)}"
-    parts = [
-        f"{word} {student[key]:.1f} ({teacher[key]:.1f})" for key, word in words.items() if student[key] is not None
-    ]
-    return f"student (teacher), in percent: {', '.join(parts)}"
+    who, values = ("student (teacher)", student) if student else ("teacher", teacher)
+    percents, others = [], []
+    for metric in (*TABLE, *own_metrics([result.get("config", {})])):
+        if not metric.headline or values.get(metric.key) is None:
+            continue
+        said = f"{metric.label} {metric.written(values[metric.key])}"
+        if student and teacher.get(metric.key) is not None:
+            said += f" ({metric.written(teacher[metric.key])})"
+        (percents if metric.form == "percent" else others).append(said)
+    return "; ".join([f"{who}, in percent: {', '.join(percents)}", *others])
 
 
 def cli() -> None:

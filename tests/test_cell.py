@@ -9,6 +9,7 @@ from runner import composed
 from dfkd.config.cell import Cell, lower
 from dfkd.errors import ConfigError
 from dfkd.store.digest import file_digest
+from dfkd.store.keys import content_key
 
 BASE = ("synthesizer=cake",)
 
@@ -67,6 +68,9 @@ def test_what_cannot_change_a_result_does_not_change_the_hash(plain, override):
         "teacher=ntl",
         "student.epochs=11",
         "student.loss.labels=hard",
+        "loss@student.loss=l1",
+        "student.augment=shift",
+        "+metrics.sure={label: sureness, compute: {_target_: my_metric.Sure}}",
         "synthesizer.contrast_weight=2",
         "prior.tv.weight=2",
         "~prior.tv",
@@ -84,6 +88,39 @@ def test_what_cannot_change_a_result_does_not_change_the_hash(plain, override):
 )
 def test_what_can_change_a_result_changes_the_hash(plain, override):
     assert cell(override).hash != plain.hash
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (("student=offline",), "9a5f262c31227aa0"),
+        (("student=online",), "584837d91397aeef"),
+        (("student=pool",), "d49d4adf6af78b67"),
+        (("student=online_l1",), "4de59c39ac84ed42"),
+        (("student=online", "loss@student.loss=kl_20"), "58291e02acafc84f"),
+    ],
+)
+def test_the_keys_of_students_are_those_from_before_losses_were_options(overrides, key):
+    student = cell(*overrides).content("student")["student"]
+    del student["network"]
+    assert content_key("student", 1, student) == key
+
+
+@pytest.mark.parametrize("student", ["offline", "online", "online_fresh", "online_l1", "pool"])
+@pytest.mark.parametrize("loss", ["kl", "l1", "hint"])
+def test_every_student_takes_every_loss(student, loss):
+    chosen = composed("synthesizer=dfq", f"student={student}", f"loss@student.loss={loss}", "student.augment=none")
+    alone = composed("student=offline", f"loss@student.loss={loss}")
+    assert chosen.student.loss == alone.student.loss and chosen.student.name == student
+
+
+def test_what_a_metric_is_called_does_not_change_the_hash():
+    def own(options: str) -> str:
+        return cell(f"+metrics.sure={{compute: {{_target_: my_metric.Sure, bins: 3}}, {options}}}").hash
+
+    plain = own("label: sureness")
+    assert own("label: certainty, form: percent, lower_is_better: true") == plain
+    assert own("label: sureness, each_round: false") != plain
 
 
 def test_a_debug_run_is_not_mistaken_for_the_real_one(plain):

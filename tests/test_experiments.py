@@ -24,6 +24,7 @@ NEEDED = {
 # Where the options of a folder go.
 PLACES = {
     "domain": ["domain@ntl_scenario.id={}"],
+    "loss": ["loss@student.loss={}"],
     "network": ["network@teacher.network={}"],
     "generator": ["generator@synthesizer.generator={}"],
     "trigger": ["ntl_scenario=backdoor", "trigger@ntl_scenario.trigger={}"],

@@ -1,6 +1,7 @@
 """A new method is new files and no edit elsewhere: options made in a temporary folder run like dfkd's own."""
 
 import importlib
+import json
 import re
 import shutil
 
@@ -9,12 +10,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from killing import Killed, numbers, watched
 from PIL import Image
-from runner import CAKE, DFQ, NOISE, ROOT, TINY, command_line, process, read_json, write_component
+from runner import CAKE, DFQ, NOISE, ROOT, TINY, command_line, make_cell, process, read_json, write_component
 
 from dfkd.config.cell import Cell
 from dfkd.errors import ConfigError
 from dfkd.main import CONF
+from dfkd.report.cli import cli as report
 from dfkd.stages.prepare import prepare
+from dfkd.stages.stage import planned_stages
 
 SYNTHESIZER = '''
 import torch
@@ -299,9 +302,14 @@ def test_a_method_that_lacks_its_main_part_is_found_before_any_work(folder, tmp_
     assert not list((tmp_path / "o").glob("store"))
 
 
+def example(title: str) -> tuple[str, str]:
+    """The code and the option file under a heading of docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text().partition(f"## {title}\n")[2]
+    return tuple(re.search(rf"```{kind}\n(.*?)```", text, re.S)[1] for kind in ("python", "yaml"))
+
+
 def test_the_stage_of_the_docs_is_made_kept_and_told(tmp_path, monkeypatch):
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    code, option = (re.search(rf"```{kind}\n(.*?)```", text, re.S)[1] for kind in ("python", "yaml"))
+    code, option = example("Add a stage")
     write_component(tmp_path, "my_stage", code, experiment__noise_answers=option)
     monkeypatch.syspath_prepend(str(tmp_path))
     own = ("--config-dir", str(tmp_path / "options"), "experiment=noise_answers")
@@ -316,3 +324,157 @@ def test_the_stage_of_the_docs_is_made_kept_and_told(tmp_path, monkeypatch):
     other = command_line(*command, "stages.noise_answers.images=100")
     assert other.code == 0 and len(list(tmp_path.glob("o/store/noise_answers/*/meta.json"))) == 2
     assert len(list(tmp_path.glob("o/store/student/*/meta.json"))) == 1
+
+
+def test_the_loss_of_the_docs_trains_a_student(tmp_path, monkeypatch):
+    code, option = example("Add a loss")
+    write_component(tmp_path, "my_loss", code, loss__angle=option)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    together = ("student.replicas=2", "runtime.vectorize=true")
+    own = ("--config-dir", str(tmp_path / "options"), NOISE[0], "loss@student.loss=angle", *together)
+    done = command_line(*own, *TINY, *NOISE[1:], "tracker=files", f"outputs={tmp_path / 'o'}")
+    assert done.code == 0 and "2 students to train, in one program" in done.err, done.err
+    results = [read_json(file) for file in tmp_path.glob("o/runs/*/result.json")]
+    assert [result["config"]["student"]["loss"]["weight"] for result in results] == [10, 10]
+    losses = [row["loss/kd"] for row in student_rows(tmp_path)]
+    assert losses and all(0 < loss < 20 for loss in losses)  # 10 (1 - cos) of anything
+
+
+def student_rows(folder) -> list[dict]:
+    """What the students of a run noted on their way."""
+    files = folder.glob("o/store/student/*/metrics.jsonl")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+DIRECTIONS = """
+import torch.nn.functional as F
+from torch import nn
+
+from dfkd.distill import KL, FeatureLoss
+
+
+class Directions(FeatureLoss):
+    def start(self, student: int, teacher: int):
+        self.bridge = nn.Sequential(nn.Linear(student, 16), nn.Tanh(), nn.Linear(16, teacher))
+        return self.bridge
+
+    def __call__(self, student, teacher):
+        return KL()(student, teacher)
+
+    def match(self, student, teacher):
+        return 1 - F.cosine_similarity(self.bridge(student), teacher)
+"""
+
+
+def test_a_loss_of_features_of_ones_own_goes_on_after_a_kill(tmp_path, monkeypatch):
+    write_component(
+        tmp_path, "directions", DIRECTIONS, loss__directions="name: directions\n_target_: directions.Directions\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = (*TINY, *DFQ, "loss@student.loss=directions", "network@student.network=cnn_bn_half", "defense=ckd")
+    command = (*command, "runtime.checkpoint_every=0", "student.recipe.batch_size=16")
+    undisturbed = run_with_options(tmp_path, *command)
+    (folder,) = (tmp_path / "o" / "runs").iterdir()
+    student = (folder / "student.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "o" / "store" / "student")
+    shutil.rmtree(folder)
+    with watched(kill_at=4), pytest.raises(Killed):
+        run_with_options(tmp_path, *command)
+    again = run_with_options(tmp_path, *command)
+    assert numbers(again) == numbers(undisturbed) and (folder / "student.safetensors").read_bytes() == student
+    asked = again["teacher_evals"]["distill"]  # the pool's images once, and every step's batch
+    assert asked == 2 * 32 + 2 * again["config"]["student"]["steps"] * 16
+
+
+@pytest.fixture
+def ece(tmp_path, monkeypatch):
+    """Runs a command with the metric of the docs."""
+    code, option = example("Add a metric")
+    write_component(tmp_path, "my_metric", code, metrics__ece=option)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base = ("--config-dir", str(tmp_path / "options"), NOISE[0], *TINY, *NOISE[1:], "tracker=files")
+
+    def run(*overrides: str):
+        done = command_line(*base, *overrides, f"outputs={tmp_path / 'o'}")
+        assert done.code == 0, done.err
+        return done.err
+
+    return run
+
+
+def test_the_metric_of_the_docs_is_measured_and_shown_everywhere(ece, tmp_path, monkeypatch, capsys):
+    drawn = []
+
+    def keep(figure, path, dpi):
+        drawn.extend((path.name, axes) for axes in figure.axes)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr("dfkd.stages.figures.draw", keep)
+    told = ece("metrics=ece")
+    (file,) = tmp_path.glob("o/runs/*/result.json")
+    result = read_json(file)
+    parts = [result[name]["ece"] for name in ("student", "student_best_on_validation", "validation", "teacher")]
+    assert all(0 < value < 100 for value in parts) and parts[0] != parts[3]
+    assert f"calibration error {parts[0]:.1f} ({parts[3]:.1f})" in told
+    rounds = [row["val/ece"] for row in student_rows(tmp_path)]
+    (curve,) = (
+        line
+        for name, axes in drawn
+        for line in axes.lines
+        if name == "curves.png" and line.get_label() == "calibration error (%), lower is better"
+    )
+    assert curve.get_ydata().tolist() == rounds
+    report([str(tmp_path / "o"), "--to", str(tmp_path / "report")])
+    table = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    (head,) = (line for line in table if "student ID" in line)
+    row = table[table.index(head) + 2]
+    assert row[head.index("calibration error")] == f"{parts[0]:.1f}"
+    assert row[head.index("teacher calibration error")] == f"{parts[3]:.1f}"
+    ece("metrics=ece", "+metrics.ece.each_round=false")
+    (once,) = (read_json(new) for new in tmp_path.glob("o/runs/*/result.json") if new != file)
+    assert once["student"]["ece"] == parts[0] and "ece" not in once["validation"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert 'title="calibration error (%), lower is better"' in page and f"{parts[0]:.1f}" in page
+
+
+def test_a_metric_of_ones_own_counts_in_the_keys_of_what_holds_its_values(tmp_path, monkeypatch):
+    write_component(tmp_path, "my_metric", example("Add a metric")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def keys(options: str = "") -> dict[str, str]:
+        compute = "compute: {_target_: my_metric.CalibrationError, bins: 3}"
+        own = [f"+metrics={{ece: {{label: mine, {compute}{options}}}}}"] if options is not None else []
+        cell = make_cell(tmp_path / "o", *NOISE, *own)
+        return {name: stage.key for name, stage in planned_stages(cell, prepare(cell)).items()}
+
+    def other(one: dict[str, str], two: dict[str, str]) -> set[str]:
+        return {name for name in one if one[name] != two[name]}
+
+    without, plain = keys(None), keys()
+    assert other(without, plain) == {"judgement", "student"}
+    assert other(without, keys(", each_round: false")) == {"judgement"}  # a finished student is only measured
+    assert other(without, keys(", of_teacher: false")) == {"student"}
+    assert other(plain, keys(", of_teacher: false")) == {"judgement"}
+    assert other(plain, keys(", lower_is_better: true, form: share")) == set()
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ("{iacc: {label: mine, compute: {_target_: my_metric.CalibrationError}}}", "'iacc' cannot be the key"),
+        ("{ece: {label: ASR, compute: {_target_: my_metric.CalibrationError}}}", "label 'ASR' is empty, or the head"),
+        ("{ece: {label: mine, form: stars, compute: {_target_: my_metric.CalibrationError}}}", "form must be one of"),
+        ("{ece: {lable: mine, compute: {_target_: my_metric.CalibrationError}}}", "did you mean 'label'?"),
+        ("{ece: {label: mine, compute: {_target_: my_metric.CalibrationEror}}}", "did you mean 'CalibrationError'?"),
+        ("{ece: {label: mine}}", "metrics.ece.compute._target_=..."),
+        ("{ece: {label: mine, compute: {_target_: dfkd.distill.Student}}}", "metrics.ece.compute.network is missing"),
+        ("{ece: {label: mine, compute: {_target_: dfkd.recipe.Recipe}}}", "a Recipe computes nothing"),
+        ("{ece: 3}", "metrics.ece must say a label"),
+    ],
+)
+def test_mistakes_in_a_metric_are_told_before_any_work(tmp_path, monkeypatch, own, said):
+    write_component(tmp_path, "my_metric", example("Add a metric")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError) as raised:
+        prepare(make_cell(tmp_path / "o", *DFQ, f"+metrics={own}"))
+    assert said in str(raised.value)

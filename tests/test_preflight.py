@@ -96,6 +96,7 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["teacher.network.norm=bacth"], ["teacher.network", "'batch' or 'none'", "'bacth'"]),
         (["runtime.precision=half"], ["runtime.precision", "auto, float32 or bfloat16", "'half'"]),
         (["runtime.device=gpu"], ["runtime.device", "auto, cpu, cuda or cuda:N", "'gpu'"]),
+        (["student.loss=l1"], ["student: loss must be a loss, as loss@student.loss=kl chooses it, got 'l1'"]),
         # parts that do not go together
         (["teacher=ntl"], ["teacher=ntl needs an OOD domain", "ntl_scenario=close_set"]),
         (["ntl_scenario=open_set", "teacher=hntl"], ["teacher=hntl has no form with a taught label", "close_set"]),

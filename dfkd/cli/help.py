@@ -16,7 +16,7 @@ GROUP=OPTION chooses; -m GROUP=OPTION,OPTION sweeps; GROUP.KEY=VALUE sets a numb
 
 {groups}
 
-Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet criterion@defense.criterion=random):
+Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet loss@student.loss=l1):
 
 {parts}
 
@@ -48,11 +48,13 @@ GROUPS = {
 PARTS = (
     "domain",
     "network",
+    "loss",
     "generator",
     "trigger",
     "criterion",
     "recipe",
     "tracker",
+    "metrics",
     "experiment",
     "ablation",
     "networks",

@@ -7,16 +7,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dfkd.errors import ConfigError
+from dfkd.metrics import own_content
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
 # What cannot change a result, or only through what refers to it (attack): it stays out of every key.
 NOT_CONTENT = (
     "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
-    "stages",
+    "stages", "metrics",
 )  # fmt: skip
 RESULT_VERSION = 5  # raised by one when a change of the code changes the numbers of all cells
-SECTIONS = ("stages", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
+SECTIONS = ("stages", "metrics", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
 
@@ -128,10 +129,20 @@ def content(config: dict, *groups: str) -> dict:
     own = {name: node for name, node in config.get("stages", {}).items() if not is_shipped(node)}
     if own and not groups:
         chosen["stages"] = own
-    if "student" in chosen:  # how many others are trained beside it changes nothing
-        chosen["student"] = {key: value for key, value in chosen["student"].items() if key != "replicas"}
+    if not groups:
+        chosen |= own_content(config)
+    if "student" in chosen:
+        chosen["student"] = _student_content(chosen["student"])
     data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
     return chosen | {"data": data, "precision": config["runtime"]["precision"]}
+
+
+def _student_content(student: dict) -> dict:
+    """A student without what changes nothing: how many others are trained beside it, and, so that the keys of online_l1
+    stay what they were before it had that option, no augmentation of that student."""
+    late = student.get("name") == "online_l1" and student.get("augment") == "none"
+    left_out = {"replicas", "augment"} if late else {"replicas"}
+    return {key: value for key, value in student.items() if key not in left_out}
 
 
 def is_shipped(stage: dict) -> bool:

@@ -1,4 +1,4 @@
-"""What tells cells apart and what is measured of them: names, and where each stands in a result.json."""
+"""What tells cells apart: names of options, and values under dotted paths of configurations and results."""
 
 import json
 import math
@@ -18,21 +18,6 @@ NAMES = {
     "noise": "noise.name",
     "student network": "student.network.name",
     "defense": "defense.name",
-}
-# What is measured: column -> where it stands in result.json.
-MEASURES = {
-    "teacher ID": "teacher.iacc",
-    "student ID": "student.iacc",
-    "agreement": "student.agreement",
-    "grid agreement": "student.grid_agreement",
-    "OOD acc": "student.oacc",
-    "teacher OLAcc": "teacher.olacc",
-    "OLAcc": "student.olacc",
-    "teacher ASR": "teacher.asr",
-    "ASR": "student.asr",
-    "fragile": "fragile_share",
-    "teacher evals": "teacher_evals",
-    "seconds": "seconds.total",
 }
 
 

@@ -20,12 +20,12 @@ import yaml
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import Cell
-from dfkd.config.keys import MEASURES, all_keys, flatten, option, plain, same, suggestion, word
+from dfkd.config.keys import all_keys, flatten, option, plain, same, suggestion, word
 from dfkd.errors import ConfigError
+from dfkd.metrics import TABLE, columns, own_metrics
 from dfkd.store.run_folder import RunFolder
 
 WORDS = ("source", "when")
-PATHS = (*MEASURES.values(), "teacher.oacc")
 PUBLISHED = Path(__file__).parent / "published"
 
 
@@ -87,8 +87,8 @@ def problems(config: dict) -> list[str]:
             continue
         numbers = _numbers(entry)
         for path, value in numbers.items():
-            if path not in PATHS:
-                found.append(f"paper.{path}: there is no such measure{nearest(path, [*PATHS, *WORDS])}")
+            if path not in paths(config):
+                found.append(f"paper.{path}: there is no such measure{nearest(path, [*paths(config), *WORDS])}")
             elif not _is_number(value):
                 found.append(f"paper.{path} must be a number, got {value!r}")
         if not numbers:
@@ -104,6 +104,13 @@ def problems(config: dict) -> list[str]:
                 known = all_keys([config])
                 found.append(f"paper.when.{key}: there is no such key{suggestion(key, known, known[:9])}")
     return found
+
+
+def paths(config: dict) -> list[str]:
+    """Where in its result.json the measures of a cell stand, the columns of a table first."""
+    metrics = (*TABLE, *own_metrics([config]))
+    of_teacher = [f"teacher.{metric.key}" for metric in metrics if metric.of_teacher]
+    return list(dict.fromkeys([*columns(metrics).values(), *of_teacher]))
 
 
 def renew(cell: Cell, result: dict) -> None:

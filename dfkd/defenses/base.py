@@ -76,7 +76,8 @@ class Defense:
 
         Args:
             pool: what the student was distilled from, as far as it was kept.
-            loss: the distillation loss of every image: (student logits, teacher logits) -> (B,).
+            loss: the distillation loss of every image: (student logits, teacher logits) -> (B,); one that compares
+                features gives its term of the logits.
             generator: the only source of randomness.
             loop: hands out the numbers of a long loop, between which a run can be stopped.
 

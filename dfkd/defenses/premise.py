@@ -8,8 +8,8 @@ import math
 import torch
 
 from dfkd.attacks import PGD, attack_warnings, is_deterministic
-from dfkd.evaluate import percent
 from dfkd.machine.runtime import Runtime
+from dfkd.metrics import percent
 from dfkd.models import Teacher
 from dfkd.scenarios import Scenario
 

@@ -1,8 +1,22 @@
 """Distillation: losses, the student, its training steps, and the loop around them."""
 
+from dfkd.distill.feature_losses import FeatureLoss, Hint
 from dfkd.distill.loop import Distillation
-from dfkd.distill.losses import KL, L1, CrossEntropy
+from dfkd.distill.losses import KL, L1, MSE, CrossEntropy, Loss
 from dfkd.distill.replicas import Replicas
 from dfkd.distill.student import Student, Trainer, steps_per_epoch
 
-__all__ = ["KL", "L1", "CrossEntropy", "Distillation", "Replicas", "Student", "Trainer", "steps_per_epoch"]
+__all__ = [
+    "KL",
+    "L1",
+    "MSE",
+    "CrossEntropy",
+    "Distillation",
+    "FeatureLoss",
+    "Hint",
+    "Loss",
+    "Replicas",
+    "Student",
+    "Trainer",
+    "steps_per_epoch",
+]

@@ -8,7 +8,6 @@ from torch.func import functional_call, vmap
 
 from dfkd.distill.loop import Distillation
 from dfkd.errors import NotTogether
-from dfkd.machine.data_parallel import Objective
 from dfkd.pool import Pool
 from dfkd.training.meter import Meter
 
@@ -31,7 +30,7 @@ class Replicas:
 
     def __init__(self, works: list[Distillation]):
         self.works, self.trainers = works, [work.trainer for work in works]
-        alike = [Objective(work.model, work.trainer.terms) for work in works]
+        alike = [trainer.objective for trainer in self.trainers]
         self.one = alike[0]  # stands for each of them, with other tensors in it
         self.parameters = {
             name: nn.Parameter(torch.stack([objective.get_parameter(name).detach() for objective in alike]))
@@ -79,11 +78,11 @@ class Replicas:
 
     def _tie(self) -> bool:
         """Let the students' parameters and buffers be views of the common ones."""
-        for place, work in enumerate(self.works):
-            for name, parameter in work.model.named_parameters():
-                parameter.data = self.parameters[f"model.{name}"].data[place]
-            for name, buffer in work.model.named_buffers():
-                buffer.data = self.buffers[f"model.{name}"][place]
+        for place, trainer in enumerate(self.trainers):
+            for name, parameter in trainer.objective.named_parameters():
+                parameter.data = self.parameters[name].data[place]
+            for name, buffer in trainer.objective.named_buffers():
+                buffer.data = self.buffers[name][place]
         return True
 
     def _views(self, pool: Pool) -> list[Tensor]:

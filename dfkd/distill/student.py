@@ -1,16 +1,18 @@
 """The student: a network, how it is trained, and the training steps on a pool."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from dfkd.defenses import Defense
+from dfkd.distill.feature_losses import FeatureLoss
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
-from dfkd.machine.data_parallel import replicated
-from dfkd.machine.runtime import Runtime
-from dfkd.models import Classifier, Teacher
+from dfkd.machine.data_parallel import Objective, replicated
+from dfkd.machine.runtime import Runtime, seeded
+from dfkd.models import Classifier, Teacher, classifier_head, watch_features
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
 from dfkd.resume.loop import Loop, plain
@@ -26,7 +28,7 @@ class Student:
     Args:
         network: to be trained from scratch.
         recipe: optimiser, schedule, batch size.
-        loss: distillation loss per image.
+        loss: of every image, a `dfkd.distill.Loss` or any function (student logits, teacher logits) -> (B,).
         epochs: passes over a finished pool (offline synthesizers).
         steps: optimisation steps a round (online synthesizers).
         capacity: how many of the newest images an online pool keeps; None keeps everything.
@@ -39,7 +41,7 @@ class Student:
             (`dfkd.config.cell.replicas`); this is one of them.
 
     Raises:
-        ValueError: neither epochs nor steps is given, one is below 1, or augment is another word.
+        ValueError: neither epochs nor steps is given, one is below 1, loss is none, or augment is another word.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Student:
         for name, value in (("epochs", epochs), ("steps", steps), ("capacity", capacity), ("replicas", replicas)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not callable(loss):
+            raise ValueError(f"loss must be a loss, as loss@student.loss=kl chooses it, got {loss!r}")
         for name, bounds in (keep or {}).items():
             if not isinstance(bounds, list | tuple) or len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise ValueError(f"keep.{name} must be [low, high], got {bounds}")
@@ -68,17 +72,33 @@ class Student:
         self.epochs, self.steps, self.capacity, self.keep = epochs, steps, capacity, keep or {}
         self.replicas = replicas
 
+    @property
+    def matches_features(self) -> bool:
+        """Whether the loss compares penultimate features, too."""
+        return isinstance(self.loss, FeatureLoss)
+
+    def check(self, teacher: nn.Module) -> None:
+        """Raise ValueError if the loss compares features that one of the networks does not have."""
+        for whose, network in (("teacher", teacher), ("student", self.network)) if self.matches_features else ():
+            try:
+                classifier_head(network)
+            except ValueError as error:
+                raise ValueError(f"this loss compares features, and of the {whose}'s {error}") from error
+
 
 class Trainer:
     """Takes distillation steps on a pool.
 
     Args:
         total_steps: length of the whole training, for the learning-rate schedule.
-        teacher: answers to augmented images; not needed without augmentation.
+        teacher: answers to augmented images, and gives the features that a loss compares; else not needed.
         loop: hands out the numbers of the steps, between which a run can be stopped.
 
     Raises:
-        ValueError: the student is trained on augmented images, and no teacher is given.
+        ValueError: the student is trained on augmented images or features, and no teacher is given.
+
+    Attributes:
+        learned: what a loss of features trains beside the student (`FeatureLoss.start`), or None.
     """
 
     def __init__(
@@ -94,10 +114,16 @@ class Trainer:
     ):
         if student.augment != "none" and teacher is None:
             raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
+        if student.matches_features and teacher is None:
+            raise ValueError(f"{type(student.loss).__name__} needs the teacher, whose features it compares")
         self.model, self.student, self.defense, self.runtime, self.teacher = model, student, defense, runtime, teacher
-        self.loop = loop
-        self.stepper = student.recipe.make(model.parameters(), total_steps)
-        self.loss = replicated(model, self.terms)
+        self.loop, self.learned = loop, None
+        if student.matches_features:
+            widths = (classifier_head(classifier.net).in_features for classifier in (model, teacher))
+            with seeded(seed, "student", "loss"):
+                self.learned = student.loss.start(*widths).to(runtime.device)
+        self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
+        self.loss = replicated(model, self.terms, self.learned)
         self.generator = runtime.generator(seed, "student", "batches")
         self.views = runtime.generator(seed, "student", "views")
         self.meter = Meter()
@@ -112,28 +138,40 @@ class Trainer:
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 
+    @property
+    def objective(self) -> Objective:
+        """The loss as a module: its parameters are all that is trained."""
+        return Objective(self.model, self.terms, self.learned)
+
     def begin(self) -> None:
         """Prepare for some steps: training mode, and a new pass over the pool."""
         self.model.train()
         self.order = self.order.new_empty(0)
 
-    def terms(self, images: Tensor, teacher_logits: Tensor, fragile: Tensor) -> dict[str, Tensor]:
+    def terms(
+        self, images: Tensor, teacher_logits: Tensor, fragile: Tensor, teacher_features: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the terms of the student's loss for a batch, each a scalar; their sum is minimised."""
-        with self.runtime.autocast():
+        with self.runtime.autocast(), self._watched(self.model) as features:
             student_logits = self.model(images).float()
         divergence = self.student.loss(student_logits, teacher_logits)
+        if teacher_features is not None:
+            divergence = divergence + self.student.loss.match(features[0], teacher_features)
         return self.defense.loss(student_logits, teacher_logits, divergence, fragile)
 
     @torch.no_grad()
-    def view(self, pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The chosen images as the student sees them, the teacher's logits for just that, and which are fragile.
+    def view(self, pool: Pool, index: Tensor) -> tuple[Tensor, ...]:
+        """The chosen images as the student sees them, the teacher's logits for just that, which are fragile, and the
+        teacher's features where the loss compares them.
 
         Several ranks draw the same batches and views, and take each its share of them.
         """
-        mine, plain = distributed.share(len(index)), self.student.augment == "none"
+        count, mine, plain = len(index), distributed.share(len(index)), self.student.augment == "none"
         index = index[mine] if plain else index
         here = index.to(pool.logits.device, non_blocking=True)
         images, logits, fragile = pool.pixels(index), pool.logits[here], pool.split.fragile[here]
+        if plain and self.student.matches_features:
+            return images, logits, fragile, self._ask(images, count)[1]
         if plain:
             return images, logits, fragile
         label, donor = logits.argmax(1), torch.arange(len(here), device=here.device)
@@ -142,12 +180,25 @@ class Trainer:
         else:
             images = augment(images, self.student.augment, self.views)
         images, donor = images[mine], donor[mine]
-        with self.teacher.counted_as("distill"), self.runtime.autocast():
-            logits = self.teacher(images).float()
-        self.teacher.evals["distill"] += len(index) - len(images)  # by the other ranks
+        logits, *features = self._ask(images, count)
         answer = logits.argmax(1)
         robust = (~fragile[mine] & (answer == label[mine])) | (~fragile[donor] & (answer == label[donor]))
-        return images, logits, ~robust
+        return images, logits, ~robust, *features
+
+    def _ask(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
+        """The teacher's logits for images, and its features where the loss compares them.
+
+        Args:
+            count: images that all ranks ask about together.
+        """
+        with self._watched(self.teacher) as features, self.teacher.counted_as("distill"), self.runtime.autocast():
+            logits = self.teacher(images).float()
+        self.teacher.evals["distill"] += count - len(images)  # by the other ranks
+        return logits, *features
+
+    def _watched(self, classifier: Classifier) -> contextlib.AbstractContextManager[list[Tensor]]:
+        """Records the features of a forward pass inside the block where the loss compares them, else nothing."""
+        return watch_features(classifier.net) if self.student.matches_features else contextlib.nullcontext([])
 
     def read(self) -> dict[str, float]:
         """Mean terms since the last reading.

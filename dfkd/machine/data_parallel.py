@@ -26,25 +26,32 @@ class Replica(DistributedDataParallel):
 
 
 class Objective(nn.Module):
-    """A loss as a module, that DistributedDataParallel can see the backward pass of, however it uses the model."""
+    """A loss as a module, that DistributedDataParallel can see the backward pass of, however it uses the model.
 
-    def __init__(self, model: nn.Module, loss: Loss):
+    Args:
+        model: is trained.
+        loss: of a batch.
+        learned: what is trained beside the model, if anything.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, learned: nn.Module | None = None):
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.learned = model, loss, learned
 
     def forward(self, *batch: object) -> dict[str, Tensor]:
         return self.loss(*batch)
 
 
-def replicated(model: nn.Module, loss: Loss) -> Loss:
+def replicated(model: nn.Module, loss: Loss, learned: nn.Module | None = None) -> Loss:
     """The loss, in the way that gives every rank of the team the gradients of the whole batch for the model.
 
     Args:
         loss: of this rank's share of a batch: terms, each a mean over images.
+        learned: what is trained beside the model, if anything.
     """
     if distributed.team() == 1:
         return loss
-    return Replica(Objective(model, loss))
+    return Replica(Objective(model, loss, learned))
 
 
 def on_whole_batches(network: nn.Module) -> nn.Module:

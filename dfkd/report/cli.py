@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from dfkd.config.build import nearest
-from dfkd.config.keys import MEASURES, NAMES
+from dfkd.config.keys import NAMES
 from dfkd.errors import ConfigError
+from dfkd.metrics import columns
 from dfkd.report import short_name
 from dfkd.report.output import FORMATS
 from dfkd.report.tables import STUDENTS
@@ -21,8 +22,8 @@ Tables and a page over finished cells; also while their sweep still runs.
 
 A KEY is a path in a cell's config.yaml (defense.weight, prior, seed), or one of these names:
   {", ".join(NAMES)}
-A MEASURE is a path in result.json (seconds.distill), or one of these names:
-  {", ".join(MEASURES)}
+A MEASURE is a path in result.json (seconds.distill), the label of a metric of your own, or one of these names:
+  {", ".join(columns())}
 """
 
 

@@ -19,7 +19,7 @@ class Question:
     Attributes:
         rows, columns: keys (names of keys.NAMES or dotted paths) whose values make the rows and columns.
         where: only cells that say so, {key: value, or values with commas between}.
-        measures: names of keys.MEASURES or paths in result.json.
+        measures: heads of columns (`dfkd.metrics.columns`) or paths in result.json.
         student: 'last' or 'best' (on validation).
     """
 

@@ -20,7 +20,7 @@ from dfkd.tracker import read_rows
 
 # Told apart by colour-blind readers (Okabe and Ito), on white and on black.
 PALETTE = ("#D55E00", "#009E73", "#2B83C6", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7A7A7A")
-TRAPS = {"ASR": "attack success rate (%)", "OLAcc": "answers the taught OOD label (%)"}
+TRAPS = ("ASR", "OLAcc")  # what tells a student in the trap
 INK, FAINT = "#010203", "#040506"  # stand in a drawing for the page's own colours
 LEGEND = 12  # more groups than this are told apart by pointing at them
 LONG = 52  # characters of a name that leave room for the drawing
@@ -109,7 +109,7 @@ def _trap(axes: Axes, report: Report, m: Measure, ink: str) -> None:
         if start in middles and i in middles:
             look = {"arrowstyle": "->", "color": ink, "alpha": 0.6, "shrinkA": 6, "shrinkB": 6}
             axes.annotate("", middles[i], middles[start], arrowprops=look, zorder=2)
-    axes.set(xlabel="student's accuracy on ID test images (%)", ylabel=f"{TRAPS[m.name]}, lower is better")
+    axes.set(xlabel="student's accuracy on ID test images (%)", ylabel=m.about)
     axes.set(ylim=(-4, 104))
     _legend(axes, report)
     axes.grid()

@@ -75,7 +75,12 @@ def mixture(group: Group) -> list[str]:
     flat = [flatten(_settings(run)) for run in group.done]
     paths = {path for leaves in flat for path in leaves if not path.endswith("_target_")}
     mixed = (path for path in paths if len({json.dumps(leaves.get(path)) for leaves in flat}) > 1)
-    return sorted(mixed, key=lambda path: (not path.endswith(".name"), path))
+    return sorted(mixed, key=_names_first)
+
+
+def _names_first(path: str) -> tuple[bool, str]:
+    """An order of paths: a name says more than its numbers, and the name of a whole more than that of a part."""
+    return not path.endswith(".name"), path.removesuffix(".name")
 
 
 def of_one_pool(group: Group) -> bool:
@@ -132,7 +137,7 @@ def _label(groups: list[Group]) -> None:
         if len({word(leaves.get(path)) for leaves in flat}) > 1:
             add(column, path)
     paths = {path for leaves in flat for path in leaves if not path.endswith("_target_")}
-    for path in sorted(paths, key=lambda path: (not path.endswith(".name"), path)):  # a name says more than its numbers
+    for path in sorted(paths, key=_names_first):
         if len(set(called())) == len(groups):
             break
         if path.startswith((*SEEDS, *NAMES.values())):

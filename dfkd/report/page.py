@@ -98,7 +98,12 @@ def _table(table: Table, report: Report, name: str) -> Element:
         if i is not None:
             cells[0] = tag("th", _dot(i), tag("small", f"{i + 1} "), str(line[0]), scope="row")
         rows.append(tag("tr", *cells, data_group=None if i is None else f"group-{i}"))
-    return _sortable(table.head, table.words, rows, table.title, name)
+    return _sortable(table.head, table.words, rows, table.title, name, _about(report))
+
+
+def _about(report: Report) -> dict[str, str]:
+    """What to say when one points at the head of a column."""
+    return {m.name: m.about for m in report.measures if m.about}
 
 
 def _dot(i: int) -> Element:
@@ -126,11 +131,23 @@ def _entry(entry: str | Number, names_the_row: bool = False) -> Element:
     )
 
 
-def _sortable(head: list[str], words: int, rows: list[Element], title: str, name: str) -> Element:
-    """A table whose head sorts it and whose field filters it."""
+def _sortable(
+    head: list[str], words: int, rows: list[Element], title: str, name: str, about: dict[str, str]
+) -> Element:
+    """A table whose head sorts it and whose field filters it.
+
+    Args:
+        about: {head: what to say when one points at it}.
+    """
     field = tag("input", type="search", placeholder="filter rows", aria_label="filter rows", data_filters=name)
     heads = [
-        tag("th", tag("button", text, type="button"), scope="col", class_=None if i < words else "number")
+        tag(
+            "th",
+            tag("button", text, type="button"),
+            scope="col",
+            class_=None if i < words else "number",
+            title=about.get(text),
+        )
         for i, text in enumerate(head)
     ]
     kind = "crowded" if len(head) > 12 else None
@@ -226,7 +243,7 @@ def _cells(report: Report, folder: Path) -> list[Element]:
             cells = [tag("th", _dot(i), link, scope="row"), *map(_entry, [Number((_seed(run),), "g"), *numbers])]
             rows.append(tag("tr", *cells, data_group=f"group-{i}"))
     head = ["cell", "seed", *(m.name for m in report.measures)]
-    return [_sortable(head, 1, rows, "", "table-cells")] if rows else []
+    return [_sortable(head, 1, rows, "", "table-cells", _about(report))] if rows else []
 
 
 def _seed(run: Run) -> float:

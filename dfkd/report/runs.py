@@ -7,10 +7,12 @@ from pathlib import Path
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import content
-from dfkd.config.keys import plain
+from dfkd.config.keys import lookup, plain
 from dfkd.errors import ConfigError
 from dfkd.store.run_folder import RunFolder
 from dfkd.tracker import read_rows
+
+LOSSES = {"dfkd.distill.KL": "kl", "dfkd.distill.L1": "l1", "dfkd.distill.CrossEntropy": "cross_entropy"}
 
 
 @dataclass
@@ -136,8 +138,10 @@ def read(folder: Path, command: str | None = None) -> Run:
     command = result.get("command") or status.get("command") or command
     run = Run(plain(folder.name), folder, "done", result.get("config"), result, command=command and plain(command))
     if _complete(result):
+        _name_loss(run.config)
         return run
     run.result, run.config = {}, _known(files.config())
+    _name_loss(run.config)
     run.status, run.reason = status.get("status"), plain(status.get("error") or "")
     if run.status == "running":
         run.reason = "still at work"
@@ -146,6 +150,13 @@ def read(folder: Path, command: str | None = None) -> Run:
     elif run.status not in ("failed", "interrupted"):
         run.status, run.reason = "unreadable", "its result.json is missing or damaged"
     return run
+
+
+def _name_loss(config: dict) -> None:
+    """Name the loss of a cell that ran before losses were options: it stands in one row with a cell of today."""
+    loss = lookup(config, "student.loss")
+    if isinstance(loss, dict) and loss.get("_target_") in LOSSES:
+        loss.setdefault("name", LOSSES[loss["_target_"]])
 
 
 def _complete(result: dict) -> bool:

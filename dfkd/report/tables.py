@@ -1,15 +1,16 @@
 """Tables of numbers over groups of cells: one row a group, or a pivot of one measure."""
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from dfkd.config.keys import MEASURES, flatten, measured, suggestion
+from dfkd.config.keys import flatten, measured, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
+from dfkd.metrics import FORMS, TABLE, Metric, columns, own_metrics
 from dfkd.report.groups import Group
 from dfkd.report.runs import Run
 
-FORMS = {"fragile": ".2f", "seconds": ".0f", "teacher evals": ",.0f"}  # all others are percentages
 STUDENTS = {"last": "student", "best": "student_best_on_validation"}  # -> where they stand in result.json
 STUDENTS_IN_WORDS = {"last": "of the last round", "best": "best on validation"}
 
@@ -53,21 +54,28 @@ class Number:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something measured.
+    """Something measured, as a column of a table.
 
     Attributes:
         name: as the column is called.
         path: where it stands in result.json, with the student chosen.
         shipped: the same of the last student, as `paper` sections name it.
+        metric: its row in the table of metrics; None for any other number of a result.json.
     """
 
     name: str
     path: str
     shipped: str
+    metric: Metric | None = None
 
     @property
     def form(self) -> str:
-        return FORMS.get(self.name, ".1f" if self.name in MEASURES else ".4g")
+        return FORMS[self.metric.form if self.metric else "number"]
+
+    @property
+    def about(self) -> str | None:
+        """What a reader of the column has to know."""
+        return self.metric and self.metric.about
 
     def value(self, run: Run) -> float | None:
         return measured(run.result, self.path)
@@ -79,20 +87,24 @@ class Measure:
 
     def of_teacher(self) -> "Measure | None":
         """The same measure of the teacher, or None if it has none."""
-        head, _, last = self.shipped.partition(".")
-        path = f"teacher.{last}"
-        return Measure(f"teacher {last}", path, path) if head == "student" and last in TEACHERS else None
+        if self.metric is None or not self.metric.of_teacher or not self.shipped.startswith("student."):
+            return None
+        path = f"teacher.{self.metric.key}"
+        return Measure(f"teacher {self.metric.key}", path, path, self.metric)
 
 
-TEACHERS = ("iacc", "oacc", "olacc", "asr")
+def metrics_of(runs: Iterable[Run]) -> tuple[Metric, ...]:
+    """The table of metrics, and what these cells add to it."""
+    return (*TABLE, *own_metrics(run.config for run in runs))
 
 
-def measure(name: str, student: str = "last") -> Measure:
-    """A measure by its name in MEASURES or its path in result.json, of one of the two students."""
-    path = MEASURES.get(name, name)
-    name = next((known for known, where in MEASURES.items() if where == path), name)
+def measure(name: str, student: str = "last", metrics: Iterable[Metric] = TABLE) -> Measure:
+    """A measure by the head of its column or its path in result.json, of one of the two students."""
+    rows = [(head, path, metric) for metric in metrics for head, path in metric.columns]
+    path = next((path for head, path, _ in rows if head == name), name)
+    name, metric = next(((head, metric) for head, where, metric in rows if where == path), (name, None))
     head, _, rest = path.partition(".")
-    return Measure(name, f"{STUDENTS[student]}.{rest}" if head == "student" else path, path)
+    return Measure(name, f"{STUDENTS[student]}.{rest}" if head == "student" else path, path, metric)
 
 
 def known_measures(names: list[str], runs: list[Run], student: str) -> list[Measure]:
@@ -101,20 +113,21 @@ def known_measures(names: list[str], runs: list[Run], student: str) -> list[Meas
     Raises:
         ConfigError: no finished cell has a number of that name.
     """
-    done = [run for run in runs if run.done]
-    chosen = [measure(name, student) for name in names]
+    done, metrics = [run for run in runs if run.done], metrics_of(runs)
+    chosen = [measure(name, student, metrics) for name in names]
     for given, wanted in zip(names, chosen, strict=True):
-        if not any(wanted.value(run) is not None for run in done) and wanted.name not in MEASURES:
+        if not any(wanted.value(run) is not None for run in done) and wanted.metric is None:
             results = [{key: value for key, value in run.result.items() if key != "config"} for run in done]
             paths = {path for result in results for path in flatten(result) if measured(result, path) is not None}
-            said = suggestion(given, [*MEASURES, *sorted(paths)], MEASURES)
+            said = suggestion(given, [*columns(metrics), *sorted(paths)], columns(metrics))
             raise ConfigError(f"--measures '{given}': no finished cell has it{said}")
     return chosen
 
 
 def usual_measures(groups: list[Group], student: str) -> list[Measure]:
-    """What the cells have of MEASURES, less a fragile share where nothing was split."""
-    every = [measure(name, student) for name in MEASURES]
+    """What the cells have of the table of metrics, less a fragile share where nothing was split."""
+    metrics = metrics_of(run for group in groups for run in group.runs)
+    every = [measure(head, student, metrics) for head in columns(metrics)]
     found = [m for m in every if any(m.over(group).values for group in groups)]
     split = any(set(measure("fragile").over(group).values) - {1.0} for group in groups)
     return [m for m in found if m.name != "fragile" or split]

@@ -3,22 +3,19 @@
 from pathlib import Path
 
 from dfkd.config.keys import lookup
+from dfkd.metrics import FORMS
 from dfkd.report import short_name
 from dfkd.report.groups import by_content
 from dfkd.report.runs import Run, find
-from dfkd.report.tables import Number, Table
+from dfkd.report.tables import Number, Table, metrics_of
 from dfkd.report.text import grid
 
-MEASURES = {
-    "ID acc": "teacher.iacc",
-    "OOD acc": "teacher.oacc",
-    "OLAcc": "teacher.olacc",
-    "ASR": "teacher.asr",
-    "ID confidence": "premise.id_confidence",
-    "OOD confidence": "premise.ood_confidence",
-    "seconds": "seconds.teacher",
+# What stands beside the metrics of a teacher: head of the column -> path in result.json, form.
+BESIDE = {
+    "ID confidence": ("premise.id_confidence", "share"),
+    "OOD confidence": ("premise.ood_confidence", "share"),
+    "seconds": ("seconds.teacher", "seconds"),
 }
-FORMS = {"ID confidence": ".2f", "OOD confidence": ".2f", "seconds": ".0f"}
 
 
 def teacher_table(runs: list[Run]) -> str:
@@ -30,15 +27,17 @@ def teacher_table(runs: list[Run]) -> str:
     Args:
         runs: finished cells.
     """
+    metrics = [metric for metric in metrics_of(runs) if metric.of_teacher]
+    columns = {metric.head or metric.label: (f"teacher.{metric.key}", metric.form) for metric in metrics} | BESIDE
     rows = [(group.label, [run.result for run in group.done]) for group in by_content(runs)]
     labels = list(dict.fromkeys(column for label, _ in rows for column in label))
     radii = sorted({flip["eps"] for _, results in rows for result in results for flip in flips_of(result)})
-    head, lines = [*labels, "n", *MEASURES, *(f"flips {_radius(eps)}" for eps in radii), "premise"], []
+    head, lines = [*labels, "n", *columns, *(f"flips {_radius(eps)}" for eps in radii), "premise"], []
     for label, results in rows:
         # in a close set no one label is taught, and a teacher repeats itself: always 100
         taught = [r for r in results if lookup(r, "config.ntl_scenario.ood_label") is not None]
-        sources = {name: taught if name == "OLAcc" else results for name in MEASURES}
-        measured = [_mean(sources[name], path, FORMS.get(name, ".1f")) for name, path in MEASURES.items()]
+        sources = {name: taught if name == "OLAcc" else results for name in columns}
+        measured = [_mean(sources[name], path, FORMS[form]) for name, (path, form) in columns.items()]
         flips = [_flips(results, eps) for eps in radii]
         holds = ", ".join(_radius(eps) for eps in radii if _holds(results, eps)) or "fails"
         has_ood = any(held is not None for result in results for held in result.get("premise", {}).get("holds", ()))

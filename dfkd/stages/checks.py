@@ -30,7 +30,7 @@ def check_names(config: dict) -> Builder:
         a builder that has noted the problems.
     """
     check = Builder(**dict.fromkeys(CONTEXT, ...))
-    for group in (*GROUPS, "tracker", "stages"):
+    for group in (*GROUPS, "tracker", "stages", "metrics"):
         check.bind(config[group], group)
     check.bind(config["runtime"] | {"_target_": "dfkd.machine.runtime.make_runtime"}, "runtime")
     _check_numbers(config, check.problems)
@@ -110,6 +110,7 @@ def check_together(parts: Parts, config: dict, builder: Builder) -> None:
         ("teacher", lambda: parts.teacher.check(scenario)),
         ("teacher.network", lambda: fits(parts.teacher.network)),
         ("student.network", lambda: fits(student.network)),
+        ("student.loss", lambda: student.check(parts.teacher.network)),
         ("synthesizer", lambda: parts.synthesizer.check(parts.teacher.network)),
         ("defense", lambda: parts.defense.check(parts.teacher.network, parts.synthesizer)),
     ):

@@ -1,5 +1,7 @@
 """Pictures of a run: training curves, and one for the synthetic examples (`Modality.figure`)."""
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dfkd.domains import Domain
+from dfkd.metrics import Metric
 from dfkd.models import Classifier
 
 # One colour per idea in every picture (Okabe and Ito's palette, told apart by colour-blind readers).
 COLOURS = {"teacher": "#000000", "id": "#0072B2", "ood": "#D55E00", "fragile": "#009E73", "robust": "#CC79A7"}
-
+OF_METRICS = {
+    key: COLOURS[idea] for key, idea in (("iacc", "id"), ("asr", "ood"), ("olacc", "ood"), ("oacc", "robust"))
+}
+OTHERS = ("#56B4E9", "#E69F00", "#009E73", "#8C6BB1")  # of further metrics, in turn
 
 MARGINS = {"left": 0.04, "right": 0.99, "bottom": 0.08, "top": 0.92}
 
@@ -47,27 +53,23 @@ def draw(figure: Figure, path: Path, dpi: int) -> None:
     figure.savefig(path, dpi=dpi)
 
 
-def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
-    """Validation accuracies and losses of the student over the rounds, from the rows of metrics.jsonl."""
+def training_curves(rows: list[dict], teacher: dict, metrics: Iterable[Metric], path: Path) -> None:
+    """Validation metrics and losses of the student over the rounds, from the rows of metrics.jsonl.
+
+    Metrics in percent share one drawing. Others, which only a user adds, have one of their own.
+    """
     rows = [row for row in rows if row["stage"] == "student"]
     checks = [row for row in rows if "val/iacc" in row]
-    figure = Figure(figsize=(9, 3.6))
-    left, right = figure.subplots(1, 2, gridspec_kw=MARGINS | {"left": 0.075, "right": 0.93, "bottom": 0.13})
-    words = {
-        "iacc": ("ID accuracy", COLOURS["id"]),
-        "asr": ("attack success rate", COLOURS["ood"]),
-        "olacc": ("taught OOD label", COLOURS["ood"]),
-        "oacc": ("OOD accuracy, true labels", COLOURS["robust"]),
-    }
-    for name, (word, colour) in words.items():
-        points = [(row["step"], row[f"val/{name}"]) for row in checks if f"val/{name}" in row]
-        if points:
-            left.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=word)
-            if teacher.get(name) is not None:
-                left.axhline(teacher[name], color=colour, linestyle=":", linewidth=1)
-    left.set(xlabel="round", ylabel="%", ylim=(-3, 103))
-    left.set_title("student on validation images (dotted: teacher on test)", fontsize=10)
-    left.legend(fontsize=8)
+    shown = [metric for metric in metrics if metric.headline and any(f"val/{metric.key}" in row for row in checks)]
+    others = [metric for metric in shown if metric.form != "percent"]
+    figure = Figure(figsize=(9 + 4.5 * bool(others), 3.6))
+    spread = MARGINS | {"left": 0.075, "right": 0.93, "bottom": 0.13}
+    left, *middle, right = figure.subplots(1, 2 + bool(others), gridspec_kw=spread)
+    further = itertools.cycle(OTHERS)
+    for metric in shown:
+        axes = middle[0] if metric in others else left
+        _curve(axes, metric, checks, teacher.get(metric.key), OF_METRICS.get(metric.key) or next(further))
+    left.set(ylabel="%", ylim=(-3, 103))
     for name in sorted({key for row in rows for key in row if key.startswith("loss/")}):
         right.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name[5:])
     shares = [(row["step"], row["fragile_share"]) for row in rows if "fragile_share" in row]
@@ -75,10 +77,20 @@ def training_curves(rows: list[dict], teacher: dict, path: Path) -> None:
         twin = right.twinx()
         twin.plot(*zip(*shares, strict=True), color=COLOURS["fragile"], linewidth=0.8, alpha=0.6)
         twin.set(ylabel="fragile share", ylim=(-0.03, 1.03))
-    right.set_xlabel("round")
-    right.set_title("student's loss terms", fontsize=10)
-    right.legend(fontsize=8)
+    titles = ("student on validation images (dotted: teacher on test)", "student's loss terms", "other metrics")
+    for axes, title in zip((left, right, *middle), titles, strict=False):
+        axes.set_xlabel("round")
+        axes.set_title(title, fontsize=10)
+        axes.legend(fontsize=8)
     draw(figure, path, dpi=120)
+
+
+def _curve(axes, metric: Metric, checks: list[dict], of_teacher: float | None, colour: str) -> None:
+    """A metric of the student over the rounds, and the teacher's value as a dotted line."""
+    points = [(row["step"], row[f"val/{metric.key}"]) for row in checks if f"val/{metric.key}" in row]
+    axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=metric.about)
+    if of_teacher is not None:
+        axes.axhline(of_teacher, color=colour, linestyle=":", linewidth=1)
 
 
 def field_grid(domain: Domain, side: int = 200) -> Tensor:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dfkd.config.cell import Cell
 from dfkd.evaluate import Examiner
+from dfkd.metrics import Metric, own_content
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
@@ -15,16 +16,19 @@ class JudgementStage(Stage):
     name, version, inputs = "judgement", 1, ("teacher",)
 
     def content(self, cell: Cell, parts: Parts) -> dict:
-        return cell.content("ntl_scenario")
+        return cell.content("ntl_scenario") | own_content(cell.config, "of_teacher")
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         teacher, parts = run.given["teacher"], run.parts
-        measured = Examiner(teacher, parts.scenario, parts.runtime)(teacher, "test")
-        del measured["agreement"]  # with itself
-        return measured
+        return Examiner(teacher, parts.scenario, parts.runtime, metrics=of_teacher(parts))(teacher, "test")
 
     def result(self, run: Run, artifact: Artifact) -> dict:
         return {"teacher": run.given["judgement"]}
 
     def load(self, run: Run, artifact: Artifact) -> dict[str, float | None]:
-        return {key: artifact.meta[key] for key in ("iacc", "oacc", "olacc", "asr")}
+        return {metric.key: artifact.meta[metric.key] for metric in of_teacher(run.parts)}
+
+
+def of_teacher(parts: Parts) -> list[Metric]:
+    """What is measured of a teacher."""
+    return [metric for metric in parts.metrics if metric.of_teacher]

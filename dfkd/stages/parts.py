@@ -6,6 +6,7 @@ from typing import Any
 from dfkd.defenses import Defense
 from dfkd.distill import Student
 from dfkd.machine.runtime import Runtime
+from dfkd.metrics import COMPUTED, Metric
 from dfkd.scenarios import Scenario
 from dfkd.synthesizers import Synthesizer
 from dfkd.teachers.base import TeacherSource
@@ -19,6 +20,7 @@ class Parts:
     Attributes:
         teacher: says how the teacher is obtained; `teacher.network` is untrained (or the checkpoint's).
         stages: what the run is made of (`dfkd.stages.stage.Stage`), in order.
+        metrics: what is computed of teacher and student.
         warnings: what the user should know before time is spent.
     """
 
@@ -30,4 +32,5 @@ class Parts:
     defense: Defense
     tracker: Tracker
     stages: list[Any] = field(default_factory=list)
+    metrics: tuple[Metric, ...] = COMPUTED
     warnings: list[str] = field(default_factory=list)

@@ -8,6 +8,7 @@ from dfkd.config.cell import Cell
 from dfkd.distill import Student
 from dfkd.machine import devices
 from dfkd.machine.runtime import Runtime, make_runtime, seeded
+from dfkd.metrics import COMPUTED, Metric, own_metric
 from dfkd.priors import Prior, PriorTerm
 from dfkd.scenarios import Scenario
 from dfkd.stages.checks import FOR_DOMAINS, check_names, check_outputs, check_together, precision_warnings
@@ -44,8 +45,9 @@ def prepare(cell: Cell) -> Parts:
     with seeded(seeds["synthesis"], "synthesizer", "network"):
         synthesizer = builder.build(config["synthesizer"], "synthesizer")
     stages = list(builder.build(config["stages"], "stages").values())
+    metrics = _metrics(config["metrics"], builder)
     builder.raise_problems()
-    parts = Parts(runtime, scenario, teacher, student, synthesizer, defense, tracker, stages)
+    parts = Parts(runtime, scenario, teacher, student, synthesizer, defense, tracker, stages, metrics)
     check_together(parts, config, builder)
     builder.raise_problems()
     check_outputs(cell)
@@ -73,6 +75,23 @@ def _builder(scenario: Scenario, runtime: Runtime) -> Builder:
         real_ood=None if scenario.ood is None else scenario.ood.train,
         chunk=runtime.chunk,
     )
+
+
+def _metrics(section: dict, builder: Builder) -> tuple[Metric, ...]:
+    """What is measured: the metrics that are computed anyway, and the user's own."""
+    own = []
+    for key, node in section.items():
+        where = f"metrics.{key}"
+        if not isinstance(node, dict) or not isinstance(node.get("compute"), dict):
+            builder.problems.append(f"{where} must say a label and what computes it: {where}.compute._target_=...")
+            continue
+        options = builder.build(node, where)
+        if options["compute"] is not FAILED and not callable(options["compute"]):
+            builder.problems.append(
+                f"{where}.compute: a {type(options['compute']).__name__} computes nothing of an exam"
+            )
+        own.append(builder.call(own_metric, options | {"key": key}, where))
+    return (*COMPUTED, *own)
 
 
 def _student(cell: Cell, builder: Builder) -> Student:

@@ -17,6 +17,7 @@ from dfkd.evaluate import Examiner
 from dfkd.machine import distributed
 from dfkd.machine.data_parallel import has_dropout, why_not_shared
 from dfkd.machine.runtime import seeded
+from dfkd.metrics import own_content
 from dfkd.models import Classifier, Teacher, load_classifier, save_classifier
 from dfkd.pool import Pool
 from dfkd.stages.parts import Parts
@@ -44,7 +45,7 @@ class StudentStage(Stage):
     def content(self, cell: Cell, parts: Parts) -> dict:
         checks = {key: cell.config["evaluate"][key] for key in ("checks", "images")}
         content = cell.content("student", "defense", "ntl_scenario", "seeds")
-        return content | {"synthesis": synthesis_content(cell)} | checks
+        return content | {"synthesis": synthesis_content(cell)} | checks | own_content(cell.config, "each_round")
 
     def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
         return ("teacher",) if parts.synthesizer.online else ("pool", "split")  # a pool's key has the teacher's in it
@@ -105,6 +106,7 @@ class StudentStage(Stage):
 
     def _distillation(self, run: Run, student: Student, seeds: dict[str, int], log: Log) -> Distillation:
         parts, checks, pool = run.parts, run.cell.config["evaluate"], run.given.get("pool")
+        metrics = [metric for metric in parts.metrics if metric.each_round]
         if pool is None:
             parts.synthesizer.loop = run.loop
         return Distillation(
@@ -112,7 +114,7 @@ class StudentStage(Stage):
             parts.synthesizer,
             parts.defense,
             run.given["teacher"],
-            Examiner(run.given["teacher"], parts.scenario, parts.runtime, checks["images"]),
+            Examiner(run.given["teacher"], parts.scenario, parts.runtime, checks["images"], metrics),
             parts.runtime,
             None if pool is None else pool.keep(student.keep),
             seeds,
@@ -141,15 +143,15 @@ class StudentStage(Stage):
         for name in ("student", "student_best_on_validation"):
             for suffix in (".safetensors", ".json"):
                 shutil.copyfile(artifact.path / f"{name}{suffix}", folder / f"{name}{suffix}")
-        examiner, domain = Examiner(teacher, parts.scenario, parts.runtime), parts.scenario.id
+        examiner = Examiner(teacher, parts.scenario, parts.runtime, metrics=parts.metrics)
+        domain = parts.scenario.id
         best = examiner(self._load(run, artifact, "student_best_on_validation"), "test")
         best |= {"round": meta["best_on_validation"]["round"], "val_iacc": meta["best_on_validation"]["iacc"]}
         student = self._load(run, artifact, "student")
         measured = examiner(student, "test")
         samples = load_file(artifact.path / "samples.safetensors")
-        figures.training_curves(
-            read_rows(artifact.path / "metrics.jsonl"), run.given["judgement"], folder / "curves.png"
-        )
+        rows = read_rows(artifact.path / "metrics.jsonl")
+        figures.training_curves(rows, run.given["judgement"], parts.metrics, folder / "curves.png")
         figure = domain.modality.figure
         if figure == "field":
             grid = figures.field_grid(domain)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfkd.distill import KL, L1, CrossEntropy
+from dfkd.distill import KL, L1, MSE, CrossEntropy
 
 
 @pytest.fixture
@@ -59,6 +59,12 @@ def test_l1_is_the_mean_distance_of_the_logits(logits):
     assert L1()(s, t).tolist() == pytest.approx(expected)
     (gradient,) = torch.autograd.grad(L1()(s, t).sum(), s)
     assert torch.equal(gradient, (s - t).sign().detach() / 4)
+
+
+def test_mse_is_the_mean_squared_distance_of_the_logits(logits):
+    s, t = logits
+    expected = [sum((a - b) ** 2 for a, b in zip(s[i].tolist(), t[i].tolist(), strict=True)) / 4 for i in range(6)]
+    assert MSE()(s, t).tolist() == pytest.approx(expected)
 
 
 def test_impossible_options_are_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dfkd.defenses import ATEsc, Defense
-from dfkd.distill import KL, L1, CrossEntropy, Distillation, Replicas, Student
+from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, Replicas, Student
 from dfkd.errors import NonFiniteLoss, NotTogether
 from dfkd.machine.runtime import seeded
 from dfkd.models import cnn_bn, resnet4
@@ -92,6 +92,8 @@ CASES = {
     "KL": {"loss": lambda: KL(4.0)},
     "L1": {"loss": L1},
     "hard labels": {"loss": lambda: CrossEntropy("hard")},
+    "hint": {"loss": lambda: Hint(KL())},
+    "hint, shift": {"loss": lambda: Hint(CrossEntropy()), "augment": "shift"},
     "shift": {"augment": "shift"},
     "cut_mix": {"augment": "cut_mix"},
     "forget": {"defense": lambda: ATEsc(None), "augment": "cut_mix"},
@@ -183,3 +185,11 @@ def test_networks_of_which_torch_makes_no_program_are_named(make, monkeypatch):
 
     with pytest.raises(NotTogether, match=r"torch makes no program of them \(.*item.*\)"):
         Replicas(make(network=stubborn)).run()
+
+
+def test_a_loss_that_torch_makes_no_program_of_is_said(make):
+    def branching(student, teacher):
+        return (student - teacher).square().mean(1) if student.sum() > 0 else student.square().mean(1)
+
+    with pytest.raises(NotTogether, match="torch makes no program of them"):
+        Replicas(make(loss=lambda: branching)).run()

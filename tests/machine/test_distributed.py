@@ -171,37 +171,40 @@ def test_a_plain_run_finds_what_ranks_have_made(tmp_path, shared):
     assert all(stage["reused"] for stage in read_json(cell.folder / "result.json")["stages"].values())
 
 
-def gradients(augment: str, together: bool) -> dict[str, np.ndarray]:
+def gradients(augment: str, features: bool, together: bool) -> dict[str, np.ndarray]:
     """Of a student's loss on the batch of a step (or this rank's share of it)."""
-    from dfkd.distill import KL, Student, Trainer
+    from dfkd.distill import KL, Hint, Student, Trainer
     from dfkd.machine.runtime import Runtime
     from dfkd.models import Classifier, Teacher
     from dfkd.recipe import Recipe
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    net, other = (mlp((1, 8, 8), 3, hidden=8, layers=2) for _ in range(2))
+    net, other = (mlp((1, 8, 8), 3, hidden=hidden, layers=2) for hidden in (8, 6))
     distributed.start()
     with distributed.together(together):
         model, teacher = Classifier(net, (1, 8, 8), 3, [0.5], [0.5]), Teacher(other, (1, 8, 8), 3, [0.5], [0.5])
         pool = Pool()
         images = torch.rand(32, 1, 8, 8)
         pool.add(images, teacher.predict(images), Defense().split(teacher, images, images, torch.Generator()))
-        student = Student(net, Recipe(batch_size=16), KL(), epochs=1, augment=augment)
+        loss = Hint(KL()) if features else KL()
+        student = Student(net, Recipe(batch_size=16), loss, epochs=1, augment=augment)
         trainer = Trainer(model, student, Defense(), Runtime(torch.device("cpu")), 0, 2, teacher)
         trainer.train(pool, 1)
         trainer.read()
-        found = {name: p.grad for name, p in model.named_parameters()} | dict(model.net.state_dict())
+        found = {name: p.grad for name, p in trainer.objective.named_parameters()} | dict(model.net.state_dict())
         found["evals"] = torch.tensor(teacher.evals["distill"])
     distributed.stop()
     return {name: value.numpy() for name, value in found.items()}  # tensors would be gone with the process
 
 
-@pytest.mark.parametrize("augment", ["none", "crop_flip", "cut_mix"])
-def test_a_step_has_the_gradient_of_the_whole_batch(augment):
-    whole = gradients(augment, False)
+@pytest.mark.parametrize(
+    ("augment", "features"), [("none", False), ("crop_flip", False), ("cut_mix", False), ("none", True)]
+)
+def test_a_step_has_the_gradient_of_the_whole_batch(augment, features):
+    whole = gradients(augment, features, False)
     assert any(value.any() for value in whole.values())
-    for shared in on_ranks(2, gradients, augment, True):
+    for shared in on_ranks(2, gradients, augment, features, True):
         assert shared.keys() == whole.keys()
         for name, value in shared.items():
             np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,24 @@
+"""What is measured: the one table that results, tables, curves, the console and the page read.
+
+Imports neither torch nor anything of dfkd; imported by dfkd.config and above.
+"""
+
+from dfkd.metrics.computed import percent
+from dfkd.metrics.exam import Answers, Exam
+from dfkd.metrics.metric import FORMS, Metric
+from dfkd.metrics.own import own_content, own_metric, own_metrics
+from dfkd.metrics.table import COMPUTED, TABLE, columns
+
+__all__ = [
+    "COMPUTED",
+    "FORMS",
+    "TABLE",
+    "Answers",
+    "Exam",
+    "Metric",
+    "columns",
+    "own_content",
+    "own_metric",
+    "own_metrics",
+    "percent",
+]
