@@ -3,19 +3,23 @@
 import bz2
 import hashlib
 import importlib
+import logging
 import sys
 from pathlib import Path
 
 import pytest
-from runner import composed, make_cell
+from PIL import Image
+from runner import NOISE, composed, make_cell
 
 from dfkd.config import published_sets
 from dfkd.config.cell import RESULT_VERSION, Cell
 from dfkd.config.sources import Sources
+from dfkd.run.run_cell import run_cell
 from dfkd.stages.prepare import prepare
 from dfkd.stages.stage import planned_stages
 from dfkd.store.digest import MEMORY, Digests
 from dfkd.store.keys import content_key
+from dfkd.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -159,3 +163,50 @@ def test_every_set_of_ours_has_its_files():
     texts = [file.read_text() for file in (Path(__file__).parents[1] / "conf" / "domain").glob("*.yaml")]
     shipped = {line.split()[1] for text in texts for line in text.splitlines() if line.startswith("dataset:")}
     assert shipped == set(published_sets.FILES)
+
+
+def pictures(folder: Path, values: tuple[int, int]) -> None:
+    """Two classes of plain 8x8 pictures; those of other values have the same size."""
+    for part in ("train", "test"):
+        for name, value in zip(("dark", "light"), values, strict=True):
+            (folder / part / name).mkdir(parents=True, exist_ok=True)
+            for number in range(4):
+                Image.new("L", (8, 8), value).save(folder / part / name / f"{number}.bmp")
+
+
+def test_a_cell_of_a_folder_of_images_is_finished_only_for_these_images(tmp_path):
+    """The same command with other images of the same names and sizes, and with its classes swapped."""
+    words = ("domain@ntl_scenario.id=image_folder", f"ntl_scenario.id.path={tmp_path / 'images'}", "data.size=8")
+    hashes = []
+    for values in ((0, 200), (90, 110), (200, 0)):
+        pictures(tmp_path / "images", values)
+        cell = make_cell(tmp_path / "outputs", *words)
+        assert cell.finished() is None
+        RunFolder(cell.folder).begin(cell.config, {})
+        RunFolder(cell.folder).write_result({"hash": cell.hash, "stages": {"student": {}}})
+        assert make_cell(tmp_path / "outputs", *words).finished() is not None
+        hashes.append(cell.hash)
+    pictures(tmp_path / "images", (0, 200))
+    assert make_cell(tmp_path / "outputs", *words).hash == hashes[0] and len(set(hashes)) == 3
+
+
+def test_an_edited_method_is_run_anew_with_the_teacher_it_had(tmp_path, monkeypatch, caplog):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "from dfkd.synthesizers import NoiseImages as Mine\nNUMBER = 1\n"
+
+    def computed(text: str) -> list[str]:
+        """Which stages were made anew."""
+        monkeypatch.delitem(sys.modules, "my_own_method", raising=False)
+        (tmp_path / "my_own_method.py").write_text(text)
+        importlib.invalidate_caches()
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "dfkd"):
+            cell = make_cell(tmp_path / "outputs", *NOISE, "synthesizer._target_=my_own_method.Mine")
+        stages = {} if cell.finished() else run_cell(cell)["stages"]
+        return [name for name, stage in stages.items() if not stage["reused"]]
+
+    assert computed(text) == ["teacher", "judgement", "pool", "split", "student"]
+    assert computed(text) == []
+    assert computed(text.replace("1", "2")) == ["pool", "split", "student"]
+    assert [line for line in caplog.messages if "my_own_method.py has changed since it was last used" in line]
+    assert computed(text) == []
