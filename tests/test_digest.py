@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dfkd.errors import ConfigError
 from dfkd.store import digest
 from dfkd.store.digest import MEMORY, Digests, file_digest
 
@@ -115,15 +114,15 @@ def test_a_missing_path_is_no_error_here(tmp_path, known):
     assert known().of(str(tmp_path / "none")) == f"missing:{tmp_path / 'none'}"
 
 
-def test_what_may_not_be_read_is_named(tmp_path, known, monkeypatch):
-    path = write(tmp_path / "secret", "x")
-
+def test_what_may_not_be_read_is_no_error_here_and_not_remembered(pictures, known, settled, monkeypatch):
     def refuse(file, *_):
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(digest, "file_digest", refuse)
-    with pytest.raises(ConfigError, match=r"secret cannot be read \(Permission denied\)"):
-        known().of(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(digest, "file_digest", refuse)
+        assert known().of(str(pictures / "train" / "cat" / "1")) == "unreadable:Permission denied"
+        closed = known().of(str(pictures))
+    assert known().of(str(pictures)) != closed
 
 
 def test_a_second_start_reads_nothing(pictures, known, settled, reads):
@@ -200,8 +199,9 @@ def test_a_name_that_is_no_text_is_kept(tmp_path, known, settled, reads):
 
 
 def test_what_has_changed_is_said_once(pictures, known, caplog, settled):
+    known().of(str(pictures))
     with caplog.at_level(logging.INFO, "dfkd"):
-        known().of(str(pictures)), known().of(str(pictures))
+        known().of(str(pictures))
         assert caplog.messages == []
         noise(pictures)
         known().of(str(pictures)), known().of(str(pictures))

@@ -37,7 +37,7 @@ class Cell:
         folder: `<outputs>/runs/<name>`.
 
     Raises:
-        ConfigError: a value is missing or cannot be resolved, or a file that is named may not be read.
+        ConfigError: a value is missing or cannot be resolved.
     """
 
     def __init__(self, cfg: DictConfig):

@@ -28,11 +28,7 @@ class Sources:
         self._codes: dict[str, str] = {}
 
     def __call__(self, node: dict) -> dict[str, str]:
-        """What a node of the configuration stands for, beside or instead of what it says: {key: digest}.
-
-        Raises:
-            ConfigError: a file may not be read.
-        """
+        """What a node of the configuration stands for, beside or instead of what it says: {key: digest}."""
         found = {key: self._file(value) for key, value in node.items() if _names_file(key) and isinstance(value, str)}
         target = node.get("_target_")
         if isinstance(target, str) and (code := self._code(target)):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dfkd.errors import ConfigError
 from dfkd.store.files import write_atomic
 
 log = logging.getLogger("dfkd")
@@ -52,22 +51,17 @@ class Digests:
 
     def of(self, path: str, algorithm: str = "sha256") -> str:
         """The digest of a file; of a folder 'folder:' and sha256 of the names and digests of all files below;
-        'missing:' and the path if there is neither (whoever opens it will say so).
-
-        Raises:
-            ConfigError: it may not be read.
+        'missing:' and the path if there is neither. What is missing or may not be read is no error here: whoever opens
+        it will say so.
         """
         where = Path(path).expanduser().absolute()
         before = self.known.get(str(where))
-        try:
-            if where.is_file():
-                digest = self._of_file(str(where), algorithm)
-            elif where.is_dir():
-                digest = self._of_folder(where)
-            else:
-                return f"missing:{path}"
-        except OSError as error:
-            raise ConfigError(f"{error.filename or where} cannot be read ({error.strerror})") from error
+        if os.path.isfile(where):
+            digest = self._of_file(str(where), algorithm)
+        elif os.path.isdir(where):
+            digest = self._of_folder(where)
+        else:
+            return f"missing:{path}"
         self._tell(where, before, digest)
         return digest
 
@@ -77,14 +71,17 @@ class Digests:
         self._keep(str(file), None, digest)
         self._tell(file, before, digest)
 
-    def _of_file(self, file: str, algorithm: str) -> str:
-        looks = _looks(file)
-        seen, digest = self.known.get(file, (None, ""))
-        if seen == looks and digest.startswith(f"{algorithm}:"):
-            return digest
-        began = time.time_ns()
-        digest = file_digest(Path(file), algorithm)
-        settled = began - max(looks[2:]) > RECENT and _looks(file) == looks
+    def _of_file(self, file: str, algorithm: str = "sha256") -> str:
+        try:
+            looks = _looks(file)
+            seen, digest = self.known.get(file, (None, ""))
+            if seen == looks and digest.startswith(f"{algorithm}:"):
+                return digest
+            began = time.time_ns()
+            digest = file_digest(Path(file), algorithm)
+            settled = began - max(looks[2:]) > RECENT and _looks(file) == looks
+        except OSError as error:
+            return f"unreadable:{error.strerror}"
         self._keep(file, looks if settled else None, digest)
         return digest
 
@@ -94,9 +91,11 @@ class Digests:
         began = time.monotonic()
         if began < self._walked.get(where, 0):
             return self.known[str(where)][1]
+        if str(where) not in self.known:
+            log.info("reading the files of %s once: keys stand for their bytes", where)
         body = hashlib.sha256()
         for path, is_folder in _below(where):
-            digest = "" if is_folder else self._of_file(path, "sha256")
+            digest = "" if is_folder else self._of_file(path)
             body.update(os.fsencode(path[len(str(where)) :]) + f"\0{digest}\n".encode())
         digest = f"folder:{body.hexdigest()}"
         self._keep(str(where), None, digest)
@@ -146,11 +145,7 @@ def _looks(file: str) -> list[int]:
 def _below(where: Path) -> Iterator[tuple[str, bool]]:
     """All files and folders below a folder in a fixed order, and whether it is a folder; through links to folders too,
     but in no circle. Neither broken links nor what is no plain file."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for root, folders, files in os.walk(where, followlinks=True, onerror=fail):
+    for root, folders, files in os.walk(where, followlinks=True):
         here = Path(root).resolve()
         folders[:] = [name for name in sorted(folders) if not here.is_relative_to(Path(root, name).resolve())]
         yield from ((os.path.join(root, name), True) for name in folders)
