@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from dfkd.config import own_code as module
-from dfkd.config.own_code import code_digest, own_code, own_digest
+from dfkd.config.own_code import code_digest, digest_of, own_code
+
+
+def digest(name: str) -> str:
+    return digest_of(own_code(name))
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def test_a_module_stands_on_the_own_modules_that_it_imports(folder):
 
 @pytest.mark.parametrize("name", ["dfkd.priors", "torch.nn", "json", "own_missing", "own_missing.deep", ""])
 def test_shipped_installed_and_missing_modules_are_not_own(folder, name):
-    assert own_code(name) == {} and own_digest(f"{name}.X") == ""
+    assert own_code(name) == {} and digest(name) == ""
 
 
 def test_what_pip_has_put_into_a_folder_is_not_own(folder, monkeypatch):
@@ -61,35 +65,35 @@ def test_what_pip_has_put_into_a_folder_is_not_own(folder, monkeypatch):
 
 @pytest.mark.parametrize("name", ["own_method.py", "own_helper.py", "own_package/deep/tool.py"])
 def test_an_edit_counts(folder, name):
-    before, text = own_digest("own_method.X"), (folder / name).read_text()
-    assert own_digest("own_method.Y") == before
+    before, text = digest("own_method"), (folder / name).read_text()
+    assert digest("own_method") == before
     (folder / name).write_text(text + "# a comment too\n")
-    assert own_digest("own_method.X") != before
+    assert digest("own_method") != before
     (folder / name).write_text(text)
-    assert own_digest("own_method.X") == before
+    assert digest("own_method") == before
 
 
 def test_an_edit_elsewhere_and_another_place_count_nothing(folder, monkeypatch):
-    before = own_digest("own_method.X")
+    before = digest("own_method")
     (folder / "unrelated.py").write_text("a = 1\n")
     monkeypatch.syspath_prepend(str(folder.rename(folder.with_name("moved"))))
-    assert own_digest("own_method.X") == before
+    assert digest("own_method") == before
 
 
 def test_two_modules_that_change_places_count(folder):
-    before = own_digest("own_package.X")
+    before = digest("own_package")
     (folder / "own_package" / "sibling.py").write_text("x = 1\n")
     (folder / "own_package" / "deep" / "tool.py").write_text("y = 1\n")
-    assert own_digest("own_package.X") != before
+    assert digest("own_package") != before
 
 
 def test_what_is_edited_after_its_import_counts_for_the_next_process(folder, monkeypatch):
-    before = own_digest("unrelated.X")
+    before = digest("unrelated")
     monkeypatch.setitem(sys.modules, "unrelated", "imported")
     (folder / "unrelated.py").write_text("a = 1\n")
-    assert own_digest("unrelated.X") == before
+    assert digest("unrelated") == before
     monkeypatch.setattr(module, "_seen", {})
-    assert own_digest("unrelated.X") != before
+    assert digest("unrelated") != before
 
 
 def test_the_program_is_told_by_the_modules_it_is_made_of(folder):
@@ -101,6 +105,6 @@ def test_the_program_is_told_by_the_modules_it_is_made_of(folder):
 
 
 def test_it_is_found_without_torch(folder):
-    code = "from dfkd.config.own_code import own_digest; import sys; assert own_digest('own_method.X'); "
+    code = "from dfkd.config.own_code import own_code; import sys; assert own_code('own_method'); "
     code += "assert not {'torch', 'own_method', 'own_package'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(folder)}, check=True, timeout=60)

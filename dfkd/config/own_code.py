@@ -16,7 +16,6 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-
 _seen: dict[str, str] = {}  # by module: the digest of its source when it was last looked at before its import
 
 
@@ -39,15 +38,15 @@ def own_code(module: str) -> dict[str, tuple[Path, str]]:
     return found
 
 
-def own_digest(target: str) -> str:
-    """One digest of the own code that a `_target_` stands on, wherever it lies; '' if there is none."""
-    own = sorted(f"{name} {digest}" for name, (_, digest) in own_code(target.rpartition(".")[0]).items())
-    return f"sha256:{hashlib.sha256(' '.join(own).encode()).hexdigest()}" if own else ""
+def digest_of(own: dict[str, tuple[Path, str]]) -> str:
+    """One digest of own code, wherever it lies; '' if there is none."""
+    parts = sorted(f"{name} {digest}" for name, (_, digest) in own.items())
+    return f"sha256:{hashlib.sha256(' '.join(parts).encode()).hexdigest()}" if parts else ""
 
 
 def code_digest(config: dict) -> str:
     """sha256 of the program: all of this package's modules, and the own code that a configuration stands on."""
-    own = [own_digest(target) for target in sorted(set(_targets(config)))]
+    own = [digest_of(own_code(module)) for module in sorted({target.rpartition(".")[0] for target in _targets(config)})]
     return hashlib.sha256(" ".join([_package(), *own]).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ Keys are made of these, not of names. A shipped component adds nothing, and wher
 
 from pathlib import Path
 
-from dfkd.config.own_code import own_code, own_digest
+from dfkd.config.own_code import digest_of, own_code
 from dfkd.config.published_sets import FILES
 from dfkd.store.digest import Digests
 
@@ -44,9 +44,10 @@ class Sources:
 
     def _code(self, target: str) -> str:
         if target not in self._codes:
-            for file, digest in own_code(target.rpartition(".")[0]).values():
+            own = own_code(target.rpartition(".")[0])
+            for file, digest in own.values():
                 self.digests.note(file, digest)
-            self._codes[target] = own_digest(target)
+            self._codes[target] = digest_of(own)
         return self._codes[target]
 
     def _set(self, node: dict) -> str:
