@@ -182,7 +182,7 @@ def test_a_cell_of_a_folder_of_images_is_finished_only_for_these_images(tmp_path
         pictures(tmp_path / "images", values)
         cell = make_cell(tmp_path / "outputs", *words)
         assert cell.finished() is None
-        RunFolder(cell.folder).begin(cell.config, {})
+        cell.folder.mkdir(parents=True, exist_ok=True)
         RunFolder(cell.folder).write_result({"hash": cell.hash, "stages": {"student": {}}})
         assert make_cell(tmp_path / "outputs", *words).finished() is not None
         hashes.append(cell.hash)
