@@ -6,8 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from dfkd.config.sources import Sources
 from dfkd.errors import ConfigError
 from dfkd.metrics import own_content
+from dfkd.store.digest import remembered
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
@@ -30,6 +32,7 @@ class Cell:
 
     Attributes:
         config: plain dicts, resolved, with `limit` applied.
+        sources: what the files and the own code that it names hold, as they were when it was made.
         hash: eight hexadecimal digits of everything that can change the result.
         name: readable name with the hash.
         folder: `<outputs>/runs/<name>`.
@@ -49,7 +52,9 @@ class Cell:
         check_form(cfg)
         lower(config, config["limit"])
         self.config = config
-        self.hash = content_key("result", RESULT_VERSION, self.content())[:8]
+        self.outputs = Path(config["outputs"])
+        self.sources = Sources(remembered(self.outputs), config["data"].get("root"))
+        self.hash = self.key("result", RESULT_VERSION, self.content())[:8]
         scenario, teacher = config["ntl_scenario"], config["teacher"]
         parts = [
             "-".join([scenario["name"], *(scenario[d]["name"] for d in ("id", "ood") if d in scenario)]),
@@ -59,12 +64,16 @@ class Cell:
             f"s{config['seed']}",
         ]
         self.name = f"{'_'.join(parts)}-{self.hash}"
-        self.outputs = Path(config["outputs"])
         self.folder = self.outputs / "runs" / self.name
 
     def content(self, *groups: str) -> dict:
         """What counts of the configuration: everything, or the named groups, with seeds, data and precision."""
         return content(self.config, *groups)
+
+    def key(self, stage: str, version: int, content: dict, inputs: dict[str, str] | None = None) -> str:
+        """The key of what a stage makes of this content (`dfkd.store.keys.content_key`); the files and the own code
+        that the content names count by what they hold."""
+        return content_key(stage, version, content, inputs, self.sources)
 
     def finished(self) -> dict | None:
         """The result of this cell if it was finished before, up to the stage that it is to end with (`until`), and its
@@ -145,9 +154,9 @@ def _student_content(student: dict) -> dict:
     return {key: value for key, value in student.items() if key not in left_out}
 
 
-def is_shipped(stage: dict) -> bool:
-    """Whether a stage of a configuration is one of this package."""
-    return str(stage.get("_target_")).startswith("dfkd.stages.")
+def is_shipped(node: dict) -> bool:
+    """Whether a component of a configuration, such as a stage, is one of this package."""
+    return str(node.get("_target_")).startswith("dfkd.")
 
 
 def stages_until(config: dict) -> list[str]:

@@ -1,5 +1,6 @@
 """Which cells there are and how each ended. Reads what runs leave behind, also while they are still at it."""
 
+import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ class Run:
         name: readable, with the hash.
         folder: None for a cell that was refused before it had one.
         status: 'done', 'waiting', 'running', 'killed' (says it runs, but no process holds it), 'failed',
-            'interrupted' or 'unreadable'.
+            'interrupted', 'unreadable' or 'replaced' (by a newer one of the same command).
         config: resolved; empty where it cannot be read.
         result: the content of its result.json; empty unless done.
         reason: why it is not done.
@@ -60,7 +61,21 @@ def find(places: list[Path]) -> list[Run]:
     for place in places:
         for run in _runs_at(place):
             runs.setdefault(run.folder.resolve() if run.folder else (run.command, run.reason), run)
+    _set_replaced(list(runs.values()))
     return list(runs.values())
+
+
+def _set_replaced(runs: list[Run]) -> None:
+    """Of finished cells of one configuration that lie beside each other only the newest counts. The hashes of the
+    others differ since a file or the user's own code has changed since, or the version of ours."""
+    newest: dict[tuple[Path, str], Run] = {}
+    for run in sorted((run for run in runs if run.done), key=lambda run: (run.folder / "result.json").stat().st_mtime):
+        same = run.folder.resolve().parent, json.dumps(content(run.config), sort_keys=True)
+        older = newest.get(same)
+        if older is not None:
+            older.status, older.result, older.command = "replaced", {}, None
+            older.reason = f"the same command has made {run.name} since, of changed files or code"
+        newest[same] = run
 
 
 def _runs_at(place: Path) -> list[Run]:

@@ -69,7 +69,7 @@ class Checkpoints:
 
         Args:
             name, key: of the stage, for messages, and to tell its file from others'.
-            code: digest of the program (`dfkd.store.digest.code_digest`): what another one has saved is not used.
+            code: digest of the program (`dfkd.config.own_code.code_digest`): what another one has saved is not used.
 
         Raises:
             Misfit: what was found does not fit; the file is gone, and the stage has to be begun anew. On all ranks

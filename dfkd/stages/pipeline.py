@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dfkd.config.cell import Cell
+from dfkd.config.own_code import code_digest
 from dfkd.machine import distributed
 from dfkd.machine.profiling import profiled
 from dfkd.machine.runtime import PeakMemory
@@ -15,7 +16,6 @@ from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.state import Misfit
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Planned, Run, metrics_row, planned_stages
-from dfkd.store.digest import code_digest
 from dfkd.store.store import Artifact, Store
 from dfkd.tracker import Tracker
 

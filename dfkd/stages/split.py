@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dfkd.config.cell import Cell
+from dfkd.config.cell import Cell, is_shipped
 from dfkd.pool import Split
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Log, Run, Stage
@@ -24,9 +24,10 @@ class SplitStage(Stage):
         return not parts.synthesizer.online
 
     def content(self, cell: Cell, parts: Parts) -> dict:
-        # It depends on the criterion only, where the defense has one: all its losses share the split.
+        # It depends on the criterion only, where one of our defenses has one: all its losses share the split.
         defense = cell.config["defense"]
-        content = {"criterion": defense.get("criterion", defense), "seed": cell.config["seeds"]["synthesis"]}
+        decides = defense.get("criterion", defense) if is_shipped(defense) else defense
+        content = {"criterion": decides, "seed": cell.config["seeds"]["synthesis"]}
         if parts.defense.uses_real_data:  # an ordinary teacher and its pool are the same whatever the OOD domain
             content |= cell.content("ntl_scenario")
         return content

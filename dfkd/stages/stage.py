@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from dfkd.config.cell import Cell
+from dfkd.config.cell import Cell, is_shipped
 from dfkd.machine import distributed
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.loop import Loop
 from dfkd.stages.parts import Parts
-from dfkd.store.keys import content_key
 from dfkd.store.store import Artifact, Store
 
 log = logging.getLogger("dfkd")
@@ -147,20 +146,17 @@ class Planned:
         stage: does the work.
         content: see `Stage.content`.
         inputs: keys of the stages that feed it, by name.
+        key: under which the artifact lies in the store.
     """
 
     stage: Stage
     content: dict
     inputs: dict[str, str]
+    key: str
 
     @property
     def name(self) -> str:
         return self.stage.name
-
-    @property
-    def key(self) -> str:
-        """The key under which the artifact lies in the store."""
-        return content_key(self.name, self.stage.version, self.content, self.inputs)
 
 
 def planned_stages(cell: Cell, parts: Parts) -> dict[str, Planned]:
@@ -169,7 +165,15 @@ def planned_stages(cell: Cell, parts: Parts) -> dict[str, Planned]:
     for stage in parts.stages:
         if stage.name == cell.config["until"] or stage.is_part(cell, parts):
             inputs = {name: found[name].key for name in stage.fed_by(cell, parts) if name in found}
-            found[stage.name] = Planned(stage, stage.content(cell, parts), inputs)
+            content = stage.content(cell, parts) | _own_target(cell, stage.name)
+            key = cell.key(stage.name, stage.version, content, inputs)
+            found[stage.name] = Planned(stage, content, inputs, key)
         if stage.name == cell.config["until"]:
             break
     return found
+
+
+def _own_target(cell: Cell, name: str) -> dict:
+    """What names the code of a stage of one's own: it counts, whatever the stage says of its content."""
+    node = cell.config["stages"][name]
+    return {} if is_shipped(node) else {"_target_": node["_target_"]}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from dfkd.config.cell import Cell
+from dfkd.config.cell import Cell, is_shipped
 from dfkd.machine.data_parallel import why_not_shared
 from dfkd.models import Teacher, load_weights, save_classifier
 from dfkd.stages.parts import Parts
@@ -19,9 +19,9 @@ class TeacherStage(Stage):
     name, version, phase, may_end = "teacher", 1, "teacher", False
 
     def content(self, cell: Cell, parts: Parts) -> dict:
-        # An ordinary teacher does not depend on the OOD domain: all scenarios of its ID domain share it.
+        # An ordinary teacher does not depend on the OOD domain: all of our scenarios of its ID domain share it.
         scenario = cell.config["ntl_scenario"]
-        domains = scenario if parts.teacher.needs_ood else scenario["id"]
+        domains = scenario if parts.teacher.needs_ood or not is_shipped(scenario) else scenario["id"]
         return cell.content("teacher") | {"domains": domains, "seed": cell.config["seeds"]["teacher"]}
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:

@@ -1,91 +1,166 @@
-"""Digests of files, folders and the program. A large archive is read once a process, however many cells name it."""
+"""Digests of files and folders: sha256 of their bytes. What has not changed since is not read again.
+
+The digests are remembered in a small file beside the store, by what the file system says of a file (size, inode, time
+stamps). It may be deleted at any time: then everything is read once more.
+"""
 
 import functools
 import hashlib
-import importlib
+import json
+import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-PACKAGE = Path(__file__).resolve().parents[1]
-RECENT = 2e9  # nanoseconds; what changed this lately may change again without a later time stamp
+from dfkd.store.files import write_atomic
 
-_folders: dict[Path, tuple[dict[Path, int], str]] = {}  # the folders below one and when each changed; the digest
+log = logging.getLogger("dfkd")
 
-
-def path_digest(path: str) -> str:
-    """sha256 of a file's bytes; of the relative names and sizes of a folder's files; the path itself if it is missing
-    (whoever opens it will say so).
-
-    Computed once a process for a file of the same time stamp and size, and for a folder in which no file was added,
-    removed or renamed.
-    """
-    where = Path(path)
-    if where.is_file():
-        stat = where.stat()
-        known = _digest_of if _settled(stat.st_mtime_ns) else _digest_of.__wrapped__
-        return known(where.resolve(), stat.st_mtime_ns, stat.st_size)
-    if not where.is_dir():
-        return f"missing:{path}"
-    return _folder_digest(where.resolve())
+MEMORY = "digests.json"
+RECENT = 2_000_000_000  # nanoseconds; what changed this lately may change again without a later time stamp
+LONG = 0.1  # seconds that it takes to walk through a large folder
+CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops put into folders that somebody looks at
 
 
-@functools.lru_cache(maxsize=64)
-def _digest_of(file: Path, changed: int, size: int) -> str:
-    return file_digest(file)
-
-
-def _folder_digest(where: Path) -> str:
-    if where in _folders:
-        folders, digest = _folders[where]
-        if all(folder.is_dir() and folder.stat().st_mtime_ns == changed for folder, changed in folders.items()):
-            return digest
-    folders, body = {where: where.stat().st_mtime_ns}, hashlib.sha256()
-    for file in sorted(where.rglob("*")):
-        if file.is_file():
-            body.update(f"{file.relative_to(where)} {file.stat().st_size}\n".encode())
-        elif file.is_dir():
-            folders[file] = file.stat().st_mtime_ns
-    digest = f"folder:{body.hexdigest()}"
-    if _settled(max(folders.values())):
-        _folders[where] = folders, digest
-    return digest
-
-
-def _settled(changed: int) -> bool:
-    return time.time_ns() - changed > RECENT
-
-
-def file_digest(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = hashlib.sha256()
+def file_digest(file: Path, algorithm: str = "sha256") -> str:
+    """'sha256:' and the hexadecimal digest of a file's bytes; of another algorithm likewise."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
-def code_digest(config: dict) -> str:
-    """sha256 of the program: all of this package's modules, and those that a configuration's `_target_`s name."""
-    digest = hashlib.sha256(_package().encode())
-    for module in sorted({target.rpartition(".")[0] for target in _targets(config)}):
-        file = getattr(importlib.import_module(module), "__file__", None)
-        if file and PACKAGE not in Path(file).parents:
-            digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
+class Digests:
+    """Digests of files and folders, remembered.
+
+    Args:
+        memory: the file that remembers them; it need not exist, and one that is damaged counts as missing.
+    """
+
+    def __init__(self, memory: Path):
+        self.memory = memory
+        self.has_news = False
+        self._walked: dict[Path, float] = {}  # large folders: until when they need not be walked again
+
+    @functools.cached_property
+    def known(self) -> dict[str, list]:
+        """By absolute path: what the file system said of a file (None: not to be relied on), and its digest."""
+        return _read(self.memory)
+
+    def of(self, path: str, algorithm: str = "sha256") -> str:
+        """The digest of a file; of a folder 'folder:' and sha256 of the names and digests of all files below;
+        'missing:' and the path if there is neither. What is missing or may not be read is no error here: whoever opens
+        it will say so.
+        """
+        where = Path(path).expanduser().absolute()
+        before = self.known.get(str(where))
+        if os.path.isfile(where):
+            digest = self._of_file(str(where), algorithm)
+        elif os.path.isdir(where):
+            digest = self._of_folder(where)
+        else:
+            return f"missing:{path}"
+        self._tell(where, before, digest)
+        return digest
+
+    def note(self, file: Path, digest: str) -> None:
+        """Remember the digest of a file that somebody else has read, only to tell when it is another one."""
+        before = self.known.get(str(file))
+        self._keep(str(file), None, digest)
+        self._tell(file, before, digest)
+
+    def _of_file(self, file: str, algorithm: str = "sha256") -> str:
+        try:
+            looks = _looks(file)
+            seen, digest = self.known.get(file, (None, ""))
+            if seen == looks and digest.startswith(f"{algorithm}:"):
+                return digest
+            began = time.time_ns()
+            digest = file_digest(Path(file), algorithm)
+            settled = began - max(looks[2:]) > RECENT and _looks(file) == looks
+        except OSError as error:
+            return f"unreadable:{error.strerror}"
+        self._keep(file, looks if settled else None, digest)
+        return digest
+
+    def _of_folder(self, where: Path) -> str:
+        """Walk through a folder. A large one is not walked again for twenty times as long as that took, at most for ten
+        seconds: every cell of a sweep asks for it."""
+        began = time.monotonic()
+        if began < self._walked.get(where, 0):
+            return self.known[str(where)][1]
+        if str(where) not in self.known:
+            log.info("reading the files of %s once: keys stand for their bytes", where)
+        body = hashlib.sha256()
+        for path, is_folder in _below(where):
+            digest = "" if is_folder else self._of_file(path)
+            body.update(os.fsencode(path[len(str(where)) :]) + f"\0{digest}\n".encode())
+        digest = f"folder:{body.hexdigest()}"
+        self._keep(str(where), None, digest)
+        took = time.monotonic() - began
+        if took > LONG:
+            self._walked[where] = time.monotonic() + min(20 * took, 10)
+        return digest
+
+    def _keep(self, path: str, looks: list[int] | None, digest: str) -> None:
+        self.has_news |= self.known.get(path) != [looks, digest]
+        self.known[path] = [looks, digest]
+
+    def _tell(self, where: Path, before: list | None, digest: str) -> None:
+        """Say that a file or folder has changed, if it has, and write the memory, if there is anything new."""
+        if before is not None and before[1].partition(":")[0] == digest.partition(":")[0] and before[1] != digest:
+            log.info("%s has changed since it was last used: what depends on it is made anew", where)
+        if self.has_news:
+            self._write()
+
+    def _write(self) -> None:
+        """Write the memory, with what other processes have added to it. That it cannot be written costs nothing but
+        reading the files again: whether outputs can be written at all is checked elsewhere."""
+        self.has_news = False
+        try:
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            body = json.dumps(_read(self.memory) | self.known)
+            write_atomic(self.memory, f"{_checksum(body)}\n{body}")
+        except OSError as error:
+            log.debug("%s cannot be written: %s", self.memory, error)
 
 
 @functools.cache
-def _package() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        digest.update(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
+def remembered(outputs: Path) -> Digests:
+    """The digests that an outputs folder remembers, read once a process."""
+    return Digests(outputs / MEMORY)
 
 
-def _targets(node: Any) -> Iterator[str]:
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _targets(value)
-    if isinstance(node, dict) and "_target_" in node:
-        yield node["_target_"]
+def _looks(file: str) -> list[int]:
+    """What the file system says of a file: size, inode, when its bytes and when anything of it changed last.
+
+    The last of them cannot be set by hand: a file of the same size that was given its old time stamp back is noticed.
+    """
+    stat = os.stat(file)
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _below(where: Path) -> Iterator[tuple[str, bool]]:
+    """All files and folders below a folder in a fixed order, and whether it is a folder; through links to folders too,
+    but in no circle. Neither broken links nor what is no plain file."""
+    for root, folders, files in os.walk(where, followlinks=True):
+        here = Path(root).resolve()
+        folders[:] = [name for name in sorted(folders) if not here.is_relative_to(Path(root, name).resolve())]
+        yield from ((os.path.join(root, name), True) for name in folders)
+        paths = (os.path.join(root, name) for name in sorted(files) if name not in CLUTTER)
+        yield from ((path, False) for path in paths if os.path.isfile(path))
+
+
+def _read(memory: Path) -> dict[str, list]:
+    """What a memory holds; nothing if it is missing or damaged."""
+    try:
+        checksum, _, body = memory.read_text().partition("\n")
+        return json.loads(body) if checksum == _checksum(body) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()

@@ -2,33 +2,36 @@
 
 import hashlib
 import json
-
-from dfkd.store.digest import path_digest
+from collections.abc import Callable
 
 # Keys of a configuration that name an option but do not change what it does.
 NAMES_ONLY = ("name",)
 
 
-def content_key(stage: str, version: int, config: object, inputs: dict[str, str] | None = None) -> str:
+def content_key(
+    stage: str,
+    version: int,
+    config: object,
+    inputs: dict[str, str] | None = None,
+    sources: Callable[[dict], dict[str, str]] = lambda node: {},
+) -> str:
     """Sixteen hexadecimal digits of sha256([stage, version, config, input keys]).
 
     Args:
         stage, version: its name, and the number of its code (`dfkd.stages.Stage`).
-        config: resolved plain dicts, lists and scalars. A value under the key `path` is replaced by a digest of the
-            file or folder it names: content counts, not location.
+        config: resolved plain dicts, lists and scalars.
         inputs: keys of the artifacts that feed this stage, by role.
+        sources: of a dict in the configuration: digests of the files and the code that it names, to be put over its
+            values (`dfkd.config.sources`): content counts, not location.
     """
-    body = [stage, version, _canonical(config), sorted((inputs or {}).items())]
+    body = [stage, version, _canonical(config, sources), sorted((inputs or {}).items())]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _canonical(node: object) -> object:
+def _canonical(node: object, sources: Callable[[dict], dict[str, str]]) -> object:
     if isinstance(node, dict):
-        return {
-            str(key): path_digest(value) if key == "path" and isinstance(value, str) else _canonical(value)
-            for key, value in node.items()
-            if key not in NAMES_ONLY
-        }
+        known = node | sources(node)
+        return {str(key): _canonical(value, sources) for key, value in known.items() if key not in NAMES_ONLY}
     if isinstance(node, list | tuple):
-        return [_canonical(value) for value in node]
+        return [_canonical(value, sources) for value in node]
     return node

@@ -1,6 +1,7 @@
 """Which cells are found, and how each ended, whatever state its files are in."""
 
 import json
+import os
 
 import pytest
 
@@ -31,6 +32,15 @@ def test_a_moved_folder_is_found_beside_its_list(finished, listed, tmp_path):
     sweep = listed((f"/gone/runs/{cell.name}", "done", None, ["seed=0"]))
     (run,) = find([sweep])
     assert run.done and run.folder == cell
+
+
+def test_of_one_command_before_and_after_a_change_of_its_files_the_newest_counts(finished, tmp_path):
+    old, new, other = finished(iacc=10), finished(iacc=20), finished(seed=1)
+    os.utime(old / "result.json", (1, 1))
+    found = {run.folder: run for run in find([tmp_path])}
+    assert [found[folder].done for folder in (old, new, other)] == [False, True, True]
+    assert found[old].status == "replaced" and new.name in found[old].reason and found[old].command is None
+    assert find([old])[0].done  # asked for alone
 
 
 def test_a_cell_refused_before_it_had_a_folder_is_known_from_the_list(listed):

@@ -1,0 +1,63 @@
+"""What the names in a configuration stand for: the bytes of the files and of the user's own code that it names.
+
+Keys are made of these, not of names. A shipped component adds nothing, and where something lies does not count.
+
+    path: FILE or DIR         its digest; likewise any option whose name ends in _path
+    _target_: my_method.Mine  the digest of my_method.py, and of the own modules that it imports (`own_code`)
+    dataset: MNIST            of torchvision: the digest of its files, if they are not the published ones
+"""
+
+from pathlib import Path
+
+from dfkd.config.own_code import digest_of, own_code
+from dfkd.config.published_sets import FILES
+from dfkd.store.digest import Digests
+
+
+class Sources:
+    """The files and modules that one configuration names, each looked at once.
+
+    Args:
+        digests: know files.
+        root: the folder of torchvision's sets (`data.root`).
+    """
+
+    def __init__(self, digests: Digests, root: object):
+        self.digests, self.root = digests, root
+        self._files: dict[tuple[str, str], str] = {}
+        self._codes: dict[str, str] = {}
+
+    def __call__(self, node: dict) -> dict[str, str]:
+        """What a node of the configuration stands for, beside or instead of what it says: {key: digest}."""
+        found = {key: self._file(value) for key, value in node.items() if _names_file(key) and isinstance(value, str)}
+        target = node.get("_target_")
+        if isinstance(target, str) and (code := self._code(target)):
+            found["_target_"] = f"{target} {code}"
+        if target == "dfkd.domains.vision" and (files := self._set(node)):
+            found["files"] = files
+        return found
+
+    def _file(self, path: str, algorithm: str = "sha256") -> str:
+        if (path, algorithm) not in self._files:
+            self._files[path, algorithm] = self.digests.of(path, algorithm)
+        return self._files[path, algorithm]
+
+    def _code(self, target: str) -> str:
+        if target not in self._codes:
+            own = own_code(target.rpartition(".")[0])
+            for file, digest in own.values():
+                self.digests.note(file, digest)
+            self._codes[target] = digest_of(own)
+        return self._codes[target]
+
+    def _set(self, node: dict) -> str:
+        """The files of a set of torchvision; '' if all of them that are there are the published ones."""
+        published = FILES.get(str(node.get("dataset")), {})
+        paths = {str(Path(str(node.get("root", self.root)), file)): md5 for file, md5 in published.items()}
+        there = {path: self._file(path, "md5") for path in paths if Path(path).expanduser().is_file()}
+        other = any(digest != f"md5:{paths[path]}" for path, digest in there.items())
+        return " ".join(there.values()) if other else ""
+
+
+def _names_file(key: object) -> bool:
+    return str(key) == "path" or str(key).endswith("_path")
