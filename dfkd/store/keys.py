@@ -7,6 +7,8 @@ from dfkd.store.digest import path_digest
 
 # Keys of a configuration that name an option but do not change what it does.
 NAMES_ONLY = ("name",)
+# Options that came later. Null means "as before", and stays out, so that what was made before keeps its key.
+LATER = ("entry", "stem", "pools", "grid", "hidden")
 
 
 def content_key(stage: str, version: int, config: object, inputs: dict[str, str] | None = None) -> str:
@@ -27,7 +29,7 @@ def _canonical(node: object) -> object:
         return {
             str(key): path_digest(value) if key == "path" and isinstance(value, str) else _canonical(value)
             for key, value in node.items()
-            if key not in NAMES_ONLY
+            if key not in NAMES_ONLY and not (value is None and key in LATER)
         }
     if isinstance(node, list | tuple):
         return [_canonical(value) for value in node]
