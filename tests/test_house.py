@@ -9,20 +9,8 @@ from runner import ROOT
 PACKAGE = ROOT / "dfkd"
 # Folders and root modules, each of which imports only from those before it.
 ORDER = (
-    *(
-        "errors",
-        "store",
-        "metrics",
-        "config",
-        "training",
-        "recipe",
-        "noise",
-        "machine",
-        "resume",
-        "models",
-        "domains",
-        "triggers",
-    ),
+    *("errors", "store", "metrics", "config", "training", "recipe", "noise", "machine", "resume", "models", "weights"),
+    *("domains", "triggers"),
     *("scenarios", "evaluate", "pool", "priors", "synthesizers", "attacks", "defenses", "teachers", "distill"),
     *("tracker", "stages", "run", "report", "sweeps", "cli", "main"),
 )

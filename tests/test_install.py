@@ -33,7 +33,8 @@ def test_every_module_and_every_option_is_inside(unpacked):
 
 def test_the_console_scripts_are_named(unpacked):
     (entries,) = unpacked.glob("dfkd-*.dist-info/entry_points.txt")
-    assert {"dfkd = dfkd.main:cli", "dfkd-report = dfkd.report.cli:cli"} <= set(entries.read_text().splitlines())
+    commands = {"dfkd": "main", "dfkd-report": "report.cli", "dfkd-inspect": "cli.inspect"}
+    assert {f"{name} = dfkd.{module}:cli" for name, module in commands.items()} <= set(entries.read_text().splitlines())
 
 
 def test_it_runs_from_another_directory(unpacked, tmp_path):

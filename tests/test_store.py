@@ -222,6 +222,12 @@ def test_a_key_does_not_depend_on_what_an_option_is_called():
     assert content_key("pool", 2, {"name": "x", "a": {"name": "y"}}) == content_key("pool", 2, {"a": {}})
 
 
+def test_an_option_that_came_later_counts_once_it_is_set():
+    before = content_key("teacher", 1, {"network": {"blocks": [2]}})
+    assert content_key("teacher", 1, {"network": {"blocks": [2], "stem": None}, "entry": None}) == before
+    assert content_key("teacher", 1, {"network": {"blocks": [2], "stem": "conv7_pool"}}) != before
+
+
 def test_an_atomic_write_replaces_and_leaves_no_temporary_file(tmp_path):
     for text in ("old", "new"):
         write_atomic(tmp_path / "file", text)

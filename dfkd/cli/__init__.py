@@ -1,1 +1,1 @@
-"""What the commands beside `dfkd` itself print: the help, and `python -m dfkd.store`. Imported by entry points only."""
+"""What the commands beside `dfkd` itself print: help, `dfkd-inspect`, `python -m dfkd.store`. For entry points only."""

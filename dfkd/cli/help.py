@@ -32,6 +32,7 @@ Parts of the groups (domain@ntl_scenario.id=mnist network@student.network=lenet 
   runtime.device=auto|cpu|cuda:N     seed=N     outputs=DIR     debug=smoke (a run of seconds)
   -m ablation=cake/components           a paper's ablation or table; with debug=small in the size of a CPU
 
+  dfkd-inspect FILE  what a checkpoint holds, which network it fits, and the command that distils it
   dfkd-report        tables and a page of what has finished, also while a sweep still runs: dfkd-report --help
   python -m dfkd.store ls | show KEY | verify | gc      what runs share: what is there, whether it is whole, what may go
 """

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dfkd.models.common import FeatureNet, out_features, pools, require_size
+from dfkd.models.common import FeatureNet, pools, require_size
 
 
 def cnn(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (32, 64, 64, 64)) -> FeatureNet:
@@ -59,7 +59,9 @@ def cnn_bn(
             layers.append(nn.BatchNorm2d(width))
         layers += [nn.ReLU(), nn.MaxPool2d(2)]
         channels = width
+    positions = (shape[1] >> len(widths)) * (shape[2] >> len(widths))  # each max-pooling drops an odd row or column
     if head == "pool":
         layers.append(nn.AdaptiveAvgPool2d(1))
+        positions = 1
     body = nn.Sequential(*layers, nn.Flatten())
-    return FeatureNet(body, nn.Linear(out_features(body, shape), classes), pools(body))
+    return FeatureNet(body, nn.Linear(channels * positions, classes), pools(body))

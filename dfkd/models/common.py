@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 
@@ -38,23 +37,6 @@ class FeatureNet(nn.Module):
 def pools(layers: Iterable[nn.Module]) -> list[int]:
     """Numbers of the max-poolings among some layers: where the stages of a plain convolutional network end."""
     return [number for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-
-
-def out_features(body: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Length D of the vector that `body` makes of one image of `shape` (C, H, W).
-
-    Raises:
-        ValueError: the image is too small (or otherwise unfit) for the body.
-    """
-    mode = body.training
-    try:
-        with torch.no_grad():
-            return body.eval()(torch.zeros(1, *shape)).shape[1]
-    except RuntimeError as error:
-        size = "x".join(map(str, shape))
-        raise ValueError(f"this network cannot take {size} images (channels x height x width): {error}") from error
-    finally:
-        body.train(mode)
 
 
 def require_size(name: str, shape: tuple[int, int, int], smallest: int, largest: int | None = None) -> None:

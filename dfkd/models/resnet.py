@@ -1,4 +1,4 @@
-"""Residual networks for small images: ResNet-18/34 with the CIFAR stem, and CAKE's four-block ResNet-4."""
+"""Residual networks: ResNet-18/34 with the stem of CIFAR or of ImageNet, and CAKE's four-block ResNet-4."""
 
 from itertools import accumulate
 
@@ -47,15 +47,29 @@ def _resnet(stem: list[nn.Module], planes: tuple[int, ...], blocks: tuple[int, .
     return net
 
 
-def resnet(shape: tuple[int, int, int], classes: int, blocks: tuple[int, ...] = (2, 2, 2, 2)) -> FeatureNet:
-    """ResNet (arXiv 1512.03385) with the CIFAR stem: one 3x3 convolution, no max-pooling. Any size from 8 pixels.
+def resnet(
+    shape: tuple[int, int, int], classes: int, blocks: tuple[int, ...] = (2, 2, 2, 2), stem: str | None = None
+) -> FeatureNet:
+    """ResNet (arXiv 1512.03385), by default with the CIFAR stem: one 3x3 convolution, no max-pooling. Any size from 8
+    pixels.
 
     Args:
         blocks: BasicBlocks per stage: (2, 2, 2, 2) is ResNet-18 (11.17 M parameters for CIFAR-10), (3, 4, 6, 3) is
             ResNet-34.
+        stem: what comes before the blocks: 'conv3' (the same as None), 'conv3_pool' (a max-pooling after it), or
+            'conv7_pool' (a 7x7 convolution of stride 2 and a max-pooling, as for ImageNet).
+
+    Raises:
+        ValueError: an unknown stem.
     """
-    stem = [nn.Conv2d(shape[0], 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    return _resnet(stem, (64, 128, 256, 512), blocks, classes)
+    stems = ("conv3", "conv3_pool", "conv7_pool")
+    if stem not in (None, *stems):
+        raise ValueError(f"stem must be one of {', '.join(stems)}, got '{stem}'")
+    side, stride = (7, 2) if stem == "conv7_pool" else (3, 1)
+    first = [nn.Conv2d(shape[0], 64, side, stride, side // 2, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    if stem in ("conv3_pool", "conv7_pool"):
+        first.append(nn.MaxPool2d(3, stride=2, padding=1))
+    return _resnet(first, (64, 128, 256, 512), blocks, classes)
 
 
 def resnet4(shape: tuple[int, int, int], classes: int) -> FeatureNet:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 # Keys of a configuration that name an option but do not change what it does.
 NAMES_ONLY = ("name",)
+# Options that came later. Null means "as before", and stays out, so that what was made before keeps its key.
+LATER = ("entry", "stem", "pools", "grid", "hidden")
 
 
 def content_key(
@@ -30,8 +32,9 @@ def content_key(
 
 def _canonical(node: object, sources: Callable[[dict], dict[str, str]]) -> object:
     if isinstance(node, dict):
-        known = node | sources(node)
-        return {str(key): _canonical(value, sources) for key, value in known.items() if key not in NAMES_ONLY}
+        known = (node | sources(node)).items()
+        kept = {key: value for key, value in known if key not in NAMES_ONLY and not (value is None and key in LATER)}
+        return {str(key): _canonical(value, sources) for key, value in kept.items()}
     if isinstance(node, list | tuple):
         return [_canonical(value, sources) for value in node]
     return node

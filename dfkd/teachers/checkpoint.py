@@ -1,78 +1,53 @@
 """Somebody else's weights as the teacher. The file is not trusted: no code of it is ever run."""
 
-import pickle
-import re
-from pathlib import Path
+import logging
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from dfkd.errors import ConfigError
 from dfkd.machine.runtime import Runtime
-from dfkd.models import Classifier, load_weights
+from dfkd.models import Classifier
 from dfkd.scenarios import Scenario
 from dfkd.teachers.base import TeacherSource
+from dfkd.weights import choose, read
 
-# Where training scripts put the weights inside what they save.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a PyTorch state dict.
-
-    A state dict may be wrapped as `{'state_dict': ...}` (or model, net, ...) and its keys prefixed with `module.`
-    (DataParallel) or `_orig_mod.` (torch.compile).
-
-    Raises:
-        ConfigError: there is no such file, it is damaged, or it is a pickle that would run code.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"there is no checkpoint {file.resolve()}; set teacher.path")
-    try:
-        found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own words go on to recommend weights_only=False
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        raise ConfigError(
-            f"{file} is refused: it is not a plain state dict, loading it could run code"
-            f"{f' ({name[1]})' if name else ''}. Ask for safetensors, or save model.state_dict() alone"
-        ) from error
-    except Exception as error:  # a damaged file fails in too many ways to name
-        raise ConfigError(f"{file} cannot be read, it seems truncated or is no checkpoint: {error}") from error
-    for wrapper in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
-        raise ConfigError(f"{file} holds no tensors by name; save model.state_dict()")
-    return {
-        key.removeprefix("_orig_mod.").removeprefix("module."): value
-        for key, value in found.items()
-        if isinstance(value, Tensor)
-    }
+log = logging.getLogger("dfkd")
+SAME = 1e-3  # how far apart two statements of a mean or a standard deviation of images in [0, 1] may be
 
 
 class Checkpoint(TeacherSource):
     """A finished teacher from a file.
 
     Args:
-        network: the network the weights belong to.
-        path: a safetensors file, or a state dict saved by torch.save (loaded with weights_only=True).
-        mean, std: the normalisation it was trained with, per channel; images come in [0, 1].
+        network: the network the weights belong to, in its own layer names or in those of `dfkd/weights/namings.yaml`.
+        path: a safetensors or npz file, or what torch.save wrote (loaded with weights_only=True).
+        mean, std: the normalisation it was trained with, per channel; images come in [0, 1]. None: that of a
+            normalisation layer in the file.
+        entry: which part of the file, where several fit the network: the keys that lead to it, joined by dots.
+        shape: (C, H, W) of the images, if that is known: on it depends where some networks have their poolings.
 
     Raises:
-        ConfigError: the file is missing, unreadable, unsafe, or does not fit the network.
+        ConfigError: the file is missing, unreadable, unsafe, does not fit the network, or fits it in several ways; its
+            normalisation is not known, or is another one than mean and std.
     """
 
-    def __init__(self, network: nn.Module, path: str, mean: list[float], std: list[float]):
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        entry: str | None = None,
+        shape: tuple[int, int, int] | None = None,
+    ):
         if not path:
             raise ConfigError("teacher=checkpoint needs teacher.path=FILE (safetensors, or a PyTorch state dict)")
-        weights = read_weights(path)
-        if hasattr(network, "net") and not any(key.startswith("net.") for key in weights):
-            weights = {f"net.{key}": value for key, value in weights.items()}  # a bare timm state dict
-        load_weights(network, weights, path)
-        self.network, self.mean, self.std = network, list(mean), list(std)
+        chosen = choose(network, read(path), path, entry, shape[-1] if shape else None)
+        self.network = network
+        self.mean = statistic("mean", mean, chosen.entry.mean, path)
+        self.std = statistic("std", std, chosen.entry.std, path)
+        network.load_state_dict(chosen.weights, strict=False)
+        log.info("  %s", chosen.words)
 
     def check(self, scenario: Scenario) -> None:
         """Raise ValueError if the network does not fit the scenario's images and classes."""
@@ -82,3 +57,25 @@ class Checkpoint(TeacherSource):
         """Nothing to train: the classifier as it is."""
         model = Classifier(self.network, scenario.id.shape, scenario.id.classes, self.mean, self.std)
         return runtime.place(model).eval()
+
+
+def statistic(name: str, given: list[float] | None, held: tuple[float, ...], path: str) -> list[float]:
+    """The mean or the standard deviation of each channel, from the configuration or from the file.
+
+    Raises:
+        ConfigError: neither says it, or they contradict each other.
+    """
+    if given is None and not held:
+        raise ConfigError(
+            f"teacher.{name} is missing, and {path} has no normalisation layer that says it: set teacher.{name} to the "
+            f"values that it was trained with, such as [0.5,0.5,0.5]"
+        )
+    if given is None:
+        return list(held)
+    differs = held and (len(given) != len(held) or any(abs(a - b) > SAME for a, b in zip(given, held, strict=True)))
+    if differs:
+        raise ConfigError(
+            f"teacher.{name}={list(given)}, but the network in {path} normalises its images itself with "
+            f"{name} {list(held)}: leave teacher.mean and teacher.std out"
+        )
+    return list(given)

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from dfkd.config.build import Builder
-from dfkd.models import cnn, cnn_bn, lenet, mlp, vgg, wrn
+from dfkd.models import cnn, cnn_bn, lenet, mlp, resnet, vgg, wrn
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GREY, COLOUR, POINTS = (1, 28, 28), (3, 32, 32), (1, 2, 1)
@@ -110,7 +110,9 @@ def test_resnet18_has_the_small_stem():
         (lambda: cnn_bn((1, 8, 8), 10, head="max"), "head"),
         (lambda: mlp((1, 2, 1), 2, hidden=0), "hidden"),
         (lambda: mlp((1, 2, 1), 2, layers=0), "layers"),
-        (lambda: vgg((3, 32, 32), 10, depth=16), "depth"),
+        (lambda: vgg((3, 32, 32), 10, depth=12), "depth"),
+        (lambda: vgg((3, 32, 32), 10, pools=6), "pools from 0 to 5"),
+        (lambda: resnet((3, 32, 32), 10, stem="conv5"), "stem must be one of conv3, conv3_pool, conv7_pool"),
         (lambda: wrn((3, 32, 32), 10, depth=18), "6n . 4"),
         (lambda: wrn((3, 32, 32), 10, widen=0), "widen"),
     ],

@@ -9,7 +9,7 @@ from dfkd.errors import ConfigError
 from dfkd.models import cnn_bn, mlp, timm_model
 from dfkd.scenarios import none
 from dfkd.teachers import Checkpoint
-from dfkd.teachers.checkpoint import read_weights
+from dfkd.weights import read as read_weights
 
 
 def network(seed: int = 0):
@@ -169,3 +169,37 @@ def test_images_or_classes_that_do_not_fit_are_refused(tmp_path, tiny_domain):
         kind.check(none(tiny_domain(shape=(3, 8, 8))))
     with pytest.raises(ValueError, match="mean"):
         Checkpoint(network(), str(tmp_path / "w.safetensors"), [0.5, 0.5], [0.5]).check(none(tiny_domain()))
+
+
+def test_the_log_says_how_the_layers_were_named(tmp_path, caplog):
+    torch.save({"ema": WEIGHTS}, tmp_path / "w.pt")
+    with caplog.at_level("INFO", logger="dfkd"):
+        loaded(tmp_path / "w.pt")
+    assert [record.getMessage().strip() for record in caplog.records] == [
+        f"teacher from {tmp_path / 'w.pt'}: 'ema', named as here"
+    ]
+
+
+def test_one_of_several_networks_can_be_chosen(tmp_path):
+    torch.save({"ema": WEIGHTS, "model": network(seed=5).state_dict()}, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"2 networks that fit.*teacher\.entry=ema"):
+        loaded(tmp_path / "w.pt")
+    net = network(seed=1)
+    Checkpoint(net, str(tmp_path / "w.pt"), [0.5], [0.5], entry="ema")
+    assert same(net.state_dict())
+
+
+def test_a_normalisation_in_the_file_is_used_and_not_contradicted(tmp_path):
+    path, layer = str(tmp_path / "w.pt"), {"normalize.mean": torch.tensor([0.25]), "normalize.std": torch.tensor([0.5])}
+    torch.save(layer | {f"net.{key}": value for key, value in WEIGHTS.items()}, path)
+    for given in ((), ([0.25], [0.5]), (None, [0.5])):
+        kind = Checkpoint(network(1), path, *given)
+        assert (kind.mean, kind.std) == ([0.25], [0.5])
+    with pytest.raises(ConfigError, match=r"teacher\.mean=\[0\.3\], but the network .* mean \[0\.25\].*leave"):
+        Checkpoint(network(1), path, [0.3], [0.5])
+
+
+def test_a_normalisation_that_nobody_says_is_asked_for(tmp_path):
+    torch.save(WEIGHTS, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"teacher\.std is missing.*set teacher\.std"):
+        Checkpoint(network(1), str(tmp_path / "w.pt"), [0.5])

@@ -1,0 +1,127 @@
+"""Which networks of conf/network a file of weights fits, by layer names and shapes."""
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from dfkd.config.options import option_names
+from dfkd.config.paths import CONF
+from dfkd.weights.advice import Advice, advice
+from dfkd.weights.choose import fitting, nearest
+from dfkd.weights.entries import Entry
+from dfkd.weights.match import Match
+
+ROUNDS = 4  # corrections of a network: its channels and stem, then its classes, say
+SIZE = 32  # pixels a side, where the shapes do not tell
+FILLS = (
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "uniform_",
+    "erfinv_",
+    "mul_",
+    "add_",
+    "clamp_",
+    "fill_",
+    "zero_",
+)
+TIMM_MODELS = ("resnet18", "resnet34", "resnet50", "vit_tiny_patch16_224", "vit_small_patch16_224")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network of conf/network that a part of a file fits.
+
+    Attributes:
+        made: the network with all its options, as text.
+        settings: what has to be set for it.
+    """
+
+    network: str
+    made: str
+    part: Entry
+    found: Match
+    settings: Advice
+    channels: int
+    classes: int
+
+
+def all_fits(found: list[Entry]) -> list[Fit]:
+    """The networks of conf/network that a part of a file fits with the fewest settings; those of timm where no other
+    does."""
+    nodes = {name: option(name) for name in option_names("network", [CONF])}
+    timm = {name for name, node in nodes.items() if node["_target_"].endswith("timm_model")}
+    fits = [fit for name, node in nodes.items() if name not in timm for fit in _fits(name, node, found)]
+    if not fits:
+        named = [(name, nodes[name], {}) for name in sorted(timm - {"timm"})]
+        models = [("timm", nodes["timm"], {"model": model}) for model in TIMM_MODELS]
+        fits = [fit for name, node, options in named + models for fit in _fits(name, node, found, options)]
+    best: dict[tuple[str, str], Fit] = {}  # one of those that come to the same network
+    for fit in sorted(fits, key=lambda fit: len(fit.settings.overrides())):
+        best.setdefault((fit.part.path, fit.made), fit)
+    fewest: dict[str, int] = {}
+    for fit in best.values():
+        fewest.setdefault(fit.part.path, len(fit.settings.overrides()))
+    return [fit for fit in best.values() if len(fit.settings.overrides()) == fewest[fit.part.path]]
+
+
+def option(name: str) -> dict:
+    """An option of conf/network with its defaults, as plain values."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF / "network" / f"{name}.yaml"))
+    parents = [parent for parent in node.pop("defaults", []) if parent != "_self_"]
+    return {key: value for parent in parents for key, value in option(parent).items()} | node
+
+
+def _fits(name: str, node: dict, found: list[Entry], options: dict | None = None) -> Iterator[Fit]:
+    """The parts that fit a network, once it has the channels, classes and options that their shapes speak of."""
+    settings, channels, classes, size = Advice(options or {}), 3, 10, SIZE
+    for _ in range(ROUNDS):
+        wanted = {key: value for key, value in (node | settings.network).items() if key != "name"}
+        net = _made(wanted, (channels, size, size), classes)
+        if net is None:
+            return
+        fitted = fitting(net, found, size)
+        if fitted:
+            made = repr(sorted(wanted.items()))
+            yield from (Fit(name, made, part, match, settings, channels, classes) for part, match in fitted)
+            return
+        said = advice(net, nearest(net, found, size)[1], size)
+        if not said:
+            return
+        settings = Advice(
+            settings.network | said.network, said.channels or settings.channels, said.size or settings.size
+        )
+        channels, classes, size = said.channels or channels, said.classes or classes, said.size or size
+
+
+def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | None:
+    """A network without memory; None if it cannot be made so."""
+    options = {key: value for key, value in node.items() if key != "_target_"}
+    module, _, target = node["_target_"].rpartition(".")
+    try:
+        with without_memory():
+            return getattr(importlib.import_module(module), target)(shape=shape, classes=classes, **options)
+    except (ValueError, TypeError, RuntimeError, AssertionError):
+        return None
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Networks that are made inside the block have shapes only, and take milliseconds."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Tensors without memory are not initialised: torch would load its compiler for that, which takes seconds."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if getattr(function, "__name__", "") in FILLS:
+            return arguments[0] if arguments else options["tensor"]
+        return function(*arguments, **(options or {}))

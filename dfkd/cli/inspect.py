@@ -1,0 +1,119 @@
+"""`dfkd-inspect FILE`: what a checkpoint holds, which network it fits, and the command that distils it.
+
+Networks are made without memory (on torch's meta device) and compared by layer names and shapes. No code of the file is
+run.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from dfkd.cli.fits import Fit, all_fits
+from dfkd.errors import ConfigError
+from dfkd.weights import read
+from dfkd.weights.entries import Entry, entries, state_dicts, unwrapped
+
+DOMAINS = {(3, 10): "cifar10", (3, 100): "cifar100", (1, 10): "mnist"}
+SHOWN = 12  # entries
+NONE = "no network of conf/network; another one of timm: network@teacher.network=timm teacher.network.model=NAME"
+
+
+def cli(given: list[str] | None = None) -> None:
+    """Console entry. Exit code 0 if a network fits, 1 if none does or the file cannot be read."""
+    parser = argparse.ArgumentParser("dfkd-inspect", description=__doc__.partition(": ")[2])
+    parser.add_argument("file", type=Path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
+    file = parser.parse_args(given).file
+    try:
+        lines, fits = report(file)
+    except ConfigError as error:
+        sys.exit(f"dfkd-inspect: {error}")
+    print("\n".join(lines))
+    sys.exit(0 if fits else 1)
+
+
+def report(file: Path) -> tuple[list[str], list[Fit]]:
+    """What to print about a file, and the networks that it fits.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no tensors by name.
+    """
+    held = read(file)
+    found = entries(held)
+    if not found:
+        raise ConfigError(f"{file} holds no tensors by name; save model.state_dict()")
+    fits = all_fits(found)
+    words = [f"  {_in_words(fit)}" for fit in fits] or [f"  {NONE}"]
+    lines = [str(file), "", "holds", *_contents(held), "", "fits", *words]
+    if fits:
+        lines += ["", f"mean and std: {_normalisation(file, fits[0].part)}"]
+        lines += ["", "to distil it", f"  {command(file, fits[0], fits)}"]
+    return lines, fits
+
+
+def _contents(held: object) -> list[str]:
+    """A line for each dictionary of tensors."""
+    lines = []
+    for path, tensors in state_dicts(held):
+        part = unwrapped(path, tensors)
+        count = sum(value.numel() for value in part.tensors.values())
+        found = [*part.wrappings, *(["a normalisation layer"] if part.mean else [])]
+        wrapped = f"; {', '.join(found)}" if found else ""
+        lines.append(f"  {part.title}: {len(part.tensors)} tensors, {count:,} numbers{wrapped}")
+    return lines[:SHOWN] + [f"  and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)
+
+
+def _in_words(fit: Fit) -> str:
+    options = " ".join(fit.settings.overrides())
+    return (
+        f"{fit.network}{f' ({options})' if options else ''}: {fit.part.title}, named as in {fit.found.naming}; "
+        f"{fit.channels} channels, {fit.classes} classes"
+    )
+
+
+def _normalisation(file: Path, part: Entry) -> str:
+    if part.mean:
+        return f"in the file: {list(part.mean)} and {list(part.std)}; leave teacher.mean and teacher.std out"
+    if beside(file):
+        return f"in {file.with_suffix('.json').name} beside it"
+    return "not in the file; set teacher.mean and teacher.std to what it was trained with"
+
+
+def beside(file: Path) -> list[str]:
+    """Mean and std as dfkd writes them beside the weights of a teacher or a student, as overrides."""
+    try:
+        about = json.loads(file.with_suffix(".json").read_text())
+        return [f"teacher.{key}=[{','.join(map(str, map(float, about[key])))}]" for key in ("mean", "std")]
+    except (OSError, ValueError, TypeError, LookupError):
+        return []
+
+
+def command(file: Path, fit: Fit, fits: list[Fit]) -> str:
+    """The command that distils a part of a file; what only the user knows is left as ..."""
+    words = [
+        "dfkd",
+        "teacher=checkpoint",
+        f"teacher.path={quoted(str(file))}",
+        f"network@teacher.network={fit.network}",
+    ]
+    if len({other.part.path for other in fits}) > 1:
+        words.append(f"teacher.entry={quoted(fit.part.path)}")
+    words += fit.settings.overrides()
+    if not fit.part.mean:
+        words += beside(file) or ["teacher.mean=[...]", "teacher.std=[...]"]
+    domain = DOMAINS.get((fit.channels, fit.classes))
+    if domain:
+        words += [f"domain@ntl_scenario.id={domain}", "data.root=DIR"]
+    else:
+        size = [] if fit.settings.size else ["data.size=..."]
+        words += ["domain@ntl_scenario.id=image_folder", "ntl_scenario.id.path=DIR", *size]
+    return " ".join(shlex.quote(word) for word in [*words, "network@student.network=resnet18", "synthesizer=dfq"])
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it, in quotes where it has to be."""
+    if re.fullmatch(r"[\w./:@%+~-]+", text):
+        return text
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"

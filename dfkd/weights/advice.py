@@ -1,0 +1,128 @@
+"""What to set so that a file fits: the options that its shapes speak of."""
+
+from dataclasses import dataclass, field
+from math import isqrt
+
+from torch import Tensor, nn
+
+from dfkd.weights.match import Match
+from dfkd.weights.structure import has_stem, structure
+
+PATCHES = "patch_embed.proj.weight"  # of a vision transformer
+
+
+@dataclass
+class Advice:
+    """What a file's network has, where ours has something else.
+
+    Attributes:
+        network: options of the network, by name.
+        channels, size: of the images; None if they are not in the way.
+        classes: None if they are not in the way.
+    """
+
+    network: dict[str, object] = field(default_factory=dict)
+    channels: int | None = None
+    size: int | None = None
+    classes: int | None = None
+
+    def overrides(self) -> list[str]:
+        """The arguments of the command that say it."""
+        options = {f"teacher.network.{key}": value for key, value in self.network.items()}
+        options |= {"data.channels": self.channels, "data.size": self.size}
+        return [f"{key}={_text(value)}" for key, value in options.items() if value is not None]
+
+    def __bool__(self) -> bool:
+        return bool(self.overrides() or self.classes)
+
+
+def advice(net: nn.Module, found: Match, size: int | None = None) -> Advice:
+    """What to change in a network, its images or its classes for the tensors of a match to fit.
+
+    Args:
+        size: pixels a side of the network's images, if that is known.
+    """
+    said, own = Advice(dict(found.options)), net.state_dict()
+    matrices = [key for key, value in own.items() if key.endswith("weight") and value.dim() > 1]
+    if not matrices:
+        return said
+    first, last = matrices[0], matrices[-1]
+    head = {last, last.removesuffix("weight") + "bias"}
+    if found.missing or found.extra or set(found.wrong) - head - {first}:
+        _of_structure(net, found, own[first], said)
+    for key in found.wrong if not said.network else ():
+        mine, theirs = own[key], found.weights[key]
+        if key == first and mine.dim() == theirs.dim() == 4:
+            _of_first(net, mine, theirs, said)
+        elif key == last and mine.dim() == theirs.dim() == 2:
+            said.classes = theirs.shape[0] if theirs.shape[0] != mine.shape[0] else None
+        elif key.endswith("pos_embed") and theirs.dim() == 3:
+            side = isqrt(theirs.shape[1] - 1) * found.weights[key.replace("pos_embed", PATCHES)].shape[-1]
+            said.size = side if side != size else None
+    if found.layers and not set(found.wrong) - head - {first}:
+        _of_vgg_head(found, said)
+    elif set(found.wrong) <= head and not (found.missing or found.extra) and size and last in found.weights:
+        _of_flat_head(own[last], found.weights[last], size, said)
+    return said
+
+
+def _of_structure(net: nn.Module, found: Match, mine: Tensor, said: Advice) -> None:
+    """Other depths or widths; where they are, nothing else can be told from pairs of layers."""
+    said.network |= structure(net, found.naming, found.layers)
+    if not said.network:
+        return
+    weights = [layer["weight"] for layer in found.layers.values() if "weight" in layer]
+    matrices = [weight for weight in weights if weight.dim() > 1]
+    if mine.dim() == matrices[0].dim() == 4:
+        _of_first(net, mine, matrices[0], said)
+    said.classes = matrices[-1].shape[0]
+
+
+def _of_first(net: nn.Module, mine: Tensor, theirs: Tensor, said: Advice) -> None:
+    """The first convolution, (out, in, height, width)."""
+    if mine.shape[1] != theirs.shape[1]:
+        said.channels = theirs.shape[1]
+    side, ours = theirs.shape[-1], mine.shape[-1]
+    if side == ours:
+        return
+    if has_stem(net):
+        said.network["stem"] = "conv7_pool" if side == 7 else "conv3"
+    elif not hasattr(net, "net"):
+        return
+    elif any(name.endswith("patch_embed") for name, _ in net.named_modules()):
+        said.network["patch_size"] = side
+    else:
+        said.network["small_stem"] = side == 3
+
+
+def _of_vgg_head(found: Match, said: Advice) -> None:
+    """Linear layers behind an average over a grid, as in torchvision's VGGs."""
+    if not found.naming.endswith("VGG"):
+        return
+    weights = [layer["weight"] for layer in found.layers.values() if "weight" in layer]
+    linear = [weight for weight in weights if weight.dim() == 2]
+    maps = [weight.shape[0] for weight in weights if weight.dim() == 4]
+    if not linear or not maps:
+        return
+    grid = isqrt(linear[0].shape[1] // maps[-1])
+    if len(linear) > 1:
+        said.network["hidden"] = [weight.shape[0] for weight in linear[:-1]]
+    if grid > 1:
+        said.network["grid"] = grid
+    if said.network:
+        said.classes = linear[-1].shape[0]
+
+
+def _of_flat_head(mine: Tensor, theirs: Tensor, size: int, said: Advice) -> None:
+    """A head that sees positions has as many inputs as there are of them."""
+    if mine.dim() == theirs.dim() == 2 and mine.shape[1] != theirs.shape[1]:
+        side = isqrt(size * size * theirs.shape[1] // mine.shape[1])
+        if side * side * mine.shape[1] == size * size * theirs.shape[1]:
+            said.size = side
+
+
+def _text(value: object) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

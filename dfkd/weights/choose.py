@@ -1,0 +1,156 @@
+"""The tensors in a file that are the weights of a network, renamed to its layers."""
+
+import shlex
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dfkd.errors import ConfigError
+from dfkd.weights.advice import Advice, advice
+from dfkd.weights.entries import Entry, entries
+from dfkd.weights.match import COUNTED, OWN, TIMM, Match, kernels, match
+from dfkd.weights.naming import layers_of
+
+NAMED = 8  # entries or tensors that a message names
+NOTES = {
+    "stem": "the file does not tell whether a max-pooling follows the first convolution; if the teacher is at chance, "
+    "set teacher.network.stem=conv3_pool",
+    "timm": "the file does not tell whether a max-pooling follows the first convolution, it is taken not to",
+    "pools": "the file does not tell where the max-poolings stand, they are taken to be where CAKE has them",
+    "activations": "the file does not tell the activations, they are taken to be ReLUs",
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A part of a file that fits a network.
+
+    Attributes:
+        weights: by the network's own names; BatchNorm's num_batches_tracked may be missing.
+        words: where they were found and how they were named, in a line.
+    """
+
+    entry: Entry
+    naming: str
+    weights: dict[str, Tensor]
+    words: str
+
+
+def choose(net: nn.Module, held: object, source: str, entry: str | None = None, size: int | None = None) -> Chosen:
+    """The one part of what a file holds that fits a network.
+
+    Args:
+        held: what `dfkd.weights.read` gave.
+        source: the file, for messages.
+        entry: which part, where several fit: its path, or the beginning of that.
+        size: pixels a side of the images, if that is known.
+
+    Raises:
+        ConfigError: none fits, or several do.
+    """
+    found = entries(held)
+    if not found:
+        raise ConfigError(f"{source} holds no tensors by name; save model.state_dict()")
+    asked = [part for part in found if entry is None or f"{part.path}.".startswith(f"{entry}.")]
+    if not asked:
+        raise ConfigError(f"{source} has no entry '{entry}'; entries: {_listed(titles(found))}. Set teacher.entry")
+    fits = fitting(net, asked, size)
+    if len(fits) > 1:
+        raise ConfigError(
+            f"{source} holds {len(fits)} networks that fit: {_listed([part.title for part, _ in fits])}; choose one, "
+            f"as in teacher.entry={fits[0][0].path}"
+        )
+    if not fits:
+        raise ConfigError(_why_not(net, asked, source, size))
+    part, matched = fits[0]
+    return Chosen(part, matched.naming, matched.weights, _words(net, part, matched, source))
+
+
+def fitting(net: nn.Module, parts: list[Entry], size: int | None = None) -> list[tuple[Entry, Match]]:
+    """The parts that fit a network, each set of tensors once."""
+    fits: dict[frozenset[int], tuple[Entry, Match]] = {}
+    needed = _count(net.state_dict())
+    for part in parts:
+        tensors = frozenset(map(id, part.tensors.values()))
+        if tensors not in fits and _count(part.tensors) == needed:  # all else cannot fit
+            matched = match(net, part.tensors, size)
+            if matched.fits:
+                fits[tensors] = part, matched
+    return list(fits.values())
+
+
+def nearest(net: nn.Module, parts: list[Entry], size: int | None = None) -> tuple[Entry, Match]:
+    """The part that comes nearest to a network: one with the layer names of a known naming, if there is one."""
+    count = len(net.state_dict())
+    largest = sorted(parts, key=lambda part: -len(part.tensors))[:4]
+    close = sorted(parts, key=lambda part: abs(len(part.tensors) - count))[:4]
+    found = [(part, match(net, part.tensors, size)) for part in [*largest, *close]]
+    return min(found, key=lambda pair: (not pair[1].is_known, pair[1].distance))
+
+
+def titles(parts: list[Entry]) -> list[str]:
+    """The places of state dicts, and the first parts of one that is the whole file."""
+    shown: list[str] = []
+    for part in parts:
+        if part.path and len(part.tensors) > 1 and not any(part.path.startswith(f"{path}.") for path in shown):
+            shown.append(part.path)
+    return [f"'{path}'" for path in shown] or ["the whole file"]
+
+
+def _count(tensors: dict[str, Tensor]) -> int:
+    """How many tensors, BatchNorm's counters aside."""
+    return sum(not key.endswith(COUNTED) for key in tensors)
+
+
+def _words(net: nn.Module, part: Entry, matched: Match, source: str) -> str:
+    named = "named as here" if matched.naming == OWN else f"named as in {matched.naming}"
+    words = [f"teacher from {source}: {part.title}, {named}"]
+    if part.wrappings:
+        words.append(f"without {', '.join(part.wrappings)}")
+    if part.mean:
+        words.append("with the normalisation in it")
+    if part.beside:
+        words.append(f"left out beside it: {_listed(list(part.beside))}")
+    note = _open_question(net, matched)
+    return "; ".join([*words, *([NOTES[note]] if note else [])])
+
+
+def _open_question(net: nn.Module, matched: Match) -> str | None:
+    """What the names and shapes of a file leave open, as a key of NOTES."""
+    if matched.naming == TIMM:
+        return "timm" if isinstance(getattr(net.net, "maxpool", None), nn.Identity) else None
+    if matched.note == "stem" and kernels(layers_of(matched.weights))[0] == 7:  # a 7x7 one always has a max-pooling
+        return None
+    return matched.note
+
+
+def _why_not(net: nn.Module, parts: list[Entry], source: str, size: int | None) -> str:
+    """Why no part of a file fits a network: the nearest part, what differs, and what to set."""
+    part, found = nearest(net, parts, size)
+    where = f"{source} ({part.title})" if part.path else source
+    if found.other:
+        return f"the weights in {where}, named as in {found.naming}, are not of this network: {found.other}"
+    own = net.state_dict()
+    wrong = [f"{key} {tuple(found.weights[key].shape)} instead of {tuple(own[key].shape)}" for key in found.wrong]
+    rows = [("missing", found.missing), ("not in this network", found.extra), ("wrong shape", sorted(wrong))]
+    said = "; ".join(f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in rows if keys)
+    named = "" if found.naming == OWN else f", named as in {found.naming},"
+    what = _what_to_set(advice(net, found, size), source)
+    return f"the weights in {where}{named} do not fit the network: {said}. {what}"
+
+
+def _what_to_set(said: Advice, source: str) -> str:
+    parts = []
+    if said.overrides():
+        parts.append(f"By its shapes the file needs {' '.join(map(shlex.quote, said.overrides()))}.")
+    if said.classes:
+        parts.append(
+            f"The file has {said.classes} classes: choose an ID domain with as many (domain@ntl_scenario.id=...), or a "
+            f"checkpoint for this one."
+        )
+    choose = "Or choose" if parts else "Choose"
+    return " ".join([*parts, f"{choose} the network they were trained with: `dfkd-inspect {source}` names what fits"])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
