@@ -15,6 +15,7 @@ import pytest
 from dfkd.errors import Inaccessible
 from dfkd.report.runs import find
 from dfkd.run.run_cell import run_cell
+from dfkd.stages import precision
 from dfkd.store.files import file_lock, is_held
 from dfkd.store.store import Store
 
@@ -149,3 +150,11 @@ def test_a_list_of_a_sweep_that_cannot_be_read_is_named_and_left_out(outputs, re
     assert set(reported(outputs)[0].values()) == {"done"} and "list.jsonl cannot be read" in caplog.text
     with pytest.raises(Inaccessible):
         find([outputs / "sweeps" / "list.jsonl"])
+
+
+def test_a_choice_of_precision_that_cannot_be_read_is_not_made_anew(tmp_path, refuse):
+    """Another choice would be other numbers."""
+    (tmp_path / "precision.json").write_text("[]")
+    refuse(tmp_path / "precision.json")
+    with pytest.raises(Inaccessible, match=r"precision\.json cannot be read"):
+        precision.read(tmp_path / "precision.json")
