@@ -5,6 +5,19 @@ class ConfigError(ValueError):
     """What the user asked for cannot run. Printed as a plain message, without a traceback, before any work."""
 
 
+class Damaged(ValueError):
+    """A file is missing, cut short or changed. What it held is made again."""
+
+
+class Missing(Damaged):
+    """A file is not there."""
+
+
+class Inaccessible(ConfigError):
+    """The system does not let us read or write a file: permissions, or a disk that fails. That is no damage: nothing
+    is deleted or made again for it."""
+
+
 class NonFiniteLoss(ArithmeticError):
     """A loss term became NaN or infinite.
 

@@ -19,6 +19,7 @@ from dfkd.config.paths import CONF, CONFIG
 from dfkd.errors import ConfigError, NotTogether
 from dfkd.machine import distributed, interrupt
 from dfkd.metrics import TABLE, own_metrics
+from dfkd.store.run_folder import RunFolder, is_checkable
 from dfkd.store.store import Store
 from dfkd.sweeps import ledger
 from dfkd.sweeps.console import start_logging
@@ -28,6 +29,7 @@ from dfkd.sweeps.presets import axes
 
 log = logging.getLogger("dfkd")
 INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
+UNCHECKED = "(by an older dfkd that kept no checksums: it cannot be checked)"
 failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
 
 
@@ -73,7 +75,7 @@ def run_replica(cell: Cell, others: list[Cell]) -> float | None:
     result = distributed.by_first(cell.finished)
     if cell.config["dry_run"]:
         return show_plan(cell, result) if distributed.is_first() else None
-    log.info("%s%s", cell.name, " was finished before" if result else "")
+    log.info("%s%s", cell.name, before(cell, result))
     if result is None:
         ledger.record(cell, "running", **ledger.place())
         from dfkd.run.run_cell import run_cell
@@ -89,6 +91,14 @@ def run_replica(cell: Cell, others: list[Cell]) -> float | None:
     log.info("  %s", in_a_line(result))
     log.info("  %s", cell.folder)
     return result["validation"]["iacc"] if "validation" in result else None
+
+
+def before(cell: Cell, result: dict | None) -> str:
+    """What to say behind a cell's name of an earlier run of it."""
+    if result is not None:
+        return " was finished before" + ("" if is_checkable(result) else f" {UNCHECKED}")
+    damage = RunFolder(cell.folder).damage()
+    return f" was finished before, but {damage}: it is made again" if damage else ""
 
 
 @contextlib.contextmanager

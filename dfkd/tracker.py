@@ -48,11 +48,13 @@ class Tracker:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSONL file; none where it is missing, and without lines cut short by a crash or still being
+    """The rows of a JSONL file; none where it cannot be read, and without lines cut short by a crash or still being
     written."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
+    rows, text = [], ""
+    with contextlib.suppress(OSError):
+        text = path.read_text(errors="replace")
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
 

@@ -16,7 +16,7 @@ from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.state import CannotSave, Node, Take
 
 # What may differ between two runs of the same numbers, also if somebody commits meanwhile.
-TIMES = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config", "commit")
+TIMES = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config", "commit", "files", "digest")
 
 
 class Killed(BaseException):

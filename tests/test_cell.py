@@ -1,15 +1,17 @@
 """A cell's name and hash: the same for the same content, another for everything that can change a result."""
 
-import json
+import copy
 import re
 
 import pytest
+from omegaconf import DictConfig, OmegaConf, open_dict
 from runner import composed
 
 from dfkd.config.cell import Cell, lower
 from dfkd.errors import ConfigError
 from dfkd.store.digest import file_digest
 from dfkd.store.keys import content_key
+from dfkd.store.run_folder import RunFolder
 
 BASE = ("synthesizer=cake",)
 
@@ -167,6 +169,67 @@ def test_what_every_cell_needs_is_missed_by_name(override, said):
         cell(override)
 
 
+NAMES = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
+
+
+@pytest.fixture(scope="module")
+def composition() -> DictConfig:
+    return composed("ntl_scenario=close_set")
+
+
+def named(composition: DictConfig, key: str, name: object) -> Cell:
+    cfg = copy.deepcopy(composition)
+    OmegaConf.update(cfg, key, name, force_add=True)
+    return Cell(cfg)
+
+
+@pytest.mark.parametrize("option", [*NAMES, "ntl_scenario.ood"])
+@pytest.mark.parametrize("name", ["my/defense", "../../x", "/x", "a\0b", "a\nb", "a\x1b[2Jb", "..", ".hidden", "", "  ",
+                                  "\u202ex", "\ud800", 3, 0, 1.5, True, [1], ["a"], {"a": 1}, None])  # fmt: skip
+def test_a_name_that_is_no_part_of_a_path_is_refused_with_what_to_write(composition, option, name):
+    with pytest.raises(ConfigError, match=re.escape(f"{option}.name")) as error:
+        named(composition, f"{option}.name", name)
+    assert f"set {option}.name=" in str(error.value) and "\0" not in str(error.value)
+
+
+def test_a_refused_name_is_shown_as_it_could_be_written(composition):
+    with pytest.raises(ConfigError, match=r"set defense\.name=my_own_defense$"):
+        named(composition, "defense.name", "../my/own defense")
+
+
+@pytest.mark.parametrize("name", ["x.y", "x-y_z", "a b", "größe", "実験", "~x", "-x", "a" * 100])
+def test_a_name_that_can_be_a_part_of_a_path_stays_as_it_is(composition, name):
+    cell = named(composition, "defense.name", name)
+    assert f"_{name}_s0-" in cell.folder.name and cell.folder.parent == cell.outputs / "runs"
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "\U0001f600"])
+def test_a_folder_may_be_called_by_as_many_bytes_as_a_file_system_takes(composition, letter):
+    used = len(named(composition, "defense.name", "x").name.encode()) - 1
+    fits = letter * ((255 - used) // len(letter.encode()))
+    assert len(named(composition, "defense.name", fits).name.encode()) > 250
+    with pytest.raises(ConfigError, match=r"would have 25[6-9] bytes(.|\n)*longest part of it is defense\.name"):
+        named(composition, "defense.name", fits + letter)
+
+
+@pytest.mark.parametrize("name", ["my/stage", "..", "a\nb", "s" * 250])
+def test_a_stage_is_a_folder_too(composition, name):
+    cfg = copy.deepcopy(composition)
+    with open_dict(cfg):
+        cfg.stages[name] = {"_target_": "my.Stage"}
+    with pytest.raises(ConfigError, match="stage"):
+        Cell(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("outputs", [None, 3, "", ["a"], "a\0b"]), ("seed", ["a/b", 1.5, True, [1]])]
+)
+def test_what_else_is_in_the_path_of_a_run_folder(composition, key, values):
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"^{key} must be "):
+            named(composition, key, value)
+
+
 def test_a_value_that_refers_to_nothing_is_named():
     with pytest.raises(ConfigError, match="no_such_key"):
         cell("teacher.epochs=${no_such_key}")
@@ -176,9 +239,15 @@ def finish(one: Cell, **changes: object) -> dict:
     """Leave a run folder as a finished run does."""
     one.folder.mkdir(parents=True)
     (one.folder / "student.safetensors").write_bytes(b"weights")
-    result = {"hash": one.hash, "student_digest": file_digest(one.folder / "student.safetensors")} | changes
-    (one.folder / "result.json").write_text(json.dumps(result))
-    return result
+    result = {
+        "hash": one.hash,
+        "config": one.config,
+        "teacher": {"iacc": 90.0},
+        "student": {"iacc": 80.0},
+        "stages": {},
+    }
+    result["student_digest"] = file_digest(one.folder / "student.safetensors")
+    return RunFolder(one.folder).write_result(result | changes)
 
 
 def test_a_finished_cell_is_known_by_its_result(tmp_path):

@@ -8,11 +8,15 @@ from killing import Killed, left_over, numbers, outcome, watched
 from runner import DFQ, NOISE, TINY, command_line, composed, make_cell
 from safetensors.torch import load_file
 
+from dfkd.cli.inventory import take
+from dfkd.cli.store import spare
 from dfkd.config.cell import Cell, replicas
 from dfkd.errors import ConfigError
+from dfkd.report.runs import read as read_run
 from dfkd.run.run_cell import run_cell
 from dfkd.stages import student as student_stage
 from dfkd.stages.prepare import prepare
+from dfkd.store.run_folder import RunFolder
 
 SMALL = (*NOISE, "tracker=files", "evaluate.images=20")
 TOGETHER = ("student.replicas=3", "runtime.vectorize=true")
@@ -93,6 +97,20 @@ def test_broken_off_they_go_on_to_the_same_bits(tmp_path):
         results = [json.loads((cell.folder / "result.json").read_text()) for cell in (one, other)]
         assert numbers(results[0]) == numbers(results[1])
     assert not left_over(outputs)
+
+
+def test_after_a_kill_nobody_calls_the_finished_students_of_the_others_unneeded(tmp_path):
+    first, *others = cells(tmp_path, *TOGETHER)
+    run_cell(first, others)  # and here its process is killed
+    found = take(tmp_path)
+    assert [run.state for run in found.runs].count("finished") == 1
+    assert {read_run(cell.folder).status for cell in others} == {"waiting"}
+    students = [item for item in found.items.values() if item.stage == "student"]
+    assert len(students) == 3 and not any(spare(found, item, unfinished=False) for item in students)
+    with RunFolder(first.folder).claimed():  # while the command is still at work, they count as running
+        assert [run.state for run in take(tmp_path).runs].count("running") == 2
+    again = [run_cell(cell, others[place + 1 :]) for place, cell in enumerate(others)]
+    assert all(result["stages"]["student"]["reused"] for result in again)
 
 
 def test_a_command_runs_them_all_and_says_each(tmp_path):

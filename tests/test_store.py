@@ -16,7 +16,8 @@ import pytest
 from dfkd.errors import ConfigError
 from dfkd.store.files import file_lock, is_held, try_lock, write_atomic
 from dfkd.store.keys import content_key
-from dfkd.store.store import Store, record_digest
+from dfkd.store.record import sealed
+from dfkd.store.store import Store
 
 KEY = "0123456789abcdef"
 spawn = multiprocessing.get_context("spawn")
@@ -246,7 +247,7 @@ def test_an_artifact_of_before_inputs_were_noted_is_still_good(tmp_path):
     meta = store.fetch("pool", KEY, write_numbers).path / "meta.json"
     record = json.loads(meta.read_text())
     del record["inputs"], record["digest"]
-    meta.write_text(json.dumps(record | {"digest": record_digest(record)}))
+    meta.write_text(json.dumps(sealed(record)))
     assert store.fetch("pool", KEY, never).meta["answer"] == 42
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from runner import process_environment
@@ -12,6 +14,8 @@ from dfkd.cli.inventory import take
 from dfkd.cli.store import duration, main
 from dfkd.store.digest import file_digest
 from dfkd.store.files import file_lock
+from dfkd.store.record import sealed
+from dfkd.store.run_folder import RunFolder
 from dfkd.store.store import Store
 
 TEACHER, POOL, SPLIT = "0" * 16, "1" * 15 + "a", "1" * 15 + "b"
@@ -38,7 +42,7 @@ def run_folder(outputs, name, stages=None, result=None):
         (folder / "student.safetensors").write_text("student")
         about = {"hash": name[-8:], "student_digest": file_digest(folder / "student.safetensors")}
         about["stages"] = {stage: {"key": key, "reused": False} for stage, key in result.items()}
-        (folder / "result.json").write_text(json.dumps(about))
+        RunFolder(folder).write_result({"config": {}, "teacher": {}} | about)
     return folder
 
 
@@ -138,7 +142,7 @@ def test_show_of_a_damaged_or_older_artifact(store, outputs):
     meta = outputs / "store" / "student" / OTHER / "meta.json"
     record = json.loads(meta.read_text())
     del record["inputs"]
-    meta.write_text(json.dumps(record))
+    meta.write_text(json.dumps(sealed(record)))
     assert "made before dfkd noted it" in store("show", OTHER)[1]
     meta.write_text("")
     code, said = store("show", OTHER)
@@ -155,8 +159,9 @@ def test_verify_says_that_all_is_whole(store):
     [
         (f"store/pool/{POOL}/weights", "weights has changed"),
         (f"store/pool/{POOL}/meta.json", "meta.json cannot be read"),
-        ("runs/offline_s0-aaaaaaaa/student.safetensors", "do not belong together"),
-        ("runs/offline_s0-aaaaaaaa/result.json", "do not belong together"),
+        ("runs/offline_s0-aaaaaaaa/student.safetensors", "student.safetensors has changed"),
+        ("runs/offline_s0-aaaaaaaa/config.yaml", "config.yaml has changed"),
+        ("runs/offline_s0-aaaaaaaa/result.json", "result.json cannot be read"),
     ],
 )
 def test_verify_names_what_has_changed(store, outputs, path, words):
@@ -249,6 +254,102 @@ def test_the_module_runs_without_torch_from_where_the_runs_are(outputs):
     command = [sys.executable, "-W", "error", "-c", code, "ls"]
     done = subprocess.run(command, cwd=outputs, env=process_environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and OFFLINE in done.stdout
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+WRITTEN = ("runs/online_s0-bbbbbbbb/.result.json.{}.tmp", "sweeps/.list.jsonl.{}.tmp", ".precision.json.{}.tmp",
+           "reports/0123/.table.md.{}.tmp", f"store/student/.{OTHER}.checkpoint.{{}}.tmp")  # fmt: skip
+
+
+@pytest.fixture
+def written(outputs):
+    """Leave temporary files of a process, as old as that."""
+
+    def make(process: int, age: float = 60.0) -> list:
+        files = [outputs / name.format(process) for name in WRITTEN]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("half")
+            os.utime(file, (time.time() - age,) * 2)
+        return files
+
+    return make
+
+
+@pytest.mark.parametrize("command", [("verify",), ("gc", "--yes")])
+def test_what_killed_processes_were_writing_is_swept_up(store, outputs, written, command):
+    files = written(gone())
+    (outputs / "store" / "student" / f".{'6' * 16}.77.tmp").mkdir()
+    (outputs / "runs" / "notes.tmp").write_text("mine")
+    assert "temporary, of a process that is gone" in row(store("ls")[1], ".list.jsonl.")
+    code, said = store(*command)
+    assert code == 0 and ("swept up 6 temporary files" in said or "6 leftovers" in said)
+    assert not any(file.exists() for file in files) and not list(outputs.rglob(".*.tmp"))
+    assert (outputs / "runs" / "notes.tmp").exists()
+
+
+def test_what_is_being_written_stays(store, outputs, written):
+    files = written(os.getpid())[:-1]
+    files += written(gone(), age=0.0)[1:-1]  # the process may be on another machine
+    with file_lock(outputs / "runs" / "online_s0-bbbbbbbb" / ".lock", "cell"):
+        files += written(gone())[:1]
+        store("verify")
+        store("gc", "--yes")
+        assert all(file.exists() for file in files)
+
+
+def test_a_number_that_is_a_later_processs_does_not_keep_a_file_for_ever(store, written):
+    files = written(os.getpid(), age=4000.0)
+    store("verify")
+    assert not any(file.exists() for file in files)
+
+
+def test_what_is_not_ours_in_a_store_is_no_artifact(store, outputs):
+    (outputs / "store" / "student" / "my notes").mkdir()
+    (outputs / "store" / "student" / "my notes" / "x").touch()
+    assert "my notes" not in store("gc", "--yes")[1]
+    assert (outputs / "store" / "student" / "my notes" / "x").exists()
+
+
+def test_runs_of_names_that_had_slashes_are_found(store, outputs):
+    folder = run_folder(outputs, "none-digits_my/defense_s0-dddddddd", {"student": OTHER}, {"student": OTHER})
+    assert "2 finished" in store("ls")[1]
+    store("gc", "--yes")
+    assert OTHER in there(outputs)
+    (folder / "student.safetensors").write_text("{")
+    assert f"DAMAGED  {folder}" in store("verify")[1]
+
+
+HALF = f'{{"teacher": "{TEACHER}", "student": '
+
+
+@pytest.mark.parametrize("text", ['{"teacher": 3}', '["teacher"]', HALF, HALF + '"x"}', HALF + "null}", "", "\x00"])
+def test_gc_keeps_all_where_what_a_cell_needs_is_damaged(store, outputs, text):
+    (outputs / "runs" / "online_s0-bbbbbbbb" / "stages.json").write_text(text)
+    code, said = store("gc", "--yes")
+    assert code == 0 and OTHER in there(outputs) and "1 run folder may need them that cannot say which" in said
+
+
+def test_gc_unfinished_keeps_what_a_damaged_cell_needs(store, outputs):
+    (outputs / "runs" / "offline_s0-aaaaaaaa" / "result.json").write_text("")
+    store("gc", "--yes", "--unfinished")
+    assert there(outputs) == {TEACHER, POOL, SPLIT, OFFLINE}
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_in_the_place_of_an_artifact_is_named_and_made_again(store, outputs, kind):
+    path = outputs / "store" / "split" / SPLIT
+    shutil.rmtree(path)
+    path.write_text("x") if kind == "file" else path.symlink_to("nowhere")
+    code, said = store("verify")
+    assert code == 1 and f"DAMAGED  {path}: " in said
+    assert artifact(outputs, "split", SPLIT, pool=POOL) == path and store("verify")[0] == 0
 
 
 def test_durations_are_one_number_with_its_unit():

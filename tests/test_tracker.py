@@ -8,7 +8,7 @@ import pytest
 from runner import DFQ, TINY, command_line, make_cell, read_json
 
 from dfkd.errors import ConfigError
-from dfkd.tracker import Tracker, WandB
+from dfkd.tracker import Tracker, WandB, read_rows
 
 ROWS = [{"stage": "teacher", "step": 0, "loss/id": 2.5}, {"stage": "student", "step": 3, "val/iacc": 91.0}]
 RESULT = {"teacher": {"iacc": 99.0}, "student": {"iacc": 91.0, "asr": None}}
@@ -182,3 +182,12 @@ def test_all_cells_of_a_sweep_are_in_one_group_and_a_relaunch_too(tmp_path, fake
         command_line(*sweep)
     assert len(groups) == 4 and len(set(groups)) == 1 and groups[0].startswith("sweep-")
     assert fake["run"].code == 1
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\x00\xff", b"3\n[1]\nnull\n", b"[" * 1000 + b"\n", b'{"a": 1', b'{"a": NaN}x\n']
+)
+def test_of_a_damaged_file_of_metrics_what_is_whole_is_read(tmp_path, content):
+    file = tmp_path / "metrics.jsonl"
+    file.mkdir() if content is None else file.write_bytes(content + b'\n{"step": 1}\n')
+    assert read_rows(file) == ([] if content is None else [{"step": 1}]) and read_rows(tmp_path / "none") == []

@@ -4,16 +4,22 @@ Reads only, and imports no torch. A run folder names its artifacts in `stages.js
 of them is fetched, and in its `result.json`.
 """
 
-import json
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dfkd.store.files import is_held
-from dfkd.store.run_folder import RunFolder
+from dfkd.errors import Damaged, Inaccessible
+from dfkd.store.access import entries
+from dfkd.store.files import TEMPORARY, is_being_written, is_held
+from dfkd.store.run_folder import KEY, RunFolder, run_folders
+from dfkd.store.store import meta_record
 
 # Names in a stage's folder beside those of artifacts; the last group that matches is the kind.
-LEFT = re.compile(r"\.(?P<key>[0-9a-f]{16})\.(?:(?P<lock>lock)|(?P<checkpoint>checkpoint.*)|(?P<temporary>\d+\.tmp))")
+LEFT = re.compile(
+    r"\.(?P<key>[0-9a-f]{16})\.(?:(?P<lock>lock)|(?P<temporary>(?:.+\.)?\d+\.tmp)|(?P<checkpoint>checkpoint.*))"
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Item:
     """An artifact, whole or damaged.
 
     Attributes:
-        record: its meta.json; empty if that cannot be read.
+        record: its meta.json; empty if that is damaged, or the system does not let us read it.
     """
 
     stage: str
@@ -40,10 +46,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a builder wrote before its artifact was there.
+    """What a builder wrote before its artifact was there, or a process before a file was whole.
 
     Attributes:
         kind: 'lock', 'temporary' or 'checkpoint'.
+        stage, key: of the artifact; of a file elsewhere its folder and name.
+        lock: the lock file of who writes there; None where there is no such.
         busy: whether the builder is at work.
         made: whether the artifact is there by now.
     """
@@ -52,8 +60,9 @@ class Leftover:
     stage: str
     key: str
     path: Path
+    lock: Path | None
     busy: bool
-    made: bool
+    made: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,8 @@ class Run:
     """A run folder.
 
     Attributes:
-        state: 'finished' (it has a result), 'running' (a process holds its lock) or 'unfinished'.
+        state: 'finished' (it has a result), 'damaged' (it had one), 'running' (a process is at work on it, or will be),
+            'unfinished' or 'unreadable' (the system does not let us look).
         stages: its artifacts, {stage: key}; None if it does not say.
     """
 
@@ -82,12 +92,14 @@ class Inventory:
     Attributes:
         stages: names, those that feed others first.
         items: artifacts by (stage, key), in the order of stages and by age.
+        problems: what the system does not let us look at.
     """
 
     stages: list[str] = field(default_factory=list)
     items: dict[tuple[str, str], Item] = field(default_factory=dict)
     leftovers: list[Leftover] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def users(self, item: Item) -> list[Run]:
         """The run folders that refer to an artifact."""
@@ -114,47 +126,90 @@ class Inventory:
 
 
 def take(outputs: Path) -> Inventory:
-    """Look through an outputs folder."""
+    """Look through an outputs folder.
+
+    Raises:
+        Inaccessible: the system does not let us look into `store` or `runs`: what nobody needs cannot be told then.
+    """
     inventory = Inventory()
-    for stage in sorted(path.name for path in (outputs / "store").glob("*") if path.is_dir()):
-        entries = sorted((outputs / "store" / stage).glob("*"), key=lambda path: path.lstat().st_mtime)
-        for path in entries:
-            if path.is_dir() and not path.name.startswith("."):
-                inventory.items[stage, path.name] = Item(stage, path, _read(path / "meta.json") or {})
-        for path in entries:
+    for stage in (path for path in entries(outputs / "store") if not path.name.startswith(".")):
+        try:
+            paths = sorted(entries(stage), key=changed)
+        except Inaccessible as error:
+            inventory.problems.append(str(error))
+            continue
+        for path in paths:
+            if KEY.fullmatch(path.name):
+                inventory.items[stage.name, path.name] = Item(stage.name, path, _record(path, inventory.problems))
+        for path in paths:
             if match := LEFT.fullmatch(path.name):
-                key, busy = match["key"], is_held(path.parent / f".{match['key']}.lock")
-                made = (stage, key) in inventory.items
-                inventory.leftovers.append(Leftover(match.lastgroup, stage, key, path, busy, made))
+                key, lock = match["key"], stage / f".{match['key']}.lock"
+                made = (stage.name, key) in inventory.items
+                inventory.leftovers.append(Leftover(match.lastgroup, stage.name, key, path, lock, is_held(lock), made))
+    inventory.runs = [_run(folder) for folder in run_folders(outputs / "runs")]  # last: one that begins now is seen
+    inventory.leftovers += _temporaries(outputs, [run.folder for run in inventory.runs])
     depth: dict[str, int] = {}
     for item in inventory.items.values():
         depth[item.stage] = max(depth.get(item.stage, 0), inventory.depth(item))
     inventory.stages = sorted(depth, key=lambda stage: (depth[stage], stage))
     inventory.items = dict(sorted(inventory.items.items(), key=lambda entry: inventory.stages.index(entry[1].stage)))
-    inventory.runs = [run for folder in sorted((outputs / "runs").glob("*")) if (run := _run(folder))]
     return inventory
 
 
-def _run(folder: Path) -> Run | None:
-    """A run folder, or None if nothing ran in it."""
+def _run(folder: Path) -> Run:
     files = RunFolder(folder)
-    if not files.is_run:
-        return None
-    if isinstance(files.result().get("stages"), dict):
-        return Run(folder, "finished", files.stages())
-    return Run(folder, "running" if files.is_held else "unfinished", files.stages())
-
-
-def _read(file: Path) -> dict | None:
-    """The JSON object in a file, or None."""
     try:
-        found = json.loads(file.read_text())
-        return found if isinstance(found, dict) else None
-    except (OSError, ValueError):
-        return None
+        stages = files.stages()
+        result = files.record()
+    except Damaged:
+        return Run(folder, "damaged", stages)
+    except Inaccessible:
+        return Run(folder, "unreadable", None)
+    if result is not None and stages:
+        return Run(folder, "finished", stages)
+    return Run(folder, "running" if files.is_wanted else "unfinished", stages)
+
+
+def _record(folder: Path, problems: list[str]) -> dict:
+    """The meta.json of an artifact, or nothing; notes that the system does not let us read it."""
+    try:
+        return meta_record(folder)
+    except Damaged:
+        return {}
+    except Inaccessible as error:
+        problems.append(str(error))
+        return {}
+
+
+def _temporaries(outputs: Path, runs: list[Path]) -> Iterator[Leftover]:
+    """Files that were being written outside of the store's stages when their process was killed."""
+    others = (outputs, outputs / "sweeps", outputs / "reports", *entries(outputs / "reports"))
+    for folder, lock in [(run, run / ".lock") for run in runs] + [(folder, None) for folder in others]:
+        try:
+            paths = [path for path in entries(folder) if TEMPORARY.fullmatch(path.name)]
+        except Inaccessible:
+            continue  # who needs what is in there says so
+        for path in paths:
+            where = folder.name if folder != outputs else "."
+            yield Leftover("temporary", where, path.name, path, lock, is_being_written(path, lock))
+
+
+def changed(path: Path) -> float:
+    """When a file or folder was changed last; 0 if that cannot be told."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.lstat().st_size for file in files if file.is_file())
+    """Bytes of a file, or of all files below a folder, as far as the system lets us look."""
+    files = [path] if not os.path.isdir(path) else [Path(at, name) for at, _, names in os.walk(path) for name in names]
+    return sum(map(_bytes, files))
+
+
+def _bytes(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:
+        return 0

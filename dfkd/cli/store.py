@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import difflib
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from dfkd.cli.inventory import Inventory, Item, Leftover, Run, size, take
-from dfkd.errors import ConfigError
+from dfkd.cli.inventory import Inventory, Item, Leftover, Run, changed, size, take
+from dfkd.errors import ConfigError, Damaged, Inaccessible
 from dfkd.store.files import try_lock
-from dfkd.store.run_folder import RunFolder
-from dfkd.store.store import DAMAGE, read_record
+from dfkd.store.run_folder import KEY, RunFolder, is_checkable
+from dfkd.store.store import read_record, remove
 from dfkd.sweeps.plan import counted, many
 
 SHOWN = 3  # run folders named in a row of `ls`
@@ -35,7 +34,7 @@ def main() -> None:
 
     command(ls, "list artifacts: size, age, cost, the cells that refer to them, what feeds them")
     command(show, "all about one artifact").add_argument("key", help="its key, or the beginning of it")
-    command(verify, "read every artifact and every finished run folder, and name what is damaged")
+    command(verify, "read every artifact and every finished run folder, name what is damaged, sweep up what kills left")
     tidy = command(gc, "list what no cell needs; delete it with --yes")
     tidy.add_argument("--yes", action="store_true", help="delete what is listed")
     tidy.add_argument("--unfinished", action="store_true", help="also what only cells need that are not finished")
@@ -43,7 +42,10 @@ def main() -> None:
     try:
         if not (arguments.outputs / "store").is_dir():
             raise ConfigError(f"there is no store in {arguments.outputs}; name the folder of your runs: --outputs DIR")
-        sys.exit(arguments.run(take(arguments.outputs), arguments))
+        found = take(arguments.outputs)
+        for problem in found.problems:
+            print(f"UNREADABLE  {problem}")
+        sys.exit(arguments.run(found, arguments))
     except ConfigError as error:
         sys.exit(f"dfkd.store: {error}")
     except BrokenPipeError:  # `| head`
@@ -64,7 +66,8 @@ def ls(found: Inventory, _: argparse.Namespace) -> int:
         rows.append((item.stage, item.key, bytes_(size(item.path)), age(item.path), took, cells, fed_by or "-"))
     for left in found.leftovers:
         if left.kind != "lock":
-            state = "being made" if left.busy else "of a builder that is gone"
+            writer = "process" if left.kind == "temporary" else "builder"
+            state = "being made" if left.busy else f"of a {writer} that is gone"
             rows.append(
                 (left.stage, left.key, bytes_(size(left.path)), age(left.path), "-", "-", f"{left.kind}, {state}")
             )
@@ -85,7 +88,7 @@ def show(found: Inventory, arguments: argparse.Namespace) -> int:
     """Print everything that is known of one artifact."""
     item = pick(found, arguments.key)
     record, meta = item.record, item.record.get("meta", {})
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.path.stat().st_mtime))
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(changed(item.path)))
     print(f"{item.stage} {item.key}\n  {item.path}")
     if not record:
         print("  damaged: its meta.json cannot be read; the next run that needs it makes it again")
@@ -130,46 +133,67 @@ def pick(found: Inventory, prefix: str) -> Item:
 
 
 def verify(found: Inventory, _: argparse.Namespace) -> int:
-    """Read every artifact and every finished run folder again, and name what is damaged."""
-    finished = [run.folder for run in found.runs if (run.folder / "result.json").exists()]
-    damage = []
-    with tqdm(total=len(found.items) + len(finished), disable=None, leave=False) as progress:
-        for item in found.items.values():
-            try:
-                read_record(item.path)
-            except DAMAGE as error:
-                damage.append(f"{item.path}: {reason(error)}")
-            progress.update()
-        for folder in finished:
-            if RunFolder(folder).whole_result() is None:
-                damage.append(f"{folder}: result.json and student.safetensors do not belong together")
-            progress.update()
-    for text in damage:
+    """Read every artifact and every finished run folder again, name what is damaged, and sweep up what killed
+    processes were writing."""
+    runs = [run.folder for run in found.runs if run.state in ("finished", "damaged", "unreadable")]
+    damaged, unreadable, unchecked = read_again([item.path for item in found.items.values()], runs)
+    for text in damaged:
         print(f"DAMAGED  {text}")
-    said = f"{len(damage)} damaged: the commands that made them make them again" if damage else "all are whole"
-    print(f"{many(len(found.items), 'artifact')} and {many(len(finished), 'finished run folder')}: {said}")
-    return int(bool(damage))
+    for text in unreadable:
+        if text not in found.problems:
+            print(f"UNREADABLE  {text}")
+    said = [f"{len(damaged)} damaged: the commands that made them make them again"] if damaged else []
+    refused = len({*unreadable, *found.problems})
+    said += [f"{refused} not readable, which is no damage"] if refused else []
+    looked_at = f"{many(len(found.items), 'artifact')} and {many(len(runs), 'finished run folder')}"
+    print(f"{looked_at}: {'; '.join(said) or 'all are whole'}")
+    if unchecked:
+        print(f"{many(unchecked, 'run folder')} of an older dfkd kept no checksums and cannot be checked")
+    swept = [left for left in found.leftovers if left.kind == "temporary" and not left.busy and delete(left)]
+    if swept:
+        print(f"swept up {many(len(swept), 'temporary file')} of processes that were killed")
+    return int(bool(said))
 
 
-def reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{Path(error.filename).name} is missing"
-    return str(error) if isinstance(error, ValueError) and "has changed" in str(error) else "meta.json cannot be read"
+def read_again(artifacts: list[Path], runs: list[Path]) -> tuple[list[str], list[str], int]:
+    """What is damaged, what the system does not let us read, and how many runs have no checksums."""
+    damaged, unreadable, unchecked = [], [], 0
+    todo = [(path, read_record) for path in artifacts] + [(path, checked) for path in runs]
+    for path, read in tqdm(todo, disable=None, leave=False):
+        try:
+            unchecked += not read(path)
+        except Damaged as error:
+            damaged.append(f"{path}: {error}")
+        except Inaccessible as error:
+            unreadable.append(str(error))
+    return damaged, unreadable, unchecked
+
+
+def checked(folder: Path) -> bool:
+    """Read a run folder again; whether it has checksums by which it could be checked.
+
+    Raises:
+        Damaged, Inaccessible: see `RunFolder.checked_result`.
+    """
+    result = RunFolder(folder).checked_result()
+    return result is not None and is_checkable(result)
 
 
 def gc(found: Inventory, arguments: argparse.Namespace) -> int:
     """List what no cell needs, and delete it if asked to.
 
-    What a finished cell refers to and what a process is at work on always stays. A run that starts while this deletes,
-    and wants just what is deleted, fails with a message; the same command makes it again.
+    What a finished or damaged cell refers to and what a process is at work on always stays. A run that starts while
+    this deletes, and wants just what is deleted, fails with a message; the same command makes it again.
     """
     unfinished = arguments.unfinished
     wanted = [item for item in found.items.values() if spare(found, item, unfinished)]
-    silent = [run for run in found.runs if run.stages is None and (run.state == "running" or not unfinished)]
+    silent = [run for run in found.runs if run.stages is None and (run.state != "unfinished" or not unfinished)]
     if silent:
         folders = ", ".join(str(run.folder) for run in silent[:SHOWN])
-        print(f"all artifacts are kept: {many(len(silent), 'unfinished run folder')} of an older dfkd may need them:")
-        print(f"finish them, delete them, or add --unfinished if nothing runs in them: {folders}")
+        old = all(run.state == "unfinished" for run in silent)
+        how = ", or add --unfinished if nothing runs in them" if old else ""
+        print(f"all artifacts are kept: {many(len(silent), 'run folder')} may need them that cannot say which:")
+        print(f"finish them or delete them{how}: {folders}")
         wanted = []
     left = [left for left in found.leftovers if stale(left, unfinished)]
     why = {True: "only unfinished cells need it", False: "no cell needs it"}
@@ -188,15 +212,14 @@ def gc(found: Inventory, arguments: argparse.Namespace) -> int:
         return 0
     kept = [entry for entry in (*left, *wanted) if not delete(entry)]
     for entry in kept:
-        print(f"kept {entry.path}: a process has just begun to use it")
+        print(f"kept {entry.path}: a process has just begun to use it, or it is not ours to delete")
     print(f"deleted {what}" + (f", but for {len(kept)}" if kept else ""))
     return 0
 
 
 def spare(found: Inventory, item: Item, unfinished: bool) -> bool:
     """Whether an artifact may go: no cell needs it, or (unfinished=True) only cells do that nobody is at work on."""
-    needed = ("finished", "running") if unfinished else ("finished", "running", "unfinished")
-    return all(run.state not in needed for run in found.users(item))
+    return all(run.state == "unfinished" and unfinished for run in found.users(item))
 
 
 def stale(left: Leftover, unfinished: bool) -> bool:
@@ -205,23 +228,27 @@ def stale(left: Leftover, unfinished: bool) -> bool:
 
 
 def delete(entry: Item | Leftover) -> bool:
-    """Delete an artifact or a leftover, as the holder of its lock; False if a process has it now."""
-    lock = entry.path.parent / f".{entry.key}.lock"
-    lock.touch()
-    with try_lock(lock) as mine:
-        if not mine:
-            return False
-        if isinstance(entry, Item):  # out of sight at once: nobody finds half of it
-            gone = lock.with_name(f".{entry.key}.{os.getpid()}.tmp")
-            entry.path.rename(gone)
-            shutil.rmtree(gone)
-        elif entry.path.is_dir():
-            shutil.rmtree(entry.path)
-        elif entry.path != lock:
-            entry.path.unlink()
-        with contextlib.suppress(FileNotFoundError):
-            lock.unlink()
-    return True
+    """Delete an artifact or a leftover, as the holder of its lock; False if a process has it now, or the system does
+    not let us."""
+    lock = entry.path.parent / f".{entry.key}.lock" if isinstance(entry, Item) else entry.lock
+    with contextlib.suppress(OSError, Inaccessible):
+        if lock is None:
+            remove(entry.path)
+            return True
+        lock.touch()
+        with try_lock(lock) as mine:
+            if not mine:
+                return False
+            if isinstance(entry, Item):  # out of sight at once: nobody finds half of it
+                gone = lock.with_name(f".{entry.key}.{os.getpid()}.tmp")
+                entry.path.rename(gone)
+                remove(gone)
+            elif entry.path != lock:
+                remove(entry.path)
+            if KEY.fullmatch(entry.key):  # a run folder keeps its own
+                lock.unlink(missing_ok=True)
+        return True
+    return False
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -239,7 +266,7 @@ def bytes_(count: float) -> str:
 
 
 def age(path: Path) -> str:
-    return duration(time.time() - path.stat().st_mtime)
+    return duration(time.time() - changed(path))
 
 
 def duration(seconds: float) -> str:

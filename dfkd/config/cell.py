@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from dfkd.config.names import STAGE_FILE, check_length, check_name
 from dfkd.config.sources import Sources
 from dfkd.errors import ConfigError
 from dfkd.metrics import own_content
@@ -64,6 +65,7 @@ class Cell:
             f"s{config['seed']}",
         ]
         self.name = f"{'_'.join(parts)}-{self.hash}"
+        check_length(self.name, {f"{key}.name": OmegaConf.select(cfg, key).name for key in named(cfg)})
         self.folder = self.outputs / "runs" / self.name
 
     def content(self, *groups: str) -> dict:
@@ -77,9 +79,13 @@ class Cell:
 
     def finished(self) -> dict | None:
         """The result of this cell if it was finished before, up to the stage that it is to end with (`until`), and its
-        student, if there is one, is whole; else None."""
+        run folder is whole; else None.
+
+        Raises:
+            Inaccessible: the system does not let us read it.
+        """
         result = RunFolder(self.folder).whole_result()
-        if result is None or result["hash"] != self.hash:
+        if result is None or result.get("hash") != self.hash:
             return None
         made = {*result.get("stages", {}), *(["student"] if "student_digest" in result else [])}
         return result if self.config["until"] in made else None
@@ -108,24 +114,35 @@ def replicas(cfg: DictConfig) -> list[Cell]:
     return [first, *map(replica, range(1, count))]
 
 
+def named(cfg: DictConfig) -> list[str]:
+    """The options that a cell is named by."""
+    return [*NAMED, *(["ntl_scenario.ood"] if "ood" in (cfg.get("ntl_scenario") or {}) else [])]
+
+
 def check_form(cfg: DictConfig) -> None:
     """Raise ConfigError if what every cell is named and known by is not there, or is no section or option."""
     for section in SECTIONS:
         found = OmegaConf.select(cfg, section)
         if not OmegaConf.is_dict(found):
             raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
-    for option in (*NAMED, *(["ntl_scenario.ood"] if "ood" in (cfg.get("ntl_scenario") or {}) else [])):
+    for option in named(cfg):
         found = OmegaConf.select(cfg, option)
         if not OmegaConf.is_dict(found):
             raise ConfigError(f"{option} must be one of its options, got {found!r}; `dfkd --help` lists them")
-        if not found.get("name"):
-            raise ConfigError(f"{option}.name is missing: set {option}.name=...")
+        check_name(f"{option}.name", found.get("name"))
+    for stage in cfg.stages:
+        check_name("the name of a stage", stage)
+        check_length(STAGE_FILE.format(stage), {f"stages.{stage}": stage})
+    if not isinstance(cfg.get("outputs"), str) or not cfg.outputs or "\0" in cfg.outputs:
+        raise ConfigError(f"outputs must be a folder, got {cfg.get('outputs')!r}; set outputs=DIR")
     for key in ("seed", "runtime.precision"):
         if OmegaConf.select(cfg, key) is None:
             raise ConfigError(f"{key} is missing: set {key}=...")
     for key in ("dry_run", "fail_fast"):
         if not isinstance(cfg.get(key), bool):
             raise ConfigError(f"{key} must be true or false, got {cfg.get(key)!r}")
+    if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool):
+        raise ConfigError(f"seed must be a whole number of at least 0, got {cfg.seed!r}")
     for key, value in cfg.limit.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ConfigError(f"limit.{key} must be a number, got {value!r}")

@@ -126,7 +126,7 @@ def renew(cell: Cell, result: dict) -> None:
     if found:
         raise ConfigError("\n".join(found))
     result["config"]["paper"] = section
-    RunFolder(cell.folder).write_result(result)
+    RunFolder(cell.folder).renew_result(result)
 
 
 def _numbers(entry: object) -> dict[str, object]:

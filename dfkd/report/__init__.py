@@ -23,7 +23,7 @@ def report_of_sweep(sweep: Path, root: Path) -> str:
     names = sorted(run.name for run in report.done)
     files = save(report, root / short_name(*names), list(FORMATS))
     pictured = (run.folder for run in report.done if (run.folder / "samples_robust.png").exists())
-    pictures = next(pictured, report.done[-1].folder)
+    pictures = next(pictured, report.done[-1].folder if report.done else root.parent / "runs" / "*")
     if pictures.is_absolute() and pictures.is_relative_to(Path.cwd()):  # as the other paths are
         pictures = pictures.relative_to(Path.cwd())
     return f"\n{markdown(report)}\n\nopen  {files['html']}\n      {pictures}/*.png\ntable {files['md']}"

@@ -10,6 +10,7 @@ from dfkd.report import groups as grouping
 from dfkd.report.groups import Group
 from dfkd.report.runs import Run
 from dfkd.report.tables import STUDENTS_IN_WORDS, Measure, Table, known_measures, pivot, summary, usual_measures
+from dfkd.store.run_folder import is_checkable
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,9 @@ def _notes(groups: list[Group], measures: list[Measure], question: Question) -> 
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
         if twice:
             notes.append(f"{group.name} counts a cell that lies in several folders more than once: {', '.join(twice)}.")
+    old = sum(not is_checkable(run.result) for group in groups for run in group.done)
+    if old:
+        notes.append(f"{old} of the cells are of an older dfkd that kept no checksums: they cannot be checked.")
     if "seed" not in (*question.rows, *question.columns, *dict(question.where)):
         notes += [f"{group.name}: missing seeds {', '.join(seeds)}." for group, seeds in grouping.missing_seeds(groups)]
     return notes + _sources(groups, measures)

@@ -19,6 +19,7 @@ from dfkd.run import provenance
 
 HERE = Path(__file__).parent
 PICTURED = 12  # groups whose pictures are shown
+ABSENT = ("missing", "failed", "killed", "interrupted", "damaged", "unreadable")
 ARROW = "\N{RIGHTWARDS ARROW}"
 
 
@@ -116,7 +117,7 @@ def _entry(entry: str | Number, names_the_row: bool = False) -> Element:
     if names_the_row:
         return tag("th", str(entry), scope="row")
     if not isinstance(entry, Number):
-        return tag("td", entry, class_="absent" if entry in ("missing", "failed", "killed", "interrupted") else "word")
+        return tag("td", entry, class_="absent" if entry in ABSENT else "word")
     if entry.mean is None:
         return tag("td", "\N{EN DASH}", class_="number absent")
     mean, _, rest = str(entry).partition(" ")

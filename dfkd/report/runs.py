@@ -1,6 +1,7 @@
 """Which cells there are and how each ended. Reads what runs leave behind, also while they are still at it."""
 
 import json
+import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from pathlib import Path
 from dfkd.config.build import nearest
 from dfkd.config.cell import content
 from dfkd.config.keys import lookup, plain
-from dfkd.errors import ConfigError
-from dfkd.store.run_folder import RunFolder
-from dfkd.tracker import read_rows
+from dfkd.errors import ConfigError, Damaged, Inaccessible
+from dfkd.store.run_folder import RunFolder, run_folders
+from dfkd.store.sweep_list import read_list
+
+log = logging.getLogger("dfkd")
 
 LOSSES = {"dfkd.distill.KL": "kl", "dfkd.distill.L1": "l1", "dfkd.distill.CrossEntropy": "cross_entropy"}
 
@@ -24,7 +27,8 @@ class Run:
         name: readable, with the hash.
         folder: None for a cell that was refused before it had one.
         status: 'done', 'waiting', 'running', 'killed' (says it runs, but no process holds it), 'failed',
-            'interrupted', 'unreadable' or 'replaced' (by a newer one of the same command).
+            'interrupted', 'replaced' (by a newer one of the same command), 'damaged' or 'unreadable' (the system does
+            not let us look).
         config: resolved; empty where it cannot be read.
         result: the content of its result.json; empty unless done.
         reason: why it is not done.
@@ -55,11 +59,18 @@ def find(places: list[Path]) -> list[Run]:
         places: run folders, outputs folders, their `runs` folders, or sweep lists (outputs/sweeps/*.jsonl).
 
     Raises:
-        ConfigError: there is no such place, or it holds no runs.
+        ConfigError: there are no such places, or they hold no runs; of several, those that do not are only named.
     """
     runs: dict[object, Run] = {}
     for place in places:
-        for run in _runs_at(place):
+        try:
+            found = _runs_at(place)
+        except ConfigError as error:
+            if place == places[-1] and not runs:
+                raise
+            log.warning("WARNING: %s", error)
+            continue
+        for run in found:
             runs.setdefault(run.folder.resolve() if run.folder else (run.command, run.reason), run)
     _set_replaced(list(runs.values()))
     return list(runs.values())
@@ -84,7 +95,7 @@ def _runs_at(place: Path) -> list[Run]:
     if _is_run(place):
         return [read(place, _commands(place.parent.parent).get(place.name))]
     folder = place / "runs" if (place / "runs").is_dir() else place
-    found = sorted(path for path in folder.iterdir() if _is_run(path)) if folder.is_dir() else []
+    found = list(run_folders(folder))
     if not found and place.is_dir() and folder == place:
         raise ConfigError(
             f"{place} holds no runs; name an outputs folder, run folders, or sweep lists (outputs/sweeps/*.jsonl)"
@@ -116,11 +127,11 @@ def _listed(sweep: Path) -> Iterator[Run]:
             folder = moved if moved.is_dir() else folder
         if folder is not None and _is_run(folder):
             run = read(folder, command)
-            if run.status == "unreadable":
-                run.reason = plain(row.get("error") or run.reason)
+            if run.status == "damaged" and row.get("error"):
+                run.reason = plain(row["error"])
             yield run
         else:
-            name = plain(folder.name if folder else " ".join(map(str, row["arguments"])))
+            name = plain(folder.name if folder else " ".join(row["arguments"]))
             waits = row.get("status") == "waiting"
             reason = "not started yet" if waits else plain(row.get("error") or "its folder is gone")
             yield Run(name, None, "waiting" if waits else "failed", reason=reason, command=command)
@@ -128,18 +139,23 @@ def _listed(sweep: Path) -> Iterator[Run]:
 
 def _commands(outputs: Path) -> dict[str, str]:
     """{name of a run folder: what repeats the cell}, of all sweeps in an outputs folder, oldest first."""
-    rows = [row for file in sorted((outputs / "sweeps").glob("*.jsonl")) for row in _rows(file)]
+    rows = []
+    for file in sorted((outputs / "sweeps").glob("*.jsonl")):
+        try:
+            rows += _rows(file)
+        except Inaccessible as error:
+            log.warning("WARNING: %s", error)
     return {Path(row["folder"]).name: _command(row) for row in rows if row.get("folder")}
 
 
 def _rows(sweep: Path) -> list[dict]:
     """The last row of every cell in a sweep's list, by its number: parallel cells end in another order."""
-    last = {row.get("number", 0): row for row in read_rows(sweep) if isinstance(row.get("arguments"), list)}
+    last = {row["number"]: row for row in read_list(sweep) if row["arguments"] is not None}
     return [last[number] for number in sorted(last)]
 
 
 def _command(row: dict) -> str:
-    return plain(shlex.join(["dfkd", *map(str, row["arguments"])]))
+    return plain(shlex.join(["dfkd", *row["arguments"]]))
 
 
 def read(folder: Path, command: str | None = None) -> Run:
@@ -148,13 +164,28 @@ def read(folder: Path, command: str | None = None) -> Run:
     Args:
         command: what repeats the cell, for a folder that does not say so itself.
     """
-    files = RunFolder(folder)
-    result, status = files.result(), files.status()
-    command = result.get("command") or status.get("command") or command
-    run = Run(plain(folder.name), folder, "done", result.get("config"), result, command=command and plain(command))
-    if _complete(result):
+    run = Run(plain(folder.name), folder, "done", command=command)
+    try:
+        _fill(run, RunFolder(folder))
+    except Inaccessible as error:
+        run.status, run.config, run.result, run.reason = "unreadable", {}, {}, plain(error)
+    return run
+
+
+def _fill(run: Run, files: RunFolder) -> None:
+    """Put what the files say into a run."""
+    status, damage = files.status(), "its result.json is missing"
+    try:
+        run.result = files.checked_result() or {}
+        damage = "its result.json is none of a run" if run.result else damage
+    except Damaged as error:
+        damage = str(error)
+    said = run.result.get("command") or status.get("command") or run.command
+    run.command = said and plain(said)
+    if _complete(run.result):
+        run.config = run.result["config"]
         _name_loss(run.config)
-        return run
+        return
     run.result, run.config = {}, _known(files.config())
     _name_loss(run.config)
     run.status, run.reason = status.get("status"), plain(status.get("error") or "")
@@ -162,9 +193,10 @@ def read(folder: Path, command: str | None = None) -> Run:
         run.reason = "still at work"
         if not files.is_held:
             run.status, run.reason = "killed", "it never said how it ended, and no process is at work on it"
+    elif run.status == "waiting":
+        run.reason = "not started yet"
     elif run.status not in ("failed", "interrupted"):
-        run.status, run.reason = "unreadable", "its result.json is missing or damaged"
-    return run
+        run.status, run.reason = "damaged", f"{damage}; its command makes it again"
 
 
 def _name_loss(config: dict) -> None:

@@ -20,6 +20,7 @@ from dfkd.stages.parts import Parts
 from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.precision import choose_precision
 from dfkd.stages.prepare import prepare
+from dfkd.stages.stage import Planned, planned_stages
 from dfkd.store.run_folder import RunFolder
 
 log = logging.getLogger("dfkd")
@@ -65,8 +66,11 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
         pipeline.make()
         return {}
     folder, tracker, result = RunFolder(cell.folder), parts.tracker, None
+    pipeline.check_access()
     before = folder.whole_result() or {}
-    folder.begin(cell.config, {name: planned.key for name, planned in pipeline.run.planned.items()})
+    folder.begin(cell.config, keys(pipeline.run.planned))
+    for sibling in siblings:  # whose students may be made with this one's: they are needed, also if we are killed then
+        RunFolder(sibling.folder).expect(sibling.config, keys(planned_stages(sibling, parts)), cell.name, command())
     place = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.set_status("running", command=command(), **place)
     try:
@@ -77,7 +81,7 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
         result = with_earlier(before, make_result(pipeline, began))
         for path in sorted(cell.folder.glob("*.png")):
             tracker.image(path.stem, path)
-        folder.write_result(result)
+        result = folder.write_result(result)
         folder.set_status("done", command=command())
         return result
     except BaseException as error:
@@ -91,6 +95,11 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
         raise
     finally:
         tracker.finish(result)
+
+
+def keys(planned: dict[str, Planned]) -> dict[str, str]:
+    """The keys of planned stages by name."""
+    return {name: stage.key for name, stage in planned.items()}
 
 
 def with_earlier(before: dict, result: dict) -> dict:

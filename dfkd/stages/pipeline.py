@@ -45,6 +45,11 @@ class Pipeline:
         self.tracker = tracker
         self.artifacts: dict[str, Artifact] = {}
 
+    def check_access(self) -> None:
+        """Raise Inaccessible if the system does not let us read or write an artifact: before any is made."""
+        for name, planned in self.run.planned.items():
+            self.run.store.check_access(name, planned.key)
+
     def make(self) -> None:
         """Make or find every stage, in order."""
         for name, planned in self.run.planned.items():

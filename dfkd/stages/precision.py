@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd.config.cell import Cell
+from dfkd.errors import Damaged
 from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, device_name, seeded
 from dfkd.models import Classifier
 from dfkd.stages.parts import Parts
+from dfkd.store.access import reading
 from dfkd.store.files import file_lock, write_atomic
 
 log = logging.getLogger("dfkd")
@@ -115,8 +117,17 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 
 
 def read(file: Path) -> list[dict]:
-    """What was chosen before; nothing, if the file is missing or damaged."""
+    """What was chosen before; nothing, if the file is missing or damaged.
+
+    Raises:
+        Inaccessible: the system does not let us read it; another choice would be another number.
+    """
     try:
-        return [c for c in json.loads(file.read_text()) if c["where"] and c["precision"] in ("float32", "bfloat16")]
-    except (OSError, ValueError, TypeError, KeyError):
+        with reading(file):
+            text = file.read_text(errors="replace")
+    except Damaged:
+        return []
+    try:
+        return [c for c in json.loads(text) if c["where"] and c["precision"] in ("float32", "bfloat16")]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return []

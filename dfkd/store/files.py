@@ -4,13 +4,19 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from dfkd.errors import ConfigError
+from dfkd.store.access import writing
 
 log = logging.getLogger("dfkd")
+TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp", re.DOTALL)  # of `write_atomic`; the number is the writing process
+PATIENCE = 10.0  # seconds for which a temporary file of a process that is not on this machine may be one of another's
+ABANDONED = 3600.0  # seconds after which nobody is still writing it: the number is that of a later process
 
 
 @contextlib.contextmanager
@@ -18,10 +24,10 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
     """Hold an exclusive lock; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        ConfigError: the file system has no locks.
+        ConfigError: the file system has no locks, or the file cannot be opened.
     """
     while True:
-        with path.open("a") as handle:
+        with _opened(path) as handle:
             if not take_lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 log.info("waiting for another process that is making %s", what)
                 take_lock(handle, fcntl.LOCK_EX)
@@ -31,12 +37,17 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
             return
 
 
+def _opened(path: Path) -> IO:
+    with writing(path):
+        return path.open("a")
+
+
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold the lock of an existing lock file if nobody else does; yields whether it is held now."""
     try:
         handle = path.open("r+")  # NFS locks exclusively only what is open for writing
-    except (FileNotFoundError, PermissionError):
+    except OSError:
         yield False
         return
     with handle:
@@ -44,11 +55,13 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of a lock file."""
+    """Whether a process holds the lock of a lock file; True too where the system does not let us look."""
     try:
         handle = path.open()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
+    except OSError:
+        return True
     with handle:
         return not take_lock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
@@ -85,6 +98,32 @@ def write_atomic(path: Path, text: str) -> None:
     temporary.write_text(text)
     sync(temporary)
     os.replace(temporary, path)
+
+
+def is_being_written(path: Path, lock: Path | None = None) -> bool:
+    """Whether a temporary file of `write_atomic` still has a writer.
+
+    Args:
+        lock: the lock file of its folder, if there is one: who holds it may be on another machine.
+    """
+    try:
+        age = time.time() - path.lstat().st_mtime
+    except OSError:
+        return False
+    if is_alive(int(TEMPORARY.fullmatch(path.name)[1])):
+        return age < ABANDONED
+    return is_held(lock) if lock is not None else age < PATIENCE
+
+
+def is_alive(process: int) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,6 @@ into a store and tidies it.
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -23,8 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd import __version__
+from dfkd.errors import Damaged
+from dfkd.store.access import inaccessible, is_there, read_object, reading, writing
 from dfkd.store.digest import file_digest
 from dfkd.store.files import file_lock, sync, write_atomic
+from dfkd.store.record import check_files, check_seal, sealed
 
 log = logging.getLogger("dfkd")
 
@@ -46,27 +48,28 @@ class Artifact:
     reused: bool
 
 
-def record_digest(record: dict) -> str:
-    """sha256 of an artifact's metadata."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def read_record(folder: Path) -> dict:
     """What the meta.json of a whole artifact says.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError: it is damaged; the message names the file.
+        Damaged: it is not whole; the message names the file.
+        Inaccessible: the system does not let us read it.
     """
-    record = json.loads((folder / "meta.json").read_text())
-    if record["key"] != folder.name or record.pop("digest") != record_digest(record):
-        raise ValueError("meta.json has changed")
-    for name, digest in record["files"].items():
-        if file_digest(folder / name) != digest:
-            raise ValueError(f"{name} has changed")
+    record = meta_record(folder)
+    check_files(record["files"], folder)
     return record
 
 
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what a damaged artifact raises when it is read
+def meta_record(folder: Path) -> dict:
+    """The same without a look at the other files."""
+    with reading(folder):
+        if folder.is_file():
+            raise Damaged("it is a file, and an artifact is a folder")
+    record = read_object(folder / "meta.json")
+    check_seal(record, "meta.json")
+    if record.get("key") != folder.name:
+        raise Damaged("meta.json is that of another artifact")
+    return record
 
 
 class Store:
@@ -95,7 +98,8 @@ class Store:
             inputs: keys of the artifacts that feed it, by stage, kept in meta.json too.
 
         Raises:
-            OSError: the folder cannot be written (disk full, read-only).
+            OSError: the folder cannot be written (disk full).
+            Inaccessible: the system does not let us read or write it.
         """
         folder = self.root / stage / key
         found = self._read(folder, key)
@@ -109,12 +113,32 @@ class Store:
             for stale in (self.root / stage).glob(f".{key}.*.tmp"):  # of a killed builder: we hold its lock
                 shutil.rmtree(stale, ignore_errors=True)
                 stale.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)  # damaged
+            remove(folder)  # damaged
             return self._build(folder, stage, key, build, about or {}, inputs or {})
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The artifact if it is there and whole, else None."""
+        """The artifact if it is there and whole, else None.
+
+        Raises:
+            Inaccessible: the system does not let us read it.
+        """
         return self._read(self.root / stage / key, key)
+
+    def check_access(self, stage: str, key: str) -> None:
+        """Raise Inaccessible if `fetch` could neither read the artifact nor make it: to be asked before any is made."""
+        folder, lock, checkpoint = self.root / stage / key, self._lock_file(stage, key), self.checkpoint(stage, key)
+        try:
+            for name in ("meta.json", *meta_record(folder)["files"]):
+                with reading(folder / name), (folder / name).open("rb"):
+                    pass
+            return
+        except Damaged:
+            above = next(path for path in folder.parents if path.exists())
+        whole = os.R_OK | os.W_OK | os.X_OK
+        for path, mode in ((above, whole), (folder, os.W_OK), (lock, os.W_OK), (checkpoint, os.R_OK)):
+            if path.exists() and not os.access(path, mode):
+                error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+                raise inaccessible(path, "written", error)
 
     def checkpoint(self, stage: str, key: str) -> Path:
         """Where who builds an artifact may keep what it needs to go on after being killed; gone when it is built."""
@@ -144,8 +168,7 @@ class Store:
                 "meta": meta,
                 "files": {file.name: file_digest(file) for file in sorted(temporary.iterdir())},
             }
-            record["digest"] = record_digest(record)
-            write_atomic(temporary / "meta.json", json.dumps(record, indent=2) + "\n")
+            write_atomic(temporary / "meta.json", json.dumps(sealed(record), indent=2) + "\n")
             for file in temporary.iterdir():
                 sync(file)
             if not _publish(temporary, folder):
@@ -162,20 +185,37 @@ class Store:
 
     def _read(self, folder: Path, key: str, warn: Callable = log.debug) -> Artifact | None:
         """The artifact if it is there and whole; a damaged one is named and treated as missing."""
-        if not folder.exists():
-            return None
+        with reading(folder):
+            if not is_there(folder):
+                return None
         try:
             return Artifact(folder, key, read_record(folder)["meta"], reused=True)
-        except DAMAGE as error:
+        except Damaged as error:
             warn("damaged artifact %s (%s): it is built again", folder, error)
             return None
 
     @contextlib.contextmanager
     def _lock(self, stage: str, key: str) -> Iterator[None]:
-        folder = self.root / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / f".{key}.lock", f"{stage} {key}"):
+        with writing(self.root / stage):
+            (self.root / stage).mkdir(parents=True, exist_ok=True)
+        with file_lock(self._lock_file(stage, key), f"{stage} {key}"):
             yield
+
+    def _lock_file(self, stage: str, key: str) -> Path:
+        return self.root / stage / f".{key}.lock"
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there.
+
+    Raises:
+        Inaccessible: the system does not let us.
+    """
+    with writing(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _publish(temporary: Path, folder: Path) -> bool:

@@ -20,6 +20,14 @@ from dfkd.sweeps.ledger import GROUP, LIST, OWNER, me, standing
 from dfkd.sweeps.plan import plan_in_words
 
 
+def ended(row: dict) -> dict:
+    """The row of a cell at the end of its sweep: where the line with its end was lost, as its run folder tells it."""
+    told = RunFolder(Path(row["folder"])).status() if row["status"] == "running" and row["folder"] else {}
+    if told.get("status") not in ("done", "failed", "interrupted"):
+        return row
+    return row | {"status": told["status"], "error": str(told.get("error", ""))}
+
+
 class SweepReport(Callback):
     """Hydra callback: names the list, and reports when all cells are through."""
 
@@ -32,7 +40,7 @@ class SweepReport(Callback):
             interrupt.shield_children()
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        rows, path = standing(), Path(os.environ[LIST])
+        rows, path = list(map(ended, standing())), Path(os.environ[LIST])
         outputs, problems = Path(config.outputs), 0
         if config.dry_run:
             path.unlink(missing_ok=True)
@@ -44,11 +52,11 @@ class SweepReport(Callback):
                 problems += not self.table(path, outputs, of_teachers)
         failed = [row for row in rows if row["status"] == "failed"]
         for row in failed:
-            print(f"\nFAILED: {row['error']}")
+            print(f"\nFAILED: {row.get('error')}")
             folder = Path(row["folder"] or "")
             if "traceback" in RunFolder(folder).status():
                 print(f"  traceback: {folder / 'status.json'}")
-            print(f"  retry: dfkd {shlex.join(row['arguments'])}")
+            print(f"  retry: dfkd {shlex.join(row['arguments'] or ())}")
         left = [row["status"] for row in rows if row["status"] in ("waiting", "interrupted")]
         if "interrupted" in left:  # a worker was asked to stop, and nobody else
             print(f"\n{len(left)} of {len(rows)} cells were interrupted or not started; the same command goes on there")

@@ -27,6 +27,7 @@ from dfkd.config.cell import Cell
 from dfkd.run.provenance import arguments
 from dfkd.store.files import is_held, take_lock
 from dfkd.store.run_folder import RunFolder
+from dfkd.store.sweep_list import read_list
 from dfkd.sweeps.plan import many
 
 log = logging.getLogger("dfkd")
@@ -138,16 +139,17 @@ def has_failed() -> bool:
 def append(row: dict) -> None:
     path = Path(os.environ[LIST])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:
+    with path.open("ab+", buffering=0) as file:
         take_lock(file, fcntl.LOCK_EX)  # rows of several processes do not mix, on a shared disk neither
-        file.write(f"{json.dumps(row)}\n".encode())
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")  # by a process that was killed, or a disk that was full
+        file.write(b"\n" * torn + f"{json.dumps(row)}\n".encode())
 
 
 def events() -> list[dict]:
     """All rows of the sweep's list; none without a sweep."""
-    path = Path(os.environ.get(LIST, ""))
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []  # not one that is being written
-    return [json.loads(line) for line in lines]
+    return read_list(Path(os.environ[LIST])) if LIST in os.environ else []
 
 
 def standing() -> list[dict]:

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
+from dfkd.errors import ConfigError
 from dfkd.sweeps import ledger
 from dfkd.sweeps.plan import many
 
@@ -27,8 +28,13 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
     Args:
         batch: the overrides of every cell.
         first: what the launcher is to call the first of them (`dfkd.sweeps.ledger.launched`).
+
+    Raises:
+        ConfigError: the sweep's list was damaged, and does not say any more which cells these are.
     """
     words = dict(zip(ledger.launched()[first:], batch, strict=False))  # later batches wait, too
+    if len(words) < len(batch):
+        raise ConfigError("rows of cells that wait are gone from the sweep's list; the same command goes on with them")
     returned: list[JobReturn] = []
     ends: Counter[int] = Counter()
     todo = chosen = list(words)

@@ -77,7 +77,7 @@ def test_other_networks_and_batches_are_measured_anew(tmp_path, cell, parts, clo
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '[{"where": {}}]', '[{"where": 1, "precision": "half"}]', "[3]"]
+    "content", ["", "{", "[]", "{}", '[{"where": {}}]', '[{"where": 1, "precision": "half"}]', "[3]", "[" * 1000]
 )
 def test_a_damaged_file_is_measured_again(cell, parts, clock, content):
     (cell.outputs / "precision.json").write_text(content)

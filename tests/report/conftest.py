@@ -8,6 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from dfkd.store.run_folder import RunFolder
+
 
 @pytest.fixture(autouse=True)
 def every_report_has_its(pictures):
@@ -82,9 +84,9 @@ def finished(unfinished):
             "precision": "float32",
             "warnings": list(warnings),
         }
-        (folder / "result.json").write_text(json.dumps(result))
         rows = [{"stage": "student", "step": step, "val/iacc": 30.0 * step} for step in range(4)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        RunFolder(folder).write_result(result)
         return folder
 
     return make

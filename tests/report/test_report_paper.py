@@ -14,6 +14,7 @@ from dfkd.report.page import page
 from dfkd.report.runs import find
 from dfkd.report.text import latex, markdown, table_csv
 from dfkd.stages.prepare import prepare
+from dfkd.store.run_folder import RunFolder
 
 SAID = {"student.iacc": 96, "source": "CAKE, table 1"}
 
@@ -135,7 +136,9 @@ def test_numbers_published_later_come_without_a_new_run(tmp_path):
     done = command_line(*command, "+paper.student.iacc=96", "+paper.source=x")
     assert done.code == 0 and "was finished before" in done.err
     section = {"student": {"iacc": 96}, "source": "x"}
-    assert read_json(file) == before | {"config": before["config"] | {"paper": section}}
+    after = read_json(file)
+    assert after | {"digest": None} == before | {"config": before["config"] | {"paper": section}, "digest": None}
+    assert RunFolder(file.parent).damage() is None  # its checksums are those of the new content
     wrong = command_line(*command, "+paper.student.iacc=96")
     assert wrong.code == 1 and "paper.source is missing" in wrong.err
     assert read_json(file)["config"]["paper"] == section

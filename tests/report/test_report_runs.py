@@ -8,6 +8,7 @@ import pytest
 from dfkd.errors import ConfigError
 from dfkd.report.runs import find, read
 from dfkd.store.files import file_lock
+from dfkd.store.run_folder import RunFolder
 
 
 def names(*places) -> list[str]:
@@ -84,7 +85,7 @@ def test_a_damaged_result_is_no_result(finished, text):
     folder = finished()
     (folder / "result.json").write_text(text)
     run = read(folder)
-    assert run.status == "unreadable" and run.config["seed"] == 0
+    assert run.status == "damaged" and run.config["seed"] == 0
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "3", "seed: 0", "\x00"])
@@ -93,7 +94,7 @@ def test_without_a_whole_configuration_a_cell_is_still_listed(unfinished, text):
     (folder / "config.yaml").write_text(text)
     (folder / "status.json").write_text('{"status": "fai')
     run = read(folder)
-    assert run.config == {} and run.status == "unreadable"
+    assert run.config == {} and run.status == "damaged"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,6 @@ def test_a_place_without_runs_is_named(finished, tmp_path, place, said):
 def test_names_from_files_are_one_line_of_printable_text(finished):
     folder = finished(name="a\nb\x1b[31m", defense__name="c")
     result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(result | {"command": "dfkd\nrm \ud800\u202e-x"}))
+    RunFolder(folder).renew_result(result | {"command": "dfkd\nrm \ud800\u202e-x"})
     run = read(folder)
     assert run.name == "a b [31m" and run.command == "dfkd rm  -x"

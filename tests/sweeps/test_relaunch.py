@@ -2,11 +2,14 @@
 
 import json
 import logging
+import os
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 from runner import TINY, process, read_json, write_component
 
+from dfkd.errors import ConfigError
 from dfkd.sweeps import ledger, relaunch
 
 DEADLY = '''
@@ -103,6 +106,21 @@ def test_a_second_batch_is_that_of_its_cells(waiting):
     relaunch.launch(pool, waiting[:2], 0)
     relaunch.launch(pool, waiting[2:], 2)
     assert pool.launched[:2] == [["a", "b"], ["c", "d", "e"]] and ended() == "done done done done failed done"
+
+
+def test_a_list_that_has_lost_a_waiting_cell_does_not_lose_it_silently(waiting):
+    file = Path(os.environ[ledger.LIST])
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:-1], lines[-1][:10] + "\n"]))
+    with pytest.raises(ConfigError, match="the same command goes on"):
+        relaunch.launch(Pool(set()), waiting, 0)
+
+
+def test_half_a_line_does_not_take_the_next_one_along(waiting):
+    with Path(os.environ[ledger.LIST]).open("a") as file:
+        file.write('{"number": 1, "stat')  # its writer was killed
+    ledger.append({"number": 2, "status": "done"} | OF_A_ROW)
+    assert ended() == "done waiting done waiting waiting waiting"
 
 
 def test_what_is_launched_again_keeps_its_place_beside_replicas(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, 
 from dfkd.config.cell import Cell
 from dfkd.main import CONF
 from dfkd.store.digest import file_digest
+from dfkd.store.run_folder import RunFolder
 from dfkd.sweeps.callback import SweepReport
 from dfkd.sweeps.compose import ReadOnce, SweepLoader
 from dfkd.sweeps.ledger import LIST
@@ -155,7 +156,7 @@ def finish(*overrides: str) -> None:
     result |= {"teacher": measured, "student": measured, "fragile_share": 1.0, "teacher_evals": {"distill": 3}}
     result |= {"seconds": {"total": 1.0}, "warnings": [], "stages": {}}
     result["student_digest"] = file_digest(cell.folder / "student.safetensors")
-    (cell.folder / "result.json").write_text(json.dumps(result))
+    RunFolder(cell.folder).write_result(result)
 
 
 @pytest.mark.parametrize("launcher", ["basic", "parallel"])
@@ -339,6 +340,19 @@ def test_a_worker_that_was_stopped_alone_is_told_at_the_end(tmp_path, capsys, mo
     with pytest.raises(SystemExit, match="1"):
         SweepReport().on_multirun_end(OmegaConf.create({"outputs": str(tmp_path), "dry_run": False}))
     assert "3 of 3 cells were interrupted or not started; the same command goes on" in capsys.readouterr().out
+
+
+def test_a_cell_whose_last_line_was_lost_is_told_by_its_run_folder(tmp_path, capsys, monkeypatch):
+    rows = [{"number": n, "status": "running", "folder": str(tmp_path / f"x{n}"), "arguments": ["a=1"]} for n in (0, 1)]
+    (tmp_path / "list").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"number": 0, "status": "fai\n')
+    for number, how in enumerate(("failed", "done")):
+        (tmp_path / f"x{number}").mkdir()
+        RunFolder(tmp_path / f"x{number}").set_status(how, error="it was NaN" if how == "failed" else None)
+    monkeypatch.setenv(LIST, str(tmp_path / "list"))
+    monkeypatch.setattr(SweepReport, "table", lambda *_: True)
+    with pytest.raises(SystemExit, match="1"):
+        SweepReport().on_multirun_end(OmegaConf.create({"outputs": str(tmp_path), "dry_run": False}))
+    assert "FAILED: it was NaN" in (said := capsys.readouterr().out) and "1 of 2 cells failed" in said
 
 
 def alive(group: int) -> bool:

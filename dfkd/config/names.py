@@ -1,0 +1,46 @@
+"""Names that become a part of a path: of a cell's options, which its run folder is called by, and of its stages."""
+
+import os
+import re
+
+from dfkd.config.keys import plain
+from dfkd.errors import ConfigError
+
+LONGEST = 255  # bytes of one file's name, on nearly every file system
+STAGE_FILE = "profile_{}.json.gz"  # the longest name that has a stage's in it
+
+
+def check_name(where: str, name: object) -> None:
+    """Raise ConfigError if a name is no text, or cannot stand in the name of a file.
+
+    Args:
+        where: the key that says it.
+    """
+    if name is None:
+        raise ConfigError(f"{where} is missing: set {where}=...")
+    if not isinstance(name, str):
+        raise ConfigError(f"{where} names a folder and must be a word, got {name!r}; set {where}=NAME")
+    possible = re.sub(r"[\s/]+", "_", plain(name)).lstrip("._") or "NAME"
+    if "/" in name or name.startswith(".") or not name.strip() or plain(name) != name:
+        raise ConfigError(
+            f"{where}={name!r} names a folder: it must not be empty, begin with a dot, or hold a slash or characters "
+            f"that cannot be printed; set {where}={possible}"
+        )
+
+
+def check_length(folder: str, names: dict[str, str]) -> None:
+    """Raise ConfigError if a folder's name is longer than a file system takes.
+
+    Args:
+        names: what it is made of, by key; the longest is named.
+    """
+    try:
+        length = len(os.fsencode(folder))
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the name {folder!r} cannot be written in this locale: set LC_ALL=C.UTF-8") from error
+    if length > LONGEST:
+        key = max(names, key=lambda key: len(names[key].encode()))
+        raise ConfigError(
+            f"the name of a folder would have {length} bytes, and file systems take {LONGEST}: {folder}\n"
+            f"the longest part of it is {key}: set {key}=... to a shorter one"
+        )
