@@ -20,7 +20,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from dfkd.config import paper
+from dfkd.config import own_options, paper
 from dfkd.config.cell import Cell, replicas
 from dfkd.errors import ConfigError
 from dfkd.run import provenance
@@ -28,7 +28,7 @@ from dfkd.sweeps import ledger, presets, relaunch
 from dfkd.sweeps.progress import Progress
 
 log = logging.getLogger("dfkd")
-IN_POOLS = ("JoblibLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
+IN_POOLS = ("JoblibLauncher", "ParallelLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
 
 
 class ReadOnce(ConfigRepository):
@@ -82,6 +82,7 @@ class CellSweeper(BasicSweeper):
         from dfkd.sweeps.console import start_logging
 
         start_logging()
+        own_options.check_names(self.config.hydra.runtime.config_sources)
         if self.no_pool:
             log.warning(
                 "cells run one after the other: this machine has no semaphores for processes (is there a /dev/shm?)"

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dfkd.cli.inventory import Inventory, Item, Leftover, Run, size, take
 from dfkd.errors import ConfigError
+from dfkd.machine.environment import settle
 from dfkd.store.files import try_lock
 from dfkd.store.run_folder import RunFolder
 from dfkd.store.store import DAMAGE, read_record
@@ -39,6 +40,7 @@ def main() -> None:
     tidy = command(gc, "list what no cell needs; delete it with --yes")
     tidy.add_argument("--yes", action="store_true", help="delete what is listed")
     tidy.add_argument("--unfinished", action="store_true", help="also what only cells need that are not finished")
+    settle()
     arguments = parser.parse_args()
     try:
         if not (arguments.outputs / "store").is_dir():

@@ -7,6 +7,7 @@ from pathlib import Path
 from dfkd.config.build import nearest
 from dfkd.config.keys import MEASURES, NAMES
 from dfkd.errors import ConfigError
+from dfkd.machine.environment import settle
 from dfkd.report import short_name
 from dfkd.report.output import FORMATS
 from dfkd.report.tables import STUDENTS
@@ -52,6 +53,7 @@ def parser() -> Parser:
 
 def cli(given: list[str] | None = None) -> None:
     """Run `dfkd-report`: print the tables of finished cells and save their page."""
+    settle()
     try:
         run(parser().parse_args(given))
     except (ConfigError, OSError) as error:

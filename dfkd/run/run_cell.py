@@ -21,6 +21,7 @@ from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.precision import choose_precision
 from dfkd.stages.prepare import prepare
 from dfkd.store.run_folder import RunFolder
+from dfkd.tracker import Guarded
 
 log = logging.getLogger("dfkd")
 
@@ -59,12 +60,12 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
 
 
 def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
-    pipeline = Pipeline(cell, parts, parts.tracker, siblings, quiet)
+    pipeline = Pipeline(cell, parts, Guarded(parts.tracker), siblings, quiet)
     if not distributed.is_first():
         parts.runtime = choose_precision(cell, parts)
         pipeline.make()
         return {}
-    folder, tracker, result = RunFolder(cell.folder), parts.tracker, None
+    folder, tracker, result = RunFolder(cell.folder), pipeline.tracker, None
     before = folder.whole_result() or {}
     folder.begin(cell.config, {name: planned.key for name, planned in pipeline.run.planned.items()})
     place = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}

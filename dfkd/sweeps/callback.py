@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from dfkd.config.cell import stages_until
 from dfkd.config.messages import explain
+from dfkd.config.paths import home
 from dfkd.machine import interrupt
 from dfkd.store.files import write_atomic
 from dfkd.store.run_folder import RunFolder
@@ -25,7 +26,7 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
-        os.environ[LIST] = str((Path(config.outputs) / "sweeps" / name).absolute())
+        os.environ[LIST] = str((Path(home(config.outputs)) / "sweeps" / name).absolute())
         os.environ[OWNER] = me()
         os.environ.pop(GROUP, None)
         if "basic_launcher" not in config.hydra.launcher._target_:
@@ -33,7 +34,7 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         rows, path = standing(), Path(os.environ[LIST])
-        outputs, problems = Path(config.outputs), 0
+        outputs, problems = Path(home(config.outputs)), 0
         if config.dry_run:
             path.unlink(missing_ok=True)
             print(plan_in_words(rows, Store(outputs / "store")))
