@@ -158,7 +158,6 @@ def in_a_line(result: dict) -> str:
 
 def cli() -> None:
     """Console script: Hydra's own command line, with one clear message for every mistake."""
-    settle()
     sys.argv[1:] = arranged(sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own takes a second to collect the options
         return print(help_text(CONF, sys.argv[1:]))
@@ -170,6 +169,7 @@ def cli() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
     try:
         with interrupt.listening(ledger.stop_workers), distributed.failing_together():
+            settle()
             check_alone(sys.argv[1:])
             task()
             if failures:

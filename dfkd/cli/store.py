@@ -40,9 +40,9 @@ def main() -> None:
     tidy = command(gc, "list what no cell needs; delete it with --yes")
     tidy.add_argument("--yes", action="store_true", help="delete what is listed")
     tidy.add_argument("--unfinished", action="store_true", help="also what only cells need that are not finished")
-    settle()
     arguments = parser.parse_args()
     try:
+        settle()
         if not (arguments.outputs / "store").is_dir():
             raise ConfigError(f"there is no store in {arguments.outputs}; name the folder of your runs: --outputs DIR")
         sys.exit(arguments.run(take(arguments.outputs), arguments))

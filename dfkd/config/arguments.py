@@ -13,7 +13,7 @@ from dfkd.config.paths import home
 ITEM = re.compile(r"""(=|,|\[)(~(?:/[^,\[\]{}()"']*)?)(?=,|\]|$)""")  # a path in the home folder, unquoted
 TYPOGRAPHIC = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
 FUNCTION = re.compile(r"(choice|range|interval|tag|sort|shuffle|glob|int|float|str|bool)\(")
-AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'", re.DOTALL)  # in Hydra's words
+AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'\n")  # in Hydra's words
 
 
 def arranged(words: list[str]) -> list[str]:

@@ -53,8 +53,8 @@ def parser() -> Parser:
 
 def cli(given: list[str] | None = None) -> None:
     """Run `dfkd-report`: print the tables of finished cells and save their page."""
-    settle()
     try:
+        settle()
         run(parser().parse_args(given))
     except (ConfigError, OSError) as error:
         sys.exit(f"dfkd-report: {error}")
