@@ -115,7 +115,7 @@ def check_axes() -> None:
     """Raise ConfigError if one cell of an ablation was asked for without saying which, if a size is not there, or if an
     option of the user's own is never read."""
     hydra = HydraConfig.get()
-    own_options.check_names(hydra.runtime.config_sources)
+    own_options.check_files(hydra.runtime.config_sources)
     given = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
     keys = axes(*given) if given[2] else {}  # another sweeper than ours has no sizes
     chosen = {word.partition("=")[0] for word in hydra.overrides.task}

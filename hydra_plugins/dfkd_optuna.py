@@ -67,7 +67,7 @@ class Search(Sweeper):
         from dfkd.sweeps.console import start_logging
 
         start_logging()
-        own_options.check_names(self.config.hydra.runtime.config_sources)
+        own_options.check_files(self.config.hydra.runtime.config_sources)
         given = [*(f"{key}={values}" for key, values in presets.axes(*self.preset).items()), *arguments]
         overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(given)}
         axes = [word for word in overrides.values() if word.is_sweep_override()]

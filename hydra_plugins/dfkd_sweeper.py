@@ -82,7 +82,7 @@ class CellSweeper(BasicSweeper):
         from dfkd.sweeps.console import start_logging
 
         start_logging()
-        own_options.check_names(self.config.hydra.runtime.config_sources)
+        own_options.check_files(self.config.hydra.runtime.config_sources)
         if self.no_pool:
             log.warning(
                 "cells run one after the other: this machine has no semaphores for processes (is there a /dev/shm?)"

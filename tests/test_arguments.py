@@ -94,3 +94,11 @@ def test_the_command_names_the_argument(tmp_path, sweep):
 def test_several_values_outside_of_a_sweep_are_named(tmp_path):
     said = command_line("data.root=/tmp/a,b", f"outputs={tmp_path / 'o'}").err
     assert "data.root=/tmp/a,b is several values: as one text, type 'data.root=\"/tmp/a,b\"'; as a list" in said
+
+
+def test_a_path_in_the_home_folder_of_the_other_commands(monkeypatch):
+    from dfkd.report.cli import parser
+
+    monkeypatch.setenv("HOME", "/home/me")
+    chosen = parser().parse_args(["~/outputs", "--to=~/page"])
+    assert list(map(str, (*chosen.places, chosen.to))) == ["/home/me/outputs", "/home/me/page"]

@@ -30,7 +30,7 @@ def bare(tmp_path_factory) -> Path:
 
 
 def on_it(bare: Path, *arguments: str, cwd: Path) -> Outcome:
-    """What `dfkd ARGUMENTS` does there, for a user whose home cannot be written to, in a terminal that knows ASCII alone,
+    """What `dfkd ARGUMENTS` does there, for a user whose home cannot be written to, in a terminal of ASCII alone,
     with a notebook's variables and others that libraries read."""
     path = os.pathsep.join(map(str, (ROOT, bare)))
     odd = {"MPLBACKEND": "module://not_here.backend", "MPLCONFIGDIR": "/dev/null/there", "TMPDIR": "/dev/null/there"}

@@ -13,6 +13,7 @@ import yaml
 from tqdm import tqdm
 
 from dfkd.cli.inventory import Inventory, Item, Leftover, Run, size, take
+from dfkd.config.paths import path
 from dfkd.errors import ConfigError
 from dfkd.machine.environment import settle
 from dfkd.store.files import try_lock
@@ -30,7 +31,7 @@ def main() -> None:
 
     def command(run, about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(run.__name__, help=about, description=about)
-        added.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs/ and store/")
+        added.add_argument("--outputs", type=path, default=Path("outputs"), help="folder of runs/ and store/")
         added.set_defaults(run=run)
         return added
 

@@ -1,5 +1,6 @@
 """Mistakes in option files of the user's own that Hydra passes over in silence."""
 
+import itertools
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,7 +28,7 @@ def check_headers(cfg: DictConfig) -> None:
         )
 
 
-def check_names(sources: list[DictConfig]) -> None:
+def check_files(sources: list[DictConfig]) -> None:
     """Raise ConfigError if a folder of options has one that is never read, as another folder before it has one of the
     same name. A copy of the same content does not matter.
 
@@ -35,11 +36,11 @@ def check_names(sources: list[DictConfig]) -> None:
         sources: hydra.runtime.config_sources.
     """
     folders = list(dict.fromkeys(Path(source.path) for source in sources if source.schema == "file"))
-    for place, folder in enumerate(folders):
-        for file in sorted(folder.rglob("*.yaml")):
-            for earlier in (other / file.relative_to(folder) for other in folders[:place]):
-                if earlier.is_file() and earlier.read_bytes() != file.read_bytes():
-                    raise ConfigError(f"{file} is never read, since {earlier} has its name: give it another one")
+    for folder, later in itertools.combinations(folders, 2):
+        for file in sorted(folder.rglob("*.yaml")):  # not of the later one: it may be a folder with everything in it
+            same_name = later / file.relative_to(folder)
+            if same_name.is_file() and same_name.read_bytes() != file.read_bytes():
+                raise ConfigError(f"{same_name} is never read, since {file} has its name: give it another one")
 
 
 def _file(group: str) -> Path | None:

@@ -16,6 +16,11 @@ def home(value: object) -> object:
     return str(Path(value).expanduser()) if in_home else value
 
 
+def path(text: str) -> Path:
+    """A path as somebody types it behind an option of a command."""
+    return Path(home(text))
+
+
 def homes(node: object) -> object:
     """A configuration (dicts, lists, scalars) in which every such path is replaced so."""
     if isinstance(node, dict):
