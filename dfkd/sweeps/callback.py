@@ -51,13 +51,14 @@ class SweepReport(Callback):
                 print(f"  traceback: {folder / 'status.json'}")
             print(f"  retry: dfkd {shlex.join(row['arguments'])}")
         left = [row["status"] for row in rows if row["status"] in ("waiting", "interrupted")]
-        if "interrupted" in left:  # a worker was asked to stop, and nobody else
+        stopped = "interrupted" in left or bool(left and not config.get("fail_fast"))
+        if stopped:  # a worker was asked to stop, and nobody else
             print(f"\n{len(left)} of {len(rows)} cells were interrupted or not started; the same command goes on there")
         elif left:
             print(f"\n{len(left)} of {len(rows)} cells were not started: fail_fast=true")
         if failed:
             print(f"\n{len(failed)} of {len(rows)} cells failed; the same command retries only those")
-        if failed or problems or "interrupted" in left:
+        if failed or problems or stopped:
             sys.exit(1)
 
     def table(self, sweep: Path, outputs: Path, of_teachers: bool) -> bool:

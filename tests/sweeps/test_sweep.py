@@ -331,9 +331,10 @@ def test_a_signal_stops_the_cells_that_come_one_after_the_other(tmp_path, monkey
     assert len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 1
 
 
-def test_a_worker_that_was_stopped_alone_is_told_at_the_end(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("at_work", ["interrupted", "waiting"])  # or between two cells
+def test_a_worker_that_was_stopped_alone_is_told_at_the_end(tmp_path, capsys, monkeypatch, at_work):
     arguments = {"folder": str(tmp_path / "x"), "arguments": []}
-    rows = [{"number": n, "status": s} | arguments for n, s in enumerate(("waiting", "interrupted", "waiting"))]
+    rows = [{"number": n, "status": s} | arguments for n, s in enumerate(("waiting", at_work, "waiting"))]
     (tmp_path / "list").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     monkeypatch.setenv(LIST, str(tmp_path / "list"))
     with pytest.raises(SystemExit, match="1"):
