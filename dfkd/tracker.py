@@ -50,7 +50,7 @@ class Tracker:
             self.file.close()
 
     def give_up(self) -> None:
-        """Something above has failed: leave out from now on whatever is not needed for the files."""
+        """Something here has failed: from now on leave out what is not needed for the files."""
 
 
 class Guarded(Tracker):
@@ -65,7 +65,11 @@ class Guarded(Tracker):
         self.tracker, self.has_warned = tracker, False
 
     def start(self, folder: Path, cell: str, config: dict, group: str | None = None) -> None:
-        """Raises: ConfigError: the tracker cannot do what was asked of it, as it is told before any work."""
+        """See `Tracker`.
+
+        Raises:
+            ConfigError: the tracker cannot do what it was asked for. Nothing was computed yet.
+        """
         self._call("start", folder, cell, config, group)
 
     def log(self, row: dict) -> None:
