@@ -20,7 +20,7 @@ def read(word: str):
         ("seed=1 --config-dir=DIR -cn x", "--config-dir=DIR -cn x seed=1"),
         ("seed=1 --cfg job --resolve", "--cfg job --resolve seed=1"),
         ("seed=1 --info seed=2 --info all", "--info --info all seed=1 seed=2"),
-        ("--cfg", "--cfg"),
+        ("seed=1 --config-dir", "seed=1 --config-dir"),
         ("~prior --unknown seed=1", "~prior --unknown seed=1"),
     ],
 )

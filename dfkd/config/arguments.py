@@ -26,12 +26,12 @@ def arranged(words: list[str]) -> list[str]:
         name, sign, value = word.partition("=")
         if name not in known:
             overrides.append(ITEM.sub(r'\1"\2"', word))
-            continue
-        options.append(f"{name}={home(value)}" if sign else word)
-        action = known[name]
-        follows = action.nargs is None or (action.nargs == "?" and left[:1] and left[0] in action.choices)
-        if left and not sign and follows:
-            options.append(home(left.pop(0)))
+        elif sign:
+            options.append(f"{name}={home(value)}")
+        elif left and (known[name].nargs is None or (known[name].nargs == "?" and left[0] in known[name].choices)):
+            options += [word, home(left.pop(0))]
+        else:
+            (overrides if known[name].nargs is None else options).append(word)  # it lacks its value: Hydra says so
     return options + overrides
 
 
