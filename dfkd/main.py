@@ -12,12 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dfkd.cli.help import help_text
-from dfkd.config import paper
+from dfkd.config import own_options, paper
+from dfkd.config.arguments import arranged
 from dfkd.config.cell import Cell, replicas
 from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
 from dfkd.errors import ConfigError, NotTogether
 from dfkd.machine import distributed, interrupt
+from dfkd.machine.environment import settle
 from dfkd.metrics import TABLE, own_metrics
 from dfkd.store.run_folder import RunFolder, is_checkable
 from dfkd.store.store import Store
@@ -122,8 +124,10 @@ def in_a_sweep() -> bool:
 
 
 def check_axes() -> None:
-    """Raise ConfigError if one cell of an ablation was asked for without saying which, or a size that is not there."""
+    """Raise ConfigError if one cell of an ablation was asked for without saying which, if a size is not there, or if an
+    option of the user's own is never read."""
     hydra = HydraConfig.get()
+    own_options.check_files(hydra.runtime.config_sources)
     given = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
     keys = axes(*given) if given[2] else {}  # another sweeper than ours has no sizes
     chosen = {word.partition("=")[0] for word in hydra.overrides.task}
@@ -160,10 +164,9 @@ def in_a_line(result: dict) -> str:
 
 def cli() -> None:
     """Console script: Hydra's own command line, with one clear message for every mistake."""
+    sys.argv[1:] = arranged(sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own takes a second to collect the options
         return print(help_text(CONF, sys.argv[1:]))
-    # Hydra wants overrides in one piece: `dfkd seed=0,1 -m defense=none,atesc` too should be a sweep
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     sys.path.append(os.getcwd())  # components of the user's own, beside where the command is given
     # Idle threads of torch's OpenMP spin 30 times longer by default: nothing gained alone on the machine, and two runs
     # beside each other then hold each other up tenfold.
@@ -172,6 +175,7 @@ def cli() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
     try:
         with interrupt.listening(ledger.stop_workers), distributed.failing_together():
+            settle()
             check_alone(sys.argv[1:])
             task()
             if failures:

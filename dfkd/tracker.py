@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ log = logging.getLogger("dfkd")
 
 
 MODES = ("offline", "online", "disabled")
+# Of W&B, where its own variables (WANDB_SILENT, ...) do not say otherwise.
+SETTINGS = {"silent": True, "console": "off", "disable_git": True, "init_timeout": 60}
 
 
 class Tracker:
@@ -46,6 +49,51 @@ class Tracker:
         if self.file is not None:
             self.file.close()
 
+    def give_up(self) -> None:
+        """Something here has failed: from now on leave out what is not needed for the files."""
+
+
+class Guarded(Tracker):
+    """A tracker whose failures cost no result. The first one is a warning; the tracker is asked to give up what has
+    failed, and the run goes on.
+
+    Args:
+        tracker: whose methods are called.
+    """
+
+    def __init__(self, tracker: Tracker):
+        self.tracker, self.has_warned = tracker, False
+
+    def start(self, folder: Path, cell: str, config: dict, group: str | None = None) -> None:
+        """See `Tracker`.
+
+        Raises:
+            ConfigError: the tracker cannot do what it was asked for. Nothing was computed yet.
+        """
+        self._call("start", folder, cell, config, group)
+
+    def log(self, row: dict) -> None:
+        self._call("log", row)
+
+    def image(self, name: str, path: Path) -> None:
+        self._call("image", name, path)
+
+    def finish(self, result: dict | None) -> None:
+        self._call("finish", result)
+
+    def _call(self, name: str, *arguments: object) -> None:
+        try:
+            getattr(self.tracker, name)(*arguments)
+        except ConfigError:
+            raise
+        except Exception as error:
+            if not self.has_warned:
+                said = "the tracker has failed in %s (%s: %s): the run goes on, its metrics stay in its run folder"
+                log.warning(f"  WARNING  {said}", name, type(error).__name__, error)
+            self.has_warned = True
+            with contextlib.suppress(Exception):
+                self.tracker.give_up()
+
 
 def read_rows(path: Path) -> list[dict]:
     """The rows of a JSONL file; none where it cannot be read, and without lines cut short by a crash or still being
@@ -71,9 +119,9 @@ class WandB(Tracker):
 
     Args:
         project: W&B project.
-        mode: 'offline' (files in the run folder, for `wandb sync`), 'online', or 'disabled' (nothing of W&B is even
-            imported).
-        group: name that ties runs together; None for a sweep's own name in a sweep, and for none outside of one.
+        mode: 'offline' (files in the run folder, or in WANDB_DIR, for `wandb sync`), 'online', or 'disabled' (nothing
+            of W&B is even imported).
+        group: name that ties runs together; None for WANDB_RUN_GROUP, or a sweep's own name in a sweep.
 
     Raises:
         ValueError: mode is another word, or W&B is not installed and mode is not 'disabled'.
@@ -83,7 +131,7 @@ class WandB(Tracker):
 
     def __init__(self, project: str = "dfkd", mode: str = "offline", group: str | None = None):
         if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got '{mode}'")
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got '{mode}' (of tracker.mode or WANDB_MODE)")
         if mode != "disabled" and not is_installed("wandb"):
             raise ValueError(
                 f"mode={mode} needs Weights & Biases, which is not installed: pip install wandb, or tracker=files "
@@ -95,29 +143,31 @@ class WandB(Tracker):
         """Open the W&B run.
 
         Raises:
-            ConfigError: W&B cannot start (no network or login for 'online').
+            ConfigError: W&B knows nobody here to log in for 'online'.
+            Exception: whatever else W&B raises where it cannot start (no network).
         """
         super().start(folder, cell, config, group)
         if self.mode == "disabled":
             return
         import wandb
 
-        run_id = cell.rsplit("-", 1)[-1]
-        for earlier in (folder / "wandb").glob(f"offline-run-*-{run_id}"):  # an attempt that failed: this one logs all
+        run_id, place = cell.rsplit("-", 1)[-1], Path(os.environ.get("WANDB_DIR") or folder)
+        for earlier in (place / "wandb").glob(f"offline-run-*-{run_id}"):  # an attempt that failed: this one logs all
             shutil.rmtree(earlier)
+        settings = {name: value for name, value in SETTINGS.items() if f"WANDB_{name.upper()}" not in os.environ}
         try:
             self.run = wandb.init(
                 project=self.project,
                 mode=self.mode,
-                group=self.group or group,
+                group=self.group or os.environ.get("WANDB_RUN_GROUP") or group,
                 name=cell,
                 id=run_id,
                 resume="allow" if self.mode == "online" else None,
-                dir=str(folder),
+                dir=str(place),
                 config=config,
-                settings=wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=60),
+                settings=wandb.Settings(**settings),
             )
-        except (wandb.Error, OSError) as error:
+        except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
             raise ConfigError(
                 f"Weights & Biases did not start in mode '{self.mode}': {error}. Log in with `wandb login`, or use "
                 f"tracker.mode=offline or tracker.mode=disabled"
@@ -148,3 +198,10 @@ class WandB(Tracker):
                     self.run.summary[f"{part}/{name}"] = value
             self.run.finish(exit_code=0 if result else 1)
             self.run = None
+
+    def give_up(self) -> None:
+        """Log to the files alone, and let W&B start its process anew for the next run."""
+        import wandb
+
+        self.run = None
+        wandb.teardown()

@@ -1,6 +1,5 @@
 """Launchers of a sweep's cells. They stand here, and not in dfkd/, since Hydra takes them from this package only."""
 
-import contextlib
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 
 from dfkd.errors import ConfigError
-from dfkd.machine import devices, interrupt
+from dfkd.machine import devices, interrupt, processes
 from dfkd.store.files import is_held
 from dfkd.sweeps import ledger
 from dfkd.sweeps.plan import many
@@ -32,6 +31,19 @@ except ImportError:  # without the extra `slurm` its options cannot be chosen
 
 log = logging.getLogger("dfkd")
 IDLE = 10  # seconds after which a worker ends that has nothing left to do: another sweep may wait for its device
+
+
+class ParallelLauncher(JoblibLauncher):
+    """joblib's launcher, whose workers live no longer than they are needed: one that has nothing left to do ends, and
+    all of them end with this process, however it ends.
+
+    Args:
+        settings: of the plugin: n_jobs, batch_size, pre_dispatch and others of `joblib.Parallel`.
+    """
+
+    def __init__(self, **settings: object):
+        of_workers = {"initializer": interrupt.end_with, "initargs": (os.getpid(),), "idle_worker_timeout": IDLE}
+        super().__init__(**of_workers | settings)
 
 
 class GpuLauncher(Launcher):
@@ -60,7 +72,7 @@ class GpuLauncher(Launcher):
                     f"hydra.launcher.devices=[cuda:0,cuda:1]"
                 )
         workers = min(len(names) * self.jobs, len(job_overrides))
-        joblib = JoblibLauncher(n_jobs=workers, batch_size=1, idle_worker_timeout=IDLE)
+        joblib = ParallelLauncher(n_jobs=workers, batch_size=1)
         joblib.setup(**self.context)
         os.environ[devices.OURS] = json.dumps([names, self.jobs])
         try:
@@ -163,8 +175,7 @@ class LocalJobs(Jobs, LocalLauncher):
             for row in running:
                 if row["job"] not in told and is_held(Path(row["folder"]) / ".lock"):
                     told.add(row["job"])
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(row["job"], signal.SIGTERM)
+                    processes.send_signal(row["job"], row.get("started"), signal.SIGTERM)
             time.sleep(0.2)
 
 

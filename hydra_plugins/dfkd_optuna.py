@@ -15,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from dfkd.config import own_options
 from dfkd.config.cell import Cell, stages_until
 from dfkd.errors import ConfigError
 from dfkd.run import provenance
@@ -68,6 +69,7 @@ class Search(Sweeper):
         from dfkd.sweeps.console import start_logging
 
         start_logging()
+        own_options.check_files(self.config.hydra.runtime.config_sources)
         given = [*(f"{key}={values}" for key, values in presets.axes(*self.preset).items()), *arguments]
         overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(given)}
         axes = [word for word in overrides.values() if word.is_sweep_override()]

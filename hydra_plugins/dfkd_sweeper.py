@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from dfkd.config import paper
+from dfkd.config import own_options, paper
 from dfkd.config.cell import Cell, replicas
 from dfkd.errors import ConfigError
 from dfkd.run import provenance
@@ -24,7 +24,7 @@ from dfkd.sweeps.dry_run import plan_all
 from dfkd.sweeps.progress import Progress, counted
 
 log = logging.getLogger("dfkd")
-IN_POOLS = ("JoblibLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
+IN_POOLS = ("JoblibLauncher", "ParallelLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
 
 
 class CellSweeper(BasicSweeper):
@@ -63,6 +63,7 @@ class CellSweeper(BasicSweeper):
         from dfkd.sweeps.console import start_logging
 
         start_logging()
+        own_options.check_files(self.config.hydra.runtime.config_sources)
         if self.no_pool:
             log.warning(
                 "cells run one after the other: this machine has no semaphores for processes (is there a /dev/shm?)"

@@ -276,3 +276,36 @@ def test_the_attacks_radius_is_set_once_for_all_that_split_and_changes_nothing_e
     assert split["atesc"].config["defense"]["criterion"]["eps"] == "3/255"
     assert split["atesc_random"].config["defense"]["criterion"]["of"]["eps"] == "3/255"
     assert all(one.hash != cell(f"defense={name}").hash for name, one in split.items())
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("prior", "student", "network@teacher.network", "teacher._target_", "teacher.name"),
+        *("stages", "stages.judgement", "runtime", "data.root", "seeds.student", "until", "outputs"),
+    ],
+)
+def test_what_is_taken_away_is_named(key):
+    name = key.rpartition("@")[2]
+    with pytest.raises(ConfigError, match=re.escape(name.removesuffix("._target_"))):
+        Cell(composed(f"~{key}"))
+
+
+def test_a_path_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = (
+        'outputs="~/o"',
+        'data.root="~"',
+        "teacher=checkpoint",
+        'teacher.path="~/a b.pt"',
+        "teacher.mean=[0]",
+        "teacher.std=[1]",
+    )
+    config = Cell(composed(*words, '+a.b=["~/c",1]')).config
+    found = config["outputs"], config["data"]["root"], config["teacher"]["path"], config["a"]["b"]
+    assert found == (f"{tmp_path}/o", str(tmp_path), f"{tmp_path}/a b.pt", [f"{tmp_path}/c", 1])
+
+
+def test_outputs_is_the_name_of_a_folder():
+    with pytest.raises(ConfigError, match="outputs must be the name of a folder, got None"):
+        Cell(composed("outputs=null"))

@@ -30,9 +30,13 @@ def bare(tmp_path_factory) -> Path:
 
 
 def on_it(bare: Path, *arguments: str, cwd: Path) -> Outcome:
-    """What `dfkd ARGUMENTS` does there, for a user whose home cannot be written to."""
+    """What `dfkd ARGUMENTS` does there, for a user whose home cannot be written to, in a terminal of ASCII alone,
+    with a notebook's variables and others that libraries read."""
     path = os.pathsep.join(map(str, (ROOT, bare)))
-    done = process(*arguments, cwd=cwd, flags=["-S"], PYTHONPATH=path, HOME="/dev/null/home", MPLBACKEND="TkAgg")
+    odd = {"MPLBACKEND": "module://not_here.backend", "MPLCONFIGDIR": "/dev/null/there", "TMPDIR": "/dev/null/there"}
+    odd |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "COLUMNS": "wide", "TERM": "dumb"}
+    odd |= {"OMP_NUM_THREADS": "many", "CUDA_VISIBLE_DEVICES": "mine", "PYTHONWARNINGS": "error"}
+    done = process(*arguments, cwd=cwd, flags=["-S"], PYTHONPATH=path, HOME="/dev/null/home", **odd)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

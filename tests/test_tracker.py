@@ -8,7 +8,7 @@ import pytest
 from runner import DFQ, TINY, command_line, make_cell, read_json
 
 from dfkd.errors import ConfigError
-from dfkd.tracker import Tracker, WandB, read_rows
+from dfkd.tracker import Guarded, Tracker, WandB, read_rows
 
 ROWS = [{"stage": "teacher", "step": 0, "loss/id": 2.5}, {"stage": "student", "step": 3, "val/iacc": 91.0}]
 RESULT = {"teacher": {"iacc": 99.0}, "student": {"iacc": 91.0, "asr": None}}
@@ -140,7 +140,13 @@ def fake(monkeypatch):
             seen.update(arguments, run=FakeRun())
             return seen["run"]
 
+        @staticmethod
+        def teardown():
+            seen["torn"] = seen.get("torn", 0) + 1
+
     monkeypatch.setitem(sys.modules, "wandb", Module)
+    for name in ("WANDB_DIR", "WANDB_RUN_GROUP", "WANDB_CONSOLE"):
+        monkeypatch.delenv(name, raising=False)
     return seen
 
 
@@ -191,3 +197,80 @@ def test_of_a_damaged_file_of_metrics_what_is_whole_is_read(tmp_path, content):
     file = tmp_path / "metrics.jsonl"
     file.mkdir() if content is None else file.write_bytes(content + b'\n{"step": 1}\n')
     assert read_rows(file) == ([] if content is None else [{"step": 1}]) and read_rows(tmp_path / "none") == []
+
+
+def test_what_the_user_set_in_the_environment_is_respected(tmp_path, fake, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "mine"))
+    monkeypatch.setenv("WANDB_RUN_GROUP", "my-group")
+    monkeypatch.setenv("WANDB_CONSOLE", "wrap")
+    WandB(mode="offline").start(tmp_path, "cell-0123abcd", {}, group="sweep-1")
+    assert (fake["dir"], fake["group"]) == (str(tmp_path / "mine"), "my-group")
+    assert "console" not in fake["settings"] and fake["settings"]["silent"]
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    options = make_cell(tmp_path, "tracker=wandb").config["tracker"]
+    assert (options["mode"], options["project"]) == ("disabled", "mine")
+    assert make_cell(tmp_path, "tracker=wandb", "tracker.mode=offline").config["tracker"]["mode"] == "offline"
+
+
+@pytest.mark.parametrize("dies_in", ["log", "define_metric", "finish"])
+def test_a_tracker_that_dies_is_one_warning_and_the_metrics_go_on(tmp_path, fake, caplog, monkeypatch, dies_in):
+    def die(*_, **__):
+        raise ConnectionResetError("Connection lost")
+
+    monkeypatch.setattr(FakeRun, dies_in, die)
+    tracker = Guarded(WandB(mode="offline"))
+    tracker.start(tmp_path, "cell-0123abcd", {})
+    with caplog.at_level(logging.WARNING, "dfkd"):
+        for row in ROWS:
+            tracker.log(row)
+        tracker.image("curves", tmp_path / "curves.png") if dies_in == "log" else None
+        tracker.finish(RESULT)
+    assert rows(tmp_path) == ROWS and fake["torn"] == 1
+    (record,) = caplog.records
+    where = "finish" if dies_in == "finish" else "log"
+    assert f"the tracker has failed in {where} (ConnectionResetError: Connection lost): the run goes" in record.message
+
+
+def test_a_tracker_that_does_not_start_costs_no_run_but_a_missing_login_is_told(tmp_path, monkeypatch, fake, caplog):
+    wandb = sys.modules["wandb"]
+
+    class Unreachable(Exception):
+        pass
+
+    class Unknown(Exception):
+        pass
+
+    def init(error):
+        def start(**_):
+            raise error
+
+        return start
+
+    wandb.errors = type("errors", (), {"UsageError": Unknown, "AuthenticationError": Unknown})
+    monkeypatch.setattr(wandb, "init", init(Unreachable("no network")))
+    tracker = Guarded(WandB(mode="online"))
+    with caplog.at_level(logging.WARNING, "dfkd"):
+        tracker.start(tmp_path, "cell-0123abcd", {})
+        tracker.log(ROWS[0])
+    assert rows(tmp_path) == ROWS[:1] and "failed in start (Unreachable: no network)" in caplog.text
+    monkeypatch.setattr(wandb, "init", init(Unknown("no API key")))
+    with pytest.raises(ConfigError, match=r"no API key\. Log in with `wandb login`"):
+        Guarded(WandB(mode="online")).start(tmp_path, "cell-0123abcd", {})
+
+
+def test_a_run_whose_tracker_dies_has_its_result(tmp_path, monkeypatch, caplog):
+    from dfkd.run.run_cell import run_cell
+
+    written = Tracker.log
+
+    def die_later(self, row):
+        written(self, row)
+        if row["stage"] == "student":
+            raise BrokenPipeError("gone")
+
+    monkeypatch.setattr(Tracker, "log", die_later)
+    cell = make_cell(tmp_path, *DFQ, "tracker=files")
+    with caplog.at_level(logging.WARNING, "dfkd"):
+        assert run_cell(cell)["student"]
+    assert read_json(cell.folder / "status.json") == {"status": "done"} and caplog.text.count("BrokenPipeError") == 1

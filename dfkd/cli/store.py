@@ -12,7 +12,9 @@ import yaml
 from tqdm import tqdm
 
 from dfkd.cli.inventory import Inventory, Item, Leftover, Run, changed, size, take
+from dfkd.config.paths import path
 from dfkd.errors import ConfigError, Damaged, Inaccessible
+from dfkd.machine.environment import settle
 from dfkd.store.files import try_lock
 from dfkd.store.run_folder import KEY, RunFolder, is_checkable
 from dfkd.store.store import read_record, remove
@@ -28,7 +30,7 @@ def main() -> None:
 
     def command(run, about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(run.__name__, help=about, description=about)
-        added.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs/ and store/")
+        added.add_argument("--outputs", type=path, default=Path("outputs"), help="folder of runs/ and store/")
         added.set_defaults(run=run)
         return added
 
@@ -40,6 +42,7 @@ def main() -> None:
     tidy.add_argument("--unfinished", action="store_true", help="also what only cells need that are not finished")
     arguments = parser.parse_args()
     try:
+        settle()
         if not (arguments.outputs / "store").is_dir():
             raise ConfigError(f"there is no store in {arguments.outputs}; name the folder of your runs: --outputs DIR")
         found = take(arguments.outputs)

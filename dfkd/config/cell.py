@@ -6,7 +6,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from dfkd.config import own_options
 from dfkd.config.names import STAGE_FILE, check_length, check_name
+from dfkd.config.paths import homes
 from dfkd.config.sources import Sources
 from dfkd.errors import ConfigError
 from dfkd.metrics import own_content
@@ -23,6 +25,12 @@ RESULT_VERSION = 5  # raised by one when a change of the code changes the number
 SECTIONS = ("stages", "metrics", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
+MADE = ("ntl_scenario", "teacher", "student", "synthesizer", "defense", "tracker")  # groups that become one object
+REQUIRED = (
+    *("until", "outputs", "seeds.teacher", "seeds.synthesis", "seeds.student"),
+    *("data.root", "data.download", "runtime.device"),
+    *(f"stages.{name}" for name in ("teacher", "judgement", "premise", "pool", "split", "student")),
+)
 
 
 class Cell:
@@ -44,7 +52,7 @@ class Cell:
 
     def __init__(self, cfg: DictConfig):
         try:
-            config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+            config = homes(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         except MissingMandatoryValue as error:
             key = getattr(error, "full_key", None) or str(error).splitlines()[0].rpartition(": ")[2]
             raise ConfigError(f"{key} is missing: set {key}=...") from error
@@ -121,6 +129,11 @@ def named(cfg: DictConfig) -> list[str]:
 
 def check_form(cfg: DictConfig) -> None:
     """Raise ConfigError if what every cell is named and known by is not there, or is no section or option."""
+    own_options.check_headers(cfg)
+    for group in (*GROUPS, "tracker"):
+        found = cfg.get(group)
+        if found is None or (group in MADE and "_target_" not in found):
+            raise ConfigError(f"there is no {group}: choose one of its options; `dfkd --help` lists them")
     for section in SECTIONS:
         found = OmegaConf.select(cfg, section)
         if not OmegaConf.is_dict(found):
@@ -130,6 +143,10 @@ def check_form(cfg: DictConfig) -> None:
         if not OmegaConf.is_dict(found):
             raise ConfigError(f"{option} must be one of its options, got {found!r}; `dfkd --help` lists them")
         check_name(f"{option}.name", found.get("name"))
+    for key in REQUIRED:
+        section, _, name = key.rpartition(".")
+        if name not in (OmegaConf.select(cfg, section) if section else cfg):
+            raise ConfigError(f"{key} is missing: set {key}=...")
     for stage in cfg.stages:
         check_name("the name of a stage", stage)
         check_length(STAGE_FILE.format(stage), {f"stages.{stage}": stage})
@@ -138,6 +155,8 @@ def check_form(cfg: DictConfig) -> None:
     for key in ("seed", "runtime.precision"):
         if OmegaConf.select(cfg, key) is None:
             raise ConfigError(f"{key} is missing: set {key}=...")
+    if not isinstance(cfg.outputs, str):
+        raise ConfigError(f"outputs must be the name of a folder, got {cfg.outputs!r}")
     for key in ("dry_run", "fail_fast"):
         if not isinstance(cfg.get(key), bool):
             raise ConfigError(f"{key} must be true or false, got {cfg.get(key)!r}")

@@ -1,8 +1,9 @@
 """One clear message for every error, in the words of who typed the command."""
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from dfkd.config.arguments import AMBIGUOUS, ambiguous, unreadable
 from dfkd.config.build import nearest
 from dfkd.config.options import option_names
 from dfkd.config.paths import CONF
@@ -27,6 +28,10 @@ def explain(error: Exception) -> str:
                 return f"{who} an extra: pip install 'dfkd[{extra}]'"
         if options:
             return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override, error.message)
+    if found := AMBIGUOUS.search(str(error)):
+        return ambiguous(found[1])
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)
     if "Config group override must be" in str(error):  # Hydra does not say which

@@ -7,6 +7,7 @@ by which a scheduler warns of its end (`as_job`).
 """
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -16,10 +17,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+LOOK = 0.5  # seconds between two looks at whether the process that started this one is still there
+SAVING = 20.0  # seconds that work has for saving once that process is gone
 
 deferred = False  # whether somebody will look at `asked` soon
 asked = False
 _came: set[int] = set()  # signals
+_working = False  # whether this process, a worker, is at some work
 _presses = 0  # of Ctrl-C
 _tell: Callable[[], None] | None = None
 
@@ -87,13 +91,34 @@ def shield_children() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
+def end_with(parent: int) -> None:
+    """Let this process, a worker of a pool, end when the process that started it does, also by SIGKILL: its work is
+    asked to save and stop, and has `SAVING` seconds for that. Without it a worker would wait for more work for ever.
+
+    Args:
+        parent: the number of that process.
+    """
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:  # an orphan gets another parent
+        time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+    late = time.monotonic() + SAVING
+    while _working and time.monotonic() < late:
+        time.sleep(0.05)
+    os._exit(1)
+
+
 def as_worker(work: Callable[[], T]) -> T | None:
     """Do some work in a process that works for a pool, and stay: None if a signal ended it, or had come before.
 
-    The pool would take the death of one worker as a reason to kill the others, before they have saved.
+    The pool would take the death of one worker as a reason to kill the others, before they have saved; one that has
+    nothing to do is ended by the pool itself, after a while.
     """
-    global deferred
-    deferred = True
+    global deferred, _working
+    deferred = _working = True
     for number in SIGNALS:
         signal.signal(number, _handle)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -104,7 +129,7 @@ def as_worker(work: Callable[[], T]) -> T | None:
     except KeyboardInterrupt:
         return None
     finally:
-        deferred = True  # until the next work, which will see what was asked
+        deferred, _working = True, False  # until the next work, which will see what was asked
 
 
 def as_job(work: Callable[[], T], warning: int, waits: bool) -> T:

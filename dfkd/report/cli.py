@@ -6,7 +6,9 @@ from pathlib import Path
 
 from dfkd.config.build import nearest
 from dfkd.config.keys import NAMES
+from dfkd.config.paths import path
 from dfkd.errors import ConfigError
+from dfkd.machine.environment import settle
 from dfkd.metrics import columns
 from dfkd.report import short_name
 from dfkd.report.output import FORMATS
@@ -39,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     made = Parser("dfkd-report", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("places", nargs="*", type=Path, metavar="FOLDER", default=[Path("outputs")],
+    made.add_argument("places", nargs="*", type=path, metavar="FOLDER", default=[Path("outputs")],
                       help="run folders, outputs folders, sweep lists (outputs/sweeps/*.jsonl); ./outputs")  # fmt: skip
     made.add_argument("--rows", nargs="+", metavar="KEY", default=[], help="what makes a row; whatever differs")
     made.add_argument("--columns", nargs="+", metavar="KEY", default=[], help="a pivot: what makes a column")
@@ -47,13 +49,14 @@ def parser() -> Parser:
     made.add_argument("--measures", nargs="+", metavar="MEASURE", default=[], help="all; of a pivot: student ID")
     made.add_argument("--student", default="last", help="last (of the last round, the default) or best (on validation)")
     made.add_argument("--format", default=",".join(FORMATS), help=f"which files to write: {','.join(FORMATS)}")
-    made.add_argument("--to", type=Path, metavar="DIR", help="where to; outputs/reports/<hash>")
+    made.add_argument("--to", type=path, metavar="DIR", help="where to; outputs/reports/<hash>")
     return made
 
 
 def cli(given: list[str] | None = None) -> None:
     """Run `dfkd-report`: print the tables of finished cells and save their page."""
     try:
+        settle()
         run(parser().parse_args(given))
     except (ConfigError, OSError) as error:
         sys.exit(f"dfkd-report: {error}")

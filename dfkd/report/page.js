@@ -1,11 +1,15 @@
 "use strict";
 document.documentElement.classList.add("js"); // what needs this script is shown only where it runs
-// Sort a table by a click on its head: numbers by their value, words by the alphabet; missing ones always last.
+// Sort a table by a click on its head: numbers by their value, words by the alphabet; missing ones always last. A cell
+// that shows more than its text (the number of its row) has the text beside.
 for (const table of document.querySelectorAll("table[id]")) {
   const heads = [...table.tHead.rows[0].cells];
   const key = (row, i) => {
     const cell = row.cells[i];
-    return "sort" in cell.dataset ? Number(cell.dataset.sort) : cell.classList.contains("number") ? null : cell.textContent;
+    if ("sort" in cell.dataset) return Number(cell.dataset.sort);
+    if (cell.classList.contains("number")) return null;
+    const text = (cell.dataset.text ?? cell.textContent).trim();
+    return text === "" || isNaN(text) ? text : Number(text);
   };
   heads.forEach((head, i) =>
     head.firstChild.addEventListener("click", () => {

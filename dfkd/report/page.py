@@ -97,7 +97,7 @@ def _table(table: Table, report: Report, name: str) -> Element:
         i = numbers.get(id(group))
         cells = [_entry(entry, place < table.words) for place, entry in enumerate(line)]
         if i is not None:
-            cells[0] = tag("th", _dot(i), tag("small", f"{i + 1} "), str(line[0]), scope="row")
+            cells[0] = tag("th", _dot(i), tag("small", f"{i + 1} "), str(line[0]), scope="row", data_text=str(line[0]))
         rows.append(tag("tr", *cells, data_group=None if i is None else f"group-{i}"))
     return _sortable(table.head, table.words, rows, table.title, name, _about(report))
 
@@ -124,8 +124,8 @@ def _entry(entry: str | Number, names_the_row: bool = False) -> Element:
     values = ", ".join(f"{value:g}" for value in entry.values)
     return tag(
         "td",
-        mean,
-        tag("small", f" {rest}") if rest else None,
+        f"{mean} " if rest else mean,  # a narrow column breaks here
+        tag("small", rest.replace("± ", "±\N{NO-BREAK SPACE}")) if rest else None,
         class_="number",
         data_sort=repr(entry.mean),
         title=values,
@@ -151,7 +151,7 @@ def _sortable(
         )
         for i, text in enumerate(head)
     ]
-    kind = "crowded" if len(head) > 12 else None
+    kind = "crowded" if len(head) > 10 else None
     table = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), id=name, class_=kind)
     over = tag("div", tag("h3", title) if title else tag("span"), field if len(rows) > 3 else None, class_="over")
     return tag("div", over, tag("div", table, class_="scroll"), class_="block")

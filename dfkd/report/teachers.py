@@ -62,7 +62,7 @@ def report_of_teachers(sweep: Path, root: Path) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     notes = "Accuracies on test, flips (ID / OOD) on validation images; percentages, mean ± sample std over n seeds."
     text = f"{teacher_table(runs)}\n\n{notes}\n"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return f"\n{text}\ntable {file}"
 
 

@@ -61,8 +61,20 @@ def table_csv(report: Report) -> str:
             row += [paper and paper.value, None if paper is None or mean is None else mean - paper.value]
         rows.append(row)
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
+    csv.writer(out, lineterminator="\n").writerows(map(_no_formula, row) for row in rows)
     return out.getvalue()
+
+
+def _no_formula(entry: object) -> object:
+    """An entry of a CSV file; text that a spreadsheet would run as a formula begins with an apostrophe. A number, also
+    a negative one that is written as text, stays as it is."""
+    if not isinstance(entry, str) or not entry.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r")):
+        return entry
+    try:
+        float(entry)
+        return entry
+    except ValueError:
+        return f"'{entry}"
 
 
 # What LaTeX would take for a command, as it is written instead.

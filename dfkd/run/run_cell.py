@@ -22,6 +22,7 @@ from dfkd.stages.precision import choose_precision
 from dfkd.stages.prepare import prepare
 from dfkd.stages.stage import Planned, planned_stages
 from dfkd.store.run_folder import RunFolder
+from dfkd.tracker import Guarded
 
 log = logging.getLogger("dfkd")
 
@@ -60,12 +61,12 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
 
 
 def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
-    pipeline = Pipeline(cell, parts, parts.tracker, siblings, quiet)
+    pipeline = Pipeline(cell, parts, Guarded(parts.tracker), siblings, quiet)
     if not distributed.is_first():
         parts.runtime = choose_precision(cell, parts)
         pipeline.make()
         return {}
-    folder, tracker, result = RunFolder(cell.folder), parts.tracker, None
+    folder, tracker, result = RunFolder(cell.folder), pipeline.tracker, None
     pipeline.check_access()
     before = folder.whole_result() or {}
     folder.begin(cell.config, keys(pipeline.run.planned))

@@ -95,7 +95,7 @@ def _is_still(path: Path, handle: int) -> bool:
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")  # whatever the locale
     sync(temporary)
     os.replace(temporary, path)
 

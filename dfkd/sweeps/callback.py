@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from dfkd.config.cell import stages_until
 from dfkd.config.messages import explain
+from dfkd.config.paths import home
 from dfkd.machine import interrupt
 from dfkd.store.files import write_atomic
 from dfkd.store.run_folder import RunFolder
@@ -33,7 +34,7 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
-        os.environ[LIST] = str((Path(config.outputs) / "sweeps" / name).absolute())
+        os.environ[LIST] = str((Path(home(config.outputs)) / "sweeps" / name).absolute())
         os.environ[OWNER] = me()
         os.environ.pop(GROUP, None)
         if "basic_launcher" not in config.hydra.launcher._target_:
@@ -41,7 +42,7 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         rows, path = list(map(ended, standing())), Path(os.environ[LIST])
-        outputs, problems = Path(config.outputs), 0
+        outputs, problems = Path(home(config.outputs)), 0
         if config.dry_run:
             path.unlink(missing_ok=True)
             print(plan_in_words(rows, Store(outputs / "store")))
@@ -58,13 +59,14 @@ class SweepReport(Callback):
                 print(f"  traceback: {folder / 'status.json'}")
             print(f"  retry: dfkd {shlex.join(row['arguments'] or ())}")
         left = [row["status"] for row in rows if row["status"] in ("waiting", "interrupted")]
-        if "interrupted" in left:  # a worker was asked to stop, and nobody else
+        stopped = "interrupted" in left or bool(left and not config.get("fail_fast"))
+        if stopped:  # a worker was asked to stop, and nobody else
             print(f"\n{len(left)} of {len(rows)} cells were interrupted or not started; the same command goes on there")
         elif left:
             print(f"\n{len(left)} of {len(rows)} cells were not started: fail_fast=true")
         if failed:
             print(f"\n{len(failed)} of {len(rows)} cells failed; the same command retries only those")
-        if failed or problems or "interrupted" in left:
+        if failed or problems or stopped:
             sys.exit(1)
 
     def table(self, sweep: Path, outputs: Path, of_teachers: bool) -> bool:

@@ -3,12 +3,11 @@
 It is a JSON-lines file that they append to, one row when something becomes of a cell:
 {"number": its place in the sweep, "folder": ..., "arguments": of the `dfkd` that repeats it, "with": the number of the
 cell whose job it is run in (student.replicas), "status": "waiting",
-"running" (with "process" or "job": its id), "done" (with "cached": true if it was before), "planned" (with "stages"),
-"failed" (with "error") or "interrupted"}.
+"running" (with "process" or "job": its id, and "started": what tells it from a later one of that id), "done" (with
+"cached": true if it was before), "planned" (with "stages"), "failed" (with "error") or "interrupted"}.
 At the end one row a cell stays, the last.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -24,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from dfkd.config.cell import Cell
+from dfkd.machine import processes
 from dfkd.run.provenance import arguments
 from dfkd.store.files import is_held, take_lock
 from dfkd.store.run_folder import RunFolder
@@ -126,9 +126,10 @@ def of_job(number: int) -> list[dict]:
     return [row for row in standing() if number in (row["number"], row.get("with"))]
 
 
-def place() -> dict[str, int]:
+def place() -> dict[str, int | str | None]:
     """How a row names this process: as one that `stop_workers` may stop, or as a job that only its launcher may."""
-    return {"job" if "SUBMITIT_EXECUTOR" in os.environ else "process": os.getpid()}
+    mine = os.getpid()
+    return {"job" if "SUBMITIT_EXECUTOR" in os.environ else "process": mine, "started": processes.started(mine)}
 
 
 def has_failed() -> bool:
@@ -159,12 +160,14 @@ def standing() -> list[dict]:
 
 
 def stop_workers() -> None:
-    """Ask the processes that work for this sweep, if there are any, to save and stop; wait until they have."""
+    """Ask the processes that work for this sweep, if there are any, to save and stop; wait until they have. A process
+    of somebody else that has got the number of one that ended is left alone."""
     if in_a_worker():
         return
-    for process in {row["process"] for row in events() if "process" in row} - {os.getpid()}:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGTERM)
+    workers = {(row["process"], row.get("started")) for row in events() if "process" in row}
+    for process, start in workers:
+        if process != os.getpid():
+            processes.send_signal(process, start, signal.SIGTERM)
     while any(is_of_another(row) and is_held(Path(row["folder"]) / ".lock") for row in standing()):
         time.sleep(0.05)
     late = time.monotonic() + LAST_WORD  # one that has let go of its cell has still to note how it ended

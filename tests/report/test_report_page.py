@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 from dfkd.report import report_of_sweep
 from dfkd.report.content import Question, answer
 from dfkd.report.output import save
+from dfkd.report.page import HERE
 from dfkd.report.runs import find
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;$x_1$\x00\u2028"
@@ -179,6 +181,42 @@ def test_the_end_of_a_sweep_says_where_everything_is(cells, listed, tmp_path):
     assert f"{cells[1]}/*.png" in said and f"table {out / 'table.md'}" in said
     assert "no such option" in (out / "report.html").read_text()
     assert Image.open(out / "figure.png").size[0] > 300
+
+
+SORTED = """
+const cell = (attributes, text) => ({dataset: attributes, textContent: text, classList: {contains: () => false}});
+const row = (text, i) => ({cells: [cell({text}, `${i + 1} ${text}`)]});
+const shown = [], clicks = [], texts = TEXTS;
+const head = {firstChild: {addEventListener: (_, act) => clicks.push(act)}, getAttribute: () => null,
+              removeAttribute: () => {}, setAttribute: () => {}};
+const body = {rows: texts.map(row), append: (...rows) => shown.push(...rows.map((row) => row.cells[0].dataset.text))};
+const table = {tHead: {rows: [{cells: [head]}]}, tBodies: [body]};
+globalThis.document = {documentElement: {classList: {add: () => {}}}, addEventListener: () => {},
+                       querySelectorAll: (what) => (what === "table[id]" ? [table] : [])};
+SCRIPT
+clicks[0]();
+console.log(JSON.stringify(shown));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node on PATH")
+@pytest.mark.parametrize(
+    ("texts", "wanted"),
+    [
+        (["ckd", "none", "atesc"], ["atesc", "ckd", "none"]),
+        (["0.01", "1e-4", "10", "-2"], ["-2", "1e-4", "0.01", "10"]),
+        (["resnet34", "resnet4", "lenet"], ["lenet", "resnet4", "resnet34"]),
+    ],
+)
+def test_the_first_column_is_sorted_by_its_text(texts, wanted):
+    script = SORTED.replace("TEXTS", json.dumps(texts)).replace("SCRIPT", (HERE / "page.js").read_text())
+    done = subprocess.run(["node", "-"], input=script.replace('"use strict";', ""), capture_output=True, text=True)
+    assert json.loads(done.stdout) == wanted, done.stderr
+
+
+def test_a_row_has_its_text_beside_its_number(page):
+    heads = [attributes for attributes in page.all("th") if "data-text" in attributes]
+    assert [attributes["data-text"] for attributes in heads] == ["none", "atesc", "ckd"]
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from dfkd.config.keys import plain
 from dfkd.report import text
 from dfkd.report.content import Question, answer
 from dfkd.report.runs import find
@@ -69,3 +70,10 @@ def test_what_is_not_finished_is_listed_with_its_reason_and_its_retry(finished, 
     said = text.unfinished(report(cells))
     assert f"FAILED: {cells[1].name}: OSError: disk\n  retry: dfkd seed=1" in said
     assert f"KILLED: {cells[2].name}" in said and cells[0].name not in said
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+A1", "-x", "@SUM(A1)", "\t=1", "\r=1", " =1"])
+def test_a_spreadsheet_runs_no_cell_of_a_csv_file(finished, name):
+    cells = [finished(defense__name=name), finished(defense__name="-1.5"), finished(defense__name="a-b")]
+    rows = list(csv.reader(table_csv(report(cells)).splitlines()))
+    assert [row[0] for row in rows[1:]] == [f"'{plain(name)}", "-1.5", "a-b"]

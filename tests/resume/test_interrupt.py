@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
+from runner import process_environment
 
 from dfkd.machine import interrupt
 
@@ -122,3 +125,50 @@ def test_a_local_job_that_is_asked_to_stop_ends(scheduled):
 def test_a_warning_that_comes_before_the_work_is_not_lost(scheduled):
     interrupt.as_job(lambda: send(signal.SIGUSR2) or interrupt.as_worker(pytest.fail), signal.SIGUSR2, True)
     assert scheduled == [signal.SIGUSR2]
+
+
+PARENT = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+time.sleep(60)
+"""
+WORKER = """
+import os, time
+from dfkd.machine import interrupt
+
+interrupt.LOOK, interrupt.SAVING = 0.02, SAVING
+interrupt.end_with(os.getppid())
+
+
+def work():
+    print("at work", flush=True)
+    interrupt.deferred = True
+    while not (interrupt.asked and OBEYS):
+        time.sleep(0.01)
+    print("saved", flush=True)
+
+
+BEFORE
+print("idle", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "saving", "obeys", "said"),
+    [
+        ("", 10, True, "idle\n"),  # without work so far
+        ("interrupt.as_worker(lambda: None)", 10, True, "idle\n"),  # between two works
+        ("interrupt.as_worker(work)", 10, True, "at work\nsaved\n"),
+        ("interrupt.as_worker(work)", 0.1, False, "at work\n"),
+    ],
+)
+def test_a_worker_ends_with_its_parent_and_saves_before(before, saving, obeys, said):
+    worker = WORKER.replace("SAVING\n", f"{saving}\n").replace("OBEYS", str(obeys)).replace("BEFORE", before)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, worker], stdout=subprocess.PIPE, text=True, env=process_environment()
+    ) as parent:
+        first = parent.stdout.readline()
+        parent.kill()
+        rest = parent.stdout.read()  # until nobody is left who could write
+    assert (first + rest).removesuffix("idle\n") == said.removesuffix("idle\n")

@@ -289,7 +289,9 @@ def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_
 ENDLESS = ("limit={rounds:1000000,epochs:1,steps:2}", "synthesizer.rounds=1000000", "runtime.checkpoint_every=0.2")
 
 
-@pytest.mark.parametrize(("number", "everybody"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("number", "everybody"), [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGKILL, False)]
+)
 def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, number, everybody):
     # of three workers one has nothing to do: Ctrl-C in a terminal reaches it too
     launcher = ("-m", "hydra/launcher=parallel", "hydra.launcher.n_jobs=3", "seed=0,1", "outputs=o")
@@ -303,13 +305,13 @@ def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, nu
         wait_for(lambda: len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 2, seconds=60)
         assert [status(folder) for folder in (tmp_path / "o" / "runs").iterdir()] == ["running"] * 2
         os.killpg(sweep.pid, number) if everybody else sweep.send_signal(number)
-        assert sweep.wait(timeout=60) == 1
+        assert sweep.wait(timeout=60) == (-number if number == signal.SIGKILL else 1)
         wait_for(lambda: not alive(sweep.pid), seconds=20)
     finally:
         if alive(sweep.pid):
             os.killpg(sweep.pid, signal.SIGKILL)
     said = (tmp_path / "log").read_text()
-    assert "interrupted: what is done is kept" in said and "Traceback" not in said
+    assert ("interrupted: what is done is kept" in said) == (number != signal.SIGKILL) and "Traceback" not in said
     assert statuses(tmp_path) == ["interrupted"] * 2
     assert len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 2
     assert not list((tmp_path / "o" / "store").rglob("*.tmp"))
@@ -332,9 +334,10 @@ def test_a_signal_stops_the_cells_that_come_one_after_the_other(tmp_path, monkey
     assert len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 1
 
 
-def test_a_worker_that_was_stopped_alone_is_told_at_the_end(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("at_work", ["interrupted", "waiting"])  # or between two cells
+def test_a_worker_that_was_stopped_alone_is_told_at_the_end(tmp_path, capsys, monkeypatch, at_work):
     arguments = {"folder": str(tmp_path / "x"), "arguments": []}
-    rows = [{"number": n, "status": s} | arguments for n, s in enumerate(("waiting", "interrupted", "waiting"))]
+    rows = [{"number": n, "status": s} | arguments for n, s in enumerate(("waiting", at_work, "waiting"))]
     (tmp_path / "list").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     monkeypatch.setenv(LIST, str(tmp_path / "list"))
     with pytest.raises(SystemExit, match="1"):

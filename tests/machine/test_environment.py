@@ -1,0 +1,41 @@
+"""Variables of the environment that end a run late, or without a word. Whole commands: tests/test_other_machines.py."""
+
+import io
+import os
+import sys
+
+import pytest
+
+from dfkd.errors import ConfigError
+from dfkd.machine.environment import settle
+
+
+def test_pictures_do_not_need_the_backend_of_a_notebook(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    settle()
+    assert os.environ["MPLBACKEND"] == "agg"
+
+
+def test_a_terminal_without_a_sign_shows_another(monkeypatch):
+    there = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(there, encoding="ascii"))
+    settle()
+    print("90.0 ± 0.5", flush=True)
+    assert there.getvalue() == b"90.0 ? 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "odd", "right"),
+    [
+        ("PYTORCH_CUDA_ALLOC_CONF", "garbage", "expandable_segments:True,roundup_power2_divisions:[256:1,>:8]"),
+        ("TQDM_NCOLS", "wide", "80"),
+        ("TQDM_MININTERVAL", "1s", "0.5"),
+    ],
+)
+def test_what_a_library_cannot_read_is_named(monkeypatch, name, odd, right):
+    for value in ("", right):
+        monkeypatch.setenv(name, value)
+        settle()
+    monkeypatch.setenv(name, odd)
+    with pytest.raises(ConfigError, match=f"environment variable {name} must be .*, got '{odd}'"):
+        settle()
