@@ -161,12 +161,12 @@ def verify(found: Inventory, _: argparse.Namespace) -> int:
 def read_again(artifacts: list[Path], runs: list[Path]) -> tuple[list[str], list[str], int]:
     """What is damaged, what the system does not let us read, and how many runs have no checksums."""
     damaged, unreadable, unchecked = [], [], 0
-    todo = [(path, read_record) for path in artifacts] + [(path, checked) for path in runs]
-    for path, read in tqdm(todo, disable=None, leave=False):
+    todo = [(place, read_record) for place in artifacts] + [(place, checked) for place in runs]
+    for place, read in tqdm(todo, disable=None, leave=False):
         try:
-            unchecked += not read(path)
+            unchecked += not read(place)
         except Damaged as error:
-            damaged.append(f"{path}: {error}")
+            damaged.append(f"{place}: {error}")
         except Inaccessible as error:
             unreadable.append(str(error))
     return damaged, unreadable, unchecked
