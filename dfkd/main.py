@@ -32,7 +32,13 @@ from dfkd.sweeps.presets import axes
 log = logging.getLogger("dfkd")
 INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
 UNCHECKED = "(by an older dfkd that kept no checksums: it cannot be checked)"
-failures: list[Exception] = []  # of this process; Hydra would print its own version of a raised one
+
+
+class Failed(BaseException):
+    """Carries the failure of a run through Hydra, which would print its own version of an Exception."""
+
+    def __init__(self, error: Exception):
+        self.error = error
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG)
@@ -45,14 +51,18 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def run_one(cfg: DictConfig) -> float | None:
-    """See `task`. Of several replicas the score is the first one's."""
-    cells, scores = [], []
-    with noting(None):
+    """See `task`. Of several replicas the score is the first one's.
+
+    Raises:
+        Failed: the first failure, unless this is a cell of a sweep, whose list has noted it.
+    """
+    cells, scores, failures = [], [], []
+    with noting(None, failures):
         check_axes()
         cells = replicas(cfg)
     together = True
     for i, cell in enumerate(cells):
-        with noting(cell):
+        with noting(cell, failures):
             others = cells[i + 1 :] if together else []
             try:
                 scores.append(run_replica(cell, others))
@@ -62,6 +72,8 @@ def run_one(cfg: DictConfig) -> float | None:
                 scores.append(run_replica(cell, []))
         if failures and isinstance(failures[-1], ConfigError) and not in_a_sweep():
             break  # the others have the same mistake
+    if failures and not in_a_sweep():
+        raise Failed(failures[0])
     return scores[0] if scores else None
 
 
@@ -104,8 +116,8 @@ def before(cell: Cell, result: dict | None) -> str:
 
 
 @contextlib.contextmanager
-def noting(cell: Cell | None) -> Iterator[None]:
-    """Note in the sweep's list what went wrong with a cell inside the block, and go on after it."""
+def noting(cell: Cell | None, failures: list[Exception]) -> Iterator[None]:
+    """Note in the sweep's list and in `failures` what went wrong with a cell inside the block, and go on after it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -177,9 +189,10 @@ def cli() -> None:
         with interrupt.listening(ledger.stop_workers), distributed.failing_together():
             settle()
             check_alone(sys.argv[1:])
-            task()
-            if failures:
-                raise failures[0]
+            try:
+                task()
+            except Failed as failed:
+                raise failed.error from None
             distributed.stop()
     except KeyboardInterrupt:
         sys.exit(f"\n{INTERRUPTED}" if distributed.is_first() else 1)

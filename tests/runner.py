@@ -115,7 +115,6 @@ def command_line(*arguments: str) -> Outcome:
     log, out, err = logging.getLogger("dfkd"), io.StringIO(), io.StringIO()
     before = log.handlers[:], log.level, log.propagate
     log.handlers, code = [], 0
-    main.failures.clear()
     with (
         mock.patch.object(sys, "argv", ["dfkd", *arguments]),
         mock.patch.object(sys, "path", sys.path[:]),
@@ -131,7 +130,6 @@ def command_line(*arguments: str) -> Outcome:
                 print(end.code, file=sys.stderr)
         finally:
             log.handlers, log.level, log.propagate = before
-            main.failures.clear()
             HydraConfig.instance().cfg = None  # `--cfg job` leaves it set
     return Outcome(code, out.getvalue(), err.getvalue())
 

@@ -127,7 +127,6 @@ def test_a_full_traceback_is_there_for_who_asks(tmp_path, monkeypatch):
     monkeypatch.setattr(main, "start_logging", lambda: None)
     with pytest.raises(ConfigError):
         main.cli()
-    main.failures.clear()
 
 
 def test_a_misspelt_experiment_is_told_all_there_are(tmp_path):

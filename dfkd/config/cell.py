@@ -151,12 +151,10 @@ def check_form(cfg: DictConfig) -> None:
         check_name("the name of a stage", stage)
         check_length(STAGE_FILE.format(stage), {f"stages.{stage}": stage})
     if not isinstance(cfg.get("outputs"), str) or not cfg.outputs or "\0" in cfg.outputs:
-        raise ConfigError(f"outputs must be a folder, got {cfg.get('outputs')!r}; set outputs=DIR")
+        raise ConfigError(f"outputs must be the name of a folder, got {cfg.get('outputs')!r}; set outputs=DIR")
     for key in ("seed", "runtime.precision"):
         if OmegaConf.select(cfg, key) is None:
             raise ConfigError(f"{key} is missing: set {key}=...")
-    if not isinstance(cfg.outputs, str):
-        raise ConfigError(f"outputs must be the name of a folder, got {cfg.outputs!r}")
     for key in ("dry_run", "fail_fast"):
         if not isinstance(cfg.get(key), bool):
             raise ConfigError(f"{key} must be true or false, got {cfg.get(key)!r}")
