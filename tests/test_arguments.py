@@ -47,7 +47,9 @@ def test_a_folder_of_options_in_the_home_folder(monkeypatch):
     assert arranged(["--config-dir=~/a", "-cp", "~/b"]) == ["--config-dir=/home/me/a", "-cp", "/home/me/b"]
 
 
-@pytest.mark.parametrize("value", ["/a=b", "/é", "/a(b)", "it's", 'a"b', "/a b/é\\", "#a", "=x", "/a;b&c"])
+@pytest.mark.parametrize(
+    "value", ["/a=b", "/é", "/a(b)", "it's", 'a"b', "/a b/é\\", "#a", "=x", "/a;b&c", "\udcc3\udca9"]
+)
 def test_a_value_that_cannot_be_read_is_shown_as_it_should_be_typed(value):
     said = unreadable(f"data.root={value}", "said Hydra")
     (typed,) = shlex.split(said.partition("; type ")[2])

@@ -42,7 +42,7 @@ def unreadable(word: str, reason: str) -> str:
         reason: what Hydra says of it.
     """
     said = f"the argument {word!r} cannot be read"
-    clean = "".join(sign for sign in word.translate(TYPOGRAPHIC) if sign.isprintable()).strip()
+    clean = "".join(sign for sign in word.translate(TYPOGRAPHIC) if sign.isprintable() or _is_byte(sign)).strip()
     if clean != word and _read(clean) is not None:
         why = " (of a file with Windows line ends?)" if "\r" in word else ""
         return f"{said}: it holds signs that do not belong there{why}; type {shlex.quote(clean)}"
@@ -72,6 +72,11 @@ def quoted(value: str) -> str:
     inner = value[1:].rstrip(value[0]) if value[:1] in ('"', "'") else value
     inner = re.sub(r'\\+(?="|$)', r"\g<0>\g<0>", inner)  # backslashes count before a quotation mark only
     return '"' + inner.replace('"', '\\"') + '"'
+
+
+def _is_byte(sign: str) -> bool:
+    """Whether Python holds a byte in it that the locale has no sign for."""
+    return "\udc80" <= sign <= "\udcff"
 
 
 def _listed(value: str) -> str:
