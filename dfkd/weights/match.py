@@ -66,7 +66,7 @@ def match(net: nn.Module, tensors: dict[str, Tensor], size: int | None = None) -
 def _matches(net: nn.Module, tensors: dict[str, Tensor], size: int | None) -> Iterator[Match]:
     own = net.state_dict()
     yield _compared(own, tensors, OWN)
-    if isinstance(net, TimmNet):
+    if hasattr(net, "net"):
         yield _compared(own, {BESIDE_NET + key: value for key, value in tensors.items()}, TIMM)
     if not isinstance(net, FeatureNet | TimmNet):  # of another network only its own names say what it computes
         return
