@@ -56,8 +56,8 @@ def advice(net: nn.Module, found: Match, size: int | None = None) -> Advice:
             _of_first(net, mine, theirs, said)
         elif key == last and mine.dim() == theirs.dim() == 2:
             said.classes = theirs.shape[0] if theirs.shape[0] != mine.shape[0] else None
-        elif key.endswith("pos_embed") and theirs.dim() == 3:
-            side = isqrt(theirs.shape[1] - 1) * found.weights[key.replace("pos_embed", PATCHES)].shape[-1]
+        elif key.endswith("pos_embed") and theirs.dim() == 3 and (patches := key.replace("pos_embed", PATCHES)) in own:
+            side = isqrt(max(theirs.shape[1] - 1, 0)) * found.weights.get(patches, own[patches]).shape[-1]
             said.size = side if side != size else None
     if found.layers and not set(found.wrong) - head - {first}:
         _of_vgg_head(found, said)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from dfkd.models.common import FeatureNet
+from dfkd.models.timm_model import TimmNet
 from dfkd.weights.naming import Layers, Naming, layers_of, namings
 from dfkd.weights.pools import PoolsElsewhere, check_pools
 
@@ -66,6 +68,8 @@ def _matches(net: nn.Module, tensors: dict[str, Tensor], size: int | None) -> It
     yield _compared(own, tensors, OWN)
     if hasattr(net, "net"):
         yield _compared(own, {BESIDE_NET + key: value for key, value in tensors.items()}, TIMM)
+    if not isinstance(net, FeatureNet | TimmNet):  # of another network only its own names say what it computes
+        return
     ours, theirs = layers_of(own), layers_of(tensors)
     for naming in namings():
         order = naming.ordered(theirs)

@@ -91,7 +91,14 @@ def test_a_normalisation_in_the_file_is_told(tmp_path, capsys):
     assert code == 0 and "[0.5, 0.5, 0.5] and [0.25, 0.25, 0.25]" in said and "teacher.mean=[" not in said
 
 
-@pytest.mark.parametrize("held", [{"a.weight": torch.ones(2, 3)}, {"epoch": 3}])
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"a.weight": torch.ones(2, 3)},
+        {"pos_embed": torch.ones(1, 65, 192), "a": torch.tensor(1.0), ".": torch.ones(0)},
+        {"epoch": 3},
+    ],
+)
 def test_where_nothing_fits_the_exit_code_is_1(tmp_path, capsys, held):
     torch.save(held, tmp_path / "w.pt")
     code, said = inspected(tmp_path / "w.pt", capsys)

@@ -186,6 +186,12 @@ def test_another_network_whose_layers_are_called_like_cakes_is_refused():
     assert "do not fit" in refusal(net, weights)
 
 
+def test_a_network_that_is_not_dfkds_takes_its_own_names_only():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    assert choose(net, {"0.weight": torch.ones(3, 4), "0.bias": torch.ones(3)}, "f").naming == "dfkd"
+    assert "do not fit" in refusal(net, {"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)})
+
+
 def test_what_a_file_cannot_tell_is_said():
     weights = small_stem(torchvision.models.resnet18(num_classes=10)).state_dict()
     assert "teacher.network.stem=conv3_pool" in choose(resnet((3, 32, 32), 10), weights, "f").words
