@@ -28,6 +28,7 @@ def settled(monkeypatch):
 @pytest.fixture
 def known(tmp_path):
     """What a new process knows: digests with the memory that earlier ones have left."""
+    (tmp_path / "outputs").mkdir()
     return lambda: Digests(tmp_path / "outputs" / MEMORY)
 
 
@@ -185,9 +186,13 @@ def test_processes_beside_each_other_keep_what_each_has_learned(tmp_path, known,
     assert [file.name for file in (tmp_path / "outputs").iterdir()] == [MEMORY]
 
 
-def test_outputs_that_cannot_be_written_cost_only_reading_again(tmp_path, settled):
-    write(tmp_path / "no_folder", "")
-    assert Digests(tmp_path / "no_folder" / MEMORY).of(write(tmp_path / "a", "x")).startswith("sha256:")
+def test_no_folder_is_made_for_the_memory_and_it_is_saved_once_there_is_one(tmp_path, settled, reads):
+    digests, path = Digests(tmp_path / "later" / MEMORY), write(tmp_path / "a", "x")
+    before = digests.of(path)
+    assert not (tmp_path / "later").exists()
+    (tmp_path / "later").mkdir()
+    digests.save()
+    assert Digests(tmp_path / "later" / MEMORY).of(path) == before and len(reads) == 1
 
 
 def test_a_name_that_is_no_text_is_kept(tmp_path, known, settled, reads):

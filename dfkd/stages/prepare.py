@@ -51,6 +51,7 @@ def prepare(cell: Cell) -> Parts:
     check_together(parts, config, builder)
     builder.raise_problems()
     check_outputs(cell)
+    cell.sources.digests.save()
     parts.warnings = synthesizer.warnings(teacher.network) + precision_warnings(runtime)
     return parts
 

@@ -109,18 +109,21 @@ class Digests:
         self.known[path] = [looks, digest]
 
     def _tell(self, where: Path, before: list | None, digest: str) -> None:
-        """Say that a file or folder has changed, if it has, and write the memory, if there is anything new."""
+        """Say that a file or folder has changed, if it has, and save the memory."""
         if before is not None and before[1].partition(":")[0] == digest.partition(":")[0] and before[1] != digest:
             log.info("%s has changed since it was last used: what depends on it is made anew", where)
-        if self.has_news:
-            self._write()
+        self.save()
 
-    def _write(self) -> None:
-        """Write the memory, with what other processes have added to it. That it cannot be written costs nothing but
-        reading the files again: whether outputs can be written at all is checked elsewhere."""
+    def save(self) -> None:
+        """Write the memory, if there is anything new, with what other processes have added to it.
+
+        It makes no folder: a command that is refused leaves nothing behind. That the memory cannot be written costs
+        nothing but reading the files again; whether outputs can be written at all is checked elsewhere.
+        """
+        if not self.has_news or not self.memory.parent.is_dir():
+            return
         self.has_news = False
         try:
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
             body = json.dumps(_read(self.memory) | self.known)
             write_atomic(self.memory, f"{_checksum(body)}\n{body}")
         except OSError as error:
