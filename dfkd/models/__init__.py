@@ -16,6 +16,7 @@ from dfkd.models.mlp import mlp
 from dfkd.models.nayer import NLGenerator
 from dfkd.models.resnet import resnet, resnet4
 from dfkd.models.resnet_cbn import ResNetCBN
+from dfkd.models.soundness import broken_weights, check_training_mode
 from dfkd.models.stages import on_stages, record_stages, stage_shapes, stages
 from dfkd.models.timm_model import timm_model
 from dfkd.models.vgg import vgg
@@ -29,6 +30,8 @@ __all__ = [
     "ResNetCBN",
     "Teacher",
     "batch_norms",
+    "broken_weights",
+    "check_training_mode",
     "classifier_head",
     "cnn",
     "cnn_bn",
