@@ -1,8 +1,10 @@
 """Domains: real images with their labels, split into training, validation and test."""
 
-from dfkd.domains.base import Domain, Images, fit_images, to_float
+from dfkd.domains.base import Domain, Images, check_normalisation, fit_images, to_float
 from dfkd.domains.digits import digits
+from dfkd.domains.doubts import doubts
 from dfkd.domains.files import image_folder, npz
+from dfkd.domains.pictures import open_picture, read_picture
 from dfkd.domains.points import points
 from dfkd.domains.restyle import textured, tinted
 from dfkd.domains.textures import textures
@@ -11,11 +13,15 @@ from dfkd.domains.vision import vision
 __all__ = [
     "Domain",
     "Images",
+    "check_normalisation",
     "digits",
+    "doubts",
     "fit_images",
     "image_folder",
     "npz",
+    "open_picture",
     "points",
+    "read_picture",
     "textured",
     "textures",
     "tinted",
