@@ -7,7 +7,15 @@ from dfkd.machine import devices
 from dfkd.machine.runtime import Runtime, make_runtime, seeded
 from dfkd.priors import Prior, PriorTerm
 from dfkd.scenarios import Scenario
-from dfkd.stages.checks import FOR_DOMAINS, check_names, check_outputs, check_together, precision_warnings
+from dfkd.stages.checks import (
+    FOR_DOMAINS,
+    check_classes,
+    check_names,
+    check_outputs,
+    check_together,
+    domain_warnings,
+    precision_warnings,
+)
 from dfkd.stages.parts import Parts
 
 
@@ -28,6 +36,7 @@ def prepare(cell: Cell) -> Parts:
     sources = Builder(**{key: data[key] for key in FOR_DOMAINS})
     scenario = sources.build(config["ntl_scenario"], "ntl_scenario")
     sources.raise_problems()
+    check_classes(scenario)
 
     seeds, builder = config["seeds"], _builder(scenario, runtime)
     with seeded(seeds["teacher"], "teacher", "network"):
@@ -49,7 +58,7 @@ def prepare(cell: Cell) -> Parts:
     check_together(parts, config, builder)
     builder.raise_problems()
     check_outputs(cell)
-    parts.warnings = synthesizer.warnings(teacher.network) + precision_warnings(runtime)
+    parts.warnings = domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
     return parts
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dfkd.domains import check_normalisation
 from dfkd.errors import ConfigError
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, load_weights
@@ -62,7 +63,7 @@ class Checkpoint(TeacherSource):
         mean, std: the normalisation it was trained with, per channel; images come in [0, 1].
 
     Raises:
-        ConfigError: the file is missing, unreadable, unsafe, or does not fit the network.
+        ConfigError: the file is missing, unreadable or unsafe, does not fit the network, or holds broken weights.
     """
 
     def __init__(self, network: nn.Module, path: str, mean: list[float], std: list[float]):
@@ -75,7 +76,8 @@ class Checkpoint(TeacherSource):
         self.network, self.mean, self.std = network, list(mean), list(std)
 
     def check(self, scenario: Scenario) -> None:
-        """Raise ValueError if the network does not fit the scenario's images and classes."""
+        """Raise ValueError if the network or its normalisation does not fit the scenario's images and classes."""
+        check_normalisation(self.mean, self.std, scenario.id.box)
         Classifier(self.network, scenario.id.shape, scenario.id.classes, self.mean, self.std)
 
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log) -> Classifier:
