@@ -11,6 +11,8 @@ from dfkd.domains.base import Domain, Images, carve, fit_images, limited
 from dfkd.domains.class_folders import class_folders, differing_classes, in_words
 from dfkd.domains.pictures import read_picture
 
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
 
 def npz(
     path: str,
@@ -44,7 +46,8 @@ def npz(
         if isinstance(opened, np.ndarray):
             raise ValueError("it holds one array, without a name")
         with opened as archive:
-            arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+            arrays = {key: archive[key] for key in ARRAYS}
+            unused = sorted(set(archive.files) - {*ARRAYS})
     except KeyError as error:
         raise ValueError(f"{file} lacks an array: {error.args[0]}") from error
     except Exception as error:  # a damaged file fails in too many ways to name
@@ -60,7 +63,8 @@ def npz(
         classes = count_classes(parts[0].y, parts[1].y, str(file))
     train, val = carve(parts[0], val_share, split_seed)
     train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
-    return Domain(label or file.stem, classes, train, val, test)
+    notes = [f"{file}: arrays that are not used: {', '.join(unused)}"] if unused else []
+    return Domain(label or file.stem, classes, train, val, test, notes=notes)
 
 
 def image_folder(
@@ -90,6 +94,8 @@ def image_folder(
     difference = differing_classes(**folders)
     if difference:
         raise ValueError(f"{path}: train and test must have the same classes; {difference}")
+    beside = [entry.name for entry in Path(path).iterdir() if entry.is_dir() and entry.name not in folders]
+    skipped.update(f"folder {name} beside train and test" for name in beside if not name.startswith("."))
     notes = [f"{path}: skipped, as no images of a class: {in_words(skipped)}"] if skipped else []
     parts, transparent = [], 0
     for classes in folders.values():

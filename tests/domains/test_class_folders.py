@@ -59,6 +59,12 @@ def test_all_that_is_skipped_is_said_in_one_line(folder):
     assert "1 x .json file, 3 x .txt file, 1 x hidden file" in note
 
 
+def test_folders_beside_train_and_test_are_named(folder):
+    put(folder / "val" / "ant" / "0.png")
+    put(folder / ".cache" / "0.png")
+    assert image_folder(str(folder), size=4).notes[0].endswith("class: 1 x folder val beside train and test")
+
+
 def test_a_tidy_folder_has_nothing_to_be_said(folder):
     assert image_folder(str(folder), size=4).notes == []
 
