@@ -22,7 +22,7 @@ def doubts(domain: Domain, labels: bool = True) -> list[str]:
         if labels:
             said += [what + text for text in _absent(images.y, domain.classes, split, why)]
         if domain.box is not None:
-            said += [what + text for text in _blank(images, split)]
+            said += [what + text for text in _odd(images, split, domain.box)]
     return said
 
 
@@ -35,10 +35,12 @@ def _absent(y: Tensor, classes: int, split: str, why: str) -> list[str]:
     return [f"{len(empty)} of {classes} classes have no {split} image: what has none {why} ({some})"]
 
 
-def _blank(images: Images, split: str) -> list[str]:
-    """A sentence about images on which there is nothing to be seen."""
+def _odd(images: Images, split: str, box: tuple[float, float]) -> list[str]:
+    """A sentence about images of another range, or on which there is nothing to be seen."""
     x = images.x[:ENOUGH]
     low, high = (value.item() / (255 if x.dtype == torch.uint8 else 1) for value in x.aminmax())
+    if low < box[0] or high > box[1]:
+        return [f"the {split} images lie in {low:.6g}..{high:.6g}, and not in {box[0]:g}..{box[1]:g}"]
     if high - low < NARROW:
         colour = {0.0: "black", 1.0: "white"}.get(low, f"{low:.4g} everywhere") if low == high else ""
         where = f"are all {colour}" if colour else f"show nothing: their pixels lie in {low:.4g}..{high:.4g} of 0..1"

@@ -28,6 +28,8 @@ def test_nothing_is_said_of_a_whole_domain():
         ({"y": torch.arange(40) % 3}, {}, "1 of 4 classes have no train image: what has none cannot be learned (3)"),
         ({"y": torch.zeros(40).long()}, {}, "3 of 4 classes have no train image: what has none cannot be learned"),
         ({}, {"y": torch.arange(40) % 2}, "2 of 4 classes have no test image: what has none is not tested (2, 3)"),
+        ({"x": part().x * 255}, {}, "the train images lie in 0.3"),
+        ({"x": part().x * 2 - 1}, {}, "the train images lie in -0.9"),
         ({"x": torch.zeros(40, 1, 4, 4)}, {}, "the train images are all black"),
         ({"x": torch.ones(40, 1, 4, 4)}, {}, "the train images are all white"),
         ({}, {"x": torch.full((40, 1, 4, 4), 255, dtype=torch.uint8)}, "the test images are all white"),
@@ -72,9 +74,8 @@ def test_what_was_said_while_reading_stays_with_a_restyled_domain():
         ({"x": torch.zeros(40, 1, 4, 4).long()}, r"torch.int64; use \(N, C, H, W\), torch.uint8 or float"),
         ({"x": torch.zeros(40, 4, 4, 1)}, "1x4x4 training images and 4x4x1 test images; set data.size"),
         ({"x": torch.zeros(40, 3, 4, 4)}, "1x4x4 training images and 3x4x4 test images; set data.size"),
-        ({"x": torch.full((40, 1, 4, 4), 255.0)}, r"test images in 255\.\.255, not in \(0\.0, 1\.0\)"),
-        ({"x": torch.full((40, 1, 4, 4), -0.1)}, r"test images in -0\.1\.\.-0\.1"),
-        ({"x": torch.full((40, 1, 4, 4), torch.nan)}, r"test images in nan\.\.nan"),
+        ({"x": torch.full((40, 1, 4, 4), torch.nan)}, "test images with NaN or infinite pixels"),
+        ({"x": torch.full((40, 1, 4, 4), -torch.inf)}, "test images with NaN or infinite pixels"),
     ],
 )
 def test_a_domain_of_ones_own_that_cannot_be_is_refused(changes, said):
@@ -84,7 +85,7 @@ def test_a_domain_of_ones_own_that_cannot_be_is_refused(changes, said):
 
 def test_points_must_be_finite():
     bad = part(x=torch.full((40, 1, 2, 1), torch.inf))
-    with pytest.raises(ValueError, match="finite numbers"):
+    with pytest.raises(ValueError, match="infinite pixels"):
         Domain("points", 4, bad, bad, bad, [0.0], [1.0], box=None)
 
 
