@@ -83,7 +83,7 @@ def test_olacc_in_a_close_set_is_how_often_the_teachers_errors_are_repeated(iden
 
 def test_agreement_is_with_the_teacher_not_with_the_labels(identity, linear, runtime):
     scenario = Scenario(domain([0, 1, 2, 2], [1, 1, 1, 1]))
-    constant = linear([[0.0] * 3] * 3, [0.0, 0.0, 2.0], shape=(3, 1, 1))
+    constant = linear([[0.0] * 3] * 3, [0.0, 0.0, 1.0], shape=(3, 1, 1))
     found = Examiner(identity, scenario, runtime)(constant, "val")
     assert (found["agreement"], found["iacc"]) == (50.0, 0.0)
 

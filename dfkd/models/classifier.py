@@ -67,7 +67,8 @@ class Classifier(nn.Module):
             raise ValueError(f"the network gives {logits.shape[1]} logits, but there are {self.classes} classes")
         if not logits.isfinite().all():
             raise ValueError(f"the network gives NaN or infinite logits for {size} images")
-        if self.classes > 1 and logits.min() >= 0 and torch.allclose(logits.sum(1), logits.new_ones(2), atol=1e-3):
+        sums_to_one = torch.allclose(logits.sum(1), logits.new_ones(2), atol=1e-3)
+        if self.classes > 1 and logits.min() >= 0 and sums_to_one and not torch.equal(*logits):  # equal: a constant
             raise ValueError(
                 "the network's outputs are probabilities, as they sum to 1: it ends in a softmax; leave that out, so "
                 "that it gives logits"
