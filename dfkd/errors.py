@@ -32,6 +32,13 @@ class NonFiniteLoss(ArithmeticError):
         self.term, self.step, self.state = term, step, state
 
 
+class DivergedTeacher(ArithmeticError):
+    """The training of a teacher came to NaN or infinite losses or weights."""
+
+    def __init__(self, what: object):
+        super().__init__(f"the teacher's training has diverged: {what} (teacher.recipe.lr)")
+
+
 class NotTogether(RuntimeError):
     """Several students cannot be trained in one program: torch cannot make one of them, their memory does not suffice,
     or a loss of one became NaN, from which the others do not suffer when they are trained in turn."""

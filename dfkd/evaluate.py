@@ -1,6 +1,7 @@
 """Models on the real images of a scenario: what the metrics of `dfkd.metrics` are computed from."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,8 @@ from dfkd.machine.runtime import Runtime
 from dfkd.metrics import COMPUTED, Answers, Exam, Metric, percent
 from dfkd.models import Classifier, Teacher
 from dfkd.scenarios import Scenario
+
+CHANCE = 0.01  # significance of a teacher's being better than chance
 
 
 def predictions(model: Classifier, images: Images, runtime: Runtime) -> Tensor:
@@ -66,3 +69,34 @@ class Examiner:
             images = self._images(domain, split)
             self._teachers_logits[domain, split] = predictions(self.teacher, images, self.runtime)
         return self._teachers_logits[domain, split]
+
+
+def chance_in_words(iacc: float, labels: Tensor, classes: int) -> str | None:
+    """That an accuracy is not significantly above chance, in a sentence; None if it is.
+
+    Chance is the largest share of one class, at least 1 / classes: what always saying that class comes to. The test is
+    a binomial one, P(as many hits or more by chance) > `CHANCE`; all hits of however few images are never chance.
+
+    Args:
+        iacc: accuracy in percent.
+        labels: of the images that it was measured on (N,).
+    """
+    images, most = len(labels), torch.bincount(labels, minlength=classes)
+    chance = max(most.max().item() / images, 1 / classes)
+    hits = round(iacc * images / 100)
+    if hits == images or _tail(hits, images, chance) <= CHANCE:
+        return None
+    return (
+        f"it is right on {iacc:.1f} % of {images} test images, and calling all of them class {most.argmax().item()} on "
+        f"{100 * most.max().item() / images:.1f} %"
+    )
+
+
+def _tail(hits: int, images: int, chance: float) -> float:
+    """P(X >= hits) of X ~ Binomial(images, chance), 0 < chance < 1."""
+    if hits <= images * chance:
+        return 1.0  # no better than expected
+    k = torch.arange(hits, images + 1, dtype=torch.float64)
+    n = torch.tensor(float(images), dtype=torch.float64)
+    ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    return (ways + k * math.log(chance) + (n - k) * math.log1p(-chance)).exp().sum().item()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from dfkd.config.build import FAILED, Builder, nearest, number
+from dfkd.config.build import FAILED, Builder, nearest, not_finite, number
 from dfkd.config.signature import parameters
 from dfkd.errors import ConfigError
 
@@ -242,3 +242,20 @@ def test_the_nearest_name():
     assert nearest("supervisd", ["supervised", "ntl"]) == "; did you mean 'supervised'?"
     assert nearest("xyz", ["b", "a", "_hidden"]) == "; known: a, b"
     assert nearest("xyz", []) == ""
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "nan/255", "inf/255", float("nan"), float("inf"), "1e999"])
+def test_a_number_is_finite(value):
+    with pytest.raises(ConfigError, match="not a finite number"):
+        number(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_every_number_that_is_not_finite_is_named_wherever_it_stands(value):
+    config = {"a": value, "b": {"c": [1, value, {"d": value}]}, "e": "nan", "f": 1e300, "g": None, "h": [True]}
+    named = ["a", "b.c[1]", "b.c[2].d"]
+    assert list(not_finite(config)) == [f"{where} must be a finite number, got {value}" for where in named]
+
+
+def test_a_word_for_infinity_is_no_number():
+    assert problems(node(size=1, rate="inf")) == ["here.rate must be a number, got 'inf'"]

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from dfkd.domains import Domain, Images
-from dfkd.evaluate import Examiner, accuracy, predictions
+from dfkd.evaluate import Examiner, _tail, accuracy, chance_in_words, predictions
 from dfkd.machine.runtime import Runtime
 from dfkd.scenarios import Scenario
 
@@ -99,3 +101,43 @@ def test_the_teacher_answers_once_and_the_splits_are_kept_apart(identity, cyclic
 def test_the_limit_takes_the_first_images(identity, runtime):
     scenario = Scenario(domain([0, 1, 2, 2], [0, 1, 0, 0]))
     assert Examiner(identity, scenario, runtime, limit=2)(identity, "val")["iacc"] == 100.0
+
+
+def labels(*counts: int) -> torch.Tensor:
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+
+
+@pytest.mark.parametrize(
+    ("iacc", "counts", "at_chance"),
+    [
+        (10.67, [45] * 10, True),
+        (13.0, [45] * 10, True),  # as much comes by chance in 2 of 100 cases
+        (14.0, [45] * 10, False),  # in 4 of 1000
+        (0.0, [45] * 10, True),
+        (97.5, [45] * 10, False),
+        (55.0, [50, 50], True),
+        (65.0, [50, 50], False),
+        (90.0, [90, 10], True),  # what always saying the first class comes to
+        (97.0, [90, 10], False),
+        (2.0, [50] * 200, False),  # twice what chance comes to, on many images
+        (1.0, [100] * 100, True),
+        (75.0, [2, 2], True),
+        (100.0, [1, 1], False),  # too few images to tell, but all are right
+        (20.0, [1000] * 10, False),
+        (10.2, [1000] * 10, True),
+    ],
+)
+def test_whether_a_teacher_is_at_chance_is_a_question_of_significance(iacc, counts, at_chance):
+    words = chance_in_words(iacc, labels(*counts), len(counts))
+    assert (words is not None) == at_chance
+    if at_chance:
+        assert f"right on {iacc:.1f} % of {sum(counts)} test images, and calling all of them class 0" in words
+
+
+def test_chance_counts_classes_without_a_test_image():
+    assert chance_in_words(50.0, labels(1, 0, 1, 0), 4) is not None
+
+
+def test_the_tail_of_a_binomial_distribution():
+    exact = sum(math.comb(20, k) * 0.3**k * 0.7 ** (20 - k) for k in range(9, 21))
+    assert math.isclose(_tail(9, 20, 0.3), exact, rel_tol=1e-9)

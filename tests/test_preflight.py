@@ -199,6 +199,24 @@ def test_a_value_of_the_wrong_kind_is_named(tmp_path, overrides, said):
     assert said in message and len(message.splitlines()) == 1
 
 
+@pytest.mark.parametrize("value", ["nan", "-inf", "1e999"])
+def test_every_value_that_is_not_finite_is_named(tmp_path, value):
+    keys = [
+        *(
+            "prior.bn.weight",
+            "teacher.recipe.lr",
+            "teacher.epochs",
+            "student.steps",
+            "student.loss.temperature",
+            "seed",
+        ),
+        *("evaluate.checks", "evaluate.premise.steps", "data.limit", "runtime.threads", "attack.eps", "limit.epochs"),
+    ]
+    lines = refusal(tmp_path, "defense=atesc", *(f"{key}={value}" for key in keys)).splitlines()
+    assert {f"{key} must be a finite number, got {float(value)}" for key in keys} <= set(lines)
+    assert all("must be a finite number" in line for line in lines)
+
+
 def test_all_mistakes_are_told_at_once(tmp_path):
     message = refusal(tmp_path, "teacher.epochs=two", "+student.stps=1", "+prior.bn.wieght=1", "+noise.epss=1")
     assert len(message.splitlines()) == 4
@@ -295,7 +313,25 @@ def test_a_checkpoint_of_another_network(tmp_path):
     assert "missing" in message and "Choose the network they were trained with" in message
 
 
-@pytest.mark.parametrize(("key", "value"), [("mean", "[0.1,0.2]"), ("std", "[0]")])
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("head.weight", torch.nan, "head.weight has 1 NaN or infinite values"),
+        ("body.1.running_var", -1.0, "body.1.running_var has the negative variance -1"),
+    ],
+)
+def test_a_checkpoint_of_broken_weights(tmp_path, key, value, said):
+    weights = cnn_bn((1, 16, 16), 10).state_dict()
+    weights[key].view(-1)[0] = value
+    save_file(weights, tmp_path / "teacher.safetensors")
+    message = refusal(tmp_path / "o", *checkpoint(tmp_path / "teacher.safetensors"))
+    assert f"teacher: the weights in {tmp_path}" in message and said in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mean", "[0.1,0.2]"), ("std", "[0]"), ("mean", "[125.3]"), ("mean", "[nan]"), ("std", "[inf]"), ("std", "[-1]")],
+)
 def test_a_normalisation_that_does_not_fit(tmp_path, key, value):
     save_file(cnn_bn((1, 16, 16), 10).state_dict(), tmp_path / "teacher.safetensors")
     message = refusal(tmp_path / "o", *checkpoint(tmp_path / "teacher.safetensors"), f"teacher.{key}={value}")
@@ -411,3 +447,30 @@ def test_a_generator_of_ones_own_may_not_convolve_embeddings_either(tmp_path):
     parts.synthesizer.generator = nn.Sequential(nn.Linear(8, 6), nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 1, 3, padding=1))
     (problem,) = modality_problems(parts, Prior({}), "dfq")
     assert problem == f"synthesizer.generator convolves neighbouring pixels, and {KIND}; choose {MLP_GENERATOR}"
+
+
+def test_a_single_class_is_refused(tmp_path):
+    one = {"y_train": np.zeros(60, int), "y_test": np.zeros(30, int)}
+    for more in ((), ("defense=atesc",)):
+        message = refusal(tmp_path / "o", *save_npz(tmp_path / "mine.npz", **one), *more)
+        assert message.startswith("ntl_scenario.id: 'mine' has one class") and len(message.splitlines()) == 1
+
+
+def test_what_looks_like_a_mistake_in_images_of_ones_own_is_told_before_any_work(tmp_path):
+    odd = {"x_test": np.zeros((30, 16, 16)), "y_test": np.arange(30) % 2}
+    warnings = prepare(make_cell(tmp_path / "o", *save_npz(tmp_path / "mine.npz", **odd))).warnings
+    assert warnings[:2] == [
+        "domain 'mine': 1 of 3 classes have no test image: what has none is not tested (2)",
+        "domain 'mine': the test images are all black; were they scaled wrongly?",
+    ]
+
+
+def test_labels_of_an_ood_domain_that_mean_nothing_are_not_looked_at(tmp_path):
+    data = save_npz(tmp_path / "mine.npz")
+    save_npz(tmp_path / "ood.npz", y_train=np.zeros(60, int), y_test=np.zeros(30, int))
+    ood = ("domain@ntl_scenario.ood=npz", f"ntl_scenario.ood.path={tmp_path / 'ood.npz'}")
+    for scenario, said in (("open_set", 0), ("close_set", 2)):
+        parts = prepare(
+            make_cell(tmp_path / "o", f"ntl_scenario={scenario}", *data, *ood, "ntl_scenario.ood.classes=3")
+        )
+        assert sum("domain 'ood'" in warning for warning in parts.warnings) == said

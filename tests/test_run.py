@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from runner import BACKDOOR, CAKE, DFQ, NOISE, make_cell, process_environment, read_json, run, status, write_component
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dfkd.config.cell import Cell
 from dfkd.domains import digits
-from dfkd.errors import NonFiniteLoss
+from dfkd.errors import DivergedTeacher, NonFiniteLoss
 from dfkd.main import explain
-from dfkd.models import cnn_bn, load_weights
+from dfkd.models import Classifier, cnn_bn, load_weights
 from dfkd.run.run_cell import run_cell
 from dfkd.training.meter import Meter
 
@@ -192,6 +192,33 @@ def test_a_loss_that_is_not_finite_fails_the_cell_by_the_terms_name(tmp_path):
     status = read_json(cell.folder / "status.json")
     assert status["status"] == "failed" and "'kd'" in status["error"] and "Traceback" in status["traceback"]
     assert not (cell.folder / "result.json").exists() and cell.finished() is None
+
+
+def test_a_teacher_whose_training_diverges_is_named_as_that(tmp_path):
+    with pytest.raises(DivergedTeacher, match=r"teacher's training has diverged: loss term 'id'.*teacher\.recipe\.lr"):
+        run(tmp_path, *NOISE, "teacher.recipe.lr=1e30", "until=judgement")
+
+
+def test_a_teacher_that_a_training_left_with_broken_weights_is_not_kept(tmp_path, monkeypatch):
+    def train(source, scenario, runtime, seed, log):
+        source.network.head.weight.data[0, 0] = torch.nan
+        return Classifier(source.network, (1, 16, 16), 10, [0.5], [0.5])
+
+    monkeypatch.setattr("dfkd.models.Classifier._try_images", lambda self: None)
+    monkeypatch.setattr("dfkd.teachers.Supervised.train", train)
+    with pytest.raises(DivergedTeacher, match=r"head\.weight has 1 NaN .*lower the learning rate"):
+        run(tmp_path, *NOISE, "until=judgement")
+    assert not list((tmp_path / "store" / "teacher").glob("*/meta.json"))
+
+
+def test_a_teacher_at_chance_says_so_before_the_student_and_in_the_result(tmp_path, caplog):
+    save_file(cnn_bn((1, 16, 16), 10).state_dict(), tmp_path / "untrained.safetensors")
+    teacher = ("teacher=checkpoint", f"teacher.path={tmp_path}/untrained.safetensors", "teacher.mean=[0.3]")
+    with caplog.at_level("WARNING", "dfkd"):
+        result = run(tmp_path / "o", *NOISE, *teacher, "teacher.std=[0.3]", "until=judgement")
+    (said,) = result["warnings"]
+    assert said.startswith("THE TEACHER IS AT CHANCE ON ID: it is right on") and "teacher.mean, teacher.std" in said
+    assert said in caplog.text
 
 
 NOT_A_NUMBER = """

@@ -8,9 +8,10 @@ signature: `shape`, `classes`, `prior`, `real`, ... (the context).
 import contextlib
 import difflib
 import importlib
+import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dfkd.config.signature import parameters
@@ -171,13 +172,28 @@ def _describe(hint: Any) -> str:
 
 
 def number(value: float | str) -> float:
-    """A number, or a fraction written as a string ('8/255').
+    """A finite number, or a fraction written as a string ('8/255').
 
     Raises:
         ConfigError: it is neither.
     """
     try:
         top, _, bottom = str(value).partition("/")
-        return float(top) / float(bottom or 1)
+        found = float(top) / float(bottom or 1)
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"'{value}' is not a number; write 0.03 or 8/255") from error
+    if not math.isfinite(found):
+        raise ConfigError(f"'{value}' is not a finite number; write 0.03 or 8/255")
+    return found
+
+
+def not_finite(node: Any, where: str = "") -> Iterator[str]:
+    """A sentence about every NaN and infinity in nested dicts and lists: no option means anything by them."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from not_finite(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from not_finite(value, f"{where}[{place}]")
+    elif isinstance(node, float) and not math.isfinite(node):
+        yield f"{where} must be a finite number, got {node}"

@@ -1,6 +1,7 @@
 """A cell: one configuration, its name, its hash, its folder. Imports no torch, so a finished cell is known at once."""
 
 import copy
+import math
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -200,14 +201,15 @@ def stages_until(config: dict) -> list[str]:
 
 
 def lower(node: object, limit: dict) -> None:
-    """Lower every number below `node` that stands under a name in `limit` to that limit, in place."""
+    """Lower every number below `node` that stands under a name in `limit` to that limit, in place; an infinite one is
+    left to be refused."""
     if isinstance(node, list):
         for item in node:
             lower(item, limit)
     if not isinstance(node, dict):
         return
     for key, value in node.items():
-        if key in limit and isinstance(value, int | float) and not isinstance(value, bool):
+        if key in limit and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             node[key] = min(value, limit[key])
         elif key != "limit":
             lower(value, limit)

@@ -1,10 +1,12 @@
 """Domains: real images (or points, or embeddings) with their labels, split into training, validation and test."""
 
-from dfkd.domains.base import Domain, Images, fit_images, to_float
+from dfkd.domains.base import Domain, Images, check_normalisation, fit_images, to_float
 from dfkd.domains.digits import digits
+from dfkd.domains.doubts import doubts
 from dfkd.domains.embeddings import embeddings
 from dfkd.domains.files import image_folder, npz
 from dfkd.domains.modality import EMBEDDINGS, IMAGES, POINTS, Modality
+from dfkd.domains.pictures import open_picture, read_picture
 from dfkd.domains.points import points
 from dfkd.domains.restyle import textured, tinted
 from dfkd.domains.textures import textures
@@ -17,12 +19,16 @@ __all__ = [
     "Domain",
     "Images",
     "Modality",
+    "check_normalisation",
     "digits",
+    "doubts",
     "embeddings",
     "fit_images",
     "image_folder",
     "npz",
+    "open_picture",
     "points",
+    "read_picture",
     "textured",
     "textures",
     "tinted",

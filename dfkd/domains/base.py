@@ -1,5 +1,6 @@
 """Domains: labelled images with a train, a validation and a test split."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -50,9 +51,12 @@ class Domain:
         test: the set's test images, for reporting only.
         mean, std: per-channel normalisation, length C.
         modality: what kind of thing the examples are: images, points, embeddings.
+        notes: what the user should know about how it was read.
 
     Raises:
-        ValueError: a part without examples, a label that is no class, or examples that do not fit the modality.
+        ValueError: a split without examples, with examples of another shape or of NaN or infinite values, or with
+            labels that are no classes; examples that do not fit the modality; a std of 0, or a normalisation for
+            images in 0..255.
     """
 
     name: str
@@ -63,25 +67,68 @@ class Domain:
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     modality: Modality = IMAGES
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         for split in ("train", "val", "test"):
-            images = getattr(self, split)
-            if len(images) == 0:
-                raise ValueError(f"domain '{self.name}' has no {split} images")
-            low, high = int(images.y.min()), int(images.y.max())
-            if low < 0 or high >= self.classes:
-                raise ValueError(f"domain '{self.name}' has labels {low}..{high} in {split}, not 0..{self.classes - 1}")
+            self._check(split, getattr(self, split))
         self.modality.check(self.name, self.shape)
-        if not self.mean:
+        if self.mean:
+            check_normalisation(self.mean, self.std, self.modality.box)
+        else:
             pixels = self.train.pixels(slice(0, 10_000))
             self.mean = [round(v, 4) for v in pixels.mean(dim=(0, 2, 3)).tolist()]
             self.std = [round(max(v, 1e-3), 4) for v in pixels.std(dim=(0, 2, 3)).tolist()]
+
+    def _check(self, split: str, images: Images) -> None:
+        """Raise ValueError if a split is not as `Images` says, or not as the training images are."""
+        what, x, y = f"domain '{self.name}' has", images.x, images.y
+        if len(images) == 0:
+            raise ValueError(f"{what} no {split} images")
+        if y.dim() != 1 or y.dtype != torch.int64:
+            raise ValueError(f"{what} {split} labels of shape {tuple(y.shape)} and {y.dtype}; use (N,), torch.int64")
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= self.classes:
+            raise ValueError(f"{what} labels {low}..{high} in {split}, not 0..{self.classes - 1}")
+        if x.dim() != 4 or (x.dtype != torch.uint8 and not x.is_floating_point()):
+            raise ValueError(
+                f"{what} {split} images of shape {tuple(x.shape)} and {x.dtype}; use (N, C, H, W), torch.uint8 or float"
+            )
+        if x.shape[1:] != self.train.x.shape[1:]:
+            sizes = ["x".join(map(str, images.shape[1:])) for images in (self.train.x, x)]
+            raise ValueError(
+                f"{what} {sizes[0]} training images and {sizes[1]} {split} images; set data.size and data.channels to "
+                f"bring them together"
+            )
+        if x.is_floating_point() and not all(value.isfinite() for value in x.aminmax()):
+            raise ValueError(f"{what} {split} images with NaN or infinite pixels; leave them out")
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return tuple(self.train.x.shape[1:])
+
+
+def check_normalisation(mean: list[float], std: list[float], box: tuple[float, float] | None) -> None:
+    """Raise ValueError if images cannot be normalised by a mean and std, or by no means of images in this box.
+
+    Args:
+        box: range of pixel values; None where there is none.
+    """
+    said = f"mean={list(mean)} std={list(std)}"
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in (*mean, *std)):
+        raise ValueError(f"{said} must be finite numbers")
+    if any(value <= 0 for value in std):
+        raise ValueError(f"std must be positive, got {list(std)}")
+    if box is None:
+        return
+    mean_is_large, std_is_large = (max(map(abs, values), default=0) > 2 * max(map(abs, box)) for values in (mean, std))
+    if mean_is_large or std_is_large:
+        small = [float(f"{value / 255:.4g}") for value in mean] if mean_is_large else list(mean)
+        raise ValueError(
+            f"{said} seem to be of images in 0..255, and images are in [0, 1] here; divide by 255: mean={small} "
+            f"std={[float(f'{value / 255:.4g}') for value in std]}"
+        )
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dfkd.domains.arrays import count_classes
 from dfkd.domains.base import Domain, Images, carve, limited
 from dfkd.domains.files import read_archive
 from dfkd.domains.modality import EMBEDDINGS
@@ -33,24 +34,25 @@ def embeddings(
         ValueError: it is not an npz archive, an array is missing, or x does not hold finite vectors of one length.
     """
     file = Path(path)
-    train, test = read_archive(file, lambda x: _vectors(x, file))
+    (train, test), notes = read_archive(file, _vectors)
     if train.x.shape[1] != test.x.shape[1]:
         lengths = f"{train.x.shape[1]} and {test.x.shape[1]}"
         raise ValueError(f"{file}: training and test vectors must be of one length, got {lengths}")
-    classes = classes or int(max(train.y.max(), test.y.max())) + 1
+    if classes is None:
+        classes = count_classes(train.y, test.y, str(file))
     train, val = carve(train, val_share, split_seed)
     train, val, test = (limited(part, limit, split_seed) for part in (train, val, test))
     mean, std = _statistics(train)
-    return Domain(label or file.stem, classes, train, val, test, mean, std, EMBEDDINGS)
+    return Domain(label or file.stem, classes, train, val, test, mean, std, EMBEDDINGS, notes)
 
 
-def _vectors(x: np.ndarray, file: Path) -> torch.Tensor:
-    """Vectors (N, D) as examples (N, D, 1, 1), float32."""
+def _vectors(x: np.ndarray, name: str) -> torch.Tensor:
+    """Vectors (N, D) as examples (N, D, 1, 1), float32; `name` is what messages call them."""
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
-        raise ValueError(f"{file} holds no vectors: x must be numbers (N, D), got {x.dtype} of shape {x.shape}")
+        raise ValueError(f"{name} holds no vectors: they must be numbers (N, D), got {x.dtype} of shape {x.shape}")
     x = x.astype(np.float32)
     if not np.isfinite(x).all():
-        raise ValueError(f"{file} holds vectors with NaN or infinite numbers")
+        raise ValueError(f"{name} holds vectors with NaN or infinite numbers")
     return torch.from_numpy(x)[:, :, None, None]
 
 

@@ -1,13 +1,18 @@
 """Domains from a user's own files: npz archives and image folders."""
 
-import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from dfkd.domains.arrays import as_images, as_labels, count_classes
 from dfkd.domains.base import Domain, Images, carve, fit_images, limited
+from dfkd.domains.class_folders import class_folders, differing_classes, in_words
+from dfkd.domains.pictures import read_picture
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def npz(
@@ -22,7 +27,7 @@ def npz(
 ) -> Domain:
     """A NumPy archive with x_train, y_train, x_test, y_test.
 
-    x is (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 in 0..255 or float in [0, 1]; y is (N,), integer.
+    What arrays may look like: `dfkd.domains.arrays`.
 
     Args:
         classes: number of classes; the largest label + 1 if None.
@@ -31,22 +36,24 @@ def npz(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an npz archive, or an array is missing or has an impossible shape. Arrays of Python
+        ValueError: it is not an npz archive, or an array is missing or holds no images or labels. Arrays of Python
             objects are refused: reading them would run code from the file.
     """
     file = Path(path)
-    parts = read_archive(file, lambda x: fit_images(_channels_first(x, file), size, channels))
-    classes = classes or int(max(part.y.max() for part in parts)) + 1
+    parts, notes = read_archive(file, lambda x, name: fit_images(as_images(x, name), size, channels))
+    if classes is None:
+        classes = count_classes(parts[0].y, parts[1].y, str(file))
     train, val = carve(parts[0], val_share, split_seed)
     train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
-    return Domain(label or file.stem, classes, train, val, test)
+    return Domain(label or file.stem, classes, train, val, test, notes=notes)
 
 
-def read_archive(file: Path, examples: Callable[[np.ndarray], torch.Tensor]) -> list[Images]:
-    """The parts [train, test] of a NumPy archive with x_train, y_train, x_test, y_test.
+def read_archive(file: Path, examples: Callable[[np.ndarray, str], torch.Tensor]) -> tuple[list[Images], list[str]]:
+    """The parts [train, test] of a NumPy archive with x_train, y_train, x_test, y_test, and notes for the user on what
+    else it holds.
 
     Args:
-        examples: makes (N, C, H, W) of an array x.
+        examples: makes (N, C, H, W) of an array x and its name in messages.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,37 +66,20 @@ def read_archive(file: Path, examples: Callable[[np.ndarray], torch.Tensor]) -> 
         if isinstance(opened, np.ndarray):
             raise ValueError("it holds one array, without a name")
         with opened as archive:
-            arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+            arrays = {key: archive[key] for key in ARRAYS}
+            unused = sorted(set(archive.files) - {*ARRAYS})
     except KeyError as error:
         raise ValueError(f"{file} lacks an array: {error.args[0]}") from error
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file fails in too many ways to name
         raise ValueError(f"{file} cannot be read as an npz archive: {error}") from error
-    return [Images(examples(arrays[f"x_{part}"]), _labels(arrays[f"y_{part}"], file)) for part in ("train", "test")]
-
-
-def _labels(y: np.ndarray, file: Path) -> torch.Tensor:
-    if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"{file}: labels must be whole numbers, got {y.dtype}")
-    return torch.from_numpy(y.astype(np.int64)).flatten()
-
-
-def _channels_first(x: np.ndarray, file: Path) -> torch.Tensor:
-    if x.ndim == 3:
-        x = x[:, None]
-    elif x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
-        x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(
-            f"{file} holds images of shape {x.shape[1:]}; use (H, W), (H, W, C) or (C, H, W), C = 1 or 3; vectors are "
-            f"for the domain embeddings"
-        )
-    if x.dtype != np.uint8:
-        x = x.astype(np.float32)
-        if not (x.min() >= 0 and x.max() <= 1):  # so that NaN is refused, too
-            raise ValueError(
-                f"{file} holds float images in {x.min():.3g}..{x.max():.3g}; use uint8, or floats in [0, 1]"
-            )
-    return torch.from_numpy(np.ascontiguousarray(x))
+    parts = []
+    for part in ("train", "test"):
+        x = examples(arrays[f"x_{part}"], f"{file}: x_{part}")
+        y = as_labels(arrays[f"y_{part}"], f"{file}: y_{part}")
+        if len(x) != len(y):
+            raise ValueError(f"{file}: {part} has {len(x)} examples but {len(y)} labels")
+        parts.append(Images(x, y))
+    return parts, [f"{file}: arrays that are not used: {', '.join(unused)}"] if unused else []
 
 
 def image_folder(
@@ -102,39 +92,55 @@ def image_folder(
 ) -> Domain:
     """A folder `path/train/<class>/*.png` with `path/test/<class>/*.png`, the classes in alphabetical order.
 
+    What counts as a class and an image: `dfkd.domains.class_folders`; what was skipped stands in the domain's `notes`.
+    How images of any mode become 8-bit ones: `dfkd.domains.pictures`.
+
     Args:
         size: side in pixels all images are resized to (`data.size`), needed.
 
     Raises:
-        FileNotFoundError: the train or test folder is missing or holds no images.
-        ValueError: no size is given, or train and test have different classes.
+        FileNotFoundError: the train or test folder is missing, or a class without images.
+        ValueError: no size is given, train and test have different classes, or an image cannot be used.
     """
-    from torchvision.datasets import ImageFolder  # 2.5 s to import
-
     if size is None:
         raise ValueError(f"image folder {path}: its images may differ in size; set data.size=32, say")
-    parts, names = [], []
-    for part in ("train", "test"):
-        folder = Path(path) / part
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no {folder.resolve()}; expected {path}/train/<class>/ and .../test/")
-        source = ImageFolder(str(folder), loader=_read)
-        names.append(source.classes)
-        x = [fit_images(image, size, channels) for image, _ in source]
-        parts.append(Images(torch.cat(x), torch.tensor(source.targets)))
-    if names[0] != names[1]:
-        raise ValueError(f"{path}: train has the classes {names[0]}, test has {names[1]}")
+    skipped: Counter[str] = Counter()
+    folders = {part: class_folders(Path(path) / part, skipped) for part in ("train", "test")}
+    difference = differing_classes(**folders)
+    if difference:
+        raise ValueError(f"{path}: train and test must have the same classes; {difference}")
+    beside = [entry.name for entry in Path(path).iterdir() if entry.is_dir() and entry.name not in folders]
+    skipped.update(f"folder {name} beside train and test" for name in beside if not name.startswith("."))
+    notes = [f"{path}: skipped, as no images of a class: {in_words(skipped)}"] if skipped else []
+    parts, transparent = [], 0
+    for classes in folders.values():
+        counts = torch.tensor([len(files) for files in classes.values()])
+        x, shows_through = _read_all([file for files in classes.values() for file in files], size, channels)
+        parts.append(Images(x, torch.arange(len(counts)).repeat_interleave(counts)))
+        transparent += shows_through
+    if transparent:
+        notes.append(f"{path}: transparent parts of {transparent} images were laid over white")
     train, val = carve(parts[0], val_share, split_seed)
     train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
-    return Domain(Path(path).name, len(names[0]), train, val, test)
+    return Domain(Path(path).name, len(folders["train"]), train, val, test, notes=notes)
 
 
-def _read(file: str) -> torch.Tensor:
-    """An image file as (1, 3, H, W), uint8."""
-    from PIL import Image
+def _read_all(files: list[Path], size: int, channels: int | None) -> tuple[torch.Tensor, int]:
+    """Image files as (N, C, size, size), uint8, and how many of them have transparent parts.
 
-    try:
-        with Image.open(file) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{file} cannot be read as an image") from error
+    Raises:
+        ValueError: naming those that cannot be used.
+    """
+    images, transparent, wrong = [], 0, []
+    for file in files:
+        try:
+            image, shows_through = read_picture(file)
+        except ValueError as error:
+            wrong.append(str(error))
+            continue
+        images.append(fit_images(image[None], size, channels))
+        transparent += shows_through
+    if wrong:
+        more = f"; {len(wrong) - 3} more of {len(files)} images" if len(wrong) > 3 else ""
+        raise ValueError("; ".join(wrong[:3]) + more)
+    return torch.cat(images), transparent

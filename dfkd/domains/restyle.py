@@ -53,7 +53,7 @@ def _restyled(of: Domain, name: str, style, seed: int) -> Domain:
         generator = torch.Generator().manual_seed(3 * seed + number)
         x = torch.cat([style(to_float(part), generator) for part in images.x.split(2000)])
         parts.append(Images((x.clamp(0, 1) * 255).round().to(torch.uint8), images.y))
-    return Domain(f"{name}_{of.name}", of.classes, *parts)
+    return Domain(f"{name}_{of.name}", of.classes, *parts, notes=of.notes)
 
 
 def _waves(shape: tuple[int, ...], generator: torch.Generator, count: int = 4) -> Tensor:

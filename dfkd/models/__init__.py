@@ -17,6 +17,7 @@ from dfkd.models.mlp import mlp
 from dfkd.models.nayer import NLGenerator
 from dfkd.models.resnet import resnet, resnet4
 from dfkd.models.resnet_cbn import ResNetCBN
+from dfkd.models.soundness import broken_weights, check_training_mode, refuse_broken
 from dfkd.models.stages import on_stages, record_stages, stage_shapes, stages
 from dfkd.models.timm_model import timm_model
 from dfkd.models.vgg import vgg
@@ -30,6 +31,8 @@ __all__ = [
     "ResNetCBN",
     "Teacher",
     "batch_norms",
+    "broken_weights",
+    "check_training_mode",
     "classifier_head",
     "cnn",
     "cnn_bn",
@@ -42,6 +45,7 @@ __all__ = [
     "mlp",
     "on_stages",
     "record_stages",
+    "refuse_broken",
     "resnet",
     "resnet4",
     "save_classifier",

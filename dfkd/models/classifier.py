@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from dfkd.errors import ConfigError
 from dfkd.models.folded import folded, watched
 from dfkd.models.hooks import frozen_norms
+from dfkd.models.soundness import refuse_broken
 
 
 class Classifier(nn.Module):
@@ -27,7 +29,7 @@ class Classifier(nn.Module):
 
     Raises:
         ValueError: mean or std do not fit the channels, a std is not positive, or the network does not map images
-            of `shape` to `classes` logits.
+            of `shape` to `classes` finite logits.
     """
 
     def __init__(self, net: nn.Module, shape: tuple[int, int, int], classes: int, mean: list[float], std: list[float]):
@@ -40,20 +42,37 @@ class Classifier(nn.Module):
         device = next((tensor.device for tensor in net.state_dict().values()), None)  # of a network in use
         self.register_buffer("mean", torch.tensor(mean, device=device).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, device=device).view(1, -1, 1, 1), persistent=False)
-        self._try_one_image()
+        self._try_images()
 
-    def _try_one_image(self) -> None:
+    def _try_images(self) -> None:
+        """Raise ValueError unless the network gives logits for two images.
+
+        A dark and a bright slope that go beyond [0, 1]: there only what ends in a softmax is sure never to be negative.
+        """
         mode = self.training
         size = "x".join(map(str, self.shape))
         try:
             with torch.no_grad():
-                logits = Classifier.forward(self.eval(), torch.zeros(1, *self.shape, device=self.mean.device))
+                images = torch.linspace(-1, 2, 2 * math.prod(self.shape), device=self.mean.device)
+                logits = Classifier.forward(self.eval(), images.view(2, *self.shape))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise ValueError(f"the network cannot take {size} images: {error}") from error
+            raise ValueError(f"the network cannot take {size} images: {str(error) or type(error).__name__}") from error
         finally:
             self.train(mode)
-        if logits.shape != (1, self.classes):
+        if not isinstance(logits, Tensor):
+            raise ValueError(f"the network returns a {type(logits).__name__}; it must return the logits alone")
+        if logits.dim() != 2 or len(logits) != 2:
+            raise ValueError(f"the network gives outputs of shape {tuple(logits.shape)} for 2 images; use (B, classes)")
+        if logits.shape[1] != self.classes:
             raise ValueError(f"the network gives {logits.shape[1]} logits, but there are {self.classes} classes")
+        if not logits.isfinite().all():
+            raise ValueError(f"the network gives NaN or infinite logits for {size} images")
+        sums_to_one = torch.allclose(logits.sum(1), logits.new_ones(2), atol=1e-3)
+        if self.classes > 1 and logits.min() >= 0 and sums_to_one and not torch.equal(*logits):  # equal: a constant
+            raise ValueError(
+                "the network's outputs are probabilities, as they sum to 1: it ends in a softmax; leave that out, so "
+                "that it gives logits"
+            )
 
     def normalize(self, images: Tensor) -> Tensor:
         """(images - mean) / std, per channel."""
@@ -193,7 +212,7 @@ def load_classifier(path: str | Path, net: nn.Module | None = None) -> Classifie
 
 
 def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load a state dict, or raise ConfigError naming the first keys and shapes that do not fit."""
+    """Load a state dict, or raise ConfigError naming the first keys and shapes that do not fit, or a broken tensor."""
     own = net.state_dict()
     missing = sorted(own.keys() - weights.keys())
     extra = sorted(weights.keys() - own.keys())
@@ -208,4 +227,5 @@ def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> Non
         raise ConfigError(
             f"the weights in {source} do not fit the network: {said}. Choose the network they were trained with."
         )
+    refuse_broken(weights, own, source)
     net.load_state_dict(weights)

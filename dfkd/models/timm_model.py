@@ -35,18 +35,24 @@ class TimmNet(nn.Module):
 
 
 def timm_model(
-    shape: tuple[int, int, int], classes: int, model: str = "resnet18", patch_size: int = 4, small_stem: bool = True
+    shape: tuple[int, int, int],
+    classes: int,
+    model: str = "resnet18",
+    patch_size: int | None = 4,
+    small_stem: bool = True,
 ) -> TimmNet:
     """A timm network by name, randomly initialised.
 
     Args:
         model: name in timm (`timm.list_models()`).
-        patch_size: patch side of a vision transformer, in pixels; it must divide the image side.
+        patch_size: patch side of a vision transformer, in pixels; it must divide the image side. None leaves the
+            model's own: the stems of some (coat, crossvit, levit, hybrids) allow for no other.
         small_stem: for convolutional networks, make the first convolution 3x3 with stride 1 and drop the stem's
             max-pooling, as CAKE and the CIFAR literature do.
 
     Raises:
-        ValueError: the name is unknown, or the image does not divide into patches.
+        ValueError: the name is unknown, the image does not divide into patches, or the model cannot be made for such
+            images and patches.
     """
     import timm  # 1.5 s to import
 
@@ -57,13 +63,23 @@ def timm_model(
     arguments = {"num_classes": classes, "in_chans": channels}
     transformer = timm.get_pretrained_cfg(model) is not None and timm.get_pretrained_cfg(model).fixed_input_size
     if transformer:
-        if height % patch_size or width % patch_size:
-            raise ValueError(
-                f"patch_size={patch_size} does not divide the {height}x{width} image (points and embeddings need "
-                f"network=mlp)"
-            )
-        arguments |= {"img_size": (height, width), "patch_size": patch_size}
-    net = timm.create_model(model, pretrained=False, **arguments)
+        arguments["img_size"] = height, width
+        if patch_size is not None:
+            if height % patch_size or width % patch_size:
+                raise ValueError(
+                    f"patch_size={patch_size} does not divide the {height}x{width} image (points and embeddings need "
+                    f"network=mlp)"
+                )
+            arguments["patch_size"] = patch_size
+    try:
+        net = timm.create_model(model, pretrained=False, **arguments)
+    except Exception as error:  # every model has its own ways to fail
+        own = "patch_size=null for the patches of its own stem, " if "patch_size" in arguments else ""
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise ValueError(
+            f"timm cannot make {model} with {given} ({str(error) or type(error).__name__}); set {own}another "
+            f"data.size, or another model"
+        ) from error
     if small_stem and not transformer:
         _shrink_stem(net)
     return TimmNet(net)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
+from dfkd.domains import read_picture
 from dfkd.priors.base import PriorTerm, View
 
 
@@ -59,17 +60,13 @@ def _array(file: Path, channels: int) -> np.ndarray:
         raise ValueError(f"path={file} is none of .safetensors, .npz, .png")
     try:
         if file.suffix == ".png":
-            from PIL import Image
-
-            with Image.open(file) as image:
-                pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-            return pixels if channels == 1 else pixels.transpose(2, 0, 1)
+            return read_picture(file, "L" if channels == 1 else "RGB")[0].numpy()
         if file.suffix == ".safetensors":
             arrays = load_file(file)
         else:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-    except (OSError, ValueError, SyntaxError, EOFError, TypeError, zipfile.BadZipFile, SafetensorError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, SafetensorError) as error:
         raise ValueError(f"path={file} cannot be read as a mean image: {error}") from error
     if len(arrays) != 1:
         raise ValueError(f"path={file} must hold one array, got {', '.join(arrays) or 'none'}")

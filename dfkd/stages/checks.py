@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from dfkd.config import paper
-from dfkd.config.build import Builder, nearest, number
+from dfkd.config.build import Builder, nearest, not_finite, number
 from dfkd.config.cell import GROUPS, Cell, stages_until
+from dfkd.domains import doubts
 from dfkd.errors import ConfigError
 from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, multiplies_bfloat16
-from dfkd.models import Classifier
+from dfkd.models import Classifier, check_training_mode
+from dfkd.scenarios import Scenario
 from dfkd.stages.modality import modality_problems
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Stage
@@ -30,6 +32,9 @@ def check_names(config: dict) -> Builder:
         a builder that has noted the problems.
     """
     check = Builder(**dict.fromkeys(CONTEXT, ...))
+    check.problems += not_finite(config)
+    if check.problems:  # every other check would name the same values again
+        return check
     for group in (*GROUPS, "tracker", "stages", "metrics"):
         check.bind(config[group], group)
     check.bind(config["runtime"] | {"_target_": "dfkd.machine.runtime.make_runtime"}, "runtime")
@@ -99,16 +104,33 @@ def _check_numbers(config: dict, problems: list[str]) -> None:
         radii("evaluate.premise.eps", measured, "positive numbers", lambda eps: eps > 0)
 
 
+def check_classes(scenario: Scenario) -> None:
+    """Raise ConfigError if there is nothing to be told apart."""
+    if scenario.id.classes < 2:
+        raise ConfigError(
+            f"ntl_scenario.id: '{scenario.id.name}' has one class, and a classifier needs at least two to tell apart"
+        )
+
+
+def domain_warnings(scenario: Scenario) -> list[str]:
+    """What of the images and labels looks like a mistake (`dfkd.domains.doubts`)."""
+    if scenario.ood is None or scenario.backdoor:  # with a trigger, the OOD images are the ID images
+        return doubts(scenario.id)
+    return doubts(scenario.id) + doubts(scenario.ood, labels=scenario.shared_labels)
+
+
 def check_together(parts: Parts, config: dict, builder: Builder) -> None:
     """Note in the builder what does not fit together."""
     scenario, student = parts.scenario, parts.student
 
-    def fits(network: nn.Module) -> None:
+    def fits(network: nn.Module, is_trained: bool = True) -> None:
         Classifier(network, scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
+        if is_trained:
+            check_training_mode(network, scenario.id.shape)
 
     for where, check in (
         ("teacher", lambda: parts.teacher.check(scenario)),
-        ("teacher.network", lambda: fits(parts.teacher.network)),
+        ("teacher.network", lambda: fits(parts.teacher.network, parts.teacher.is_trained)),
         ("student.network", lambda: fits(student.network)),
         ("student.loss", lambda: student.check(parts.teacher.network)),
         ("synthesizer", lambda: parts.synthesizer.check(parts.teacher.network)),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dfkd.config.cell import Cell
-from dfkd.evaluate import Examiner
+from dfkd.evaluate import Examiner, chance_in_words
 from dfkd.metrics import Metric, own_content
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Log, Run, Stage
@@ -26,7 +26,17 @@ class JudgementStage(Stage):
         return {"teacher": run.given["judgement"]}
 
     def load(self, run: Run, artifact: Artifact) -> dict[str, float | None]:
+        for words in self.warnings(run, artifact):
+            run.say(words, warns=True)
         return {metric.key: artifact.meta[metric.key] for metric in of_teacher(run.parts)}
+
+    def warnings(self, run: Run, artifact: Artifact) -> list[str]:
+        known, source = run.parts.scenario.id, run.parts.teacher
+        words = chance_in_words(artifact.meta["iacc"], known.test.y, known.classes)
+        if words is None:
+            return []
+        look = "its training" if source.is_trained else "teacher.mean, teacher.std and the order of the classes"
+        return [f"THE TEACHER IS AT CHANCE ON ID: {words}. Its students can learn nothing from it; check {look}"]
 
 
 def of_teacher(parts: Parts) -> list[Metric]:

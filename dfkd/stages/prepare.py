@@ -11,7 +11,15 @@ from dfkd.machine.runtime import Runtime, make_runtime, seeded
 from dfkd.metrics import COMPUTED, Metric, own_metric
 from dfkd.priors import Prior, PriorTerm
 from dfkd.scenarios import Scenario
-from dfkd.stages.checks import FOR_DOMAINS, check_names, check_outputs, check_together, precision_warnings
+from dfkd.stages.checks import (
+    FOR_DOMAINS,
+    check_classes,
+    check_names,
+    check_outputs,
+    check_together,
+    domain_warnings,
+    precision_warnings,
+)
 from dfkd.stages.parts import Parts
 
 
@@ -30,6 +38,7 @@ def prepare(cell: Cell) -> Parts:
     machine.raise_problems()
 
     scenario = _scenario(json.dumps([config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]))
+    check_classes(scenario)
     seeds, builder = config["seeds"], _builder(scenario, runtime)
     with seeded(seeds["teacher"], "teacher", "network"):
         teacher = builder.build(config["teacher"], "teacher")
@@ -52,7 +61,7 @@ def prepare(cell: Cell) -> Parts:
     builder.raise_problems()
     check_outputs(cell)
     cell.sources.digests.save()
-    parts.warnings = synthesizer.warnings(teacher.network) + precision_warnings(runtime)
+    parts.warnings = domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
     return parts
 
 

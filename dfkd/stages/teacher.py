@@ -6,8 +6,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from dfkd.config.cell import Cell, is_shipped
+from dfkd.errors import DivergedTeacher, NonFiniteLoss
 from dfkd.machine.data_parallel import why_not_shared
-from dfkd.models import Teacher, load_weights, save_classifier
+from dfkd.models import Teacher, broken_weights, load_weights, save_classifier
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
@@ -34,7 +35,14 @@ class TeacherStage(Stage):
                 progress.set_postfix(iacc=metrics["val/iacc"])
                 progress.update()
 
-            model = source.train(parts.scenario, parts.runtime, run.cell.config["seeds"]["teacher"], report)
+            try:
+                model = source.train(parts.scenario, parts.runtime, run.cell.config["seeds"]["teacher"], report)
+            except NonFiniteLoss as error:
+                raise DivergedTeacher(error) from error
+        weights = model.net.state_dict()
+        broken = broken_weights(weights, weights)
+        if broken:  # by the very last step, whose loss was still finite
+            raise DivergedTeacher(f"{broken}; lower the learning rate")
         if folder is not None:
             save_classifier(model, run.cell.config["teacher"]["network"], folder, "teacher")
         return {}

@@ -4,9 +4,10 @@ import logging
 
 from torch import nn
 
+from dfkd.domains import check_normalisation
 from dfkd.errors import ConfigError
 from dfkd.machine.runtime import Runtime
-from dfkd.models import Classifier
+from dfkd.models import Classifier, refuse_broken
 from dfkd.scenarios import Scenario
 from dfkd.teachers.base import TeacherSource
 from dfkd.weights import choose, read
@@ -27,8 +28,8 @@ class Checkpoint(TeacherSource):
         shape: (C, H, W) of the images, if that is known: on it depends where some networks have their poolings.
 
     Raises:
-        ConfigError: the file is missing, unreadable, unsafe, does not fit the network, or fits it in several ways; its
-            normalisation is not known, or is another one than mean and std.
+        ConfigError: the file is missing, unreadable, unsafe, does not fit the network, or fits it in several ways; it
+            holds broken weights; its normalisation is not known, or is another one than mean and std.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Checkpoint(TeacherSource):
         self.network = network
         self.mean = statistic("mean", mean, chosen.entry.mean, path)
         self.std = statistic("std", std, chosen.entry.std, path)
-        network.load_state_dict(chosen.weights, strict=False)
+        refuse_broken(chosen.weights, network.state_dict(), path)
+        network.load_state_dict(chosen.weights, strict=False)  # a counter of batches may be missing
         log.info("  %s", chosen.words)
 
     def check(self, scenario: Scenario) -> None:
-        """Raise ValueError if the network does not fit the scenario's images and classes."""
+        """Raise ValueError if the network or its normalisation does not fit the scenario's images and classes."""
+        check_normalisation(self.mean, self.std, scenario.id.modality.box)
         Classifier(self.network, scenario.id.shape, scenario.id.classes, self.mean, self.std)
 
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log) -> Classifier:

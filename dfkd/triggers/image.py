@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dfkd.domains import fit_images
+from dfkd.domains import fit_images, open_picture
 
 
 class Image:
@@ -91,14 +91,8 @@ def _tensors(path: str, wanted: str) -> dict[str, Tensor]:
 
 def _pixels(path: str, mode: str) -> Tensor:
     """A picture file as (channels of the mode, H, W) in [0, 1]."""
-    from PIL import Image as Pillow
-
     _require_file(path)
-    try:
-        with Pillow.open(path) as image:
-            x = np.array(image.convert(mode))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image") from error
+    x = np.array(open_picture(path).convert(mode))
     return torch.from_numpy(x.reshape(*x.shape[:2], -1)).permute(2, 0, 1).float() / 255
 
 

@@ -61,6 +61,11 @@ def test_size_channels_limit_classes_and_label(archive):
     assert (len(domain.train), len(domain.val), len(domain.test)) == (5, 2, 5)
 
 
+def test_arrays_that_are_not_used_are_named(archive):
+    assert npz(str(archive())).notes == []
+    assert npz(str(archive(y_val=[1], x_val=[1]))).notes[0].endswith("arrays that are not used: x_val, y_val")
+
+
 def test_labels_in_a_column_are_read(archive):
     assert npz(str(archive(y_test=(np.arange(8) % 4)[:, None]))).test.y.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
 

@@ -87,3 +87,10 @@ def test_the_option_asks_for_its_file_and_counts_its_content(tmp_path):
         hashes.append(found.hash)
         assert (prepare(found).synthesizer.prior.terms["mean_image"].image == value / 255).all()
     assert hashes[0] != hashes[1]
+
+
+def test_a_sixteen_bit_picture_keeps_its_greys(tmp_path):
+    Image.fromarray(np.full((8, 8), 0.25 * 65535).astype(np.uint16)).save(tmp_path / "deep.png")
+    for channels in (1, 3):
+        image = MeanImage(str(tmp_path / "deep.png"), (channels, 8, 8)).image
+        assert torch.allclose(image, torch.full((channels, 8, 8), 0.25), atol=2e-3)

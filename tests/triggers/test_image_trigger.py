@@ -82,3 +82,10 @@ def test_bad_files_are_named(picture, tmp_path):
         Image(picture, ratio=1.5)
     with pytest.raises(ValueError, match="8x4"):
         Image(picture)(torch.zeros(1, 3, 8, 4))
+
+
+def test_a_sixteen_bit_picture_and_mask_keep_their_greys(tmp_path):
+    deep = np.full((8, 8), 0.25 * 65535).astype(np.uint16)
+    Pillow.fromarray(deep).save(tmp_path / "deep.png")
+    trigger = Image(str(tmp_path / "deep.png"), mask={"path": str(tmp_path / "deep.png")})
+    assert torch.allclose(trigger(torch.zeros(1, 1, 8, 8)), torch.full((1, 1, 8, 8), 0.25**2), atol=2e-3)

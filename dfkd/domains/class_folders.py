@@ -1,0 +1,101 @@
+"""Which files below a folder are images of which class, and what else lies there."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+# Names of pictures that `pictures.open_picture` reads.
+SUFFIXES = {
+    *(".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+}
+OF_THE_SYSTEM = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+
+
+def class_folders(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
+    """The image files of every class, the classes and the files of each in alphabetical order.
+
+    A class is a folder right below `folder`; its images may lie in folders of their own. Hidden folders and those that
+    operating systems leave are no classes.
+
+    Args:
+        skipped: counts what is left out, by its kind in words.
+
+    Raises:
+        FileNotFoundError: there is no such folder or no class in it, or a class holds no image.
+    """
+    if not folder.is_dir():
+        beside = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []
+        held = f"; {folder.parent} holds {', '.join(beside[:5])}{' ...' * (len(beside) > 5)}" if beside else ""
+        raise FileNotFoundError(f"there is no {folder.resolve()}; expected {folder}/<class>/{held}")
+    classes = []
+    for entry in sorted(folder.iterdir()):
+        if _is_left_out(entry.name, entry.is_dir(), skipped):
+            continue
+        if entry.is_dir():
+            classes.append(entry)
+        elif _is_image(entry.name, skipped):
+            skipped["image outside of a class"] += 1
+    if not classes:
+        raise FileNotFoundError(f"{folder} holds no folders of classes{_besides(skipped)}; expected {folder}/<class>/")
+    found = {entry.name: _images(entry, skipped) for entry in classes}
+    empty = [name for name, files in found.items() if not files]
+    if empty:
+        raise FileNotFoundError(
+            f"{folder} has classes without an image: {_some(empty)}{_besides(skipped)}; delete or fill them"
+        )
+    return found
+
+
+def differing_classes(train: dict, test: dict) -> str | None:
+    """In which classes two parts of a set differ, in words; None if they are the same."""
+    only = {"train": sorted(train.keys() - test.keys()), "test": sorted(test.keys() - train.keys())}
+    return "; ".join(f"only {part} has {_some(names)}" for part, names in only.items() if names) or None
+
+
+def in_words(skipped: Counter[str]) -> str:
+    """What was skipped: '3 x .txt file, 1 x hidden file'."""
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(skipped.items()))
+
+
+def _besides(skipped: Counter[str]) -> str:
+    return f" ({in_words(skipped)} skipped)" if skipped else ""
+
+
+def _images(folder: Path, skipped: Counter[str]) -> list[Path]:
+    """The image files anywhere below a folder, ordered by their folder and name."""
+    found, seen = [], set()
+
+    def fail(error: OSError) -> None:  # os.walk would leave out what cannot be read
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not _is_left_out(name, True, skipped)]
+        found += [(root, name) for name in names if not _is_left_out(name, False, skipped) and _is_image(name, skipped)]
+    return [Path(root, name) for root, name in sorted(found)]
+
+
+def _is_left_out(name: str, is_folder: bool, skipped: Counter[str]) -> bool:
+    """Whether an entry is hidden or an operating system's; it is counted then."""
+    out = name.startswith(".") or (is_folder and name in OF_THE_SYSTEM)
+    if out:
+        kind = "hidden" if name.startswith(".") else name
+        skipped[f"{kind} folder" if is_folder else f"{kind} file"] += 1
+    return out
+
+
+def _is_image(name: str, skipped: Counter[str]) -> bool:
+    """Whether a file is an image by its name; another is counted."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        skipped[f"{suffix} file" if suffix else "file without a suffix"] += 1
+    return suffix in SUFFIXES
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

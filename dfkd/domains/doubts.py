@@ -1,0 +1,52 @@
+"""What about a domain's images and labels looks like a mistake, but need not be one."""
+
+import torch
+from torch import Tensor
+
+from dfkd.domains.base import Domain, Images
+
+NARROW = 0.05  # of [0, 1]; images whose pixels all lie in so small a range show nothing
+RARE = 0.01  # a share of images of one colour up to which nothing is said
+ENOUGH = 10_000  # images that are looked at
+
+
+def doubts(domain: Domain, labels: bool = True) -> list[str]:
+    """What a user should know of a domain before time is spent on it, one sentence each.
+
+    Args:
+        labels: whether its labels matter.
+    """
+    said = list(domain.notes)
+    for split, why in (("train", "cannot be learned"), ("test", "is not tested")):
+        images, what = getattr(domain, split), f"domain '{domain.name}': "
+        if labels:
+            said += [what + text for text in _absent(images.y, domain.classes, split, why)]
+        if domain.modality.box is not None:
+            said += [what + text for text in _odd(images, split, domain.modality.box)]
+    return said
+
+
+def _absent(y: Tensor, classes: int, split: str, why: str) -> list[str]:
+    """A sentence about classes without an image."""
+    empty = (torch.bincount(y, minlength=classes) == 0).nonzero().flatten().tolist()
+    if not empty:
+        return []
+    some = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
+    return [f"{len(empty)} of {classes} classes have no {split} image: what has none {why} ({some})"]
+
+
+def _odd(images: Images, split: str, box: tuple[float, float]) -> list[str]:
+    """A sentence about images of another range, or on which there is nothing to be seen."""
+    x = images.x[:ENOUGH]
+    low, high = (value.item() / (255 if x.dtype == torch.uint8 else 1) for value in x.aminmax())
+    if low < box[0] or high > box[1]:
+        return [f"the {split} images lie in {low:.6g}..{high:.6g}, and not in {box[0]:g}..{box[1]:g}"]
+    if high - low < NARROW:
+        colour = {0.0: "black", 1.0: "white"}.get(low, f"{low:.4g} everywhere") if low == high else ""
+        where = f"are all {colour}" if colour else f"show nothing: their pixels lie in {low:.4g}..{high:.4g} of 0..1"
+        return [f"the {split} images {where}; were they scaled wrongly?"]
+    pixels = x.flatten(2)
+    if pixels.shape[2] == 1:
+        return []
+    blank = (pixels.amax(2) == pixels.amin(2)).all(1).sum().item()
+    return [f"{blank} of {len(x)} {split} images are of one colour"] if blank > RARE * len(x) else []

@@ -1,0 +1,74 @@
+"""Whether the numbers of a network can be those of a network that works."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dfkd.errors import ConfigError
+
+
+def broken_weights(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | None:
+    """What is wrong with the first tensor that no working network has, with its name; None if there is none.
+
+    Parameters and statistics are real, dense numbers that are finite in single precision; variances are not negative.
+
+    Args:
+        weights: a state dict.
+        own: the state dict of the network that it is meant for: what is a counter there may be one here.
+    """
+    for name, value in weights.items():
+        if own[name].is_floating_point():
+            wrong = _not_plain(value) or _impossible(name, value.detach().float())
+            if wrong:
+                return f"{name} {wrong}"
+    return None
+
+
+def refuse_broken(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+    """Raise ConfigError if `broken_weights` finds something; `source` is where the weights are from."""
+    broken = broken_weights(weights, own)
+    if broken:
+        raise ConfigError(f"the weights in {source} are broken: {broken}; take a checkpoint in which they are whole")
+
+
+def _not_plain(value: Tensor) -> str | None:
+    if value.is_meta:
+        return "has a shape but no values"
+    if not (value.is_floating_point() or value.is_complex()):
+        return f"is of {value.dtype}: quantised weights have to be made floating-point numbers first"
+    if value.layout != torch.strided:
+        return "is sparse: save it with to_dense()"
+    return "is complex" if value.is_complex() else None
+
+
+def _impossible(name: str, value: Tensor) -> str | None:
+    wrong = value.numel() - int(value.isfinite().sum())
+    if wrong:
+        return f"has {wrong} NaN or infinite values of {value.numel()}"
+    if name.rpartition(".")[2] == "running_var" and value.numel() and value.min() < 0:
+        return f"has the negative variance {value.min():.3g}"
+    return None
+
+
+def check_training_mode(net: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError if a network returns something else than a tensor in training mode, such as auxiliary logits.
+
+    It is called on the meta device, where nothing is computed and nothing in it changes; one that cannot be called
+    there is not judged.
+
+    Args:
+        shape: (C, H, W) of its images.
+    """
+    mode = net.training
+    tensors = {name: value.to("meta") for name, value in (*net.named_parameters(), *net.named_buffers())}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = functional_call(net.train(), tensors, torch.zeros(2, *shape, device="meta"))
+    except Exception:
+        return
+    finally:
+        net.train(mode)
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            f"the network returns a {type(outputs).__name__} in training mode; it must return the logits alone"
+        )
