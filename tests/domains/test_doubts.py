@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfkd.domains import Domain, Images, doubts, textured
+from dfkd.domains import POINTS, Domain, Images, doubts, textured
 
 
 def part(count: int = 40, classes: int = 4, **changes) -> Images:
@@ -51,7 +51,7 @@ def test_labels_that_do_not_matter_are_not_looked_at():
 
 def test_points_are_no_images():
     flat = part(x=torch.full((40, 1, 2, 1), 3.0))
-    assert doubts(Domain("points", 4, flat, flat, flat, [0.0], [1.0], box=None)) == []
+    assert doubts(Domain("points", 4, flat, flat, flat, [0.0], [1.0], POINTS)) == []
 
 
 def test_many_classes_are_not_all_named():
@@ -86,7 +86,7 @@ def test_a_domain_of_ones_own_that_cannot_be_is_refused(changes, said):
 def test_points_must_be_finite():
     bad = part(x=torch.full((40, 1, 2, 1), torch.inf))
     with pytest.raises(ValueError, match="infinite pixels"):
-        Domain("points", 4, bad, bad, bad, [0.0], [1.0], box=None)
+        Domain("points", 4, bad, bad, bad, [0.0], [1.0], POINTS)
 
 
 @pytest.mark.parametrize(
