@@ -2,13 +2,16 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
+from runner import read_json
 
 from dfkd.config.cell import Cell
 from dfkd.machine.clock import Clock
@@ -17,6 +20,9 @@ from dfkd.resume.state import CannotSave, Node, Take
 
 # What may differ between two runs of the same numbers, also if somebody commits meanwhile.
 TIMES = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config", "commit", "files", "digest")
+
+# Overrides of a run that ends only if it is stopped.
+ENDLESS = ("limit={rounds:1000000,epochs:1,steps:2}", "synthesizer.rounds=1000000", "runtime.checkpoint_every=0.2")
 
 
 class Killed(BaseException):
@@ -100,3 +106,25 @@ def forget(cell: Cell, *stages: str) -> None:
 def left_over(outputs: Path) -> list[str]:
     """What is in a store beside artifacts and locks."""
     return [file.name for file in (outputs / "store").glob("*/.*") if file.suffix != ".lock"]
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    """Wait until the condition holds; a failure after so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def statuses(folder: Path) -> list[str]:
+    """What the run folders below `o` say of their state, sorted."""
+    return sorted(read_json(file)["status"] for file in folder.glob("o/runs/*/status.json"))

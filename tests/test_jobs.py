@@ -10,8 +10,8 @@ from pathlib import Path
 import fake_slurm
 import pytest
 from hydra.core.config_store import ConfigStore
+from killing import ENDLESS, alive, statuses, wait_for
 from runner import DFQ, TINY, command_line, process, process_environment, read_json, run, write_component
-from test_sweep import ENDLESS, alive, statuses, wait_for
 
 plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra `slurm`")
 

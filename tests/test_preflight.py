@@ -202,14 +202,7 @@ def test_a_value_of_the_wrong_kind_is_named(tmp_path, overrides, said):
 @pytest.mark.parametrize("value", ["nan", "-inf", "1e999"])
 def test_every_value_that_is_not_finite_is_named(tmp_path, value):
     keys = [
-        *(
-            "prior.bn.weight",
-            "teacher.recipe.lr",
-            "teacher.epochs",
-            "student.steps",
-            "student.loss.temperature",
-            "seed",
-        ),
+        *("prior.bn.weight", "teacher.recipe.lr", "teacher.epochs", "student.steps", "student.loss.temperature"),
         *("evaluate.checks", "evaluate.premise.steps", "data.limit", "runtime.threads", "attack.eps", "limit.epochs"),
     ]
     lines = refusal(tmp_path, "defense=atesc", *(f"{key}={value}" for key in keys)).splitlines()
@@ -359,7 +352,7 @@ def test_images_of_ones_own_are_taken(tmp_path):
     [
         ({"x_train": np.full((60, 16, 16), 200.0)}, "[0, 1]"),
         ({"x_train": np.zeros((60, 4))}, "shape"),
-        ({"y_train": np.arange(5)}, "60 images but 5 labels"),
+        ({"y_train": np.arange(5)}, "60 examples but 5 labels"),
         ({"y_test": np.full(30, -1)}, "labels -1"),
         ({"x_test": np.array([object()] * 30)}, "mine.npz"),
     ],

@@ -183,7 +183,8 @@ def test_a_cell_of_a_folder_of_images_is_finished_only_for_these_images(tmp_path
         cell = make_cell(tmp_path / "outputs", *words)
         assert cell.finished() is None
         cell.folder.mkdir(parents=True, exist_ok=True)
-        RunFolder(cell.folder).write_result({"hash": cell.hash, "stages": {"student": {}}})
+        result = {"hash": cell.hash, "config": {}, "teacher": {}, "stages": {"student": {}}}
+        RunFolder(cell.folder).write_result(result)
         assert make_cell(tmp_path / "outputs", *words).finished() is not None
         hashes.append(cell.hash)
     pictures(tmp_path / "images", (0, 200))

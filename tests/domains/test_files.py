@@ -79,7 +79,7 @@ def test_labels_in_a_column_are_read(archive):
         ({"x_train": np.full((20, 6, 6), np.nan)}, "mine.npz"),
         ({"x_train": np.zeros((20, 36), np.uint8)}, r"shape \(36,\)"),
         ({"x_train": np.zeros((20, 6, 6, 5), np.uint8)}, "C = 1 or 3"),
-        ({"y_train": np.arange(19) % 4}, "20 images but 19 labels"),
+        ({"y_train": np.arange(19) % 4}, "20 examples but 19 labels"),
         ({"y_train": np.arange(20) % 4 - 1}, "labels -1"),
         ({"y_train": np.arange(20) % 4 + 0.5}, "mine.npz.*label"),
     ],

@@ -1,6 +1,5 @@
 """Metrics and losses of configurations, as reports show them."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from dfkd.report.runs import find, read
 from dfkd.report.tables import measure, metrics_of
 from dfkd.report.teachers import teacher_table
 from dfkd.report.text import markdown, table_csv
+from dfkd.store.run_folder import RunFolder
 
 ECE = {"ece": {"label": "calibration error", "form": "number", "lower_is_better": True, "compute": {"_target_": "no"}}}
 
@@ -23,10 +23,10 @@ def measured(finished):
 
     def make(student=3.25, teacher=1.5, **cell) -> Path:
         folder = finished(metrics=ECE, **cell)
-        result = json.loads((folder / "result.json").read_text())
+        result = RunFolder(folder).record()
         for part, value in (("student", student), ("student_best_on_validation", student), ("teacher", teacher)):
             result[part]["ece"] = value
-        (folder / "result.json").write_text(json.dumps(result))
+        RunFolder(folder).write_result(result)
         return folder
 
     return make

@@ -52,7 +52,7 @@ def test_in_a_pivot_it_stands_in_the_cell_with_the_difference(finished, tmp_path
     assert [str(entry) for entry in report.tables[0].lines[0]] == ["digits", beside, "90.0 (1)"]
     assert f"| digits | {beside} | 90.0 (1) |" in markdown(report)
     assert r"digits & $90.0 (1)$ [paper 96.0, $-6.0$] & $90.0 (1)$ \\" in latex(report)
-    assert "90.0<small> (1) [paper 96.0, -6.0]</small>" in page(report, tmp_path)
+    assert "90.0 <small>(1) [paper 96.0, -6.0]</small>" in page(report, tmp_path)
 
 
 def test_in_a_csv_it_has_columns_of_its_own(finished):

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from killing import ENDLESS, alive, statuses, wait_for
 from omegaconf import OmegaConf
 from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, process_environment, read_json, status
 
@@ -29,10 +29,6 @@ from dfkd.store.run_folder import RunFolder
 from dfkd.sweeps.callback import SweepReport
 from dfkd.sweeps.compose import ReadOnce, SweepLoader
 from dfkd.sweeps.ledger import LIST
-
-
-def statuses(folder) -> list[str]:
-    return sorted(read_json(file)["status"] for file in folder.glob("o/runs/*/status.json"))
 
 
 def test_a_failing_cell_is_listed_with_its_retry_and_the_other_is_done(tmp_path):
@@ -286,9 +282,6 @@ def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_
     assert "steps must be at least 1, got 0" in done.stdout and "1 of 3 cells failed" in done.stdout
 
 
-ENDLESS = ("limit={rounds:1000000,epochs:1,steps:2}", "synthesizer.rounds=1000000", "runtime.checkpoint_every=0.2")
-
-
 @pytest.mark.parametrize(
     ("number", "everybody"), [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGKILL, False)]
 )
@@ -356,22 +349,6 @@ def test_a_cell_whose_last_line_was_lost_is_told_by_its_run_folder(tmp_path, cap
     with pytest.raises(SystemExit, match="1"):
         SweepReport().on_multirun_end(OmegaConf.create({"outputs": str(tmp_path), "dry_run": False}))
     assert "FAILED: it was NaN" in (said := capsys.readouterr().out) and "1 of 2 cells failed" in said
-
-
-def alive(group: int) -> bool:
-    """Whether a process of the group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_for(condition, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_preset_of_axes_needs_a_sweeper_that_has_them(tmp_path):

@@ -57,7 +57,7 @@ def test_classes_label_and_limit(archive):
         ({"x_train": np.zeros((0, 5)), "y_train": np.arange(0)}, r"numbers \(N, D\)"),
         ({"x_test": np.full((8, 5), np.nan)}, "NaN or infinite"),
         ({"x_test": np.zeros((8, 6))}, "of one length, got 5 and 6"),
-        ({"y_train": np.arange(19) % 4}, "20 images but 19 labels"),
+        ({"y_train": np.arange(19) % 4}, "20 examples but 19 labels"),
         ({"x_train": np.zeros((20, 1)), "x_test": np.zeros((8, 1))}, r"two numbers or more each"),
     ],
 )
