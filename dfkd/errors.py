@@ -1,30 +1,31 @@
-"""The errors that have a name of their own."""
+"""Exceptions that several modules of the package use."""
 
 
 class ConfigError(ValueError):
-    """What the user asked for cannot run. Printed as a plain message, without a traceback, before any work."""
+    """The user's configuration or command cannot be run. Raised before anything is computed, and printed as a plain
+    message without a traceback."""
 
 
 class Damaged(ValueError):
-    """A file is missing, cut short or changed. What it held is made again."""
+    """A file is missing, cut short or changed. Its content is made again."""
 
 
 class Missing(Damaged):
-    """A file is not there."""
+    """A file does not exist."""
 
 
 class Inaccessible(ConfigError):
-    """The system does not let us read or write a file: permissions, or a disk that fails. That is no damage: nothing
-    is deleted or made again for it."""
+    """The operating system refuses to read or write a file: permissions, or a failing disk. The file does not count as
+    damaged, so nothing is deleted or made again."""
 
 
 class NonFiniteLoss(ArithmeticError):
     """A loss term became NaN or infinite.
 
     Attributes:
-        term: the name of the term, as it appears in the metrics.
-        step: the optimisation step at which the check saw it.
-        state: the last state known to be good (a state dict), or None.
+        term: name of the loss term, as in the metrics.
+        step: number of the optimisation step at which the term was first not finite.
+        state: state dict of the model when its weights were last checked to be finite, or None.
     """
 
     def __init__(self, term: str, step: int, state: dict | None = None):
@@ -33,12 +34,12 @@ class NonFiniteLoss(ArithmeticError):
 
 
 class DivergedTeacher(ArithmeticError):
-    """The training of a teacher came to NaN or infinite losses or weights."""
+    """The losses or weights of a teacher became NaN or infinite in training."""
 
     def __init__(self, what: object):
         super().__init__(f"the teacher's training has diverged: {what} (teacher.recipe.lr)")
 
 
 class NotTogether(RuntimeError):
-    """Several students cannot be trained in one program: torch cannot make one of them, their memory does not suffice,
-    or a loss of one became NaN, from which the others do not suffer when they are trained in turn."""
+    """Several students cannot be trained in one program: torch cannot combine them, the memory is too small, or a loss
+    of one student became NaN, which does not affect the others if they are trained one after the other."""

@@ -1,4 +1,4 @@
-"""Models on the real images of a scenario: what the metrics of `dfkd.metrics` are computed from."""
+"""Evaluates models on the real images of a scenario; the metrics of `dfkd.metrics` are computed from their logits."""
 
 import functools
 import math
@@ -13,26 +13,29 @@ from dfkd.metrics import COMPUTED, Answers, Exam, Metric, percent
 from dfkd.models import Classifier, Teacher
 from dfkd.scenarios import Scenario
 
-CHANCE = 0.01  # significance of a teacher's being better than chance
+CHANCE = 0.01  # significance level of the test that a teacher is better than chance
 
 
 def predictions(model: Classifier, images: Images, runtime: Runtime) -> Tensor:
-    """Logits (N, classes) on the CPU, in evaluation mode and float32."""
+    """Return the logits (N, classes) of a model, computed in evaluation mode; float32, on the CPU."""
     parts = (model.predict(images.pixels(slice(i, i + runtime.chunk))) for i in range(0, len(images), runtime.chunk))
     return torch.cat([part.float().cpu() for part in parts])
 
 
 def accuracy(model: Classifier, images: Images, runtime: Runtime) -> float:
-    """Share of images whose largest logit is at their label, in percent."""
+    """Return the share of images whose predicted class (the largest logit) is their label, in percent."""
     return percent(predictions(model, images, runtime).argmax(1) == images.y)
 
 
 class Examiner:
-    """Measures models on the splits of a scenario, beside the teacher, whose answers are computed once.
+    """Computes metrics of models on the data splits of a scenario. The teacher's logits are computed once per split.
 
     Args:
-        limit: at most this many images per domain; None for all.
-        metrics: what is measured.
+        teacher: the teacher, with which metrics may compare a model.
+        scenario: its ID and OOD domains.
+        runtime: where to compute.
+        limit: largest number of images per domain; None for all.
+        metrics: the metrics to compute.
     """
 
     def __init__(
@@ -48,8 +51,14 @@ class Examiner:
         self._teachers_logits: dict[tuple[str, str], Tensor] = {}
 
     def __call__(self, model: Classifier, split: str) -> dict[str, float | None]:
-        """Measure a model on 'val' or 'test'; returns the value of every metric by its key, None where it does not
-        apply."""
+        """Compute all metrics of a model on a data split.
+
+        Args:
+            split: 'val' or 'test'.
+
+        Returns:
+            {key of the metric: value}; None where a metric does not apply.
+        """
         ood = None if self.scenario.ood is None else self._answers(model, "ood", split)
         exam = Exam(model, self.teacher, self.scenario, self.runtime, split, self._answers(model, "id", split), ood)
         return {metric.key: metric.of(exam) for metric in self.metrics}
@@ -64,7 +73,7 @@ class Examiner:
         )
 
     def _of_teacher(self, domain: str, split: str) -> Tensor:
-        """The teacher's logits for one split of a domain."""
+        """Return the teacher's logits (N, classes) for one data split of a domain, computed at the first call."""
         if (domain, split) not in self._teachers_logits:
             images = self._images(domain, split)
             self._teachers_logits[domain, split] = predictions(self.teacher, images, self.runtime)
@@ -72,14 +81,16 @@ class Examiner:
 
 
 def chance_in_words(iacc: float, labels: Tensor, classes: int) -> str | None:
-    """That an accuracy is not significantly above chance, in a sentence; None if it is.
+    """Return a sentence that an accuracy is not significantly above chance; None if it is above.
 
-    Chance is the largest share of one class, at least 1 / classes: what always saying that class comes to. The test is
-    a binomial one, P(as many hits or more by chance) > `CHANCE`; all hits of however few images are never chance.
+    Chance is the accuracy of always predicting the most frequent class, and at least 1 / classes. The accuracy is not
+    above chance if P(X >= hits) > `CHANCE` for X ~ Binomial(images, chance). An accuracy of 100 % is always above
+    chance, however few the images.
 
     Args:
         iacc: accuracy in percent.
-        labels: of the images that it was measured on (N,).
+        labels: labels (N,) of the images on which it was measured.
+        classes: number of classes.
     """
     images, most = len(labels), torch.bincount(labels, minlength=classes)
     chance = max(most.max().item() / images, 1 / classes)
@@ -93,9 +104,9 @@ def chance_in_words(iacc: float, labels: Tensor, classes: int) -> str | None:
 
 
 def _tail(hits: int, images: int, chance: float) -> float:
-    """P(X >= hits) of X ~ Binomial(images, chance), 0 < chance < 1."""
+    """Return P(X >= hits) for X ~ Binomial(images, chance), 0 < chance < 1; 1 if hits <= images * chance."""
     if hits <= images * chance:
-        return 1.0  # no better than expected
+        return 1.0  # not above chance: the exact value is not needed
     k = torch.arange(hits, images + 1, dtype=torch.float64)
     n = torch.tensor(float(images), dtype=torch.float64)
     ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)

@@ -1,4 +1,4 @@
-"""The entrypoint: `dfkd` and `python -m dfkd`. torch is imported only once there is something to compute."""
+"""The entry point of `dfkd` and `python -m dfkd`. torch is imported only when a cell must be computed."""
 
 import contextlib
 import itertools
@@ -35,7 +35,7 @@ UNCHECKED = "(by an older dfkd that kept no checksums: it cannot be checked)"
 
 
 class Failed(BaseException):
-    """Carries the failure of a run through Hydra, which would print its own version of an Exception."""
+    """Carries the exception of a failed run through Hydra, which would print an `Exception` in its own form."""
 
     def __init__(self, error: Exception):
         self.error = error
@@ -43,18 +43,23 @@ class Failed(BaseException):
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG)
 def task(cfg: DictConfig) -> float | None:
-    """Run one cell. Returns the student's last validation accuracy on ID images (never a test score), None if there is
-    no student or it failed: in a sweep the other cells go on (unless fail_fast=true), and its end lists
-    the failures."""
+    """Run one cell of a configuration, or `student.replicas` of them.
+
+    In a sweep, a cell that fails does not stop the others (unless fail_fast=true); the failures are listed at the end.
+
+    Returns:
+        the student's last validation accuracy on ID images in percent (never a test score); None if there is no
+        student, or if the cell failed.
+    """
     start_logging()
     return interrupt.as_worker(lambda: run_one(cfg)) if ledger.in_a_worker() else run_one(cfg)
 
 
 def run_one(cfg: DictConfig) -> float | None:
-    """See `task`. Of several replicas the score is the first one's.
+    """See `task`. With several replicas the returned accuracy is that of the first successful one.
 
     Raises:
-        Failed: the first failure, unless this is a cell of a sweep, whose list has noted it.
+        Failed: the first failure of a cell; not in a sweep, whose list holds the failures.
     """
     cells, scores, failures = [], [], []
     with noting(None, failures):
@@ -71,17 +76,21 @@ def run_one(cfg: DictConfig) -> float | None:
                 together = False
                 scores.append(run_replica(cell, []))
         if failures and isinstance(failures[-1], ConfigError) and not in_a_sweep():
-            break  # the others have the same mistake
+            break  # the other replicas have the same mistake in their configuration
     if failures and not in_a_sweep():
         raise Failed(failures[0])
     return scores[0] if scores else None
 
 
 def run_replica(cell: Cell, others: list[Cell]) -> float | None:
-    """Run a cell.
+    """Run one cell unless it is finished, and log its result; with dry_run=true, show what would be done.
 
     Args:
-        others: its replicas that come after it.
+        others: the replicas after this one; their students may be trained together with this one.
+
+    Returns:
+        the accuracy as in `task`; None on other ranks than the first, with dry_run=true, and after a failure of another
+        cell with fail_fast=true.
     """
     if cell.config["fail_fast"] and ledger.has_failed():
         return None
@@ -108,7 +117,7 @@ def run_replica(cell: Cell, others: list[Cell]) -> float | None:
 
 
 def before(cell: Cell, result: dict | None) -> str:
-    """What to say behind a cell's name of an earlier run of it."""
+    """Return the text about an earlier run that is logged after a cell's name; '' if there is none."""
     if result is not None:
         return " was finished before" + ("" if is_checkable(result) else f" {UNCHECKED}")
     damage = RunFolder(cell.folder).damage()
@@ -117,7 +126,8 @@ def before(cell: Cell, result: dict | None) -> str:
 
 @contextlib.contextmanager
 def noting(cell: Cell | None, failures: list[Exception]) -> Iterator[None]:
-    """Note in the sweep's list and in `failures` what went wrong with a cell inside the block, and go on after it."""
+    """Record an exception inside the block in the sweep's list and in `failures`, and suppress it. KeyboardInterrupt is
+    recorded in the list, but not suppressed."""
     try:
         yield
     except KeyboardInterrupt:
@@ -136,12 +146,12 @@ def in_a_sweep() -> bool:
 
 
 def check_axes() -> None:
-    """Raise ConfigError if one cell of an ablation was asked for without saying which, if a size is not there, or if an
-    option of the user's own is never read."""
+    """Raise ConfigError if an ablation is run without `-m` and without a value for each of its axes, if it does not
+    have the size that was asked for, or if one of the user's own option files is never read."""
     hydra = HydraConfig.get()
     own_options.check_files(hydra.runtime.config_sources)
     given = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
-    keys = axes(*given) if given[2] else {}  # another sweeper than ours has no sizes
+    keys = axes(*given) if given[2] else {}  # Hydra's own sweepers have no sizes
     chosen = {word.partition("=")[0] for word in hydra.overrides.task}
     left = [key for key in keys if key not in chosen]
     ablation = hydra.runtime.choices.get("ablation")
@@ -152,7 +162,8 @@ def check_axes() -> None:
 
 
 def show_plan(cell: Cell, result: dict | None) -> None:
-    """Say what a run of this cell would do; in a sweep, only note it: its end shows the plan of all cells."""
+    """Print what a run of this cell would do. In a sweep, only record it in the list: the plan of all cells is printed
+    at the end."""
     row = plan(cell) if result is None else {"status": "done"}
     ledger.record(cell, **row)
     if ledger.LIST not in os.environ:
@@ -160,7 +171,8 @@ def show_plan(cell: Cell, result: dict | None) -> None:
 
 
 def in_a_line(result: dict) -> str:
-    """What came out, for the console: the student beside its teacher, or a teacher alone, on test images."""
+    """Return a line for the console with the result on test images: the student with its teacher in parentheses, or the
+    teacher alone."""
     student, teacher = result.get("student"), result["teacher"]
     who, values = ("student (teacher)", student) if student else ("teacher", teacher)
     percents, others = [], []
@@ -175,16 +187,16 @@ def in_a_line(result: dict) -> str:
 
 
 def cli() -> None:
-    """Console script: Hydra's own command line, with one clear message for every mistake."""
+    """The console script `dfkd`: Hydra's command line, with one clear message for every mistake."""
     sys.argv[1:] = arranged(sys.argv[1:])
-    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own takes a second to collect the options
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes a second to collect the options
         return print(help_text(CONF, sys.argv[1:]))
-    sys.path.append(os.getcwd())  # components of the user's own, beside where the command is given
-    # Idle threads of torch's OpenMP spin 30 times longer by default: nothing gained alone on the machine, and two runs
-    # beside each other then hold each other up tenfold.
+    sys.path.append(os.getcwd())  # the user's own components are imported from the current folder
+    # By default idle threads of torch's OpenMP spin 30 times longer. A run alone on the machine gains nothing from it,
+    # and two runs at the same time slow each other down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them its own way
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them itself
     try:
         with interrupt.listening(ledger.stop_workers), distributed.failing_together():
             settle()
@@ -205,7 +217,7 @@ def cli() -> None:
 
 
 def check_alone(words: list[str]) -> None:
-    """Raise ConfigError if several ranks are given a sweep."""
+    """Raise ConfigError if a sweep is started on several ranks."""
     if distributed.ranks() > 1 and any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words):
         raise ConfigError(
             f"torchrun gives all of its {distributed.ranks()} processes to one cell, and this is a sweep: start it "

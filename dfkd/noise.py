@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Noise:
-    """How the step size eps evolves over the sets of a pool, and whether the steps are noisy.
+    """Schedule of the step size eps over the sets of a pool, and Langevin noise in the steps.
 
-        none:      eps plays no part, the synthesizer's own step_size stays
+        none:      eps is not used; the step size is the synthesizer's own step_size
         constant:  eps_t = eps
         linear:    log10 eps_t = log10 eps - decades * t / T
         cosine:    log10 eps_t = log10 eps - decades + decades / 2 * (1 + cos(pi t / T))
 
-    for set t = 0 .. T - 1: the schedule runs over the sets, not over the steps of one set, and its end value is
-    approached, not reached. With `langevin`, every step adds sqrt(2 eps_t) * N(0, 1) to the pixels.
+    for set t = 0 .. T - 1: the schedule runs over the sets, not over the steps of one set, and its end value (t = T) is
+    not reached. With `langevin`, every step adds sqrt(2 eps_t) * N(0, 1) to the pixels.
 
     Args:
-        schedule: one of the four.
+        schedule: one of the four names above.
         eps: eps_0, in the teacher's normalised input space.
-        decades: how many powers of ten eps falls.
-        langevin: add Langevin noise.
+        decades: number of powers of ten by which 'linear' and 'cosine' reduce eps.
+        langevin: whether to add Langevin noise.
 
     Raises:
         ValueError: an unknown schedule, eps <= 0, decades < 0, or Langevin noise without an eps.
@@ -43,7 +43,7 @@ class Noise:
             raise ValueError("Langevin noise needs an eps; choose noise=langevin, or schedule constant, linear, cosine")
 
     def step_size(self, t: int, total: int) -> float | None:
-        """eps_t of set t out of `total`, or None where the schedule is 'none'."""
+        """Return eps_t of set t, 0 <= t < total; None if the schedule is 'none'."""
         if self.schedule == "none":
             return None
         if self.schedule == "constant":

@@ -1,4 +1,4 @@
-"""The pool of synthetic images and the split of it: plain tensors with save and load."""
+"""The pool of synthetic images and its split into fragile and robust images, as plain tensors with save and load."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +13,12 @@ from dfkd.domains import to_float
 
 @dataclass
 class Split:
-    """Which images a defense takes for ID-like.
+    """The division of images into ID-like and OOD-like ones by a defense.
 
     Attributes:
-        fragile: (B,), bool: ID-like, distilled. The others are robust: OOD-like, forgotten.
-        score: (B,), float: what the decision stands on; the meaning and scale are the criterion's.
+        fragile: (B,), bool. True: fragile, that is ID-like, and distilled. False: robust, that is OOD-like, and
+            forgotten.
+        score: (B,), float: the value from which the criterion decides; its meaning and scale depend on the criterion.
     """
 
     fragile: Tensor
@@ -25,7 +26,7 @@ class Split:
 
     @staticmethod
     def everything(images: Tensor) -> "Split":
-        """A split that calls every image fragile."""
+        """Return a split that calls every image fragile."""
         return Split(
             torch.ones(len(images), dtype=torch.bool, device=images.device),
             torch.zeros(len(images), device=images.device),
@@ -34,17 +35,17 @@ class Split:
 
 @dataclass
 class Pool:
-    """Synthetic images with the teacher's logits, their split and more per-image columns.
+    """Synthetic images with the teacher's logits, their split and further columns, one value per image.
 
     Args:
-        capacity: the oldest images are dropped beyond this many; None keeps everything.
+        capacity: largest number of images; if there are more, the oldest are dropped. None: no limit.
 
     Attributes:
-        images: (N, C, H, W), uint8 or float; CAKE's floats may leave [0, 1]. They may lie in the CPU's memory while all
-            else is on a GPU (`place`).
-        logits: the teacher's (N, classes), computed once per image.
-        split: of the images.
-        columns: name -> (N,).
+        images: (N, C, H, W), uint8 or float; CAKE's float images may have values outside of [0, 1]. They may be in the
+            CPU's memory while all other tensors are on a GPU (`place`).
+        logits: (N, classes), the teacher's logits, computed once per image.
+        split: the split of the images.
+        columns: {name: (N,)}.
     """
 
     capacity: int | None = None
@@ -52,7 +53,7 @@ class Pool:
     logits: Tensor | None = None
     split: Split | None = None
     columns: dict[str, Tensor] = field(default_factory=dict)
-    # what `add` writes into, up to where, and the parts of it that were shown last
+    # buffers into which `add` writes, the number of rows in use, and the views of them that are the current tensors
     _room: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
     _end: int = field(default=0, init=False, repr=False, compare=False)
     _shown: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -65,22 +66,33 @@ class Pool:
         return 0 if self.images is None else len(self.images)
 
     def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """The chosen images as float32, on the device of the logits.
+        """Return the chosen images (B, C, H, W) as float32, on the device of the logits.
 
         Args:
-            index: on the images' own device, or that device waits for it. Images of another one are then collected and
-                sent while it still computes.
+            index: indices (B,), a mask (N,), or a slice. If the images are on another device than the logits, the index
+                should be on the device of the images. Otherwise it must be copied there, which waits for the GPU, and
+                the images cannot be transferred while the GPU computes.
         """
         device = self.images.device if self.logits is None else self.logits.device
         if self.images.device == device:
             return to_float(self.images[index])
         chosen = self.images[index.to(self.images.device) if isinstance(index, Tensor) else index]
         if device.type == "cuda":
-            chosen = chosen.pin_memory()  # only from there a transfer leaves the host free
+            chosen = chosen.pin_memory()  # only a transfer from pinned memory is asynchronous
         return to_float(chosen.to(device, non_blocking=True))
 
     def add(self, images: Tensor, logits: Tensor, split: Split, columns: dict[str, Tensor] | None = None) -> None:
-        """Append images; the oldest go beyond the capacity."""
+        """Append images; the oldest ones are dropped if there are more than the capacity.
+
+        Args:
+            images: (B, C, H, W).
+            logits: (B, classes), of the teacher.
+            split: the split of these images.
+            columns: {name: (B,)}; the same names as in the pool.
+
+        Raises:
+            ValueError: the columns have other names than those of the pool.
+        """
         fresh = Pool(None, images, logits, split, columns or {})._tensors()
         old = self._tensors() if self.images is not None else {name: value[:0] for name, value in fresh.items()}
         if old.keys() != fresh.keys():
@@ -93,7 +105,7 @@ class Pool:
         if ours and end <= len(self._room["images"]):
             for name, value in fresh.items():
                 self._room[name][self._end : end] = value[len(value) - count :]
-        else:  # to a place with room for as many again
+        else:  # new buffers, with free rows for as many images again
             end = keep + count
             parts = {
                 name: (value[len(value) - keep :], fresh[name][len(images) - count :]) for name, value in old.items()
@@ -104,14 +116,17 @@ class Pool:
         self._shown = self._tensors()
 
     def checkpoint_state(self) -> dict:
-        """For a checkpoint: all but the room for images to come."""
+        """Return the state for a checkpoint: everything except the buffers of `add`."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def keep(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
-        """The images whose columns lie in the given closed ranges; the pool itself where there are none.
+        """Return a pool of the images whose columns are in the given ranges; the pool itself if no range is given.
+
+        Args:
+            ranges: {column: (low, high)}, both ends included.
 
         Raises:
-            ValueError: there is no such column, or no image is left.
+            ValueError: a column does not exist, or no image is left.
         """
         if not ranges:
             return self  # a mask would copy everything
@@ -127,10 +142,11 @@ class Pool:
         return kept
 
     def place(self, device: torch.device, home: Callable[[int], torch.device]) -> "Pool":
-        """The pool on a device.
+        """Return the pool with its tensors on a device.
 
         Args:
-            home: where so many bytes of images are to lie (`Runtime.home`).
+            device: the device for all tensors except the images.
+            home: gets the size of the images in bytes and returns the device for them (`Runtime.home`).
         """
         placed = Pool(self.capacity)
         tensors = {name: value.to(device) for name, value in self._tensors().items() if name != "images"}
@@ -148,7 +164,7 @@ class Pool:
         return pool
 
     def checkpoint_expect(self, data: dict) -> None:
-        """Make the split that a checkpoint has (`dfkd.resume.state`)."""
+        """Create an empty split if the checkpoint has one, so that it can be restored (`dfkd.resume.state`)."""
         self.split = Split(None, None) if data["split"] is not None else None
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -164,10 +180,10 @@ class Pool:
 
 
 class Stack:
-    """Batches one after the other in one tensor: `torch.cat` without everything twice in memory.
+    """Concatenates batches into one tensor that is allocated once. `torch.cat` would need twice the memory.
 
     Args:
-        home: where so many bytes are to lie (`Runtime.home`).
+        home: gets the size of the tensor in bytes and returns its device (`Runtime.home`).
     """
 
     def __init__(self, home: Callable[[int], torch.device]):
@@ -178,7 +194,8 @@ class Stack:
         """Append a batch (B, ...).
 
         Args:
-            expected: rows in the end. More are taken too, at the price of a copy.
+            batch: the rows to append.
+            expected: expected number of rows of the whole tensor. More rows are possible, but cost a copy.
         """
         end = self.length + len(batch)
         if self.rows is None or end > len(self.rows):
@@ -190,9 +207,9 @@ class Stack:
         self.length = end
 
     def tensor(self) -> Tensor:
-        """Return all rows that were added so far, in one tensor."""
+        """Return all rows that were added so far, as one tensor (N, ...)."""
         return self.rows[: self.length]
 
     def checkpoint_state(self) -> dict:
-        """For a checkpoint: the rows so far, without the room for those to come."""
+        """Return the state for a checkpoint: the rows so far, without the free space for later ones."""
         return {"length": self.length, "rows": None if self.rows is None else self.tensor()}

@@ -1,4 +1,4 @@
-"""How a network is optimised: shared by teachers and students."""
+"""Optimizer and learning-rate schedule of a training, for teachers and students."""
 
 import math
 from collections.abc import Iterable
@@ -12,23 +12,24 @@ from dfkd.training.optimizers import fused
 
 @dataclass(frozen=True)
 class Recipe:
-    """Optimiser and learning-rate schedule.
+    """Optimizer and learning-rate schedule of a training.
 
     Args:
         optimizer: 'sgd' (with momentum), 'adam' or 'adamw'.
         lr: peak learning rate.
-        momentum: of SGD.
-        nesterov: SGD with Nesterov's momentum.
-        weight_decay: L2 (decoupled for adamw).
-        schedule: per optimisation step, over the whole training: 'constant', 'cosine' (to `final` of the peak),
-            'one_cycle' (30 % up from lr / 25, then down to lr / 250,000), 'exponential' (times `gamma` each step).
-        final: last learning rate of 'cosine', as a share of the peak.
-        gamma: factor a step of 'exponential'.
-        batch_size: images a step.
-        clip: largest gradient norm, or None.
+        momentum: momentum of SGD, in [0, 1).
+        nesterov: whether SGD uses Nesterov's momentum.
+        weight_decay: L2 penalty; decoupled weight decay with 'adamw'.
+        schedule: learning rate of each optimisation step over the whole training: 'constant'; 'cosine' (from `lr` to
+            `final` * `lr`); 'one_cycle' (up from lr / 25 to `lr` in 30 % of the steps, then down to lr / 250,000);
+            'exponential' (multiplied by `gamma` after each step).
+        final: last learning rate of 'cosine', as a share of `lr`, in [0, 1].
+        gamma: factor per step of 'exponential', in (0, 1].
+        batch_size: number of images per step.
+        clip: largest norm of the gradient; None: no clipping.
 
     Raises:
-        ValueError: an unknown name or a number out of range.
+        ValueError: a name is unknown, or a number is out of range.
     """
 
     optimizer: str = "sgd"
@@ -65,7 +66,7 @@ class Recipe:
             )
 
     def make(self, parameters: Iterable[nn.Parameter], steps: int) -> "Stepper":
-        """The optimiser and schedule for a training of `steps` steps."""
+        """Return the optimizer and schedule for a training of `steps` optimisation steps."""
         parameters = list(parameters)
         shared = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
@@ -78,7 +79,7 @@ class Recipe:
     def _scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
         schedulers = torch.optim.lr_scheduler
         if self.schedule == "one_cycle":
-            # One more than is taken, as in CAKE: the last step still has a positive learning rate.
+            # One step more than the training takes, as in CAKE: the schedule does not reach its end value.
             return schedulers.OneCycleLR(optimizer, self.lr, total_steps=steps + 1)
         if self.schedule == "exponential":
             return schedulers.ExponentialLR(optimizer, self.gamma)
@@ -93,7 +94,7 @@ class Recipe:
 
 
 class Stepper:
-    """One optimisation step at a time: zero the gradients, backward, clip, step, schedule."""
+    """Takes optimisation steps: zero the gradients, backward, clip, optimizer step, scheduler step."""
 
     def __init__(self, optimizer, scheduler, parameters: list[nn.Parameter], clip: float | None):
         self.optimizer, self.scheduler, self.parameters, self.clip = optimizer, scheduler, parameters, clip

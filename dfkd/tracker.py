@@ -1,4 +1,4 @@
-"""Where metrics go: the console, a JSONL file in the run folder, and Weights & Biases."""
+"""Trackers record the metrics of a run: in a JSONL file in the run folder, and in Weights & Biases (W&B)."""
 
 import contextlib
 import importlib.util
@@ -16,49 +16,49 @@ log = logging.getLogger("dfkd")
 
 
 MODES = ("offline", "online", "disabled")
-# Of W&B, where its own variables (WANDB_SILENT, ...) do not say otherwise.
+# Settings of W&B, unless its environment variables (WANDB_SILENT, ...) set them.
 SETTINGS = {"silent": True, "console": "off", "disable_git": True, "init_timeout": 60}
 
 
 class Tracker:
-    """Writes metrics to `metrics.jsonl` and keeps pictures as files."""
+    """Writes metrics to `metrics.jsonl` in the run folder; figures are files there already."""
 
     file: TextIO | None = None
 
     def start(self, folder: Path, cell: str, config: dict, group: str | None = None) -> None:
-        """A run begins.
+        """Called when a run begins.
 
         Args:
             folder: the run folder.
-            cell: readable name of the cell.
+            cell: name of the cell.
             config: the resolved configuration.
-            group: what ties the runs of a sweep together.
+            group: name of the group of the sweep's runs.
         """
         self.file = (folder / "metrics.jsonl").open("w")
 
     def log(self, row: dict) -> None:
-        """One row of metrics: {"stage": ..., "step": ..., name: number}."""
+        """Record one row of metrics: {"stage": ..., "step": ..., name: number}."""
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
 
     def image(self, name: str, path: Path) -> None:
-        """Take a picture that was made; a tracker of files has it already."""
+        """Record a figure. This tracker does nothing, since the file is in the run folder already."""
 
     def finish(self, result: dict | None) -> None:
-        """The run is over, perhaps before it began; result is None if it failed."""
+        """Called when the run ends, also if `start` failed. `result` is None if the run failed."""
         if self.file is not None:
             self.file.close()
 
     def give_up(self) -> None:
-        """Something here has failed: from now on leave out what is not needed for the files."""
+        """Called after a method has failed: from now on, only write the files of the run folder."""
 
 
 class Guarded(Tracker):
-    """A tracker whose failures cost no result. The first one is a warning; the tracker is asked to give up what has
-    failed, and the run goes on.
+    """Wraps a tracker so that its failures do not stop the run. The first failure is logged as a warning, and after
+    each one `give_up` of the tracker is called.
 
     Args:
-        tracker: whose methods are called.
+        tracker: the tracker whose methods are called.
     """
 
     def __init__(self, tracker: Tracker):
@@ -68,7 +68,7 @@ class Guarded(Tracker):
         """See `Tracker`.
 
         Raises:
-            ConfigError: the tracker cannot do what it was asked for. Nothing was computed yet.
+            ConfigError: the tracker cannot run with its options. Nothing was computed yet.
         """
         self._call("start", folder, cell, config, group)
 
@@ -96,8 +96,8 @@ class Guarded(Tracker):
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSONL file; none where it cannot be read, and without lines cut short by a crash or still being
-    written."""
+    """Return the rows of a JSONL file; an empty list if it cannot be read. Incomplete lines (after a crash, or still
+    being written) are left out."""
     rows, text = [], ""
     with contextlib.suppress(OSError):
         text = path.read_text(errors="replace")
@@ -108,23 +108,23 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported, without doing it."""
+    """Return whether a package is installed; it is not imported."""
     if package in sys.modules:
         return sys.modules[package] is not None
     return importlib.util.find_spec(package) is not None
 
 
 class WandB(Tracker):
-    """The same to Weights & Biases: one run per cell, with the cell's hash as its stable id.
+    """Records a run in `metrics.jsonl` and in Weights & Biases: one W&B run per cell, with the cell's hash as its id.
 
     Args:
         project: W&B project.
-        mode: 'offline' (files in the run folder, or in WANDB_DIR, for `wandb sync`), 'online', or 'disabled' (nothing
-            of W&B is even imported).
-        group: name that ties runs together; None for WANDB_RUN_GROUP, or a sweep's own name in a sweep.
+        mode: 'offline' (files in the run folder, or in WANDB_DIR, for `wandb sync`), 'online', or 'disabled' (wandb is
+            not imported).
+        group: group of the W&B run; None: WANDB_RUN_GROUP, or else the sweep's name if the run is part of a sweep.
 
     Raises:
-        ValueError: mode is another word, or W&B is not installed and mode is not 'disabled'.
+        ValueError: mode is unknown, or W&B is not installed and mode is not 'disabled'.
     """
 
     run = None
@@ -140,11 +140,11 @@ class WandB(Tracker):
         self.project, self.mode, self.group = project, mode, group
 
     def start(self, folder: Path, cell: str, config: dict, group: str | None = None) -> None:
-        """Open the W&B run.
+        """Open metrics.jsonl and the W&B run.
 
         Raises:
-            ConfigError: W&B knows nobody here to log in for 'online'.
-            Exception: whatever else W&B raises where it cannot start (no network).
+            ConfigError: W&B refuses to start, for instance because the user is not logged in (mode 'online').
+            Exception: any other error of W&B, for instance without a network.
         """
         super().start(folder, cell, config, group)
         if self.mode == "disabled":
@@ -152,7 +152,7 @@ class WandB(Tracker):
         import wandb
 
         run_id, place = cell.rsplit("-", 1)[-1], Path(os.environ.get("WANDB_DIR") or folder)
-        for earlier in (place / "wandb").glob(f"offline-run-*-{run_id}"):  # an attempt that failed: this one logs all
+        for earlier in (place / "wandb").glob(f"offline-run-*-{run_id}"):  # a failed attempt: this run logs all again
             shutil.rmtree(earlier)
         settings = {name: value for name, value in SETTINGS.items() if f"WANDB_{name.upper()}" not in os.environ}
         try:
@@ -179,7 +179,7 @@ class WandB(Tracker):
         super().log(row)
         if self.run is not None:
             stage = row["stage"]
-            if stage not in self.stages:  # by its own steps: what a resumed run logs again falls on what is there
+            if stage not in self.stages:  # each stage has its own step axis: rows logged again fall on the same points
                 self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
                 self.stages.add(stage)
             self.run.log({f"{stage}/{key}": value for key, value in row.items() if key != "stage"})
@@ -200,7 +200,7 @@ class WandB(Tracker):
             self.run = None
 
     def give_up(self) -> None:
-        """Log to the files alone, and let W&B start its process anew for the next run."""
+        """Log to the files only, and shut down W&B's process, so that the next run can start it again."""
         import wandb
 
         self.run = None

@@ -1,4 +1,4 @@
-"""Launchers of a sweep's cells. They stand here, and not in dfkd/, since Hydra takes them from this package only."""
+"""Launchers of a sweep's cells. Hydra finds plugins only in the package hydra_plugins, so they are not in dfkd/."""
 
 import json
 import logging
@@ -26,19 +26,19 @@ from dfkd.sweeps.plan import many
 try:
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
-except ImportError:  # without the extra `slurm` its options cannot be chosen
+except ImportError:  # without the pip extra `slurm` these launchers cannot be chosen
     LocalLauncher = SlurmLauncher = Launcher
 
 log = logging.getLogger("dfkd")
-IDLE = 10  # seconds after which a worker ends that has nothing left to do: another sweep may wait for its device
+IDLE = 10  # seconds after which a worker without a task ends: another sweep may wait for its device
 
 
 class ParallelLauncher(JoblibLauncher):
-    """joblib's launcher, whose workers live no longer than they are needed: one that has nothing left to do ends, and
-    all of them end with this process, however it ends.
+    """joblib's launcher. A worker ends when it has had no task for `IDLE` seconds, and all workers end with this
+    process, however it ends.
 
     Args:
-        settings: of the plugin: n_jobs, batch_size, pre_dispatch and others of `joblib.Parallel`.
+        settings: options of the joblib plugin: n_jobs, batch_size, pre_dispatch and others of `joblib.Parallel`.
     """
 
     def __init__(self, **settings: object):
@@ -47,14 +47,16 @@ class ParallelLauncher(JoblibLauncher):
 
 
 class GpuLauncher(Launcher):
-    """A process for every device; each claims one (`dfkd.machine.devices`) and takes cell after cell.
+    """Runs cells in parallel, in `jobs_per_device` processes for every device. Each process claims a device
+    (`dfkd.machine.devices`) and runs one cell after the other.
 
     Args:
-        devices: names such as cuda:0; all that are visible if None. cpu:0, cpu:1, ... are places on the CPU: to try it.
-        jobs_per_device: how many processes share a device, of this sweep and others that ask for as many.
+        devices: names such as cuda:0; None for all visible CUDA devices. The names cpu:0, cpu:1, ... stand for
+            processes on the CPU, to try the launcher.
+        jobs_per_device: largest number of processes on a device, of this sweep and others with the same number.
 
     Raises:
-        ConfigError: there is no such device, or a cell chooses its own.
+        ConfigError: a device does not exist, or a cell sets runtime.device itself.
     """
 
     def __init__(self, devices: Sequence[str] | None, jobs_per_device: int):
@@ -99,11 +101,15 @@ class GpuLauncher(Launcher):
 
 
 class Jobs:
-    """What the plugin's launchers of submitit lack: a job that is preempted or out of time saves first and goes on
-    later; one that dies fails its cell and no other; jobs write into the sweep's list, on whatever machine they are."""
+    """Mixin that adds to the submitit plugin's launchers:
+
+    - a job that is preempted or out of time saves first and is resumed later;
+    - a job that dies fails its own cell only;
+    - jobs write into the sweep's list, on whichever machine they run.
+    """
 
     def __call__(self, *arguments: object, **more: object) -> JobReturn:
-        """In the job."""
+        """Run a cell. submitit calls this in the job."""
         from submitit import JobEnvironment
 
         os.environ.update(self.environment)
@@ -126,7 +132,7 @@ class Jobs:
             raise
 
     def executor(self) -> object:
-        """submitit's, with what hydra.launcher says."""
+        """Return a submitit executor with the options of hydra.launcher."""
         import submitit
 
         def name(key: str) -> str:
@@ -143,10 +149,10 @@ class Jobs:
 
 
 class SlurmJobs(Jobs, SlurmLauncher):
-    """Every cell a job of SLURM, all of them an array.
+    """Runs every cell as a SLURM job; all jobs are one array.
 
     Raises:
-        ConfigError: there is no SLURM here.
+        ConfigError: this machine has no sbatch or srun.
     """
 
     def executor(self) -> object:
@@ -158,17 +164,17 @@ class SlurmJobs(Jobs, SlurmLauncher):
         return super().executor()
 
     def leave(self, jobs: list) -> None:
-        """The sweep was asked to stop."""
+        """Log, when the sweep is interrupted, that the jobs go on, and how to stop them."""
         text = "the jobs go on without this process; `scancel %s` stops them too, and each saves where it is"
         log.warning(text, " ".join(ids(jobs)))
 
 
 class LocalJobs(Jobs, LocalLauncher):
-    """The same with processes of this machine in the place of SLURM's jobs, all at once."""
+    """Like `SlurmJobs`, but the jobs are processes of this machine, all started at once."""
 
     def leave(self, jobs: list) -> None:
-        """Let all jobs save and stop, those too that were about to begin. Each is told once: a second signal would
-        break off what it writes about its end."""
+        """When the sweep is interrupted, let all jobs save and stop, also those that begin their cell only then. Each
+        gets one signal only, since a second one would interrupt the writing of its status."""
         told: set[int] = set()
         while not all(job.done() for job in jobs):
             running = [row for row in ledger.standing() if row["status"] == "running" and "job" in row]
@@ -180,13 +186,19 @@ class LocalJobs(Jobs, LocalLauncher):
 
 
 def ids(jobs: list) -> list[str]:
-    """What SLURM calls them: an array has one name."""
+    """Return the SLURM job ids of these jobs; the jobs of one array share one id."""
     return list(dict.fromkeys(job.job_id.partition("_")[0] for job in jobs))
 
 
 def outcome(job: object, number: int, words: list[str]) -> JobReturn:
-    """Wait for a job; of one that has died (killed for its memory, cancelled, its machine gone) None, and a line in the
-    sweep's list."""
+    """Wait for a job. One that has died (out of memory, cancelled, lost machine) returns None, and its cell is marked
+    as failed in the sweep's list.
+
+    Args:
+        job: a job of submitit.
+        number: number of its cell in the sweep.
+        words: overrides of the cell.
+    """
     try:
         return job.results()[0]
     except Exception as error:

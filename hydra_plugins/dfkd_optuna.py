@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`. It stands here, and not in dfkd/, since Hydra takes sweepers from this package only."""
+"""`hydra/sweeper=optuna`. Hydra finds plugins only in the package hydra_plugins, so it is not in dfkd/."""
 
 import hashlib
 import os
@@ -25,35 +25,38 @@ from hydra_plugins.dfkd_sweeper import check
 
 
 class OptunaIsOurs(SearchPathPlugin):
-    """The plugin's option `optuna` minimises what a run returns; ours, conf/hydra/sweeper/optuna.yaml, has its name.
-    Hydra comes here when it has loaded all plugins, and has composed nothing yet."""
+    """Removes the Optuna plugin's own option `optuna`, which minimises, so that conf/hydra/sweeper/optuna.yaml of the
+    same name is used. Hydra calls this after it has loaded all plugins and before it composes a configuration."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         ConfigStore.instance().repo["hydra"].get("sweeper", {}).pop("optuna.yaml", None)
 
 
 class Stopped(Exception):
-    """A trial has failed, and fail_fast=true."""
+    """A trial has failed, and fail_fast=true: the search ends."""
 
 
 class Search(Sweeper):
-    """Hydra's Optuna sweeper, for cells. Optuna maximises what `dfkd.main.task` returns: the student's last validation
-    accuracy on ID images. A cell that fails is a failed trial, listed at the end as in any sweep. What is no axis goes
-    to the cells as it stands on the command line.
+    """Hydra's Optuna sweeper for cells.
+
+    Optuna maximises what `dfkd.main.task` returns: the student's last validation accuracy on ID images, in percent. A
+    cell that fails is a failed trial, listed at the end as in any sweep. Overrides that are no axis are passed to every
+    cell unchanged.
 
     Args:
-        params, small, size: the axes of a preset, as of `CellSweeper`; those of the command line come after them.
-        others: of the plugin: sampler, n_trials, n_jobs, storage, study_name.
+        params, small, size: axes of a preset, as in `CellSweeper`; an axis on the command line replaces one of the same
+            key.
+        others: options of the Optuna plugin: sampler, n_trials, n_jobs, storage, study_name.
 
     Raises:
-        ConfigError: it is no search, or its cells cannot be; nothing was launched.
+        ConfigError: there is nothing to search, or a cell is wrong; nothing was launched.
     """
 
     def __init__(self, params: dict | None, small: dict | None, size: str, **others: object):
         from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
         from optuna import logging
 
-        logging.set_verbosity(logging.WARNING)  # a sweep says itself what becomes of its cells
+        logging.set_verbosity(logging.WARNING)  # the sweep itself reports the progress of its cells
         self.preset, self.fixed = (params, small, size), []
         of_ours = {"direction": "maximize", "max_failure_rate": 1.0, "params": None}
         self.plugin = OptunaSweeperImpl(**others, **of_ours, search_space=None, custom_search_space=None)
@@ -81,20 +84,24 @@ class Search(Sweeper):
             self.plugin.sweep([axis.input_line for axis in axes])
         except Stopped:
             return
-        except ValueError:  # there is no best one
+        except ValueError:  # Optuna has no best trial
             if any(row["status"] == "done" for row in ledger.standing()):
                 raise
             return
         self.say_best()
 
     def more(self) -> list[str]:
-        """What is the same in every trial; asked for before every batch of them."""
+        """Return the overrides that are the same in every trial. Called before every batch of trials.
+
+        Raises:
+            Stopped: a trial has failed, and fail_fast=true.
+        """
         if self.cell.config["fail_fast"] and ledger.has_failed():
             raise Stopped
         return self.fixed
 
     def check(self, axes: list[Override]) -> None:
-        """Raise ConfigError if there is nothing to search, or something that no search is made of."""
+        """Raise ConfigError if there is no axis, or an axis or option that a search does not allow."""
         if not axes:
             raise ConfigError(
                 "hydra/sweeper=optuna has nothing to search: give an axis, such as "
@@ -124,7 +131,7 @@ class Search(Sweeper):
             )
 
     def compose(self, words: Iterable[str]) -> DictConfig:
-        """The configuration of the cell with these values."""
+        """Return the configuration of the cell with these overrides and the fixed ones."""
         return self.loader.load_sweep_config(self.config, [*self.fixed, *words])
 
     def say_best(self) -> None:
@@ -135,7 +142,7 @@ class Search(Sweeper):
 
 
 def sample(axis: Override) -> str:
-    """One value of an axis, as an override."""
+    """Return an override that sets an axis to its first value, or to the lower end of its interval."""
     if axis.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
         found = next(axis.sweep_string_iterator())
     elif axis.is_range_sweep() or axis.is_interval_sweep():

@@ -1,4 +1,4 @@
-"""The sweeper of `dfkd -m`. It stands here, and not in dfkd/, since Hydra takes sweepers from this package only."""
+"""The sweeper of `dfkd -m`. Hydra finds plugins only in the package hydra_plugins, so it is not in dfkd/."""
 
 import functools
 import logging
@@ -28,21 +28,21 @@ IN_POOLS = ("JoblibLauncher", "ParallelLauncher", "GpuLauncher")  # launchers wh
 
 
 class CellSweeper(BasicSweeper):
-    """All combinations of the swept values, as Hydra's basic sweeper takes them, but
+    """Launches all combinations of the swept values, as Hydra's basic sweeper does, with these differences:
 
-    - all cells are composed and their names checked before the first one starts;
+    - all cells are composed, and their options checked, before the first one starts;
     - finished cells are not launched again;
-    - one line says how far the others are;
-    - the axes of a preset come in two sizes.
+    - one line shows the progress of the others;
+    - a preset may have its axes in two sizes.
 
     Args:
-        max_batch_size: as in Hydra's; null starts all cells together.
-        params: the axes of a preset, {key: values}; those of the command line come after them.
-        small: its axes in the size of a CPU.
-        size: 'paper' or 'small': which of them.
+        max_batch_size: as in Hydra's basic sweeper; null launches all cells in one batch.
+        params: axes of a preset, {key: values}; an axis on the command line replaces one of the same key.
+        small: smaller axes of the preset, which fit a CPU.
+        size: 'paper' for `params`, 'small' for `small`.
 
     Raises:
-        ConfigError, HydraException: a cell cannot be; nothing was launched.
+        ConfigError, HydraException: a cell is wrong; nothing was launched.
     """
 
     def __init__(self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str):
@@ -50,10 +50,10 @@ class CellSweeper(BasicSweeper):
         self.small, self.size = small, size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        # the launcher too composes by this loader: what the sweep has composed already is not composed once more
+        # the launcher uses this loader too, so cells that the sweep has composed are not composed again
         hydra_context = HydraContext(SweepLoader(hydra_context.config_loader), hydra_context.callbacks)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        # by name: Hydra executes its plugins' modules anew, and a class of theirs is another one than what is imported
+        # by name: Hydra executes the modules of its plugins again, so their classes are not the imported ones
         self.no_pool = type(self.launcher).__name__ in IN_POOLS and not has_semaphores()
         if self.no_pool:
             self.launcher = BasicLauncher()
@@ -69,9 +69,9 @@ class CellSweeper(BasicSweeper):
                 "cells run one after the other: this machine has no semaphores for processes (is there a /dev/shm?)"
             )
         jobs, known = [], set()
-        with ThreadPoolExecutor() as threads:  # students are read again while the next cells are composed
+        with ThreadPoolExecutor() as threads:  # results and students are checked while the next cells are composed
             for words, command, cells in self.compose(arguments):
-                new = [cell for cell in cells if cell.folder not in known]  # what changes no result may name one twice
+                new = [cell for cell in cells if cell.folder not in known]  # two values may give the same cell
                 known.update(cell.folder for cell in new)
                 jobs.append(
                     (words, [presets.alone(command, cell) for cell in new], new, threads.map(Cell.finished, new))
@@ -100,7 +100,7 @@ class CellSweeper(BasicSweeper):
         return returned
 
     def compose(self, arguments: list[str]) -> Iterator[tuple[list[str], list[str], list[Cell]]]:
-        """The overrides of every job, the arguments of `dfkd` that repeat it, and its cells."""
+        """Yield (overrides, arguments of `dfkd` that repeat it, cells) of every job of the sweep."""
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
         axes = presets.axes(self.params, self.small, self.size)
@@ -110,7 +110,7 @@ class CellSweeper(BasicSweeper):
             cfg = loader.load_sweep_config(self.config, list(words))
             with open_dict(cfg):
                 cfg.hydra.job.id = cfg.hydra.job.num = number
-            HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in a user's own options
+            HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in the user's own options
             command = provenance.arguments(cfg.hydra)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -119,7 +119,7 @@ class CellSweeper(BasicSweeper):
 
 @functools.cache
 def has_semaphores() -> bool:
-    """Whether processes can share a semaphore, which a pool of them needs."""
+    """Return whether processes can share a semaphore on this machine; a pool of processes needs one."""
     try:
         multiprocessing.Semaphore()
         return True
@@ -128,10 +128,10 @@ def has_semaphores() -> bool:
 
 
 def check(cells: list[Cell]) -> None:
-    """Raise ConfigError with all that is wrong with the names and kinds of values in these cells."""
+    """Raise ConfigError with all mistakes in the names and types of the options of these cells, one per line."""
     if not cells:
         return
-    from dfkd.stages.checks import check_names  # imports torch, which a sweep of finished cells does without
+    from dfkd.stages.checks import check_names  # imports torch, which a sweep of finished cells does not need
 
     problems = dict.fromkeys(problem for cell in cells for problem in check_names(cell.config).problems)
     if problems:

@@ -1,4 +1,4 @@
-"""The words of the command line: as people type them, and as Hydra reads them."""
+"""Command-line arguments: reordered and quoted for Hydra, and messages about those that Hydra cannot read."""
 
 import re
 import shlex
@@ -13,12 +13,14 @@ from dfkd.config.paths import home
 ITEM = re.compile(r"""(=|,|\[)(~(?:/[^,\[\]{}()"']*)?)(?=,|\]|$)""")  # a path in the home folder, unquoted
 TYPOGRAPHIC = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
 FUNCTION = re.compile(r"(choice|range|interval|tag|sort|shuffle|glob|int|float|str|bool)\(")
-AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'\n")  # in Hydra's words
+AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'\n")  # Hydra's message
 
 
 def arranged(words: list[str]) -> list[str]:
-    """The same words in an order that Hydra takes: its options, wherever they stand, before the overrides. A path that
-    begins with `~` is quoted, since Hydra's grammar has another use for that sign."""
+    """Return the same arguments in an order that Hydra accepts: Hydra's own options first, then the overrides.
+
+    A path that begins with `~` is quoted, since in Hydra's grammar `~` removes an option.
+    """
     known = get_args_parser()._option_string_actions
     options, overrides, left = [], [], list(words)
     while left:
@@ -31,15 +33,16 @@ def arranged(words: list[str]) -> list[str]:
         elif left and (known[name].nargs is None or (known[name].nargs == "?" and left[0] in known[name].choices)):
             options += [word, home(left.pop(0))]
         else:
-            (overrides if known[name].nargs is None else options).append(word)  # it lacks its value: Hydra says so
+            (overrides if known[name].nargs is None else options).append(word)  # a missing value: Hydra reports it
     return options + overrides
 
 
 def unreadable(word: str, reason: str) -> str:
-    """What is said of an argument that Hydra's grammar cannot read, with what to type instead where that is known.
+    """Return the message about an argument that Hydra's grammar cannot read, with the correct form where it is known.
 
     Args:
-        reason: what Hydra says of it.
+        word: the argument.
+        reason: Hydra's message.
     """
     said = f"the argument {word!r} cannot be read"
     clean = "".join(sign for sign in word.translate(TYPOGRAPHIC) if sign.isprintable() or _is_byte(sign)).strip()
@@ -61,32 +64,32 @@ def unreadable(word: str, reason: str) -> str:
 
 
 def ambiguous(word: str) -> str:
-    """What is said of an argument with several values where one is wanted."""
+    """Return the message about an argument that has several values without `-m`."""
     key, _, value = word.partition("=")
     one, several = shlex.quote(f"{key}={quoted(value)}"), shlex.quote(f"{key}=[{value}]")
     return f"{word} is several values: as one text, type {one}; as a list, {several}; a cell for each of them: dfkd -m"
 
 
 def quoted(value: str) -> str:
-    """A value as a text of Hydra's grammar."""
+    """Return a value as a quoted string of Hydra's grammar."""
     inner = value[1:].rstrip(value[0]) if value[:1] in ('"', "'") else value
-    inner = re.sub(r'\\+(?="|$)', r"\g<0>\g<0>", inner)  # backslashes count before a quotation mark only
+    inner = re.sub(r'\\+(?="|$)', r"\g<0>\g<0>", inner)  # a backslash is an escape only before a quotation mark
     return '"' + inner.replace('"', '\\"') + '"'
 
 
 def _is_byte(sign: str) -> bool:
-    """Whether Python holds a byte in it that the locale has no sign for."""
+    """Return whether a character stands for a byte that Python could not decode in this locale (surrogateescape)."""
     return "\udc80" <= sign <= "\udcff"
 
 
 def _listed(value: str) -> str:
-    """A list whose items are quoted where Hydra cannot read them otherwise."""
+    """Return a list like '[a,b]' in which each item that Hydra cannot read is quoted."""
     items = value.strip("[]").split(",")
     return f"[{','.join(quoted(item) if _read(f'x={item}') is None else item for item in items)}]"
 
 
 def _read(word: str) -> Override | None:
-    """What Hydra reads in an override; None where it cannot be read."""
+    """Parse an override with Hydra's parser; None if it cannot be parsed."""
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException:

@@ -1,8 +1,8 @@
-"""From configuration to objects: the only place where a `_target_` becomes code.
+"""From configuration to objects: the only module that imports and calls a `_target_`.
 
-Every node is bound to the signature of what it names before anything is called, and all mistakes are reported at
-once, each with the nearest valid name. A component asks for what it needs from its surroundings by naming it in its
-signature: `shape`, `classes`, `prior`, `real`, ... (the context).
+Every node is checked against the signature of its `_target_` before anything is called. All mistakes are reported at
+once, each with the nearest valid name. The builder also passes values that are not in the configuration (the context:
+`shape`, `classes`, `prior`, `real`, ...) to every component whose signature has a parameter of that name.
 """
 
 import contextlib
@@ -18,14 +18,15 @@ from dfkd.config.signature import parameters
 from dfkd.errors import ConfigError
 
 TARGET, NAME = "_target_", "name"
-FAILED = object()  # stands for an object that was not made
+FAILED = object()  # in place of an object that could not be made
 
 
 class Builder:
-    """Builds nodes and collects what is wrong with them.
+    """Builds the objects that configuration nodes describe, and collects the mistakes in them.
 
     Args:
-        context: values a component may ask for by name. None means: not given, the component's own default stays.
+        context: values that components get by the names of their parameters. None means "not given": the default of
+            the component's parameter is used.
     """
 
     def __init__(self, **context: Any):
@@ -33,9 +34,9 @@ class Builder:
         self.problems: list[str] = []
 
     def build(self, node: Any, where: str) -> Any:
-        """The object a node describes: `_target_` nodes are called, other dicts and lists are built item by item.
+        """Return the object that a node describes: a `_target_` is called; other dicts and lists are built recursively.
 
-        A problem is noted in `problems`, and nothing more is built on top of what failed.
+        A mistake is added to `problems`, and a node that contains it gives FAILED.
 
         Args:
             node: plain dicts, lists and scalars (a resolved configuration).
@@ -44,7 +45,7 @@ class Builder:
         return self._walk(node, where, call=True)
 
     def bind(self, node: Any, where: str) -> None:
-        """Only check names, missing values and types, below this node too; call nothing."""
+        """Check names, missing values and types in a node, and call nothing. Mistakes are added to `problems`."""
         self._walk(node, where, call=False)
 
     def _walk(self, node: Any, where: str, call: bool) -> Any:
@@ -65,13 +66,13 @@ class Builder:
         return self._made(target, arguments, where)
 
     def call(self, function: Callable, arguments: dict, where: str) -> Any:
-        """Call a function of this package with a plain group of options, checked like a node."""
+        """Call a function of this package with a section of options, which is checked like a node."""
         known = len(self.problems)
         complete = self._bind(function, arguments, where)
         return FAILED if len(self.problems) > known else self._made(function, complete, where)
 
     def raise_problems(self) -> None:
-        """Raise ConfigError with everything noted so far, if anything was."""
+        """Raise ConfigError with all problems so far, one per line, if there are any."""
         if self.problems:
             raise ConfigError("\n".join(self.problems))
 
@@ -80,7 +81,7 @@ class Builder:
             return target(**arguments)
         except (ValueError, OSError) as error:
             self.problems.append(f"{where}: {error}")
-        except (TypeError, AttributeError, LookupError, RuntimeError) as error:  # a value of a kind it did not expect
+        except (TypeError, AttributeError, LookupError, RuntimeError) as error:  # a value of an unexpected type
             given = ", ".join(
                 f"{k}={v!r}" for k, v in arguments.items() if isinstance(v, int | float | str | list | dict)
             )
@@ -103,7 +104,7 @@ class Builder:
         return getattr(found, name)
 
     def _bind(self, target: Callable, arguments: dict, where: str) -> dict:
-        """Check the arguments against the signature and add what it asks of the context."""
+        """Check the arguments against the signature, and add the values of the context that it has parameters for."""
         named = parameters(target)
         anything = any(p.kind is p.VAR_KEYWORD for p in named.values())
         named = {name: p for name, p in named.items() if p.kind is not p.VAR_KEYWORD}
@@ -123,7 +124,10 @@ class Builder:
         return complete
 
     def _typed(self, value: Any, hint: Any, where: str) -> Any:
-        """The value as the annotation wants it (only numbers, booleans and strings are checked)."""
+        """Return the value in its annotated type: a string such as '8/255' becomes a float, a whole float an int.
+
+        Only numbers, booleans and strings are checked. A value of a wrong type is added to `problems`.
+        """
         choices = set(typing.get_args(hint)) if _is_union(hint) else {hint}
         plain = choices & {int, float, bool, str}
         if not plain or value is FAILED or (value is None and type(None) in choices):
@@ -141,14 +145,14 @@ class Builder:
         elif isinstance(value, str):
             fits = str in plain
         else:
-            fits = plain != choices - {type(None)}  # a list or an object where the annotation allows for one
+            fits = plain != choices - {type(None)}  # a list or an object, if the annotation has other types too
         if not fits:
             self.problems.append(f"{where} must be {_describe(hint)}, got {value!r}")
         return value
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """'; did you mean ...?' or '; known: ...' for an unknown name."""
+    """Return '; did you mean ...?' or '; known: ...' for an unknown name."""
     known = [k for k in known if not k.startswith("_")]
     close = difflib.get_close_matches(name, known, n=1)
     if close:
@@ -157,7 +161,7 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 
 
 def _is_union(hint: Any) -> bool:
-    """Whether an annotation allows for several types; Python 3.10 writes `int | None = None` in the older form."""
+    """Return whether an annotation is a union. Python 3.10 turns `x: int | None = None` into `typing.Union`."""
     return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
@@ -172,10 +176,10 @@ def _describe(hint: Any) -> str:
 
 
 def number(value: float | str) -> float:
-    """A finite number, or a fraction written as a string ('8/255').
+    """Return the value of a number, or of a fraction written as a string ('8/255').
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or it is not finite.
     """
     try:
         top, _, bottom = str(value).partition("/")
@@ -188,7 +192,7 @@ def number(value: float | str) -> float:
 
 
 def not_finite(node: Any, where: str = "") -> Iterator[str]:
-    """A sentence about every NaN and infinity in nested dicts and lists: no option means anything by them."""
+    """Yield a message about every NaN and infinity in nested dicts and lists; no option accepts them."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from not_finite(value, f"{where}.{key}" if where else str(key))

@@ -1,4 +1,4 @@
-"""A cell: one configuration, its name, its hash, its folder. Imports no torch, so a finished cell is known at once."""
+"""A cell: one configuration with its name, hash and folder. Imports no torch, so a finished cell is known at once."""
 
 import copy
 import math
@@ -17,12 +17,13 @@ from dfkd.store.digest import remembered
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
-# What cannot change a result, or only through what refers to it (attack): it stays out of every key.
+# Sections that stay out of every key: they cannot change a result, or they do so only through the sections that refer
+# to them (attack).
 NOT_CONTENT = (
     "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
     "stages", "metrics",
 )  # fmt: skip
-RESULT_VERSION = 5  # raised by one when a change of the code changes the numbers of all cells
+RESULT_VERSION = 5  # to be raised by one when a change of the code changes the numbers of all cells
 SECTIONS = ("stages", "metrics", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
 GROUPS = ("ntl_scenario", "teacher", "student", "synthesizer", "prior", "noise", "defense")
@@ -42,8 +43,8 @@ class Cell:
 
     Attributes:
         config: plain dicts, resolved, with `limit` applied.
-        sources: what the files and the own code that it names hold, as they were when it was made.
-        hash: eight hexadecimal digits of everything that can change the result.
+        sources: digests of the files and of the user's own code that the configuration names; each is computed once.
+        hash: eight hexadecimal digits, a hash of everything that can change the result.
         name: readable name with the hash.
         folder: `<outputs>/runs/<name>`.
 
@@ -78,20 +79,20 @@ class Cell:
         self.folder = self.outputs / "runs" / self.name
 
     def content(self, *groups: str) -> dict:
-        """What counts of the configuration: everything, or the named groups, with seeds, data and precision."""
+        """Return the part of the configuration that can change a result (`dfkd.config.cell.content`)."""
         return content(self.config, *groups)
 
     def key(self, stage: str, version: int, content: dict, inputs: dict[str, str] | None = None) -> str:
-        """The key of what a stage makes of this content (`dfkd.store.keys.content_key`); the files and the own code
-        that the content names count by what they hold."""
+        """Return the key of a stage's artifact (`dfkd.store.keys.content_key`). The files and the user's own code that
+        the content names are represented by digests of their bytes."""
         return content_key(stage, version, content, inputs, self.sources)
 
     def finished(self) -> dict | None:
-        """The result of this cell if it was finished before, up to the stage that it is to end with (`until`), and its
-        run folder is whole; else None.
+        """Return the result of an earlier run of this cell, if that run made the stage `until` and its run folder is
+        undamaged; else None.
 
         Raises:
-            Inaccessible: the system does not let us read it.
+            Inaccessible: the operating system refuses to read it.
         """
         result = RunFolder(self.folder).whole_result()
         if result is None or result.get("hash") != self.hash:
@@ -101,11 +102,10 @@ class Cell:
 
 
 def replicas(cfg: DictConfig) -> list[Cell]:
-    """The cells that a configuration stands for: one, or student.replicas of them, whose seeds.student follow each
-    other.
+    """Return the cells of a configuration: one, or `student.replicas` of them with consecutive `seeds.student`.
 
     Raises:
-        ConfigError: see `Cell`.
+        ConfigError: see `Cell`; or student.replicas is no positive integer.
     """
     first = Cell(cfg)
     count = first.config["student"].get("replicas", 1)
@@ -124,12 +124,12 @@ def replicas(cfg: DictConfig) -> list[Cell]:
 
 
 def named(cfg: DictConfig) -> list[str]:
-    """The options that a cell is named by."""
+    """Return the dotted paths of the options whose names make up the name of a cell."""
     return [*NAMED, *(["ntl_scenario.ood"] if "ood" in (cfg.get("ntl_scenario") or {}) else [])]
 
 
 def check_form(cfg: DictConfig) -> None:
-    """Raise ConfigError if what every cell is named and known by is not there, or is no section or option."""
+    """Raise ConfigError if a group, section or option that every cell needs is missing or has the wrong type."""
     own_options.check_headers(cfg)
     for group in (*GROUPS, "tracker"):
         found = cfg.get(group)
@@ -167,8 +167,13 @@ def check_form(cfg: DictConfig) -> None:
 
 
 def content(config: dict, *groups: str) -> dict:
-    """What of a configuration can change a result: everything that does, or the named groups of it, with the data and
-    the precision."""
+    """Return the part of a configuration that can change a result.
+
+    Args:
+        config: of a cell, resolved.
+        groups: top-level sections to include; all that can change a result if none is named. `data` and the precision
+            are always included.
+    """
     chosen = {key: value for key, value in config.items() if key not in NOT_CONTENT and (not groups or key in groups)}
     own = {name: node for name, node in config.get("stages", {}).items() if not is_shipped(node)}
     if own and not groups:
@@ -182,27 +187,31 @@ def content(config: dict, *groups: str) -> dict:
 
 
 def _student_content(student: dict) -> dict:
-    """A student without what changes nothing: how many others are trained beside it, and, so that the keys of online_l1
-    stay what they were before it had that option, no augmentation of that student."""
+    """Return the section `student` without options that do not change the student.
+
+    These are `replicas`, and `augment: none` of online_l1: that option came later, and older keys must stay the same.
+    """
     late = student.get("name") == "online_l1" and student.get("augment") == "none"
     left_out = {"replicas", "augment"} if late else {"replicas"}
     return {key: value for key, value in student.items() if key not in left_out}
 
 
 def is_shipped(node: dict) -> bool:
-    """Whether a component of a configuration, such as a stage, is one of this package."""
+    """Return whether the `_target_` of a configuration node, such as a stage, belongs to this package."""
     return str(node.get("_target_")).startswith("dfkd.")
 
 
 def stages_until(config: dict) -> list[str]:
-    """Names of the stages up to `until`."""
+    """Return the names of the stages up to and including `until`; of all stages if there is no stage of that name."""
     names = list(config["stages"])
     return names[: names.index(config["until"]) + 1] if config["until"] in names else names
 
 
 def lower(node: object, limit: dict) -> None:
-    """Lower every number below `node` that stands under a name in `limit` to that limit, in place; an infinite one is
-    left to be refused."""
+    """Apply the section `limit`: lower every number in `node` whose key is in `limit` to that limit, in place.
+
+    Infinite values are left as they are; `dfkd.stages.checks` refuses them later.
+    """
     if isinstance(node, list):
         for item in node:
             lower(item, limit)

@@ -1,4 +1,4 @@
-"""What tells cells apart: names of options, and values under dotted paths of configurations and results."""
+"""Values of configurations and results by dotted path or short name: tables and messages tell cells apart by them."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from dfkd.config.build import nearest
 
-# Where the options of a cell have their names, in the order of a table's columns.
+# {column of a table: path of its value in the configuration}, in the order of the columns.
 NAMES = {
     "scenario": "ntl_scenario.name",
     "ID": "ntl_scenario.id.name",
@@ -22,14 +22,14 @@ NAMES = {
 
 
 def lookup(node: object, path: str) -> object:
-    """The value under a dotted path, or None."""
+    """Return the value under a dotted path; None if the path does not exist."""
     for key in path.split("."):
         node = node.get(key) if isinstance(node, dict) else None
     return node
 
 
 def measured(result: dict, path: str) -> float | None:
-    """The number under a dotted path (the sum of its parts, where it has some); None where there is none."""
+    """Return the number under a dotted path of a result (of a dict of numbers: their sum); None if it is not finite."""
     value = lookup(result, path)
     if isinstance(value, dict) and all(isinstance(part, int | float) for part in value.values()):
         value = sum(value.values())
@@ -38,7 +38,7 @@ def measured(result: dict, path: str) -> float | None:
 
 
 def flatten(node: object, prefix: str = "") -> dict[str, object]:
-    """{dotted path: scalar or list} of nested dicts."""
+    """Return {dotted path: scalar or list} of nested dicts."""
     if not isinstance(node, dict):
         return {prefix: node}
     leaves: dict[str, object] = {}
@@ -48,11 +48,11 @@ def flatten(node: object, prefix: str = "") -> dict[str, object]:
 
 
 def option(config: dict, key: str) -> str | None:
-    """What a configuration says under a key, as a word; None where it has no such key.
+    """Return the value of a configuration under a key, as text; None if there is no such key.
 
     Args:
-        key: a name of NAMES or a dotted path. A part that has a name is called by it (`defense`), one without by what
-            is in it (`prior`: 'bn+balance').
+        key: a name of NAMES or a dotted path. A section with an entry `name` gives that name (`defense`: 'atesc'). A
+            section without one gives the names of its entries (`prior`: 'bn+balance').
     """
     path = NAMES.get(key, key)
     parent = lookup(config, path.rpartition(".")[0]) if "." in path else config
@@ -65,17 +65,23 @@ def option(config: dict, key: str) -> str | None:
 
 
 def word(value: object) -> str:
-    """A value as one writes it on the command line."""
+    """Return a value as the user writes it on the command line."""
     return plain(value if isinstance(value, str) else json.dumps(value))
 
 
 def plain(text: object) -> str:
-    """Text on one line, without characters that no file may hold or that turn what follows around."""
+    """Return the text on one line, with spaces in place of control, surrogate and text-direction characters."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+", " ", str(text))
 
 
 def same(said: str, value: str | None) -> bool:
-    """Whether a value is what a user said: that word, that number, or one of several with commas between."""
+    """Return whether a value matches what the user typed: the same text, an equal number, or one of several separated
+    by commas.
+
+    Args:
+        said: the text that the user typed.
+        value: the value of the configuration (`option`).
+    """
     if value is None:
         return False
     for one in {said, *said.split(",")}:
@@ -88,7 +94,7 @@ def same(said: str, value: str | None) -> bool:
 
 
 def all_keys(configs: Iterable[dict]) -> list[str]:
-    """Every key that `option` understands for one of these configurations."""
+    """Return every key that `option` accepts for at least one of these configurations."""
     keys = dict.fromkeys(NAMES)
     for config in configs:
         for path in flatten(config):
@@ -99,6 +105,6 @@ def all_keys(configs: Iterable[dict]) -> list[str]:
 
 
 def suggestion(name: str, known: Iterable[str], common: Iterable[str]) -> str:
-    """'; did you mean ...?' by everything known, or the common names where nothing is near."""
+    """Return '; did you mean ...?' with the nearest known name, or '; known: ...' with common names if none is near."""
     said = nearest(name, known)
     return said if "did you mean" in said else nearest(name, common)

@@ -1,4 +1,4 @@
-"""One clear message for every error, in the words of who typed the command."""
+"""One clear message for every error, in terms of the command that the user typed."""
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -9,18 +9,19 @@ from dfkd.config.options import option_names
 from dfkd.config.paths import CONF
 from dfkd.errors import ConfigError
 
-EXTRAS = {  # the beginnings of options that a plugin brings: who needs them, and the extra that has the plugin
+# {prefix of the files of a plugin's options: (beginning of the message, pip extra that installs the plugin)}
+EXTRAS = {
     "hydra/launcher/submitit_": ("hydra/launcher=slurm and slurm_local need", "slurm"),
     "hydra/sweeper/sampler/": ("hydra/sweeper=optuna needs", "optuna"),
 }
 
 
 def explain(error: Exception) -> str:
-    """One clear message for an error."""
+    """Return one clear message for an error."""
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, MissingConfigException):
-        file = error.missing_cfg_file or ""  # of an option in a folder of its group, Hydra knows no others
+        file = error.missing_cfg_file or ""  # Hydra lists no options if the missing one is in a subfolder of its group
         group, _, option = file.rpartition("/") if error.options else file.partition("/")
         options = sorted({*(error.options or ()), *option_names(group, [CONF])})
         for beginning, (who, extra) in EXTRAS.items():
@@ -34,7 +35,7 @@ def explain(error: Exception) -> str:
         return ambiguous(found[1])
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)
-    if "Config group override must be" in str(error):  # Hydra does not say which
+    if "Config group override must be" in str(error):  # Hydra does not name the group
         return "a group takes the name of one of its options, not null or a number; `dfkd --help` lists them"
     if "No space left on device" in str(error):
         return "the disk is full; what is finished is kept: free some space and repeat the command, or set outputs=DIR"
@@ -42,7 +43,7 @@ def explain(error: Exception) -> str:
 
 
 def explain_override(error: Exception) -> str:
-    """Hydra's message about an override, with the nearest valid key where a key is unknown."""
+    """Return the message for a Hydra or OmegaConf error about an override; for an unknown key it names the nearest."""
     cause = error.__cause__
     key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
     lines = str(error).splitlines()

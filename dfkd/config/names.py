@@ -1,4 +1,4 @@
-"""Names that become a part of a path: of a cell's options, which its run folder is called by, and of its stages."""
+"""Checks of names that become part of a path: the options in a run folder's name, and the names of stages."""
 
 import os
 import re
@@ -6,15 +6,15 @@ import re
 from dfkd.config.keys import plain
 from dfkd.errors import ConfigError
 
-LONGEST = 255  # bytes of one file's name, on nearly every file system
-STAGE_FILE = "profile_{}.json.gz"  # the longest name that has a stage's in it
+LONGEST = 255  # largest number of bytes in a file name, on nearly every file system
+STAGE_FILE = "profile_{}.json.gz"  # the longest file name that contains the name of a stage
 
 
 def check_name(where: str, name: object) -> None:
-    """Raise ConfigError if a name is no text, or cannot stand in the name of a file.
+    """Raise ConfigError if a name is no string, or cannot be part of a file name.
 
     Args:
-        where: the key that says it.
+        where: the key of the configuration that holds the name, for the message.
     """
     if name is None:
         raise ConfigError(f"{where} is missing: set {where}=...")
@@ -29,10 +29,10 @@ def check_name(where: str, name: object) -> None:
 
 
 def check_length(folder: str, names: dict[str, str]) -> None:
-    """Raise ConfigError if a folder's name is longer than a file system takes.
+    """Raise ConfigError if a folder's name is too long for a file system.
 
     Args:
-        names: what it is made of, by key; the longest is named.
+        names: {key: value} of the options that make up the name; the message gives the key of the longest value.
     """
     try:
         length = len(os.fsencode(folder))

@@ -1,10 +1,10 @@
-"""The options of a group, as files."""
+"""The options of a configuration group, listed from its YAML files."""
 
 from pathlib import Path
 
 
 def option_names(group: str, folders: list[Path]) -> list[str]:
-    """Every option of a group in these configuration folders, those in subfolders too ('cake/mnist')."""
+    """Return the sorted names of a group's options in these folders, also of those in subfolders ('cake/mnist')."""
     return sorted(
         {
             str(file.relative_to(folder / group).with_suffix(""))

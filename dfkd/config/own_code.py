@@ -1,8 +1,8 @@
-"""The user's own code: the modules that `_target_`s name outside of this package, and what those import of their kind.
+"""The user's own code: modules outside of this package that a `_target_` names, and the own modules that they import.
 
-A module is own if pip did not install it and it is none of Python's: it lies in a folder from where the user starts, or
-on PYTHONPATH, or is installed from its sources (`pip install -e`). Nothing is executed to find it, so that a finished
-cell is known without importing torch. What a module imports by `importlib` and by names in strings is not seen.
+A module is the user's own if it is neither part of Python nor installed by pip: it is in the folder from which the user
+starts, on PYTHONPATH, or installed from its sources (`pip install -e`). It is found without executing it, so a finished
+cell is recognised without importing torch. Imports by `importlib` or by names in strings are not seen.
 """
 
 import ast
@@ -16,18 +16,18 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-_seen: dict[str, str] = {}  # by module: the digest of its source when it was last looked at before its import
+_seen: dict[str, str] = {}  # {module: digest of its source}, last computed before the module was imported
 
 
 def own_code(module: str) -> dict[str, tuple[Path, str]]:
-    """File and digest of an own module, of its parents and of the own modules that they import, by name; empty for a
-    module that is not own, or not there.
+    """Return {module: (file, digest)} of one of the user's own modules, its parent packages, and the own modules that
+    they import; empty for a module that is not the user's own or does not exist.
 
-    What is edited after its import counts for the next process: this one goes on with what it has imported.
+    An edit after the import of a module counts for the next process only: this process runs what it has imported.
     """
     found: dict[str, tuple[Path, str]] = {}
     queue = [module]
-    for wanted in queue:  # grows on the way
+    for wanted in queue:  # the loop appends to it
         for name, file, is_package in _files(wanted):
             if name not in found:
                 source = file.read_bytes()
@@ -39,13 +39,13 @@ def own_code(module: str) -> dict[str, tuple[Path, str]]:
 
 
 def digest_of(own: dict[str, tuple[Path, str]]) -> str:
-    """One digest of own code, wherever it lies; '' if there is none."""
+    """Return one digest for all modules that `own_code` returned, independent of their location; '' for none."""
     parts = sorted(f"{name} {digest}" for name, (_, digest) in own.items())
     return f"sha256:{hashlib.sha256(' '.join(parts).encode()).hexdigest()}" if parts else ""
 
 
 def code_digest(config: dict) -> str:
-    """sha256 of the program: all of this package's modules, and the own code that a configuration stands on."""
+    """Return the sha256 (hexadecimal) of all modules of this package and the user's own code in a configuration."""
     own = [digest_of(own_code(module)) for module in sorted({target.rpartition(".")[0] for target in _targets(config)})]
     return hashlib.sha256(" ".join([_package(), *own]).encode()).hexdigest()
 
@@ -66,7 +66,8 @@ def _package() -> str:
 
 
 def _files(module: str) -> Iterator[tuple[str, Path, bool]]:
-    """Of the parents of a module and of itself, if it is own: name, file, and whether it is a package."""
+    """Yield (name, file, is it a package) of a module and its parent packages, parents first; nothing if the module is
+    not the user's own."""
     parts = module.split(".")
     if parts[0] in ("", PACKAGE.name) or parts[0] in sys.stdlib_module_names:
         return
@@ -84,7 +85,11 @@ def _files(module: str) -> Iterator[tuple[str, Path, bool]]:
 
 
 def _spec(name: str, path: list[str] | None) -> ModuleSpec | None:
-    """Where a module lies; unlike `importlib.util.find_spec` this executes no parent of it."""
+    """Find a module without executing its parent packages, which `importlib.util.find_spec` would do.
+
+    Args:
+        path: search path of the parent package; None for a top-level module.
+    """
     for finder in sys.meta_path:
         spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
         if spec is not None:
@@ -93,7 +98,7 @@ def _spec(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 
 def _is_installed(spec: ModuleSpec) -> bool:
-    """Whether pip or the like put a top module where it lies."""
+    """Return whether a top-level module is in a folder into which pip or a similar tool installs packages."""
     places = spec.submodule_search_locations or [spec.origin or ""]
     return any(_has_packages(Path(place).parent) for place in places)
 
@@ -105,10 +110,10 @@ def _has_packages(folder: Path) -> bool:
 
 @functools.cache
 def _imported(source: bytes, module: str, is_package: bool) -> list[str]:
-    """Names of what a module's source imports: modules, and names in them that may be modules."""
+    """Return the names that a module's source imports: modules, and names in modules, which may be submodules."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # compiled, or wrong: who imports it says so
+    except (SyntaxError, ValueError):  # compiled, or wrong: its import will raise the error
         return []
     found = []
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Mistakes in option files of the user's own that Hydra passes over in silence."""
+"""Mistakes in the user's own option files that Hydra ignores silently."""
 
 import itertools
 from pathlib import Path
@@ -8,13 +8,14 @@ from omegaconf import DictConfig
 
 from dfkd.errors import ConfigError
 
-GLOBAL = ("experiment", "ablation", "networks", "debug")  # groups whose options set what lies elsewhere
+GLOBAL = ("experiment", "ablation", "networks", "debug")  # groups whose options set values outside of their group
 HEADER = "# @package _global_"  # the first line of their files
-MARK = b"\xef\xbb\xbf"  # with which some editors begin a text in UTF-8
+MARK = b"\xef\xbb\xbf"  # the byte-order mark, with which some editors begin a UTF-8 file
 
 
 def check_headers(cfg: DictConfig) -> None:
-    """Raise ConfigError if an experiment or its like has no header: its values then lie where nobody reads them."""
+    """Raise ConfigError if an option file of a group in GLOBAL lacks HEADER: Hydra then puts its values under the name
+    of the group, where no code reads them."""
     for group in GLOBAL:
         keys = list(cfg.get(group) or ())
         if not keys:
@@ -29,22 +30,22 @@ def check_headers(cfg: DictConfig) -> None:
 
 
 def check_files(sources: list[DictConfig]) -> None:
-    """Raise ConfigError if a folder of options has one that is never read, as another folder before it has one of the
-    same name. A copy of the same content does not matter.
+    """Raise ConfigError if an option file is never read because a folder earlier in the search path has a file of the
+    same name with other content.
 
     Args:
         sources: hydra.runtime.config_sources.
     """
     folders = list(dict.fromkeys(Path(source.path) for source in sources if source.schema == "file"))
     for folder, later in itertools.combinations(folders, 2):
-        for file in sorted(folder.rglob("*.yaml")):  # not of the later one: it may be a folder with everything in it
+        for file in sorted(folder.rglob("*.yaml")):  # the later folder is not walked: it may hold many other files
             same_name = later / file.relative_to(folder)
             if same_name.is_file() and same_name.read_bytes() != file.read_bytes():
                 raise ConfigError(f"{same_name} is never read, since {file} has its name: give it another one")
 
 
 def _file(group: str) -> Path | None:
-    """The file of the option that was chosen in a group, if that is known."""
+    """Return the file of the option that was chosen in a group; None if it is not known."""
     if not HydraConfig.initialized():
         return None
     runtime = HydraConfig.get().runtime

@@ -1,12 +1,12 @@
-"""Published numbers beside ours: the `paper` section of an experiment.
+"""Published numbers to compare with: the `paper` section of an experiment.
 
-    paper: cifar10                          # those of dfkd/config/published/cifar10.yaml that fit the cell
-    paper:                                  # or one entry, or a list of them
-      student.iacc: 96                      # a measure, by its path in result.json
+    paper: cifar10                          # the entries of dfkd/config/published/cifar10.yaml that fit the cell
+    paper:                                  # or one entry, or a list of entries
+      student.iacc: 96                      # {path of a measure in result.json: published number}
       source: CAKE, abstract, arXiv 2306.02090
-      when: {synthesizer: cake_mnist}       # only beside cells that say so; keys as in a table, or dotted paths
+      when: {synthesizer: cake_mnist}       # only for cells with these values; keys as in a table, or dotted paths
 
-It changes no result and is part of no hash.
+The section changes no result and is part of no hash.
 """
 
 import functools
@@ -30,21 +30,25 @@ PUBLISHED = Path(__file__).parent / "published"
 
 
 class Configured(Protocol):
-    """Something that was run with a configuration."""
+    """An object with the configuration of a cell: a cell or a run of it."""
 
     config: dict
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number, and where it was published."""
+    """A published number and its source."""
 
     value: float
     source: str
 
 
 def published(runs: Iterable[Configured], path: str) -> Published | None:
-    """The published number for a measure of these cells; None where there is none, or not one for all of them."""
+    """Return the published number for a measure of these cells; None unless all have the same number and source.
+
+    Args:
+        path: path of the measure in result.json, such as 'student.iacc'.
+    """
     found = {_published(run.config, path) for run in runs}
     return found.pop() if len(found) == 1 else None
 
@@ -58,7 +62,7 @@ def _published(config: dict, path: str) -> Published | None:
 
 
 def entries(config: dict) -> list:
-    """The entries of a configuration's `paper` section; none of a file that is not there."""
+    """Return the entries of a configuration's `paper` section; an empty list for a table that does not exist."""
     section = config.get("paper") or []
     if isinstance(section, str):
         section = _shipped(section) if section in tables() else []
@@ -66,7 +70,7 @@ def entries(config: dict) -> list:
 
 
 def tables() -> list[str]:
-    """The names of the files of published numbers."""
+    """Return the sorted names of the tables of published numbers in dfkd/config/published."""
     return sorted(file.stem for file in PUBLISHED.glob("*.yaml"))
 
 
@@ -76,9 +80,9 @@ def _shipped(name: str) -> list[dict]:
 
 
 def problems(config: dict) -> list[str]:
-    """What is wrong with a configuration's `paper` section, one problem an item."""
+    """Return a message about each mistake in a configuration's `paper` section."""
     section, found = config.get("paper"), []
-    if isinstance(section, str):  # whose entries a test checks
+    if isinstance(section, str):  # a shipped table; a test checks its entries
         known = tables()
         return [] if section in known else [f"paper: there is no table '{section}'{nearest(section, known)}"]
     for entry in entries(config):
@@ -107,17 +111,17 @@ def problems(config: dict) -> list[str]:
 
 
 def paths(config: dict) -> list[str]:
-    """Where in its result.json the measures of a cell stand, the columns of a table first."""
+    """Return the paths in result.json of all measures of a cell, those of a table's columns first."""
     metrics = (*TABLE, *own_metrics([config]))
     of_teacher = [f"teacher.{metric.key}" for metric in metrics if metric.of_teacher]
     return list(dict.fromkeys([*columns(metrics).values(), *of_teacher]))
 
 
 def renew(cell: Cell, result: dict) -> None:
-    """Take the numbers published since into a finished cell's result.json: they are no reason to run it again.
+    """Copy a changed `paper` section into the result.json of a finished cell, which need not run again for it.
 
     Raises:
-        ConfigError: the section is wrong.
+        ConfigError: the section has mistakes.
     """
     section = cell.config.get("paper")
     if result["config"].get("paper") == section:
@@ -130,7 +134,7 @@ def renew(cell: Cell, result: dict) -> None:
 
 
 def _numbers(entry: object) -> dict[str, object]:
-    """{path in result.json: number} of an entry."""
+    """Return {path in result.json: value} of an entry; the values are not checked."""
     return flatten({k: v for k, v in entry.items() if k not in WORDS}) if isinstance(entry, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""Where the shipped options lie: inside an installed package, or at the top of a checkout. What `~` in a path means."""
+"""The folder of the shipped options (in an installed package, or at the top of a checkout), and `~` in paths."""
 
 from pathlib import Path
 
@@ -6,23 +6,25 @@ from omegaconf import OmegaConf
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-CONFIG = "config"  # the file in it where everything starts
+CONFIG = "config"  # name of the primary configuration file in CONF
 
 
 def home(value: object) -> object:
-    """A path in which `~` at the beginning is replaced by the user's home folder; any other value as it is. A YAML file
-    writes ${home:PATH}."""
+    """Replace `~` at the beginning of a path by the user's home folder; any other value is returned as it is.
+
+    In YAML files it is the resolver ${home:PATH}.
+    """
     in_home = isinstance(value, str) and (value == "~" or value.startswith("~/"))
     return str(Path(value).expanduser()) if in_home else value
 
 
 def path(text: str) -> Path:
-    """A path as somebody types it behind an option of a command."""
+    """Return the path that the user typed as a value on the command line, with `~` replaced."""
     return Path(home(text))
 
 
 def homes(node: object) -> object:
-    """A configuration (dicts, lists, scalars) in which every such path is replaced so."""
+    """Return a copy of a configuration (dicts, lists, scalars) with `home` applied to every value."""
     if isinstance(node, dict):
         return {key: homes(value) for key, value in node.items()}
     return [homes(value) for value in node] if isinstance(node, list) else home(node)

@@ -1,7 +1,8 @@
 """The files of the published data sets that torchvision reads, and their MD5 sums.
 
-Such a set is known by its name in keys as long as its files are the published ones, or not there yet: where it lies and
-when it was fetched changes no key. None stands for a file that is not published, but would be read.
+A key contains only the name of such a data set as long as its files are the published ones or are not downloaded yet.
+So the location of the files and the time of the download change no key. None marks a file that is not published, but
+that torchvision would read.
 """
 
 FILES: dict[str, dict[str, str | None]] = {

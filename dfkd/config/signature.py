@@ -1,4 +1,4 @@
-"""What a component can be called with, the arguments that it only hands on to its parent included."""
+"""The parameters of a component, with those that it only passes on to its parent class."""
 
 import inspect
 import typing
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 
 
 def parameters(target: Callable) -> dict[str, inspect.Parameter]:
-    """The named parameters of a function or a class, their annotations evaluated.
+    """Return the named parameters of a function or a class, with evaluated annotations.
 
-    A class that adds arguments to those of its parent need not repeat them: where its `__init__` takes `**kwargs`, they
-    stand for the parameters of the next `__init__` in its method resolution order, the one that `super().__init__`
-    calls, and so on. A parameter of the class itself wins over one of the same name further up.
+    A class need not repeat the parameters of its parent. If its `__init__` takes `**kwargs`, these stand for the
+    parameters of the next `__init__` in the method resolution order, which `super().__init__` calls, and so on. A
+    parameter of the class itself overrides one of the same name in a parent.
 
     Returns:
-        the parameters by name, the class's own first; a `**` parameter among them only if it is left at the end, where
-        a function takes any names, or no parent says which.
+        {name: parameter}, those of the class itself first. A `**` parameter is included only if the last function in
+        the chain has one, and so accepts any name.
     """
     found: dict[str, inspect.Parameter] = {}
     for call, function in _chain(target):
@@ -30,7 +30,8 @@ def parameters(target: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _chain(target: Callable) -> Iterator[tuple[Callable, Callable]]:
-    """What is called one after the other, as far as each hands its `**kwargs` on: (callable without self, function)."""
+    """Yield (callable without `self`, function) for a function; for a class, for each `__init__` in its method
+    resolution order."""
     if not inspect.isclass(target):
         yield target, target
         return

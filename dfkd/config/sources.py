@@ -1,10 +1,11 @@
-"""What the names in a configuration stand for: the bytes of the files and of the user's own code that it names.
+"""Digests of the files and of the user's own code that a configuration names.
 
-Keys are made of these, not of names. A shipped component adds nothing, and where something lies does not count.
+Keys contain these digests instead of paths, so the location of a file does not count. Components of this package add
+nothing.
 
     path: FILE or DIR         its digest; likewise any option whose name ends in _path
-    _target_: my_method.Mine  the digest of my_method.py, and of the own modules that it imports (`own_code`)
-    dataset: MNIST            of torchvision: the digest of its files, if they are not the published ones
+    _target_: my_method.Mine  the digest of my_method.py and of the own modules that it imports (`own_code`)
+    dataset: MNIST            a data set of torchvision: digests of its files, if they are not the published ones
 """
 
 from pathlib import Path
@@ -15,11 +16,11 @@ from dfkd.store.digest import Digests
 
 
 class Sources:
-    """The files and modules that one configuration names, each looked at once.
+    """Digests of the files and modules that one configuration names; each is computed once.
 
     Args:
-        digests: know files.
-        root: the folder of torchvision's sets (`data.root`).
+        digests: computes and caches the digests of files.
+        root: the folder of torchvision's data sets (`data.root`).
     """
 
     def __init__(self, digests: Digests, root: object):
@@ -28,7 +29,8 @@ class Sources:
         self._codes: dict[str, str] = {}
 
     def __call__(self, node: dict) -> dict[str, str]:
-        """What a node of the configuration stands for, beside or instead of what it says: {key: digest}."""
+        """Return {key: digest} for the keys of a configuration node that name a file or the user's own code. The key
+        'files' is added for a data set of torchvision with other files than the published ones."""
         found = {key: self._file(value) for key, value in node.items() if _names_file(key) and isinstance(value, str)}
         target = node.get("_target_")
         if isinstance(target, str) and (code := self._code(target)):
@@ -51,7 +53,7 @@ class Sources:
         return self._codes[target]
 
     def _set(self, node: dict) -> str:
-        """The files of a set of torchvision; '' if all of them that are there are the published ones."""
+        """Return the digests of the existing files of a torchvision data set; '' if they all are the published ones."""
         published = FILES.get(str(node.get("dataset")), {})
         paths = {str(Path(str(node.get("root", self.root)), file)): md5 for file, md5 in published.items()}
         there = {path: self._file(path, "md5") for path in paths if Path(path).expanduser().is_file()}

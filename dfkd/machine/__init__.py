@@ -1,1 +1,1 @@
-"""Where a run computes: devices, ranks, precision, and what it costs."""
+"""The machine that a run uses: devices, ranks, precision, signals, time, memory. Imported by dfkd.resume and above."""

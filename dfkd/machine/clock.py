@@ -1,4 +1,4 @@
-"""Where the time of a stage goes."""
+"""Seconds that each phase of a stage takes."""
 
 import contextlib
 import time
@@ -7,26 +7,27 @@ from collections.abc import Iterator
 
 import torch
 
-SPANS = 1000  # that are kept until they are added up
+SPANS = 1000  # number of measured spans after which they are added up
 
 
 class Clock:
-    """Seconds by phase. A phase inside another pauses the outer one, so the phases add up to the whole.
+    """Measures seconds by phase. A phase inside another pauses the outer one, so all phases add up to the total time.
 
-    A CUDA device keeps its own time, by events in its stream: what a phase asked of it counts as that phase's, and
-    nobody waits for it.
+    On a CUDA device the time is taken by events in its stream. Work counts for the phase that launched it, and the
+    clock does not wait for the device before `settle`.
 
     Args:
-        marks: whether a profiler is to see the phases, under the same names: that costs more than the clock itself.
+        device: the device that computes.
+        marks: whether to mark the phases for a profiler too, by the same names; this costs more than the clock itself.
 
     Attributes:
-        seconds: by phase, of all that was settled.
+        seconds: {phase: seconds} of everything before the last call of `settle`.
     """
 
     def __init__(self, device: torch.device, marks: bool = False):
         self.device, self.marks = device, marks
         self.seconds: dict[str, float] = defaultdict(float)
-        self._spans: list[tuple[str, object, object]] = []  # phase, its beginning, its end
+        self._spans: list[tuple[str, object, object]] = []  # (phase, beginning, end), not yet in `seconds`
         self._running: list[str] = []
         self._since: object = None
 
@@ -42,7 +43,7 @@ class Clock:
             self._running.pop()
 
     def settle(self) -> dict[str, float]:
-        """Add up what was measured, which waits for the device; returns `seconds`."""
+        """Wait for the device and add all measured spans to `seconds`; returns `seconds`."""
         if self._spans and self.device.type == "cuda":
             self._spans[-1][2].synchronize()
         for phase, began, ended in self._spans:
@@ -52,12 +53,12 @@ class Clock:
         return self.seconds
 
     def checkpoint_state(self) -> dict[str, dict[str, float]]:
-        """For a checkpoint: the seconds up to now, of phases that go on too."""
+        """Return the state for a checkpoint: the seconds until now, those of the running phase included."""
         self._turn()
         return {"seconds": self.settle()}
 
     def _turn(self) -> None:
-        """Book the time since the last turn on the phase that was running."""
+        """Assign the time since the last call to the phase that was running."""
         now = self._now()
         if self._running:
             self._spans.append((self._running[-1], self._since, now))

@@ -1,6 +1,7 @@
-"""Training on several ranks, each with its share of every batch, in the steps that one process would take.
+"""Data-parallel training: each rank computes its share of every batch, and the steps are those of a single process.
 
-The batch is the recipe's, the loss a mean over its images, BatchNorm looks at the whole of it: the same up to rounding.
+The batch has the size of the recipe, the loss is a mean over its images, and BatchNorm takes its statistics over the
+whole batch. So the result is the same as on one process, up to rounding.
 """
 
 import copy
@@ -18,20 +19,21 @@ Loss = Callable[..., dict[str, Tensor]]
 
 
 class Replica(DistributedDataParallel):
-    """A loss whose gradients for a model become, in the backward pass, the means over all ranks."""
+    """A loss module; its backward pass averages the gradients of the model over all ranks."""
 
     def checkpoint_state(self) -> dict:
-        """For a checkpoint: nothing, the model stands elsewhere."""
+        """Return the state for a checkpoint: empty, since the model is saved by the object that owns it."""
         return {}
 
 
 class Objective(nn.Module):
-    """A loss as a module, that DistributedDataParallel can see the backward pass of, however it uses the model.
+    """A loss as a module for DistributedDataParallel. The forward pass computes the loss, not the logits, so the loss
+    may use the model in any way.
 
     Args:
-        model: is trained.
-        loss: of a batch.
-        learned: what is trained beside the model, if anything.
+        model: the model to be trained.
+        loss: computes the loss terms of a batch with the model.
+        learned: another module that the loss trains, if any.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, learned: nn.Module | None = None):
@@ -43,11 +45,14 @@ class Objective(nn.Module):
 
 
 def replicated(model: nn.Module, loss: Loss, learned: nn.Module | None = None) -> Loss:
-    """The loss, in the way that gives every rank of the team the gradients of the whole batch for the model.
+    """Wrap a loss so that its backward pass gives every rank of the team the model's gradients of the whole batch.
+
+    With one rank in the team the loss is returned unchanged.
 
     Args:
-        loss: of this rank's share of a batch: terms, each a mean over images.
-        learned: what is trained beside the model, if anything.
+        model: the model to be trained.
+        loss: computes the loss terms of this rank's share of a batch, each a mean over images.
+        learned: another module that the loss trains, if any.
     """
     if distributed.team() == 1:
         return loss
@@ -55,10 +60,11 @@ def replicated(model: nn.Module, loss: Loss, learned: nn.Module | None = None) -
 
 
 def on_whole_batches(network: nn.Module) -> nn.Module:
-    """The network, or a copy whose BatchNorm layers take their statistics over all ranks of the team."""
+    """Return a copy of the network whose BatchNorm layers take their statistics over all ranks of the team; with one
+    rank, or without BatchNorm, return the network itself."""
     if distributed.team() == 1 or not has_batch_norm(network):
         return network
-    from timm.layers import convert_sync_batchnorm  # torch's own drops the activations of timm's layers
+    from timm.layers import convert_sync_batchnorm  # torch's function drops the activations in timm's BatchNorm layers
 
     return convert_sync_batchnorm(copy.deepcopy(network))
 
@@ -68,15 +74,15 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 
 def has_dropout(network: nn.Module) -> bool:
-    """Whether it draws random numbers in training: of units, or (timm) of whole paths."""
+    """Return whether a network drops random units or, in timm's networks, random paths in training."""
     return any((isinstance(m, _DropoutNd) and m.p > 0) or getattr(m, "drop_prob", 0) for m in network.modules())
 
 
 def why_not_shared(network: nn.Module, images: int, device: torch.device) -> str | None:
-    """Why several ranks cannot train a network on a batch together, or None if they can.
+    """Return the reason why several ranks cannot train a network on shares of a batch; None if they can.
 
     Args:
-        images: of the batch.
+        images: number of images in the batch.
     """
     if has_batch_norm(network) and device.type != "cuda":
         return "BatchNorm over all ranks needs CUDA"

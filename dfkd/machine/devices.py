@@ -1,12 +1,15 @@
-"""Which GPU a process works on, so that two of them share one only where that was asked for. Imports no torch.
+"""Assigns GPUs to processes, so that two processes share a GPU only if the user asked for it.
 
-A process claims a device by a flock on a file of this machine, one for every physical device, and keeps it as long as
-it lives; the system lets go of it however the process ends. There are two ways to hold a device:
+torch is imported only to list and identify devices.
 
-- a cell of `hydra/launcher=gpus` holds it alone (or beside `jobs_per_device` - 1 cells of sweeps that ask for as many),
-  and waits until one is free;
-- every other run shares its device with others of its kind. `runtime.device=auto` takes one that is free if there is,
-  and keeps off those that are held alone: it waits for one. `runtime.device=cuda:1` takes just that, and at once.
+A process claims a device by a flock on a file of this machine; every physical device has one. The process holds the
+lock until it ends, however it ends; then the operating system releases it. There are two ways to hold a device:
+
+- A cell of `hydra/launcher=gpus` waits for a free device and holds it exclusively, or shares it with up to
+  `jobs_per_device` - 1 other cells of sweeps with the same `jobs_per_device`.
+- Every other run shares its device with other runs of this second kind. `runtime.device=auto` prefers a free device,
+  avoids those that a `gpus` cell holds, and waits if there is no other. `runtime.device=cuda:1` takes that device
+  immediately.
 """
 
 import fcntl
@@ -23,14 +26,14 @@ from dfkd.machine import distributed
 
 log = logging.getLogger("dfkd")
 
-FOLDER = "DFKD_DEVICE_LOCKS"  # environment variable: folder of the lock files, of all users and containers of a machine
-OURS = "DFKD_DEVICES"  # environment variable: what the cells of this sweep choose from, [devices, jobs per device]
-POLL = 0.5  # seconds from one look for a free device to the next
+FOLDER = "DFKD_DEVICE_LOCKS"  # environment variable: folder of the lock files, shared by all users and containers
+OURS = "DFKD_DEVICES"  # environment variable: JSON [devices, jobs per device] for the cells of this sweep
+POLL = 0.5  # seconds between two attempts to find a free device
 
 
 @dataclass
 class Claim:
-    """A device that this process holds: its name, and the open files whose locks say so."""
+    """A device that this process holds: its name, and the open files that this process has locked for it."""
 
     name: str
     files: list[IO]
@@ -40,21 +43,23 @@ held: Claim | None = None
 
 
 def visible() -> list[str]:
-    """The names of the CUDA devices that this process may use. Does not initialise CUDA."""
+    """Return the names of the CUDA devices that this process may use, such as 'cuda:0'. Does not initialise CUDA."""
     import torch
 
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 def claim(wanted: str) -> None:
-    """Hold a device until this process ends or claims another; `held` tells which. Does nothing where there is no GPU,
-    or none is wanted.
+    """Claim a device until this process ends or claims another; the claim is stored in `held`.
+
+    Does nothing if there is no GPU, or if `wanted` names none. If the locks cannot be used, the process goes on without
+    a claim, except in a cell of `hydra/launcher=gpus`.
 
     Args:
         wanted: runtime.device.
 
     Raises:
-        ConfigError: the locks of this machine's devices cannot be used, and a cell of `hydra/launcher=gpus` needs them.
+        ConfigError: this is a cell of `hydra/launcher=gpus`, and the locks of this machine's devices cannot be used.
     """
     global held
     ours = wanted == "auto" and OURS in os.environ
@@ -82,7 +87,7 @@ def claim(wanted: str) -> None:
 
 
 def let_go() -> None:
-    """Give back what this process holds."""
+    """Release the device that this process holds, if any."""
     global held
     for file in held.files if held else ():
         file.close()
@@ -90,7 +95,11 @@ def let_go() -> None:
 
 
 def gpus(wanted: str) -> list[str]:
-    """The CUDA devices that runtime.device may mean; none if it means no GPU, or one that is not there."""
+    """Return the names of the CUDA devices that a value of runtime.device allows; an empty list if it names no GPU, or
+    one that does not exist.
+
+    'cuda', and every value if there are several ranks, allows only the device of the local rank.
+    """
     if not str(wanted).startswith(("auto", "cuda")):
         return []
     shared = wanted == "cuda" or distributed.ranks() > 1
@@ -99,10 +108,12 @@ def gpus(wanted: str) -> list[str]:
 
 
 def first_free(names: list[str], jobs: int | None) -> Claim | None:
-    """Hold the first device that can be held.
+    """Hold the first device that can be held, without waiting; None if there is none.
 
     Args:
-        jobs: how many processes of this kind may be on a device; None: any number, but rather none.
+        names: the devices to try, in this order.
+        jobs: largest number of processes of this kind on one device. None: any number, but a device without other
+            processes is preferred.
     """
     if jobs is None:
         ways = [(fcntl.LOCK_EX, None), (fcntl.LOCK_SH, None)]
@@ -114,14 +125,23 @@ def first_free(names: list[str], jobs: int | None) -> Claim | None:
         for name in names:
             files = hold(identity(name), how, slot)
             if files and jobs is None and how == fcntl.LOCK_EX:
-                files = files if locked(files[0], fcntl.LOCK_SH) else None  # it was free; others may join
+                files = files if locked(files[0], fcntl.LOCK_SH) else None  # it was free; now others may share it
             if files:
                 return Claim(name, files)
     return None
 
 
 def hold(key: str, how: int, slot: int | None) -> list[IO] | None:
-    """Lock a device, and one of its places if it is shared by a number of processes; the open files, or None."""
+    """Lock a device, and one of its slots if a fixed number of processes may share it, without waiting.
+
+    Args:
+        key: the device's `identity`.
+        how: fcntl.LOCK_EX to hold the device exclusively, or fcntl.LOCK_SH to share it.
+        slot: number of the slot to lock too; None for no slot.
+
+    Returns:
+        the locked files, still open; None if another process holds one of the locks.
+    """
     wanted = [(key, how)] + ([] if slot is None else [(f"{key}.{slot}", fcntl.LOCK_EX)])
     files = []
     for name, lock in wanted:
@@ -142,14 +162,15 @@ def locked(file: IO, how: int) -> bool:
 
 
 def lock_file(name: str) -> IO:
-    """The open lock file of a name. Any user of the machine may open it, whoever made it."""
+    """Open the lock file of this name, created if missing. Every user of the machine may open it, whichever user
+    created it."""
     folder = Path(os.environ.get(FOLDER, "/tmp/dfkd-devices"))
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)
     path = folder / f"{name}.lock"
     try:
-        return path.open()  # a file of another user in such a folder may not be opened to create or write it
+        return path.open()  # for reading: in a sticky folder a user may not open another user's file with O_CREAT
     except FileNotFoundError:
         path.touch()
         path.chmod(0o644)
@@ -157,7 +178,7 @@ def lock_file(name: str) -> IO:
 
 
 def identity(name: str) -> str:
-    """What a device is called by all processes of the machine, however its devices are numbered for them."""
+    """Return a name of a device that is the same in all processes, whatever their CUDA_VISIBLE_DEVICES."""
     if not name.startswith("cuda"):
         return name
     import torch
@@ -165,5 +186,5 @@ def identity(name: str) -> str:
     number = int(name.partition(":")[2])
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if number < len(listed) and listed[number].startswith("MIG-"):
-        return listed[number].replace("/", "_")  # a part of a GPU, whose own name the properties may not tell
+        return listed[number].replace("/", "_")  # a MIG instance: the device properties may not have its own UUID
     return f"cuda-{getattr(torch.cuda.get_device_properties(number), 'uuid', number)}"

@@ -1,10 +1,10 @@
-"""One cell on several processes, the ranks that `torchrun` has started. In a plain run nothing here does anything.
+"""One cell on several processes, the ranks that `torchrun` has started. With one process all functions are trivial.
 
-Only the first rank decides, writes and speaks. The others follow it through the stages, and take part in those that
-are made `together`: there all ranks go through the same loops at the same time, and each does its share. Elsewhere a
-rank computes as if it were the only one.
+Only the first rank (rank 0) decides, writes files and prints. The others follow it through the stages, and take part in
+those that are made inside a `together` block: there all ranks run the same loops at the same time, and each computes
+its share. Outside of such a block a rank computes as if it were the only one.
 
-Imports torch only when ranks meet: who is the first is known before.
+torch is imported only when the ranks communicate; the number of a rank is known before.
 """
 
 import contextlib
@@ -20,27 +20,27 @@ from typing import Any, TypeVar
 from dfkd.machine import interrupt
 
 T = TypeVar("T")
-# A rank that has died is noticed at once (torchrun ends the others); this is for one that hangs.
-STEP = timedelta(minutes=30)  # at a step that all take
-ALONE = timedelta(days=1)  # while the first does what it does alone: it may wait for another process's lock
-LOOK = 0.5  # seconds between two looks at whether a signal has come to any rank: torchrun kills 30 s after its own
+# Timeouts, for a rank that hangs. torchrun notices a rank that has died, and ends the others at once.
+STEP = timedelta(minutes=30)  # for a step that all ranks take
+ALONE = timedelta(days=1)  # while the first rank works alone: it may wait for another process's lock
+LOOK = 0.5  # seconds between two exchanges about signals; torchrun sends SIGKILL 30 s after its first signal
 
 _together = False
-_patient: Any = None  # the process group for what may take long
+_patient: Any = None  # the process group with the long timeout (ALONE)
 
 
 def ranks() -> int:
-    """How many processes this run has."""
+    """Return the number of processes of this run."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Return the number of this process among the ranks, from 0."""
     return int(os.environ["RANK"]) if ranks() > 1 else 0
 
 
 def local_rank() -> int:
-    """Which of those on this machine it is: the number of its device."""
+    """Return the number of this process among the ranks of its machine, from 0; also the number of its CUDA device."""
     return int(os.environ["LOCAL_RANK"]) if ranks() > 1 else 0
 
 
@@ -49,13 +49,13 @@ def is_first() -> bool:
 
 
 def team() -> int:
-    """How many ranks share what is computed just now."""
+    """Return the number of ranks that share the current computation: all of them in a `together` block, else 1."""
     return ranks() if _together else 1
 
 
 @contextlib.contextmanager
 def together(yes: bool = True) -> Iterator[None]:
-    """Inside the block all ranks share the work (if `yes`)."""
+    """Inside the block all ranks share the computation if `yes`; otherwise each rank computes on its own."""
     global _together
     before, _together = _together, yes and ranks() > 1
     try:
@@ -65,15 +65,15 @@ def together(yes: bool = True) -> Iterator[None]:
 
 
 def alone() -> contextlib.AbstractContextManager:
-    """Inside the block this rank works for itself again."""
+    """Inside the block this rank computes on its own, also within a `together` block."""
     return together(False)
 
 
 def share(count: int) -> slice:
-    """Which of `count` images of a batch are this rank's.
+    """Return the slice of a batch of `count` images that this rank computes.
 
     Raises:
-        ValueError: they cannot be shared evenly.
+        ValueError: `count` is not divisible by the number of ranks in the team.
     """
     size, rest = divmod(count, team())
     if rest:
@@ -83,7 +83,7 @@ def share(count: int) -> slice:
 
 
 def start() -> None:
-    """Connect this process to the other ranks; with one rank it does nothing."""
+    """Connect this process to the other ranks (init_process_group); does nothing with one rank."""
     global _patient
     if ranks() == 1 or _patient is not None:
         return
@@ -96,7 +96,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Wait for the other ranks, and part."""
+    """Wait for the other ranks, then disconnect from them."""
     global _patient
     if _patient is not None:
         barrier()
@@ -106,7 +106,7 @@ def stop() -> None:
 
 
 def barrier() -> None:
-    """Wait until every rank has come to this call."""
+    """Wait until every rank has reached this call."""
     if ranks() > 1:
         with _meeting() as dist:
             dist.barrier(group=_patient)
@@ -114,7 +114,8 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def one_at_first() -> Iterator[None]:
-    """Let one rank of every machine go through the block before the others: it may download what all need."""
+    """Run the block on one rank of every machine first, and then on its other ranks: the first one may download data
+    that all need."""
     if local_rank() > 0:
         barrier()
     yield
@@ -123,7 +124,7 @@ def one_at_first() -> Iterator[None]:
 
 
 def broadcast(value: T) -> T:
-    """What the first rank gives, on all of them."""
+    """Return the first rank's `value`, on all ranks."""
     if ranks() == 1:
         return value
     box = [value]
@@ -133,12 +134,12 @@ def broadcast(value: T) -> T:
 
 
 def by_first(make: Callable[[], T]) -> T:
-    """What `make` gives on the first rank, where alone it is called, on all of them."""
+    """Call `make` on the first rank only, and return its result on all ranks."""
     return broadcast(make() if is_first() else None)
 
 
 def gather(value: T) -> list[T]:
-    """The values of all ranks of the team in their order, on the first; nothing on the others."""
+    """Return the values of all ranks of the team in their order; an empty list on other ranks than the first."""
     if team() == 1:
         return [value]
     values = [None] * ranks() if is_first() else None
@@ -148,7 +149,7 @@ def gather(value: T) -> list[T]:
 
 
 def mean(values: T) -> T:
-    """The mean of the team's tensors, on all ranks."""
+    """Return the mean of a tensor over the ranks of the team, on all of them."""
     if team() == 1:
         return values
     values = values / team()
@@ -158,9 +159,10 @@ def mean(values: T) -> T:
 
 
 class StopSign:
-    """Whether a signal has asked any rank to stop: an answer that all ranks get in the same call.
+    """Whether a signal has asked any rank to stop. All ranks get True in the same call, so they stop at the same step.
 
-    Calls are counted, and the ranks look at each other's only about every `LOOK` seconds.
+    The ranks exchange their answers only about every `LOOK` seconds; the calls between two exchanges return False. The
+    number of calls between them is adapted to the measured time, and is the same on all ranks.
     """
 
     def __init__(self):
@@ -168,7 +170,12 @@ class StopSign:
         self.since = time.monotonic()
 
     def __call__(self, look: bool = False) -> bool:
-        """Args: look: now, however many calls are left; the same on all ranks."""
+        """Return whether to stop now.
+
+        Args:
+            look: whether to exchange the answers in this call, without waiting for the next turn. It must be the same
+                on all ranks.
+        """
         self.left -= 1
         if self.left > 0 and not look:
             return False
@@ -185,7 +192,7 @@ class StopSign:
 
 
 class RankLost(Exception):
-    """Another rank is gone, and has not said why."""
+    """Another rank has ended without leaving an error."""
 
     def __init__(self):
         super().__init__("another rank ended without a word: killed, or out of memory? torchrun says below which one")
@@ -193,10 +200,10 @@ class RankLost(Exception):
 
 @contextlib.contextmanager
 def _meeting() -> Iterator[Any]:
-    """torch.distributed, for what all ranks do at the same time.
+    """Yield torch.distributed, for a collective operation inside the block.
 
     Raises:
-        RankLost: one does not come.
+        RankLost: the operation fails because a rank is missing.
     """
     import torch.distributed as dist
 
@@ -207,10 +214,10 @@ def _meeting() -> Iterator[Any]:
 
 
 class FailedElsewhere(Exception):
-    """Another rank has failed first, and says so itself.
+    """Another rank was the first to fail; that rank reports its error itself.
 
     Attributes:
-        traceback: of its error.
+        traceback: text of the traceback on the other rank.
     """
 
     def __init__(self, said: dict):
@@ -219,10 +226,11 @@ class FailedElsewhere(Exception):
 
 
 def reason(error: BaseException) -> BaseException:
-    """What an error of this rank comes from: the ranks break each other off when one fails or is stopped.
+    """Return the original cause of an error on this rank. When one rank fails or is stopped, the others fail as a
+    consequence.
 
     Returns:
-        `FailedElsewhere` where another rank was the first to fail, Interrupted after a signal, else the error.
+        `FailedElsewhere` if another rank was the first to fail, Interrupted after a signal, else the error itself.
     """
     if ranks() == 1 or isinstance(error, FailedElsewhere):
         return error
@@ -234,8 +242,10 @@ def reason(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """Of the errors that end the ranks, let the first one pass, on the rank where it was; the others see
-    `FailedElsewhere`."""
+    """Raise the first error of all ranks unchanged on the rank where it happened, and `FailedElsewhere` on the others.
+
+    The context manager is meant for the whole run of a rank.
+    """
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
@@ -250,14 +260,18 @@ def failing_together() -> Iterator[None]:
 
 @functools.cache
 def _store() -> Any:
-    """Where torchrun lets the ranks leave notes; it outlives them."""
+    """Return torchrun's key-value store, through which ranks leave messages. It lives longer than the ranks."""
     from torch.distributed.rendezvous import rendezvous
 
     return next(rendezvous("env://"))[0]
 
 
 def _first_failure(mine: BaseException | None = None) -> dict | None:
-    """Which rank was the first to fail, and how: `mine`, if it is given and there was none."""
+    """Return the first failure of any rank, as a dict with `rank`, `error` and `traceback`; None if there is none.
+
+    Args:
+        mine: an error of this rank; recorded as the first failure if there is none before it.
+    """
     key, text = "dfkd/failure", None
     if mine is not None:
         said = {"rank": rank(), "error": f"{type(mine).__name__}: {mine}"}
@@ -266,5 +280,5 @@ def _first_failure(mine: BaseException | None = None) -> dict | None:
         if text is not None:
             _store().compare_set(key, "", text)
         return json.loads(_store().get(key)) if _store().check([key]) else None
-    except Exception:  # torchrun itself is gone: nobody can be asked
+    except Exception:  # torchrun has ended too, and its store with it
         return None

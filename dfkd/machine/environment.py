@@ -1,4 +1,4 @@
-"""What a command finds around it, put right before it imports what depends on it. Imports no torch."""
+"""Corrects the environment of a command before it imports the libraries that depend on it. Imports no torch."""
 
 import os
 import re
@@ -8,7 +8,8 @@ from dfkd.errors import ConfigError
 
 PAIRS = (re.compile(r".*\w\s*:.+"), "KEY:VALUE,KEY:VALUE")
 NUMBER = (re.compile(r"\s*-?\d+(\.\d*)?\s*"), "a number")
-# Variables whose odd values end the import of a library, in words that do not name them: a pattern of what it reads.
+# {variable: (pattern of its valid values, their form in words)}. With another value the import of a library fails, with
+# a message that does not name the variable.
 READ = {name: PAIRS for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")} | {
     f"TQDM_{name}": NUMBER
     for name in ("NCOLS", "NROWS", "MININTERVAL", "MAXINTERVAL", "MINITERS", "SMOOTHING", "POSITION", "DELAY")
@@ -16,18 +17,19 @@ READ = {name: PAIRS for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def settle() -> None:
-    """Let nothing of the environment stop what this process does only at its end, or without a word:
+    """Prevent failures because of the environment that would stop a run late, or without a clear message.
 
-    - figures are drawn into files, by `agg`; MPLBACKEND of a notebook (module://matplotlib_inline...) may name a
-      package that is not installed here, which ends the first import of matplotlib;
-    - a sign that the terminal's encoding lacks is printed as a question mark (LANG=C, PYTHONIOENCODING=ascii).
+    - matplotlib draws into files by `agg`. In a notebook, MPLBACKEND (module://matplotlib_inline...) may name a package
+      that is not installed here, and then the first import of matplotlib fails.
+    - A character that the encoding of the terminal lacks is printed as a question mark (LANG=C,
+      PYTHONIOENCODING=ascii).
 
     Raises:
-        ConfigError: a variable holds what a library cannot read.
+        ConfigError: an environment variable has a value that a library cannot read.
     """
     os.environ["MPLBACKEND"] = "agg"
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not what a test or a notebook has put there
+        if hasattr(stream, "reconfigure"):  # streams that a test or a notebook has put there lack it
             stream.reconfigure(errors="replace")
     for name, (pattern, form) in READ.items():
         value = os.environ.get(name)

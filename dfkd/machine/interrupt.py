@@ -1,9 +1,9 @@
-"""Stopping by a signal: at the next point from which the work can go on, or at once. Imports no torch.
+"""Stopping a run by a signal: at the next point from which it can be resumed, or at once. Imports no torch.
 
 SIGINT (Ctrl-C), SIGTERM (kill, schedulers) and SIGUSR1 (schedulers' warning) ask to stop. Where nothing can be saved
-they raise KeyboardInterrupt at once. In the loops of a stage (`dfkd.resume.checkpoints`) they are `deferred`: the loop
-sees `asked`, saves, and raises `Interrupted`. A second SIGINT is never deferred. Jobs of submitit have one more signal,
-by which a scheduler warns of its end (`as_job`).
+they raise KeyboardInterrupt at once. In the loops of a stage (`dfkd.resume.checkpoints`) they are deferred: the loop
+reads `asked`, saves, and raises `Interrupted`. A second SIGINT is never deferred. Jobs of submitit get one more signal,
+by which the scheduler warns that it will end the job (`as_job`).
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-LOOK = 0.5  # seconds between two looks at whether the process that started this one is still there
-SAVING = 20.0  # seconds that work has for saving once that process is gone
+LOOK = 0.5  # seconds between two checks whether the parent process still exists
+SAVING = 20.0  # seconds that a worker has to save after its parent has ended
 
-deferred = False  # whether somebody will look at `asked` soon
-asked = False
-_came: set[int] = set()  # signals
-_working = False  # whether this process, a worker, is at some work
-_presses = 0  # of Ctrl-C
+deferred = False  # whether a loop will read `asked` soon, so that a signal need not raise
+asked = False  # whether a signal has asked to stop
+_came: set[int] = set()  # numbers of the signals so far
+_working = False  # whether this process is a worker and runs a task now
+_presses = 0  # number of SIGINTs (Ctrl-C) so far
 _tell: Callable[[], None] | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work stopped at a point from which it can go on."""
+    """The run was stopped at a point from which it can be resumed."""
 
 
 def stop_if_asked() -> None:
@@ -56,10 +56,10 @@ def listening(tell: Callable[[], None] | None = None) -> Iterator[None]:
     """Handle the signals inside the block.
 
     Args:
-        tell: called when a signal asks to stop; may wait. Not for a second SIGINT, which interrupts it.
+        tell: called when a signal asks to stop. It may wait; a second SIGINT interrupts it and does not call it again.
     """
     global _tell
-    if threading.current_thread() is not threading.main_thread():  # of a program around us: its signals are not ours
+    if threading.current_thread() is not threading.main_thread():  # another program calls dfkd and handles signals
         yield
         return
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
@@ -81,28 +81,31 @@ def _reset(tell: Callable[[], None] | None = None) -> None:
 
 
 def shield_children() -> None:
-    """Let processes that are started from now on begin with the signals blocked, until they listen themselves.
+    """Block SIGNALS in this thread, so that processes started from now on inherit the mask and begin with them blocked.
 
-    Ctrl-C in a terminal reaches every process; a worker that has no work yet would die of it, and its pool with it. The
-    mask is inherited from this thread; another one takes this process's own signals meanwhile.
+    Ctrl-C in a terminal reaches every process. It would kill a worker that has no task yet, and with it the whole pool.
+    A worker unblocks the signals when its handlers are set (`as_worker`). Signals to this process are received by
+    another thread, which only waits.
     """
-    resource_tracker.ensure_running()  # pools start it, too: later that would unblock them again
+    resource_tracker.ensure_running()  # a pool would start it later, and that would unblock the signals again
     threading.Thread(target=threading.Event().wait, name="signals", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def end_with(parent: int) -> None:
-    """Let this process, a worker of a pool, end when the process that started it does, also by SIGKILL: its work is
-    asked to save and stop, and has `SAVING` seconds for that. Without it a worker would wait for more work for ever.
+    """End this process, a worker of a pool, when its parent process ends, also by SIGKILL. Otherwise the worker would
+    wait forever for its next task.
+
+    A running task is asked to save and stop, and has `SAVING` seconds for that.
 
     Args:
-        parent: the number of that process.
+        parent: process id of the parent.
     """
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    while os.getppid() == parent:  # an orphan gets another parent
+    while os.getppid() == parent:  # a process whose parent has ended gets another parent
         time.sleep(LOOK)
     os.kill(os.getpid(), signal.SIGTERM)
     late = time.monotonic() + SAVING
@@ -112,10 +115,13 @@ def _end_with(parent: int) -> None:
 
 
 def as_worker(work: Callable[[], T]) -> T | None:
-    """Do some work in a process that works for a pool, and stay: None if a signal ended it, or had come before.
+    """Call `work` in a worker process of a pool; the process survives signals.
 
-    The pool would take the death of one worker as a reason to kill the others, before they have saved; one that has
-    nothing to do is ended by the pool itself, after a while.
+    If one worker died, the pool would kill the others before they have saved. The pool itself ends a worker that has
+    had no task for a while.
+
+    Returns:
+        the result of `work`; None if a signal stopped it, or had asked to stop before it began.
     """
     global deferred, _working
     deferred = _working = True
@@ -129,18 +135,21 @@ def as_worker(work: Callable[[], T]) -> T | None:
     except KeyboardInterrupt:
         return None
     finally:
-        deferred, _working = True, False  # until the next work, which will see what was asked
+        deferred, _working = True, False  # until the next task, which will read `asked`
 
 
 def as_job(work: Callable[[], T], warning: int, waits: bool) -> T:
-    """Do some work, that ends in `as_worker`, in a process that a scheduler may end and start again.
+    """Call `work` in a job, a process that a scheduler may end and start again.
 
-    Its `warning` lets the work save and stop; then what handled that signal before is called, which has the process
-    queued again and ends it.
+    The signal `warning` lets `work` save and stop. Then the handler that this signal had before is called: it requeues
+    the job and ends the process.
 
     Args:
-        waits: after a SIGTERM without a warning, stay until one comes, or the end. It says that the scheduler will end
-            the process, not whether it starts it again; and one that has ended by itself, it does not.
+        work: the task; it calls `as_worker`, so it returns after a signal.
+        warning: number of the signal by which the scheduler warns that it will end the job.
+        waits: whether to wait, after a SIGTERM without a warning, until the warning comes or the process is killed. A
+            SIGTERM means that the scheduler will end the process, but not whether it will start it again; and it does
+            not start a process again that has ended by itself.
     """
     global deferred
     deferred, requeue = True, signal.getsignal(warning)

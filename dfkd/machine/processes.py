@@ -1,21 +1,22 @@
-"""Processes that are known by more than their number, which the system gives to another one later. Imports no torch."""
+"""Identifies processes by process id and start time, since ids are reused. Imports no torch."""
 
 import contextlib
 import os
 import subprocess
 from pathlib import Path
 
-START = 19  # where /proc/PID/stat has the time of the start, counted from behind the process's name
+START = 19  # index of the start time among the fields of /proc/PID/stat that follow the process's name
 
 
 def started(process: int) -> str | None:
-    """When a process was started, in the words of the system: they tell it from another one that has its number later.
+    """Return the start time of a process, as text of the operating system. It distinguishes the process from a later
+    one with the same id.
 
     Args:
-        process: its number.
+        process: its process id.
 
     Returns:
-        clock ticks since the machine was switched on (Linux) or a date (elsewhere); None if there is no such process.
+        clock ticks since the boot of the machine (Linux) or a date (elsewhere); None if there is no such process.
     """
     if Path("/proc/self/stat").exists():
         try:
@@ -29,11 +30,15 @@ def started(process: int) -> str | None:
 
 
 def send_signal(process: int, start: str | None, number: int) -> bool:
-    """Send a signal to a process if it still is the one that was started at that time; returns whether it was sent.
+    """Send a signal to a process, unless its id belongs to another process now.
 
     Args:
-        process, start: its number, and what `started` said of it.
-        number: of the signal.
+        process: its process id.
+        start: what `started` returned for it; None sends no signal.
+        number: number of the signal.
+
+    Returns:
+        whether the signal was sent.
     """
     if start is None or started(process) != start:
         return False

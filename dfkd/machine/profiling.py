@@ -1,4 +1,4 @@
-"""runtime.profile=true: where the time of a stage goes, operator by operator."""
+"""runtime.profile=true: the time that each torch operator takes in a stage."""
 
 import contextlib
 import logging
@@ -11,17 +11,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 log = logging.getLogger("dfkd")
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler tells every start and stop on the console
-WINDOW = 3.0  # seconds looked at; as long before them count as setting up, if the stage is that long
-ROWS, NAMED = 30, 4  # operators in the file, and on the console
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler prints every start and stop
+WINDOW = 3.0  # seconds that are profiled; in a longer stage they follow after as many seconds of warm-up
+ROWS, NAMED = 30, 4  # number of operators in the file and on the console
 
 
 @contextlib.contextmanager
 def profiled(stage: str, device: torch.device, folder: Path) -> Iterator[Callable[[], None]]:
-    """Look at a few seconds of the block. Yields what has to be called between its steps.
+    """Profile a few seconds of the block. Yields a function that must be called between the steps of the block.
 
-    Writes into the folder:
-        profile_<stage>.txt: the operators, those first that take most of the time (of the GPU, if there is one);
+    Files that are written into `folder`:
+        profile_<stage>.txt: the operators, sorted by the time that they take (on the GPU, if there is one);
         profile_<stage>.json.gz: the timeline, for https://ui.perfetto.dev or chrome://tracing; the phases of a round
             (synthesis, split, distill, evaluate) are marked.
     """
@@ -39,7 +39,7 @@ def profiled(stage: str, device: torch.device, folder: Path) -> Iterator[Callabl
 
 
 class Look:
-    """A profiler that starts at once, starts anew after WINDOW seconds, and stops after as many more."""
+    """A profiler that starts at once, starts again after WINDOW seconds of warm-up, and stops WINDOW seconds later."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -67,7 +67,7 @@ class Look:
             self.running = False
 
     def read(self) -> tuple[str, str]:
-        """The table, and a line with the operators that take most of the time."""
+        """Return (table of the operators, one line with the operators that take most of the time), both as text."""
         kind = "device" if self.device.type == "cuda" else "cpu"
         every = self.profile.key_averages()
         table = every.table(sort_by=f"self_{kind}_time_total", row_limit=ROWS, max_name_column_width=70)

@@ -1,4 +1,4 @@
-"""The machine side of a run: device, precision, seeded random streams, memory."""
+"""Device, precision, seeded random streams and memory of a run."""
 
 import contextlib
 import ctypes
@@ -23,11 +23,12 @@ class Runtime:
         device: 'cpu', 'cuda' or 'cuda:N'.
         precision: torch.bfloat16 (autocast in synthesis and training; losses, BatchNorm statistics and attacks stay
             in float32) or torch.float32.
-        chunk: how many images go through a network at once where the batch has no meaning of its own: evaluation,
-            attacks, and how many CAKE sets are optimised side by side.
-        profile: whether to tell where the time of each stage goes.
-        vectorize: whether the students of `student.replicas` are trained in one program; None: on a GPU.
-        pool: where a finished pool's images lie: 'device', 'host' (the CPU's memory), or 'auto' (see `home`).
+        chunk: largest number of images in one forward pass where the batch size does not change the result: evaluation
+            and attacks; also limits how many CAKE sets are optimised at once.
+        profile: whether to profile each stage (`dfkd.machine.profiling`).
+        vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU.
+        pool: where the images of a finished pool are stored: 'device', 'host' (the CPU's memory), or 'auto' (see
+            `home`).
     """
 
     device: torch.device
@@ -38,25 +39,32 @@ class Runtime:
     pool: str = "auto"
 
     def home(self, size: int) -> torch.device:
-        """Where so many bytes of images are to lie: on the device, or, where that would take more than half of what is
-        free of a GPU's memory, on the host."""
+        """Return the device on which to store images of a pool.
+
+        With `pool='auto'` this is the compute device, or the CPU if they would take more than half of a GPU's free
+        memory.
+
+        Args:
+            size: bytes of the images.
+        """
         if self.pool == "auto" and self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             return self.device if size <= free / 2 else torch.device("cpu")
         return torch.device("cpu") if self.pool == "host" else self.device
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Autocast to bfloat16 inside the block, or nothing."""
+        """Return a context manager that autocasts to bfloat16; it does nothing if the precision is float32."""
         if self.precision == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Move to the device, convolutions in channels_last (faster on GPUs, and on CPUs for small images)."""
+        """Move a module to the device, its 4-D tensors in channels_last: convolutions are faster with it on GPUs, and
+        for small images on CPUs."""
         return module.to(self.device).to(memory_format=torch.channels_last)
 
     def generator(self, seed: int, *names: str | int) -> torch.Generator:
-        """A random stream of its own for a purpose, so that what another part draws does not shift it."""
+        """Return a random generator for one purpose; numbers that other generators draw do not shift it."""
         return torch.Generator(self.device).manual_seed(stream_seed(seed, *names))
 
 
@@ -70,20 +78,20 @@ def make_runtime(
     vectorize: bool | None = None,
     pool: str = "auto",
 ) -> Runtime:
-    """Check what was asked for and set this process up.
+    """Check the options of the section `runtime` and prepare this process.
 
     Args:
-        device: 'auto' (the device that this process holds, `dfkd.machine.devices`, else CUDA if there is one), 'cpu',
-            'cuda', 'cuda:N'. Of several ranks each takes a CUDA device of its own: 'auto' or 'cuda'.
-        precision: 'float32', 'bfloat16', or 'auto': bfloat16 where the hardware multiplies it, else float32; a run then
-            measures which is faster (`dfkd.machine.precision`).
+        device: 'auto' (the device that this process holds, `dfkd.machine.devices`, else CUDA if available), 'cpu',
+            'cuda', 'cuda:N'. With several ranks, 'auto' or 'cuda' gives each rank a CUDA device of its own.
+        precision: 'float32', 'bfloat16', or 'auto': bfloat16 if the hardware has instructions for it, else float32. A
+            run then measures whether bfloat16 is faster (`dfkd.stages.precision`).
         chunk: see `Runtime`.
-        threads: of torch's CPU kernels; torch's own choice if None.
+        threads: number of threads of torch's CPU kernels; None for torch's default.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never. Only checked here.
         profile, vectorize, pool: see `Runtime`.
 
     Raises:
-        ValueError: a device that is not there, or a value that is none of the above.
+        ValueError: the device does not exist, or a value is out of range.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"runtime.precision must be auto, float32 or bfloat16, got '{precision}'")
@@ -98,7 +106,7 @@ def make_runtime(
     keep_freed_memory()
     where = _device(device) if distributed.ranks() == 1 else _of_this_rank(device)
     if where.type == "cuda" and where.index is not None:
-        torch.cuda.set_device(where)  # nothing may come to lie on another one
+        torch.cuda.set_device(where)  # so that no tensor is put on another one by default
     fast = multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     precision = torch.bfloat16 if fast else torch.float32
     return Runtime(where, precision, chunk, profile, vectorize, pool)
@@ -123,7 +131,7 @@ def _device(name: str) -> torch.device:
 
 
 def _of_this_rank(name: str) -> torch.device:
-    """Of several ranks on a machine, each has the CUDA device of its number."""
+    """Return the device of one of several ranks: the CUDA device with the number of its local rank, or the CPU."""
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         device = _device(name)
         if device.type == "cuda":
@@ -138,14 +146,14 @@ def _of_this_rank(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes: a kind of GPU, or a kind of CPU and how much of it."""
+    """Return the name of a device: the model of the GPU, or the architecture and number of threads of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is a gain: emulated on a CPU without the instructions, it is ten times slower than float32."""
+    """Return whether a device has bfloat16 instructions. To emulate them on a CPU is ten times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = Path("/proc/cpuinfo")
@@ -154,10 +162,10 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks instead of handing them back to the system.
+    """Set glibc's malloc to reuse large freed blocks instead of returning them to the operating system.
 
-    torch allocates every activation anew; with glibc's defaults each one is mapped, page-faulted and unmapped again,
-    which costs more than half of the time of a small CNN at batch 1000 on a CPU. Elsewhere than on glibc: nothing.
+    torch allocates every activation anew. With glibc's defaults each one is mapped, page-faulted and unmapped again,
+    which costs more than half of the time of a small CNN at batch size 1000 on a CPU. Does nothing without glibc.
     """
     if sys.platform != "linux":
         return
@@ -169,14 +177,15 @@ def keep_freed_memory() -> None:
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream `names` of the run seed `seed`; unrelated streams for unrelated names."""
+    """Return a 63-bit seed for the random stream `names` of a run. Other names give independent streams."""
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @contextlib.contextmanager
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
-    """Seed torch's global generators inside the block (module initialisation, dropout), and put them back after."""
+    """Seed torch's global generators inside the block (for module initialisation and dropout), and restore their state
+    after it."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(stream_seed(seed, *names))
@@ -184,7 +193,8 @@ def seeded(seed: int, *names: str | int) -> Iterator[None]:
 
 
 class PeakMemory:
-    """Largest memory in use since this object was made, in MiB: of the CUDA device, or of this process on a CPU."""
+    """The largest memory in use since this object was created, in MiB: allocated on the CUDA device, or resident memory
+    of this process on a CPU."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -192,7 +202,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
+                Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the high-water mark
 
     def read(self) -> float:
         if self.device.type == "cuda":

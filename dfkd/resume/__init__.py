@@ -1,1 +1,1 @@
-"""A run that is stopped, or killed, goes on where it was."""
+"""Checkpoints: a stopped or killed run is resumed inside a stage. Imported by methods, and by dfkd.stages and above."""

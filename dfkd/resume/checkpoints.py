@@ -1,14 +1,15 @@
-"""Stages that survive being killed: their state is saved every so often, and the next run goes on from there.
+"""Checkpoints of stages: the state of a stage is saved at intervals, and the next run resumes from it.
 
-A stage names what it depends on (`keep`) and takes its steps in loops (`loop`), which may stand inside each other.
-Between two steps all of that is at rest: there the state is saved, if it is time, and there a signal is obeyed. The
-next run of the same stage makes everything anew, comes to the same loops, skips those that were finished, and enters
-the one it was in with the state put back, at the step it had come to: what follows is the same to the last bit.
+A stage names the objects that it depends on (`keep`) and takes its steps in loops (`loop`), which may be nested.
+Between two steps no such object is changing: there the state is saved if a checkpoint is due, and there a signal stops
+the run. The next run of the same stage creates all objects anew and reaches the same loops. It skips the finished ones,
+restores the state in the loop in which the run was stopped, and continues at the next step. The result is the same to
+the last bit.
 
-Where several ranks make a stage together (`dfkd.machine.distributed`), their state is the same: the first one saves it,
-all go on from it, and they stop at the same step. Loops in which each of them works for itself are plain ranges.
+If several ranks make a stage together (`dfkd.machine.distributed`), their state is the same: the first rank saves it,
+all ranks resume from it, and they stop at the same step. Loops in which each rank computes on its own are plain ranges.
 
-What belongs to the state is found by `dfkd.resume.state`; the file is `dfkd.resume.statefile`'s.
+`dfkd.resume.state` decides what belongs to the state; `dfkd.resume.statefile` writes and reads the file.
 """
 
 import contextlib
@@ -30,19 +31,20 @@ from dfkd.resume.state import CannotSave, Misfit, Put, Take
 from dfkd.resume.statefile import read, write
 
 log = logging.getLogger("dfkd")
-SHARE = 0.1  # of the time: more for saving is worth a warning
+SHARE = 0.1  # of the run's time; a warning is logged if saving takes more
 
 
 class Checkpoints:
-    """Where a run saves the stage it is in, and takes it up again. Outside a stage its loops are plain ranges.
+    """Saves the state of the stage that a run is in, and restores it. Outside of a stage its loops are plain ranges.
 
     Args:
-        every: seconds from one saving to the next; 0: after every step; None: never.
-        device: of the run.
+        every: seconds from one checkpoint to the next; 0: after every step; None: never.
+        device: device of the run.
 
     Attributes:
-        rows: of the stage's metrics so far; saved with the rest, and there again from the stage's beginning.
-        between: called between the steps of a stage's loops; set anew for every stage.
+        file: path of the stage's checkpoint; None outside of a stage.
+        rows: rows of the stage's metrics so far. They are part of the checkpoint; a resumed stage begins with them.
+        between: called between the steps of a stage's loops; reset for every stage.
     """
 
     def __init__(self, every: float | None = None, device: torch.device | str = "cpu"):
@@ -55,9 +57,9 @@ class Checkpoints:
         self.between: Callable[[], None] = lambda: None
         self._kept: dict[str, Any] = {}
         self._loops: list[ResumableLoop] = []
-        self._entered = [Counter()]  # for every depth: how often a loop of a name was entered there
-        self._fresh: dict[str, Any] = {}  # outline of all parts as they were made
-        self._found: dict | None = None  # what an earlier run has left, until we are where it was
+        self._entered = [Counter()]  # for every depth of nested loops: {name: how many loops of that name were entered}
+        self._fresh: dict[str, Any] = {}  # outline (`Take.outline`) of all parts when they were named
+        self._found: dict | None = None  # the checkpoint of an earlier run, until this run has reached its position
         self._before, self._began = 0.0, time.monotonic()
         self._due = time.monotonic() + (self.every or 0)
         self._broken, self._said = False, set()
@@ -65,15 +67,17 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def stage(self, name: str, key: str, file: Path, code: str = "") -> Iterator[None]:
-        """Inside the block, save to `file` and go on from what is there. The caller removes it when the stage is done.
+        """Inside the block, resume from the checkpoint in `file`, if there is one, and save to it. The caller removes
+        the file when the stage is done.
 
         Args:
-            name, key: of the stage, for messages, and to tell its file from others'.
-            code: digest of the program (`dfkd.config.own_code.code_digest`): what another one has saved is not used.
+            name, key: name and key of the stage, for messages and to recognise its checkpoint.
+            file: path of the checkpoint.
+            code: digest of the program (`dfkd.config.own_code.code_digest`); a checkpoint of other code is not used.
 
         Raises:
-            Misfit: what was found does not fit; the file is gone, and the stage has to be begun anew. On all ranks
-                that make the stage, or on none.
+            Misfit: the checkpoint does not fit the stage. The file is removed, and the stage must begin again. Raised
+                on all ranks that make the stage, or on none.
         """
         self._clear()
         self.file, self._name = file, f"{name:<8} {key}"
@@ -101,7 +105,7 @@ class Checkpoints:
             interrupt.deferred = False
 
     def _check_ranks(self) -> None:
-        """Raise Misfit unless all ranks go on from the same point; none saves before all have read."""
+        """Raise Misfit unless all ranks resume from the same position. No rank saves before all ranks have read."""
         mine = self._found and self._found["position"]
         found = distributed.gather(mine)
         if self._ranks > 1 and distributed.by_first(lambda: any(position != mine for position in found)):
@@ -109,27 +113,36 @@ class Checkpoints:
 
     @property
     def seconds(self) -> float:
-        """Time spent on the stage, with that of runs which it goes on from."""
+        """Seconds spent on the stage, with those of the earlier runs that it resumes."""
         return self._before + time.monotonic() - self._began
 
     def keep(self, **parts: Any) -> None:
-        """Name what the stage depends on from here to its end: objects and containers of them.
+        """Name the objects that the stage depends on from here to its end; they are part of its checkpoints.
 
-        Put what others refer to first: the teacher, the student.
+        Args:
+            parts: objects, or containers of them, by name. An object that others refer to, such as the teacher or the
+                student, must come first.
         """
         if self.file is not None:
             self._kept |= parts
             self._outline(parts)
 
     def loop(self, name: str, total: int, step: int = 1, **parts: Any) -> "range | ResumableLoop":
-        """The numbers 0, step, 2 step, ... below `total` that are still to be done, once; `.start` is the first.
+        """Return the numbers 0, step, 2 step, ... below `total` that are still to be done; to be iterated over once.
 
-        Between them the run may be stopped, and go on later. Nothing may happen in the body that matters, is no part,
-        and is not done again when the body is entered anew with the parts as they were (at a loop inside it).
+        Between two numbers the run may be stopped and resumed later. So everything that the body changes and that the
+        following steps depend on must be a part, unless the body computes it again. If the run was stopped in a loop
+        inside the body, the body is entered again from its beginning, with the parts as they were in the inner loop.
 
         Args:
-            name: what is counted, in the singular, for messages.
-            parts: what the stage depends on while the loop lasts, beside what is kept: an optimizer made for it, say.
+            name: what is counted, in the singular, for messages: 'epoch', 'step'.
+            total: end of the numbers, exclusive.
+            step: distance between two numbers.
+            parts: objects that the stage depends on during the loop in addition to those of `keep`, for instance an
+                optimizer that is created for it.
+
+        Returns:
+            an iterable; its attribute `start` is the first number.
         """
         plain = self.file is None or self._ranks != distributed.team()
         return range(0, total, step) if plain else ResumableLoop(self, name, total, step, parts)
@@ -145,18 +158,18 @@ class Checkpoints:
         return take, {name: take(part, name) for name, part in self._parts().items()}
 
     def _outline(self, new: dict[str, Any]) -> None:
-        """Remember how parts are made of objects, while they are as the next run will make them."""
+        """Store the outline of new parts when they are named: the next run will create them in this form."""
         if not new or self.every is None or self._broken:
             return
         try:
             outline = self._take()[0].outline
-        except Exception as reason:  # `CannotSave`, or whatever an object of a user's own does when it is looked at
+        except Exception as reason:  # `CannotSave`, or any error of a user's object when its attributes are read
             return self._give_up(reason)
         old = {path: found for path, found in self._fresh.items() if part_of(path) not in new}
         self._fresh = old | {path: found for path, found in outline.items() if part_of(path) in new}
 
     def enter(self, loop: "ResumableLoop") -> int:
-        """A loop begins: returns the number to begin with."""
+        """Register a loop that begins; returns the number with which it begins."""
         loop.id = f"{loop.name} #{self._entered[-1][loop.name]}"
         self._entered[-1][loop.name] += 1
         self._loops.append(loop)
@@ -170,10 +183,10 @@ class Checkpoints:
         name, number = position[depth]
         here = name == loop.id
         arrived = here and depth == len(position) - 1
-        # else put back again at the next loop: what happens until then must not change it
+        # If not arrived, the same data are restored again at the next loop, and the stage must not change them before.
         self._put_back(self._found if arrived else copy.deepcopy(self._found), self._parts() if here else self._kept)
         if not here:
-            return loop.total  # it was finished before
+            return loop.total  # the earlier run has finished this loop
         if depth == 0:
             log.info("  %s resumed at %s %d of %d", self._name, loop.name, number, loop.total)
         if arrived:
@@ -186,11 +199,19 @@ class Checkpoints:
             for name, part in parts.items():
                 put(part, found["parts"][name], name)
             put_random_state(found["random"], self.device)
-        except Exception as error:  # whatever the state of another program leads to
+        except Exception as error:  # the state of another program may lead to any error
             raise Misfit(f"{type(error).__name__}: {error}") from error
 
     def passed(self, loop: "ResumableLoop", number: int) -> None:
-        """A loop has done everything below `number`."""
+        """Called by a loop after each step: save if a checkpoint is due, and stop if a signal has asked for it.
+
+        Args:
+            number: all numbers below it are done.
+
+        Raises:
+            Interrupted: a signal has asked to stop.
+            Misfit: the stage has passed the position of the checkpoint without reaching it.
+        """
         if self._found is not None:
             raise Misfit(f"the stage went past {self._found['position']}")
         loop.number = number
@@ -204,14 +225,15 @@ class Checkpoints:
             raise interrupt.Interrupted
 
     def left(self, loop: "ResumableLoop") -> None:
-        """A loop has ended, or was broken off."""
+        """Called when a loop ends, also by an error or a `break`."""
         if loop in self._loops:
             del self._entered[self._loops.index(loop) + 1 :]
             del self._loops[self._loops.index(loop) :]
         interrupt.deferred = interrupt.deferred and bool(self._loops)
 
     def stop_if_asked(self) -> None:
-        """After the last step of a loop: nobody else is to look any more, except at a step that all ranks take."""
+        """Called after the last step of a loop: stop if a signal has asked for it. Several ranks must stop at the same
+        step, so inside an outer loop they leave this to `passed` of that loop."""
         if self._ranks == 1 or not self._loops:
             interrupt.stop_if_asked()
 
@@ -227,7 +249,7 @@ class Checkpoints:
             write(self.file, self._about, state | {"random": random_state(self.device)})
         except CannotSave as reason:
             self._give_up(reason)
-        except Exception as error:  # a full disk, say: no reason to stop
+        except Exception as error:  # for instance a full disk: no reason to stop the run
             self._warn(f"no checkpoint was saved ({error}): if the run is killed, it goes on from an earlier point")
         ended = time.monotonic()
         enough = (ended - began) / SHARE
@@ -241,14 +263,15 @@ class Checkpoints:
         self._warn(f"cannot be saved on its way, only when it is done: {reason}")
 
     def _warn(self, text: str) -> None:
-        """Say it once a stage, whatever its numbers."""
+        """Log a warning once per stage; warnings that differ only in their numbers count as the same."""
         kind = re.sub(r"\d+", "", text)
         if kind not in self._said:
             log.warning("  WARNING  %s: %s", self._name, text)
             self._said.add(kind)
 
     def _read(self) -> dict | None:
-        """What an earlier run has left of this stage, if it is whole and can be used."""
+        """Return the checkpoint that an earlier run has left of this stage; None if there is none, or it is damaged or
+        of another stage, key, torch version, device type, program or number of ranks."""
         if not self.file.exists():
             return None
         try:
@@ -264,7 +287,7 @@ class Checkpoints:
 
 
 def part_of(path: str) -> str:
-    """The name of the part that a path of an outline leads into."""
+    """Return the name of the part to which a path of an outline belongs."""
     return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
@@ -272,9 +295,10 @@ class ResumableLoop:
     """See `Checkpoints.loop`.
 
     Attributes:
-        start: the number it begins with.
-        number: everything below is done.
-        id: its name, and how many loops of that name there were before it beside it.
+        start: the number with which it begins.
+        number: all numbers below it are done.
+        id: its name, and how many loops of that name came before it at the same depth in the same step of the outer
+            loop.
     """
 
     def __init__(self, checkpoints: Checkpoints, name: str, total: int, step: int, parts: dict[str, Any]):
@@ -293,7 +317,7 @@ class ResumableLoop:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Of all random generators that a whole process shares."""
+    """Return the state of the global random generators: torch's on the CPU and on `device`, numpy's and Python's."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,

@@ -1,14 +1,14 @@
-"""What objects carry from one moment of a run to the next: taken out of them as plain data, and put back in place.
+"""The state of objects as plain data: `Take` extracts it, and `Put` restores it into objects of a new run.
 
-`Take` walks through an object and everything it refers to. Tensors, numbers, words and containers of them are data.
-Objects (networks, optimizers, schedulers, random generators, objects of any other class) are not made from data: a
-fresh run makes them in its own way, and `put_back` fills them with what they held. Nothing is ever called by a name
-that a file gives. Functions and frozen dataclasses are constants. What is none of these, or was made on the way and
-would be missing in a fresh run, raises `CannotSave`: state is never forgotten silently.
+`Take` walks through an object and everything it refers to. Tensors, numbers, strings and containers of them are data.
+Objects (networks, optimizers, schedulers, random generators, objects of any other class) are never created from data: a
+new run creates them by its own code, and `Put` restores their content. So no class or function is called because a file
+names it. Functions and frozen dataclasses are constants. Anything else raises `CannotSave`, and so does an object that
+was created during the loops and would be missing in a new run: no state is lost silently.
 
-Two methods of its own change what is taken from an object of any class:
-    checkpoint_state() -> {attribute: value}   these are taken alone: what can be had again need not be saved
-    checkpoint_expect(data)                    called before data are put back, to make parts that a fresh object lacks
+A class may define two methods that change this for its objects:
+    checkpoint_state() -> {attribute: value}   only these attributes are saved, not those that can be computed again
+    checkpoint_expect(data)                    called before data are restored, to create parts that a new object lacks
 """
 
 import contextlib
@@ -35,21 +35,26 @@ CONSTANTS = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, PurePath, re.Pattern, logging.Logger),
     *(bytes, complex, range, slice, frozenset),
 )
-# What torch keeps in a module beside its parameters, buffers, parts and mode: hooks, which are code.
+# Attributes of every module apart from its parameters, buffers, submodules and mode: hooks, which are code.
 HOOKS = vars(nn.Module()).keys() - {"training", "_parameters", "_buffers", "_modules"}
 
 
 class CannotSave(Exception):
-    """An object holds what cannot be taken out of it, or could not be put back into a fresh one."""
+    """The state of an object cannot be extracted, or could not be restored into an object of a new run."""
 
 
 class Misfit(Exception):
-    """Data do not fit the objects they should be put into: those of another program made them."""
+    """Data do not fit the objects into which they should be restored: another program has saved them."""
 
 
 @dataclass
 class Node:
-    """What an object of the class `kind` holds."""
+    """The state of an object.
+
+    Attributes:
+        kind: qualified name of its class.
+        data: its content as plain data.
+    """
 
     kind: str
     data: Any
@@ -57,16 +62,16 @@ class Node:
 
 @dataclass
 class Same:
-    """The object that stands at another path, too."""
+    """A reference to an object that was found at another path before."""
 
     path: str
 
 
-CONSTANT = ...  # in the data, where a constant stands
+CONSTANT = ...  # in the data, in place of a constant
 
 
 def attributes(thing: Any) -> dict[str, Any]:
-    """Return the attributes of an object that belong to its state, by name."""
+    """Return {name: value} of the attributes of an object that belong to its state."""
     if has(thing, "checkpoint_state"):
         return thing.checkpoint_state()
     skipped = HOOKS if isinstance(thing, nn.Module) else ()
@@ -78,7 +83,7 @@ def is_constant(thing: Any) -> bool:
 
 
 def is_data(thing: Any) -> bool:
-    """Whether it is a tensor or array of which only the values count, not which one it is."""
+    """Return whether a value is a tensor or array of which only the values count, not the identity as a parameter."""
     if isinstance(thing, Tensor):
         return not (isinstance(thing, nn.Parameter) or (thing.requires_grad and thing.is_leaf))
     return isinstance(thing, np.ndarray | np.generic) and not thing.dtype.hasobject
@@ -89,29 +94,33 @@ def is_key(thing: Any) -> bool:
 
 
 def has(thing: Any, method: str) -> bool:
-    """Whether the class of an object has a method."""
+    """Return whether the class of an object has a method."""
     return callable(getattr(type(thing), method, None))
 
 
 class Take:
-    """One walk through some objects.
+    """Extracts the state of objects as plain data. One instance serves for all objects of a checkpoint.
 
     Attributes:
-        outline: path -> class of the object there, or the constant itself.
-        expecting: paths of the objects that make missing parts themselves (`checkpoint_expect`).
+        outline: {path: class of the object, or the constant itself}; for an optimizer (class, paths of its parameters).
+        expecting: paths of the objects that create missing parts themselves (`checkpoint_expect`).
     """
 
     def __init__(self):
         self.outline: dict[str, Any] = {}
         self.expecting: list[str] = []
         self._paths: dict[int, str] = {}
-        self._seen: list[Any] = []  # as long as it lives, nothing else has its id
+        self._seen: list[Any] = []  # keeps the objects alive, so that their ids in `_paths` stay unique
 
     def __call__(self, thing: Any, path: str) -> Any:
-        """The plain data of an object. Tensors are not copied.
+        """Return the plain data of an object. Tensors are not copied.
+
+        Args:
+            thing: the object.
+            path: its path from the named part, such as 'student.net', for `Same`, the outline and messages.
 
         Raises:
-            CannotSave: naming what and where.
+            CannotSave: the message names the object and its path.
         """
         if type(thing) in SCALARS:
             return thing
@@ -173,7 +182,11 @@ class Take:
         return data
 
     def check(self, fresh: Mapping[str, Any]) -> None:
-        """Raise CannotSave unless all objects could be put back into those of which `fresh` is the outline."""
+        """Raise CannotSave unless the state could be restored into the objects of a new run.
+
+        Args:
+            fresh: outline of the objects as a new run creates them.
+        """
         for path, found in self.outline.items():
             if any(path.startswith(f"{owner}.") for owner in self.expecting):
                 continue
@@ -189,23 +202,33 @@ def _name(found: Any) -> str:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    with contextlib.suppress(Exception):  # what cannot be compared is not equal
+    with contextlib.suppress(Exception):  # values that cannot be compared are not equal
         return a is b or bool(a == b)
     return False
 
 
 class Put:
-    """Puts plain data into objects that were made anew: a call for each thing that `Take` was called for, in order."""
+    """Restores plain data into objects of a new run. It must be called for the same parts and in the same order as
+    `Take`."""
 
     def __init__(self):
         self._at: dict[str, Any] = {}
         self._used: dict[int, Any] = {}
 
     def __call__(self, existing: Any, data: Any, path: str) -> Any:
-        """What should stand at this path: `existing`, filled, where it can be; else `data`.
+        """Restore one value.
+
+        Args:
+            existing: the object of the new run at this path, or None.
+            data: what `Take` returned for this path.
+            path: the path, for `Same` and messages.
+
+        Returns:
+            the value that belongs at this path: `existing` with its state restored where it is an object or container;
+            else `data`.
 
         Raises:
-            Misfit: the objects are not those that the data were taken from.
+            Misfit: `existing` is not of the class from which the data were taken.
         """
         if isinstance(data, Same):
             return self._at[data.path]
@@ -229,7 +252,7 @@ class Put:
         return data
 
     def _container(self, existing: Any, data: Any, path: str) -> Any:
-        """A container as it was: the existing one, which others may refer to, unless it is of another kind."""
+        """Restore a container. An existing one of the same type is reused, since other objects may refer to it."""
         alike = type(existing) is type(data) or (isinstance(existing, dict) and isinstance(data, dict))
         target = existing if alike and id(existing) not in self._used else type(data)()
         self._at[path] = self._used[id(target)] = target
@@ -249,7 +272,7 @@ class Put:
 
     def _fill(self, thing: Any, data: Any, path: str) -> None:
         if isinstance(thing, Tensor):
-            thing.data = data["values"]  # the same object: optimizers refer to it
+            thing.data = data["values"]  # the object itself must stay: optimizers refer to it
             thing.requires_grad_(data["requires_grad"])
         elif isinstance(thing, torch.Generator):
             thing.set_state(data)

@@ -1,8 +1,8 @@
-"""Plain data (`dfkd.resume.state`) as one safetensors file: storages as tensors of bytes, the rest as JSON in its
-header.
+"""Plain data (`dfkd.resume.state`) in one safetensors file: storages as byte tensors, the rest as JSON in the header.
 
-Tensors that share memory share it again when they are read, with their strides: convolutions choose their algorithm,
-and so the last bits, by the layout. Nothing is a pickle, and a checksum covers all of it.
+Tensors that share memory share it again when they are read, and have the same strides: the memory layout decides which
+algorithm a convolution uses, and so the last bits of its result. The file contains no pickle, and a checksum covers all
+of it.
 """
 
 import hashlib
@@ -24,20 +24,21 @@ MAPS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 
 
 def write(file: Path, about: dict[str, str], data: Any) -> None:
-    """Write data so that a reader sees the old or the new file, never a part, whenever the machine stops.
+    """Write data atomically: a reader sees the whole old or the whole new file, even after a crash of the machine.
 
     Args:
-        about: words that say what it is, for `read` to return beside the data.
+        about: {name: value} that identifies the data; `read` returns it too.
+        data: plain data.
 
     Raises:
-        OSError: it cannot be written.
-        TypeError: something is not plain data.
+        OSError: the file cannot be written.
+        TypeError: a value is not plain data.
     """
     pack = Pack()
     header = {"about": json.dumps(about), "data": json.dumps(pack(data))}
     storages = pack.storages or {
         "none": torch.zeros(1, dtype=torch.uint8)
-    }  # safetensors 0.6.0 cannot read a file of none
+    }  # safetensors 0.6.0 cannot read a file without tensors
     header["digest"] = _digest(header, storages)
     content = save(storages, header)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
@@ -53,10 +54,16 @@ def write(file: Path, about: dict[str, str], data: Any) -> None:
 
 
 def read(file: Path, device: torch.device) -> tuple[dict[str, str], Any]:
-    """What was written: (about, data). Tensors that were on a GPU come to `device`.
+    """Read what `write` has written.
+
+    Args:
+        device: the device for tensors that were on a GPU; the others come to the CPU.
+
+    Returns:
+        (about, data).
 
     Raises:
-        Exception: there is no such file, or it is not whole.
+        Exception: there is no such file, or it is damaged.
     """
     with safe_open(file, "pt") as stream:
         header = stream.metadata()
@@ -74,10 +81,10 @@ def _digest(header: dict[str, str], storages: dict[str, Tensor]) -> str:
 
 
 class Pack:
-    """Plain data to JSON: scalars stay, everything else is {kind: content}.
+    """Converts plain data to JSON: scalars stay as they are, everything else becomes {kind: content}.
 
     Attributes:
-        storages: the bytes that the tensors met so far lie in, by name.
+        storages: {name: bytes} of the storages of all tensors converted so far.
     """
 
     def __init__(self):
@@ -118,7 +125,7 @@ class Pack:
 
 
 class Unpack:
-    """Makes plain data again of what `Pack` has made of them."""
+    """Converts the JSON of `Pack` back to plain data; tensors that were on a GPU come to `device`."""
 
     def __init__(self, storages: dict[str, Tensor], device: torch.device):
         self.storages, self.device = storages, device

@@ -1,4 +1,4 @@
-"""Where a result comes from: the command that made it, and the state of the code."""
+"""The origin of a result: the command that made it, and the commit of the code."""
 
 import shlex
 import subprocess
@@ -13,10 +13,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def arguments(hydra: DictConfig | None = None) -> list[str] | None:
-    """The arguments of `dfkd` that repeat one cell alone; None outside of Hydra.
+    """Return the arguments of `dfkd` that repeat one cell alone; None outside of Hydra.
 
     Args:
-        hydra: Hydra's own part of the cell's configuration; of the present cell if None.
+        hydra: the section `hydra` of the cell's configuration; None for that of the current cell.
     """
     if hydra is None and not HydraConfig.initialized():
         return None
@@ -30,13 +30,14 @@ def arguments(hydra: DictConfig | None = None) -> list[str] | None:
 
 
 def command() -> str | None:
-    """The same as one line for a shell."""
+    """Return the shell command that repeats the current cell alone; None outside of Hydra."""
     given = arguments()
     return None if given is None else shlex.join(["dfkd", *given])
 
 
 def commit() -> str | None:
-    """The commit of this package's checkout, with '-dirty' where files were changed; None for an installed package."""
+    """Return the commit of this package's checkout, with '-dirty' if files were changed; None for an installed package,
+    or if git fails."""
     if not (CHECKOUT / ".git").exists():
         return None
     asked = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

@@ -1,4 +1,4 @@
-"""What came out of a run: the content of its result.json."""
+"""The content of a run's result.json."""
 
 import contextlib
 import platform
@@ -14,11 +14,14 @@ PACKAGES = ("dfkd", "torch", "torchvision", "timm", "hydra-core", "wandb", "nump
 
 
 def make_result(pipeline: Pipeline, began: float) -> dict:
-    """Let every stage tell what it came to, and put the students and pictures into the run folder.
+    """Collect the results of all stages (`Stage.result`), which also put students and figures into the run folder.
 
     Args:
-        pipeline: all of its stages are made.
-        began: when the run began, in `time.monotonic()`.
+        pipeline: the pipeline after all of its stages are made.
+        began: start of the run, as `time.monotonic()`.
+
+    Returns:
+        the content of result.json without checksums.
     """
     run, artifacts, started = pipeline.run, pipeline.artifacts, time.monotonic()
     told, warnings = {}, list(run.parts.warnings)
@@ -49,7 +52,8 @@ def make_result(pipeline: Pipeline, began: float) -> dict:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result may depend on; W&B may be missing."""
+    """Return {package: version} of Python and of the packages that a result may depend on. A package that is not
+    installed, such as W&B, is left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -58,10 +62,11 @@ def installed_versions() -> dict[str, str]:
 
 
 def seconds_by_phase(pipeline: Pipeline, evaluation: float) -> dict[str, float]:
-    """What the cell costs from nothing, by phase: a reused stage counts with the time it took when it was made.
+    """Return {phase: seconds} that the cell costs without a store, and their 'total': a reused stage counts with the
+    time that it took when it was made.
 
     Args:
-        evaluation: seconds of measuring the students.
+        evaluation: seconds that the evaluation of the students took.
     """
     seconds = dict.fromkeys(("teacher", "synthesis", "split", "distill"), 0.0) | {"evaluate": evaluation}
     for name, artifact in pipeline.artifacts.items():

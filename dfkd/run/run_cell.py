@@ -1,4 +1,4 @@
-"""One cell from configuration to run folder."""
+"""Runs one cell, from its configuration to its run folder."""
 
 import contextlib
 import logging
@@ -28,29 +28,29 @@ log = logging.getLogger("dfkd")
 
 
 def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None, quiet: bool = False) -> dict:
-    """Run a cell, or return its result if it was finished before.
+    """Run a cell, or return its result if it is finished already.
 
     Args:
-        siblings: cells that differ in the student's seed only, and are to be run next: their students may be trained
-            with this one's.
-        group: for W&B: what ties the runs of a sweep together.
-        quiet: whether to show no progress bars.
+        siblings: cells that differ only in the seed of the student and will be run next. Their students may be trained
+            together with this one.
+        group: name of the group of the sweep's runs in W&B.
+        quiet: whether to hide the progress bars.
 
     Returns:
-        the content of its result.json; nothing on another rank than the first.
+        the content of its result.json; {} on other ranks than the first if the cell was run.
 
     Raises:
-        ConfigError: it cannot run; nothing was done.
-        Exception: it failed on the way. The run folder's status.json says how; finished stages are kept.
+        ConfigError: the cell cannot run; nothing was computed.
+        Exception: the run failed. The run folder's status.json holds the error; finished stages stay in the store.
     """
     with distributed.one_at_first():
         parts = prepare(cell)
     for warning in parts.warnings:
         log.warning("  WARNING  %s", warning)
-    distributed.barrier()  # no rank begins before all are prepared
+    distributed.barrier()  # no rank begins before all of them are prepared
     alone = RunFolder(cell.folder).claimed() if distributed.is_first() else contextlib.nullcontext()
     with alone:
-        done = distributed.by_first(cell.finished)  # by another process, while we waited
+        done = distributed.by_first(cell.finished)  # another process may have finished it while we waited for the lock
         if done is not None:
             return done
         try:
@@ -70,7 +70,7 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
     pipeline.check_access()
     before = folder.whole_result() or {}
     folder.begin(cell.config, keys(pipeline.run.planned))
-    for sibling in siblings:  # whose students may be made with this one's: they are needed, also if we are killed then
+    for sibling in siblings:  # their students may be made with this one: `gc` must keep them, even if we are killed
         RunFolder(sibling.folder).expect(sibling.config, keys(planned_stages(sibling, parts)), cell.name, command())
     place = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.set_status("running", command=command(), **place)
@@ -99,12 +99,17 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
 
 
 def keys(planned: dict[str, Planned]) -> dict[str, str]:
-    """The keys of planned stages by name."""
+    """Return {name: key} of planned stages."""
     return {name: stage.key for name, stage in planned.items()}
 
 
 def with_earlier(before: dict, result: dict) -> dict:
-    """A result, with what an earlier run of the cell came to in stages that this one did not go through (`until`)."""
+    """Add entries of an earlier run's result to a new result, for stages that the new run did not reach (`until`).
+
+    Args:
+        before: result of an earlier run in the same folder, or {}; ignored if it is of another cell.
+        result: result of the new run; its entries replace earlier ones.
+    """
     if before.get("hash") != result["hash"]:
         return result
     return before | result | {"stages": before.get("stages", {}) | result["stages"]}

@@ -1,4 +1,4 @@
-"""What a run is made of: one file a stage, the way through them, and the objects they work with.
+"""The stages of a run, one file each; the pipeline that makes them; the objects that they work with.
 
 Imported by dfkd.run and above.
 """

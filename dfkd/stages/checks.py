@@ -1,4 +1,4 @@
-"""Everything that can go wrong before any work, and that no part can tell by itself."""
+"""Checks before anything is computed, of mistakes that no single component can detect by itself."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,21 +19,21 @@ from dfkd.stages.modality import modality_problems
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Stage
 
-# What a component may ask for by naming it in its signature.
+# Names of the values that a component gets if its signature has a parameter of that name (`Builder`).
 FOR_DOMAINS = ("root", "download", "size", "channels", "limit")
 CONTEXT = (*FOR_DOMAINS, "shape", "classes", "box", "real", "real_ood", "prior", "noise", "chunk")
 
 
 def check_names(config: dict) -> Builder:
-    """What can be told of a cell's configuration before anything is made: unknown and missing options, values of the
-    wrong kind, impossible numbers outside of the groups.
+    """Check a cell's configuration without building an object: unknown and missing options, values of the wrong type,
+    values out of range in `until`, `seeds`, `data`, `attack` and `evaluate`.
 
     Returns:
-        a builder that has noted the problems.
+        a builder whose `problems` lists all mistakes.
     """
     check = Builder(**dict.fromkeys(CONTEXT, ...))
     check.problems += not_finite(config)
-    if check.problems:  # every other check would name the same values again
+    if check.problems:  # the other checks would report the same values again
         return check
     for group in (*GROUPS, "tracker", "stages", "metrics"):
         check.bind(config[group], group)
@@ -44,7 +44,7 @@ def check_names(config: dict) -> Builder:
 
 
 def check_outputs(cell: Cell) -> None:
-    """Raise ConfigError if nothing can be written to the outputs folder."""
+    """Create the outputs folder, and raise ConfigError if it cannot be written to."""
     try:
         cell.outputs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cell.outputs):
@@ -54,7 +54,7 @@ def check_outputs(cell: Cell) -> None:
 
 
 def precision_warnings(runtime: Runtime) -> list[str]:
-    """A warning where bfloat16 is asked for, and the device has to emulate it."""
+    """Return a warning if the precision is bfloat16 and the device has to emulate it; else an empty list."""
     if runtime.precision != torch.bfloat16 or multiplies_bfloat16(runtime.device):
         return []
     return [
@@ -64,7 +64,7 @@ def precision_warnings(runtime: Runtime) -> list[str]:
 
 
 def _check_numbers(config: dict, problems: list[str]) -> None:
-    """Note impossible values outside of the groups: until, seeds, data, evaluate."""
+    """Add values out of range in until, seeds, data, attack and evaluate to `problems`."""
 
     def whole(where: str, value: object, low: int) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
@@ -105,7 +105,7 @@ def _check_numbers(config: dict, problems: list[str]) -> None:
 
 
 def check_classes(scenario: Scenario) -> None:
-    """Raise ConfigError if there is nothing to be told apart."""
+    """Raise ConfigError if the ID domain has fewer than two classes."""
     if scenario.id.classes < 2:
         raise ConfigError(
             f"ntl_scenario.id: '{scenario.id.name}' has one class, and a classifier needs at least two to tell apart"
@@ -113,14 +113,14 @@ def check_classes(scenario: Scenario) -> None:
 
 
 def domain_warnings(scenario: Scenario) -> list[str]:
-    """What of the images and labels looks like a mistake (`dfkd.domains.doubts`)."""
+    """Return the warnings about images and labels that look like a mistake (`dfkd.domains.doubts`)."""
     if scenario.ood is None or scenario.backdoor:  # with a trigger, the OOD images are the ID images
         return doubts(scenario.id)
     return doubts(scenario.id) + doubts(scenario.ood, labels=scenario.shared_labels)
 
 
 def check_together(parts: Parts, config: dict, builder: Builder) -> None:
-    """Note in the builder what does not fit together."""
+    """Add to the builder's problems all combinations of components that do not fit together."""
     scenario, student = parts.scenario, parts.student
 
     def fits(network: nn.Module, is_trained: bool = True) -> None:
@@ -161,7 +161,7 @@ def check_together(parts: Parts, config: dict, builder: Builder) -> None:
 
 
 def _check_stages(parts: Parts, config: dict, problems: list[str]) -> None:
-    """Note stages that are none, and an end of the run that is none."""
+    """Add to `problems` objects under `stages` that are no stages, and an `until` with which the run cannot end."""
     for name, stage in zip(config["stages"], parts.stages, strict=True):
         if not isinstance(stage, Stage) or stage.name != name:
             said = f"stages.{name} must be a dfkd.stages.Stage with name = '{name}', got {type(stage).__name__}"
@@ -177,7 +177,7 @@ def _check_stages(parts: Parts, config: dict, problems: list[str]) -> None:
 
 
 def _check_ranks(parts: Parts, config: dict, problems: list[str]) -> None:
-    """Note what several ranks cannot do together."""
+    """Add to `problems` what several ranks cannot compute together."""
     ranks, whole = distributed.ranks(), "student" in stages_until(config)
     if parts.synthesizer.online and whole and ranks > 1:
         problems.append(

@@ -1,4 +1,4 @@
-"""Pictures of a run: training curves, and one for the synthetic examples (`Modality.figure`)."""
+"""Figures of a run: training curves, and a figure of the synthetic examples (`Modality.figure`)."""
 
 import itertools
 from collections.abc import Iterable
@@ -13,18 +13,19 @@ from dfkd.domains import Domain
 from dfkd.metrics import Metric
 from dfkd.models import Classifier
 
-# One colour per idea in every picture (Okabe and Ito's palette, told apart by colour-blind readers).
+# One colour per concept in all figures (Okabe and Ito's palette, which colour-blind readers can distinguish).
 COLOURS = {"teacher": "#000000", "id": "#0072B2", "ood": "#D55E00", "fragile": "#009E73", "robust": "#CC79A7"}
 OF_METRICS = {
     key: COLOURS[idea] for key, idea in (("iacc", "id"), ("asr", "ood"), ("olacc", "ood"), ("oacc", "robust"))
 }
-OTHERS = ("#56B4E9", "#E69F00", "#009E73", "#8C6BB1")  # of further metrics, in turn
+OTHERS = ("#56B4E9", "#E69F00", "#009E73", "#8C6BB1")  # colours for all other metrics, in turn
 
 MARGINS = {"left": 0.04, "right": 0.99, "bottom": 0.08, "top": 0.92}
 
 
 def show_images(axes, images: Tensor, title: str, columns: int = 8) -> None:
-    """Draw images (N, C, H, W) as a grid; those that leave [0, 1] are rescaled to it together, and it says so."""
+    """Draw images (N, C, H, W) as a grid. If values are outside of [0, 1], the range between the 1st and the 99th
+    percentile of all values is rescaled to [0, 1], and the title gives that range."""
     if images.min() < -1e-3 or images.max() > 1 + 1e-3:
         low, high = np.percentile(images.numpy(), [1, 99])
         images = (images - low) / max(high - low, 1e-6)
@@ -42,21 +43,27 @@ def show_images(axes, images: Tensor, title: str, columns: int = 8) -> None:
 
 
 def sample_grid(images: Tensor, title: str, path: Path) -> None:
-    """One grid of up to 64 images as a PNG file."""
+    """Draw up to 64 images (N, C, H, W) as one grid into a PNG file."""
     figure = Figure(figsize=(4, 4.4))
     show_images(figure.add_axes((0.01, 0.01, 0.98, 0.9)), images, title)
     draw(figure, path, dpi=150)
 
 
 def draw(figure: Figure, path: Path, dpi: int) -> None:
-    """Draw a figure into a PNG file. Its margins are given: to compute them takes longer than the rest."""
+    """Draw a figure into a PNG file. Callers set its margins, since to compute them takes longer than the rest."""
     figure.savefig(path, dpi=dpi)
 
 
 def training_curves(rows: list[dict], teacher: dict, metrics: Iterable[Metric], path: Path) -> None:
-    """Validation metrics and losses of the student over the rounds, from the rows of metrics.jsonl.
+    """Plot validation metrics and losses of the student over the rounds into a PNG file.
 
-    Metrics in percent share one drawing. Others, which only a user adds, have one of their own.
+    Metrics in percent share one plot. Other metrics, which only a user adds, have a plot of their own.
+
+    Args:
+        rows: rows of metrics.jsonl.
+        teacher: {metric: value} of the teacher on test images, drawn as dotted lines.
+        metrics: the metrics of the run; only headline metrics are plotted.
+        path: the PNG file.
     """
     rows = [row for row in rows if row["stage"] == "student"]
     checks = [row for row in rows if "val/iacc" in row]
@@ -86,7 +93,7 @@ def training_curves(rows: list[dict], teacher: dict, metrics: Iterable[Metric], 
 
 
 def _curve(axes, metric: Metric, checks: list[dict], of_teacher: float | None, colour: str) -> None:
-    """A metric of the student over the rounds, and the teacher's value as a dotted line."""
+    """Plot one metric of the student over the rounds, and the teacher's value as a dotted line."""
     points = [(row["step"], row[f"val/{metric.key}"]) for row in checks if f"val/{metric.key}" in row]
     axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=metric.about)
     if of_teacher is not None:
@@ -94,7 +101,8 @@ def _curve(axes, metric: Metric, checks: list[dict], of_teacher: float | None, c
 
 
 def field_grid(domain: Domain, side: int = 200) -> Tensor:
-    """Points of a regular grid over a 2-D domain's training data, as examples (side * side, C, H, W)."""
+    """Return the points of a regular grid that covers a 2-D domain's training data with a margin of 0.2, as examples
+    (side * side, C, H, W)."""
     x = domain.train.pixels().flatten(1)
     low, high = x.amin(0) - 0.2, x.amax(0) + 0.2
     axes = [torch.linspace(low[i].item(), high[i].item(), side) for i in range(2)]
@@ -102,7 +110,10 @@ def field_grid(domain: Domain, side: int = 200) -> Tensor:
 
 
 def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, samples: Tensor, path: Path) -> None:
-    """CAKE's figure for a 2-D set: teacher and data, teacher and synthetic samples, student and data."""
+    """Draw CAKE's figure for a 2-D domain into a PNG file: decision fields with points on them.
+
+    The three panels show teacher and real data, teacher and synthetic samples, student and real data.
+    """
     grid, count = field_grid(domain), 500
     data, labels = domain.train.pixels(slice(0, count)).flatten(1), domain.train.y[:count]
     device = teacher.mean.device
@@ -116,7 +127,7 @@ def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, sa
     points, side = grid.flatten(1), int(len(grid) ** 0.5)
     for axes, (model, x, y, title) in zip(figure.subplots(1, 3, gridspec_kw=MARGINS), panels, strict=True):
         p = model.predict(grid.to(device), 10_000).softmax(1).cpu()
-        # two classes: the probability of the second; more: which class
+        # for two classes the probability of the second one, for more the predicted class, scaled to [0, 1]
         field = p[:, 1] if p.shape[1] == 2 else p.argmax(1).float() / (p.shape[1] - 1)
         surface = [part.view(side, side).numpy() for part in (points[:, 0], points[:, 1], field)]
         axes.contourf(*surface, levels=11, cmap="PRGn", alpha=0.8)
@@ -129,8 +140,8 @@ def decision_fields(teacher: Classifier, student: Classifier, domain: Domain, sa
 
 
 def projection(teacher: Classifier, domain: Domain, samples: Tensor, path: Path) -> None:
-    """Real and synthetic examples in the plane of the real ones' two largest principal components, coloured by the
-    class that the teacher gives them."""
+    """Draw real and synthetic examples, projected on the first two principal components of the real ones, into a PNG
+    file. The colour is the class that the teacher predicts."""
     real = domain.train.pixels(slice(0, 500))
     mean = real.flatten(1).mean(0)
     plane = torch.linalg.svd(real.flatten(1) - mean, full_matrices=False).Vh[:2].T

@@ -1,4 +1,4 @@
-"""How good the teacher is: its accuracies on test images, beside which every number of a student stands."""
+"""The accuracies of the teacher on test images, with which the numbers of every student are compared."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dfkd.store.store import Artifact
 
 
 class JudgementStage(Stage):
-    """Measures the teacher on the test splits, by `dfkd.evaluate.Examiner`."""
+    """Measures the teacher on the test splits with `dfkd.evaluate.Examiner`. Gives {metric: value}."""
 
     name, version, inputs = "judgement", 1, ("teacher",)
 
@@ -40,5 +40,5 @@ class JudgementStage(Stage):
 
 
 def of_teacher(parts: Parts) -> list[Metric]:
-    """What is measured of a teacher."""
+    """Return the metrics that are computed for a teacher."""
     return [metric for metric in parts.metrics if metric.of_teacher]

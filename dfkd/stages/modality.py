@@ -1,4 +1,4 @@
-"""What makes no sense for the modality of a domain (`dfkd.domains.Modality`): images, points, embeddings, ..."""
+"""Checks of components that make no sense for a domain's modality (images, points, embeddings, ...)."""
 
 from collections.abc import Iterator
 
@@ -13,11 +13,12 @@ MLP = "generator@synthesizer.generator=mlp"
 
 
 def modality_problems(parts: Parts, prior: Prior, name: str) -> Iterator[str]:
-    """What in a run does not go together with the modality of its domains, each with what to set instead.
+    """Yield a message about every component that does not fit the modality of the ID domain, with what to set instead.
 
     Args:
-        prior: of the synthesizer.
-        name: of the synthesizer.
+        parts: the objects of the run.
+        prior: the prior of the synthesizer.
+        name: name of the synthesizer.
     """
     domain = parts.scenario.id
     if parts.synthesizer.needs_box and domain.modality.box is None:
@@ -27,7 +28,7 @@ def modality_problems(parts: Parts, prior: Prior, name: str) -> Iterator[str]:
 
 
 def _neighbour_problems(parts: Parts, prior: Prior) -> Iterator[str]:
-    """What takes values that lie beside each other for neighbours."""
+    """Yield a message about every component that treats adjacent values as neighbouring pixels."""
     domain = parts.scenario.id
     for who, augment in (("teacher", parts.teacher.augment), ("student", parts.student.augment)):
         if augment != "none":

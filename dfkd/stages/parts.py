@@ -18,10 +18,11 @@ class Parts:
     """The objects of one run, checked against each other by `dfkd.stages.prepare`.
 
     Attributes:
-        teacher: says how the teacher is obtained; `teacher.network` is untrained (or the checkpoint's).
-        stages: what the run is made of (`dfkd.stages.stage.Stage`), in order.
-        metrics: what is computed of teacher and student.
-        warnings: what the user should know before time is spent.
+        teacher: how the teacher is obtained, not the teacher itself; `teacher.network` is untrained, or has the weights
+            of a checkpoint.
+        stages: the stages of the run (`dfkd.stages.stage.Stage`), in order.
+        metrics: the metrics that are computed for teacher and student.
+        warnings: warnings for the user before anything is computed.
     """
 
     runtime: Runtime

@@ -1,4 +1,5 @@
-"""The way of a cell through its stages, each found in the store or made once; of several ranks the first one leads."""
+"""Makes the stages of a cell in order; each is read from the store, or made and stored. With several ranks the first
+one decides."""
 
 import contextlib
 import functools
@@ -20,22 +21,24 @@ from dfkd.store.store import Artifact, Store
 from dfkd.tracker import Tracker
 
 log = logging.getLogger("dfkd")
-JOIN = "join"  # what the first rank says to the others when a stage is to be made together
+JOIN = "join"  # message of the first rank to the others: make this stage together
 
 
 class Pipeline:
-    """One cell on its way.
+    """Makes the stages of one cell.
 
     Args:
-        cell: names, hash and configuration.
+        cell: the cell.
         parts: its objects.
-        tracker: sees the metrics of every stage, also of a reused one.
-        siblings: cells that differ in the student's seed only, whose students may be trained with this one's.
-        quiet: whether to show no progress bars.
+        tracker: gets the metrics of every stage, also of a reused one.
+        siblings: cells that differ only in the seed of the student; their students may be trained together with this
+            one.
+        quiet: whether to hide the progress bars.
 
     Attributes:
-        run: what the stages find: `run.planned` has their keys, `run.given` what the finished ones have given.
-        artifacts: finished stages by name, in order.
+        run: the state that the stages work on: `run.planned` has their keys, `run.given` the outputs of finished
+            stages.
+        artifacts: {name: artifact} of the finished stages, in order.
     """
 
     def __init__(self, cell: Cell, parts: Parts, tracker: Tracker, siblings: Sequence[Cell] = (), quiet: bool = False):
@@ -46,12 +49,12 @@ class Pipeline:
         self.artifacts: dict[str, Artifact] = {}
 
     def check_access(self) -> None:
-        """Raise Inaccessible if the system does not let us read or write an artifact: before any is made."""
+        """Raise Inaccessible if the operating system refuses to read or write an artifact. Call it before `make`."""
         for name, planned in self.run.planned.items():
             self.run.store.check_access(name, planned.key)
 
     def make(self) -> None:
-        """Make or find every stage, in order."""
+        """Read every stage from the store or make it, in order. Fills `artifacts` and `run.given`."""
         for name, planned in self.run.planned.items():
             artifact = self.artifacts[name] = self.lead(planned) if distributed.is_first() else self.follow(planned)
             if artifact.reused and distributed.is_first():
@@ -62,7 +65,11 @@ class Pipeline:
             self.run.given[name] = planned.stage.load(self.run, artifact)
 
     def lead(self, planned: Planned) -> Artifact:
-        """What the first rank does for a stage."""
+        """Fetch a stage on the first rank, and send its artifact to the other ranks.
+
+        Raises:
+            Misfit: the checkpoint of the stage does not fit it; the other ranks raise it too.
+        """
         alone = planned.stage.why_alone(self.run) if distributed.ranks() > 1 else None
         together = distributed.ranks() > 1 and alone is None
 
@@ -75,7 +82,11 @@ class Pipeline:
             raise
 
     def build(self, planned: Planned, together: bool, how: str, folder: Path) -> dict:
-        """Make a stage; returns what its meta.json should say."""
+        """Make a stage on the first rank, or `together` on all; return the metadata for its meta.json.
+
+        Args:
+            how: text behind the name of the stage in the log.
+        """
         log.info("  %-9s %s ...%s", planned.name, planned.key, how)
         if together:
             distributed.broadcast(JOIN)
@@ -104,10 +115,14 @@ class Pipeline:
         return meta | {"peak_memory_mb": peak.read(), "seconds": seconds} | ranks
 
     def follow(self, planned: Planned) -> Artifact:
-        """What the other ranks do for a stage: what the first one says."""
+        """On the other ranks: make the stage together with the first rank if it asks for that, and get the artifact.
+
+        Raises:
+            Misfit: the checkpoint of the stage does not fit it.
+        """
         said = distributed.broadcast(None)
         if said == JOIN:
-            with contextlib.suppress(Misfit), self.resumable(planned, True):  # the first says so, too
+            with contextlib.suppress(Misfit), self.resumable(planned, True):  # the first rank sends the same Misfit
                 planned.stage.make(self.run, None, lambda step, metrics: None)
             said = distributed.broadcast(None)
         if isinstance(said, Misfit):
@@ -116,7 +131,7 @@ class Pipeline:
 
     @contextlib.contextmanager
     def resumable(self, planned: Planned, together: bool) -> Iterator[None]:
-        """Inside the block a stage is made, from where an earlier run was stopped."""
+        """Inside the block a stage is made; it resumes from the checkpoint of an earlier run, if there is one."""
         file, code = self.run.store.checkpoint(planned.name, planned.key), code_digest(self.run.cell.config)
         stage = self.run.checkpoints.stage(planned.name, planned.key, file, code)
         with distributed.together(together), stage:

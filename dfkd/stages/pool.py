@@ -1,4 +1,4 @@
-"""The pool of an offline synthesizer: all its images with the teacher's answers, made before there is any student."""
+"""The pool of an offline synthesizer: all of its images with the teacher's logits, made before a student is trained."""
 
 import itertools
 from pathlib import Path
@@ -19,12 +19,12 @@ from dfkd.training.meter import Meter
 
 
 def synthesis_content(cell: Cell) -> dict:
-    """What of the configuration decides the images: no student, so that all students share a pool."""
+    """Return the part of the configuration that decides the images: without the student, so students share a pool."""
     return cell.content("synthesizer", "prior", "noise") | {"seed": cell.config["seeds"]["synthesis"]}
 
 
 class PoolStage(Stage):
-    """Gives the pool (`dfkd.pool.Pool`), every image of it fragile."""
+    """Makes the pool (`dfkd.pool.Pool`); all of its images are fragile until the split."""
 
     name, version, phase, inputs = "pool", 2, "synthesis", ("teacher",)
 
@@ -41,7 +41,7 @@ class PoolStage(Stage):
         synthesizer.start(runtime, seed)
         images = Stack(runtime.home)
         columns: dict[str, list[Tensor]] = {}
-        known: list[Tensor] = []  # answers that came with the images
+        known: list[Tensor] = []  # logits that the synthesizer returns with the images
         logits: list[Tensor] = []
         run.keep(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
         run.keep(images=images, columns=columns, known=known, logits=logits)
@@ -87,18 +87,20 @@ class PoolStage(Stage):
 
 
 def synthesized(synthesizer: Synthesizer, first: int, teacher: Teacher) -> list[tuple[range, Synthetic]]:
-    """Make the images of the rounds from `first` on: `at_once` of them, or so many on each of the ranks that share the
-    synthesis. Which rounds are made in one call does not depend on the number of ranks, and so not a bit of the images.
+    """Make the images of the next `synthesizer.at_once` rounds on each rank of the team, from round `first` on.
+
+    Which rounds are made in one call does not depend on the number of ranks, so the images are the same to the last
+    bit. The teacher evaluations of all ranks are counted on the first one.
 
     Returns:
-        (rounds, images) in order, on the first rank; nothing on the others.
+        [(rounds, images)] in order, on the first rank; an empty list on the others.
     """
     team, device = distributed.team(), synthesizer.runtime.device
     ends = [first + i * synthesizer.at_once for i in range(team + 1)]
     todo = [range(a, min(b, synthesizer.rounds)) for a, b in itertools.pairwise(ends)]
     mine, before, batch = todo[distributed.rank() % team], teacher.evals.copy(), None
     with teacher.counted_as("synthesis"), distributed.alone():
-        if mine:  # the last rounds may not be enough for all ranks
+        if mine:  # at the end there may be fewer rounds than ranks
             batch = synthesizer.synthesize(mine, teacher).to("cpu" if team > 1 else device)
     made = distributed.gather((batch, teacher.evals - before))
     for _, spent in made[1:]:

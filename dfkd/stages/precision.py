@@ -1,4 +1,4 @@
-"""runtime.precision=auto: float32 or bfloat16, whichever a short measurement on this machine finds faster."""
+"""runtime.precision=auto: choose float32 or bfloat16 by a short time measurement on this machine."""
 
 import copy
 import json
@@ -23,19 +23,19 @@ from dfkd.store.access import reading
 from dfkd.store.files import file_lock, write_atomic
 
 log = logging.getLogger("dfkd")
-GAIN = 1.1  # bfloat16 has to be so much faster: less is within the noise, and float32 is the more exact
-REPEATS, SECONDS = 3, 1.0  # so many at least, and more while there is time
-AT_ONCE = {"cpu": 64, "cuda": 1024}  # images at most, so that the measurement takes seconds with a large network, too
+GAIN = 1.1  # bfloat16 must be faster by this factor: less is within the noise, and float32 is more exact
+REPEATS, SECONDS = 3, 1.0  # smallest number of repeats for each precision, and smallest time of all repeats
+AT_ONCE = {"cpu": 64, "cuda": 1024}  # largest batch, so that the measurement takes seconds also with a large network
 
 
 def choose_precision(cell: Cell, parts: Parts) -> Runtime:
-    """A cell's runtime, with the faster precision where that is to be chosen.
+    """Return the runtime of a cell; with `runtime.precision=auto`, its precision is the faster one.
 
-    What is timed is one look at the teacher with the gradient of its input, and one training step of the student
-    without the optimizer: what synthesis and distillation spend their time on. Nothing of the cell is changed.
+    One forward pass of the teacher with the gradient of its input, and one forward and backward pass of the student are
+    timed, since synthesis and distillation spend their time on these. The cell's objects are not changed.
 
-    The choice is kept in `<outputs>/precision.json`, by device, version of torch, threads, networks and batch: a
-    machine measures once, and a cell that is repeated or gone on with computes as before.
+    The choice is saved in `<outputs>/precision.json` by device, version of torch, threads, networks and batch. So a
+    machine measures once, and a repeated or resumed cell computes with the same precision as before.
     """
     runtime = parts.runtime
     if cell.config["runtime"]["precision"] != "auto" or runtime.precision == torch.float32:
@@ -45,12 +45,12 @@ def choose_precision(cell: Cell, parts: Parts) -> Runtime:
 
 
 def chosen(cell: Cell, parts: Parts) -> str:
-    """The name of the faster precision, from what is kept or measured now."""
+    """Return the faster precision, 'float32' or 'bfloat16', from precision.json, or measure it and save it there."""
     runtime, config = parts.runtime, cell.config
     images = min(parts.student.recipe.batch_size, AT_ONCE[runtime.device.type])
     where = {
         "device": device_name(runtime.device),
-        "host": platform.node() if runtime.device.type == "cpu" else None,  # GPUs of a kind are alike
+        "host": platform.node() if runtime.device.type == "cpu" else None,  # GPUs of one model are equally fast
         "torch": torch.__version__,
         "teacher": config["teacher"]["network"],
         "student": config["student"]["network"],
@@ -69,8 +69,17 @@ def chosen(cell: Cell, parts: Parts) -> str:
 
 
 def measure(parts: Parts, images: int) -> dict:
-    """{'precision': the faster one, 'seconds': of both by name, the least of repeats that take turns: what else runs on
-    the machine only ever adds to them}."""
+    """Time both precisions.
+
+    They are measured in turns, and the shortest time counts, since other processes on the machine can only make a
+    repeat longer.
+
+    Args:
+        images: number of images in the batch.
+
+    Returns:
+        {'precision': the faster one, 'seconds': {precision: shortest time of one step}}.
+    """
     domain, device = parts.scenario.id, parts.runtime.device
     work, seconds = {}, {"float32": [], "bfloat16": []}
     with seeded(0, "precision"):
@@ -80,7 +89,7 @@ def measure(parts: Parts, images: int) -> dict:
         for name in seconds:
             work[name] = step(replace(parts.runtime, precision=getattr(torch, name)), *models, batch)
         for run in work.values():
-            run()  # the first time also pays for what is set up once
+            run()  # warm-up: the first call includes setup that happens once
         while len(seconds["float32"]) < REPEATS or sum(sum(spent) for spent in seconds.values()) < SECONDS:
             for name, run in work.items():
                 seconds[name].append(timed(run, device))
@@ -90,7 +99,13 @@ def measure(parts: Parts, images: int) -> dict:
 
 
 def step(runtime: Runtime, teacher: Classifier, student: Classifier, images: Tensor) -> Callable[[], None]:
-    """Return a function that takes the step which is timed."""
+    """Return a function that computes the step to be timed (see `choose_precision`).
+
+    Args:
+        runtime: a runtime with the precision to be timed.
+        teacher, student: the models; they are moved to the device.
+        images: the batch (B, C, H, W).
+    """
     runtime.place(teacher).eval().requires_grad_(False)
     runtime.place(student).train()
     parameters = [p for p in student.parameters() if p.requires_grad]
@@ -108,7 +123,7 @@ def step(runtime: Runtime, teacher: Classifier, student: Classifier, images: Ten
 
 
 def timed(run: Callable[[], None], device: torch.device) -> float:
-    """Return how many seconds one call takes, with all that it has put on the GPU."""
+    """Return the seconds that one call takes, until the GPU has finished its work."""
     began = time.perf_counter()
     run()
     if device.type == "cuda":
@@ -117,10 +132,11 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 
 
 def read(file: Path) -> list[dict]:
-    """What was chosen before; nothing, if the file is missing or damaged.
+    """Return the earlier choices; an empty list if the file is missing or damaged.
 
     Raises:
-        Inaccessible: the system does not let us read it; another choice would be another number.
+        Inaccessible: the operating system refuses to read the file. A new measurement might choose another precision
+            and so change the numbers of a cell.
     """
     try:
         with reading(file):

@@ -1,4 +1,4 @@
-"""Whether ATEsc's premise holds for the teacher; made where a defense attacks, or where a run ends with it."""
+"""Whether ATEsc's premise holds for the teacher. Made only if the defense attacks images, or if a run ends with it."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from dfkd.store.store import Artifact
 
 
 class PremiseStage(Stage):
-    """Measures how often ID and OOD validation images flip under attack (`dfkd.defenses.premise`), at the radii of
-    `evaluate.premise.eps` and at the one that the defense attacks with."""
+    """Measures for which share of ID and OOD validation images an attack changes the teacher's class
+    (`dfkd.defenses.premise`), at the radii of `evaluate.premise.eps` and at the radius of the defense."""
 
     name, version, inputs = "premise", 3, ("teacher",)
 
@@ -37,7 +37,7 @@ class PremiseStage(Stage):
         return artifact.meta
 
     def words(self, run: Run, artifact: Artifact) -> tuple[str | None, bool]:
-        """A sentence for the user, and whether the premise fails at the radius in use."""
+        """Return (a sentence for the user or None, whether the premise fails at the radius of the defense)."""
         return premise_in_words(artifact.meta, run.parts.defense.radius)
 
     def result(self, run: Run, artifact: Artifact) -> dict:

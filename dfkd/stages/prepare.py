@@ -1,4 +1,4 @@
-"""From a cell's configuration to the objects of its run, all mistakes at once."""
+"""From a cell's configuration to the objects of its run; all mistakes are reported at once."""
 
 import functools
 import json
@@ -24,10 +24,10 @@ from dfkd.stages.parts import Parts
 
 
 def prepare(cell: Cell) -> Parts:
-    """Build a cell's objects.
+    """Build and check a cell's objects, and claim a device.
 
     Raises:
-        ConfigError: everything that is wrong, one problem a line.
+        ConfigError: all mistakes in the configuration, one per line.
     """
     config, data = cell.config, cell.config["data"]
     check_names(config).raise_problems()
@@ -67,8 +67,12 @@ def prepare(cell: Cell) -> Parts:
 
 @functools.lru_cache(maxsize=1)
 def _scenario(node_and_data: str) -> Scenario:
-    """The scenario of a node and of what its domains need to know, as JSON. The last one is kept, with its images: in
-    most sweeps it is the same in all cells."""
+    """Return the scenario. The last one is cached with its images: most sweeps have the same scenario in all cells.
+
+    Args:
+        node_and_data: JSON of [section `ntl_scenario`, options of `data` that its domains need], since arguments of a
+            cached function must be hashable.
+    """
     node, data = json.loads(node_and_data)
     sources = Builder(**data)
     scenario = sources.build(node, "ntl_scenario")
@@ -88,7 +92,7 @@ def _builder(scenario: Scenario, runtime: Runtime) -> Builder:
 
 
 def _metrics(section: dict, builder: Builder) -> tuple[Metric, ...]:
-    """What is measured: the metrics that are computed anyway, and the user's own."""
+    """Return the metrics of a run: those of the table that are computed in every run, and the user's own."""
     own = []
     for key, node in section.items():
         where = f"metrics.{key}"
@@ -110,5 +114,5 @@ def _student(cell: Cell, builder: Builder) -> Student:
 
 
 def student_of(cell: Cell, parts: Parts) -> Student:
-    """The student of a cell that differs from the one of these parts in its student's seed only."""
+    """Return the student of a cell that differs only in the seed of the student from the cell of `parts`."""
     return _student(cell, _builder(parts.scenario, parts.runtime))

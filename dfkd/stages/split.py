@@ -1,4 +1,4 @@
-"""The split of a finished pool into fragile and robust images, by the defense."""
+"""The stage in which the defense splits a finished pool into fragile and robust images."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 
-AT_ONCE = 500  # images; not runtime.chunk, which must not change what a random stream gives
+AT_ONCE = 500  # images per batch; not runtime.chunk, since the batch size decides which random numbers an image gets
 
 
 class SplitStage(Stage):
-    """Gives the split (`dfkd.pool.Split`), and puts it into the pool."""
+    """Makes the split (`dfkd.pool.Split`); `load` also sets it as the split of the pool."""
 
     name, version, phase, inputs = "split", 4, "split", ("pool",)
 
@@ -24,11 +24,11 @@ class SplitStage(Stage):
         return not parts.synthesizer.online
 
     def content(self, cell: Cell, parts: Parts) -> dict:
-        # It depends on the criterion only, where one of our defenses has one: all its losses share the split.
+        # The split of a shipped defense with a criterion depends on the criterion only, so other losses share it.
         defense = cell.config["defense"]
         decides = defense.get("criterion", defense) if is_shipped(defense) else defense
         content = {"criterion": decides, "seed": cell.config["seeds"]["synthesis"]}
-        if parts.defense.uses_real_data:  # an ordinary teacher and its pool are the same whatever the OOD domain
+        if parts.defense.uses_real_data:  # the keys of an ordinary teacher and its pool do not contain the OOD domain
             content |= cell.content("ntl_scenario")
         return content
 

@@ -1,4 +1,4 @@
-"""What a stage of a run is, and what it finds when it is made."""
+"""The base class of the stages of a run, and the state of a run that is passed to them."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -17,22 +17,23 @@ from dfkd.stages.parts import Parts
 from dfkd.store.store import Artifact, Store
 
 log = logging.getLogger("dfkd")
-Log = Callable[[int, dict[str, float]], None]  # what a stage reports (step, metrics) to
+Log = Callable[[int, dict[str, float]], None]  # a stage calls it with (step, metrics)
 
 
 @dataclass
 class Run:
-    """One cell on its way through its stages: what a stage finds there.
+    """The state of the run of one cell, which is passed to its stages.
 
     Attributes:
-        cell: its name and configuration.
-        parts: its objects.
-        store: where artifacts lie.
-        siblings: cells that differ in the student's seed only; their students may be trained with this one's.
-        quiet: whether to show no progress bars, where cells beside each other share a terminal.
-        checkpoints: by which a killed run goes on inside a stage.
-        given: what each finished stage has given (`Stage.load`), by name.
-        planned: the cell's stages with their keys, by name.
+        cell: the cell, with its name and configuration.
+        parts: the objects of the run.
+        store: the store of artifacts.
+        siblings: cells that differ only in the seed of the student; their students may be trained together with this
+            one.
+        quiet: whether to hide the progress bars, for parallel cells that share a terminal.
+        checkpoints: saves and restores the state of the current stage.
+        given: {name: output of `Stage.load`} of the finished stages.
+        planned: {name: stage with its key} of the cell.
     """
 
     cell: Cell
@@ -46,45 +47,50 @@ class Run:
 
     @property
     def loop(self) -> Loop:
-        """For the long loops of a stage: between two of their numbers the run can be stopped."""
+        """The loop function for the long loops of a stage: a run can be stopped between two of their numbers, and
+        resumed there (`dfkd.resume.loop`)."""
         return self.checkpoints.loop
 
     def keep(self, **parts: Any) -> None:
-        """Name objects that the stage depends on from here to its end: they are saved with its loops."""
+        """Name objects that the stage depends on from here to its end; they are saved in its checkpoints."""
         self.checkpoints.keep(**parts)
 
     @property
     def reported(self) -> int:
-        """Rows of metrics that an earlier, killed run has left of this stage."""
+        """The number of rows of metrics so far; after a resume it includes those of the earlier run of the stage."""
         return len(self.checkpoints.rows)
 
     def say(self, text: str, warns: bool = False) -> None:
-        """A line in the log, below the cell's name."""
+        """Write an indented line into the log, as a warning if `warns`."""
         log.log(logging.WARNING if warns else logging.INFO, "  %s", text)
 
     def bar(self, total: int, what: str, start: int = 0) -> tqdm:
-        """A progress bar; silent where there is no terminal, or where parallel cells or ranks share it."""
-        silent = True if self.quiet or not distributed.is_first() else None  # None: unless it is a terminal
+        """Return a progress bar. It is hidden without a terminal, in a quiet run, and on other ranks than the first.
+
+        `start` of its `total` steps are done already.
+        """
+        silent = True if self.quiet or not distributed.is_first() else None  # None: tqdm hides it without a terminal
         return tqdm(total=total, initial=start, desc=f"  {what}", disable=silent, leave=False, dynamic_ncols=True)
 
 
 def metrics_row(stage: str, step: int, metrics: dict[str, float]) -> dict:
-    """What is kept of the metrics of a step."""
+    """Return a row of metrics.jsonl: stage, step and metrics, rounded to six decimals."""
     return {"stage": stage, "step": step} | {name: round(value, 6) for name, value in metrics.items()}
 
 
 class Stage(ABC):
-    """One step of a run: made once, kept in the store under a key, and handed to the stages after it.
+    """One step of a run: made once, stored under a key, and loaded for the stages after it.
 
-    A stage of one's own is a subclass, and a line of YAML under `stages` that names it; whatever its constructor names
-    in its signature is an option there.
+    To add a stage, write a subclass and name it in a line of YAML under `stages`. The parameters of its constructor are
+    its options there.
 
     Attributes:
-        name: what it is called in the store, in messages and as `until=NAME`.
-        version: raised by one when a change of its code changes what it makes of the same configuration.
-        phase: what its time is counted as in a result: 'teacher', 'synthesis', 'split', 'distill' or 'evaluate'.
-        inputs: names of the stages whose artifacts feed it; one that is not part of a run is left out.
-        may_end: whether a run may end with it (`until`).
+        name: its name in the store, in messages and in `until=NAME`.
+        version: to be raised by one when a change of the code changes what the stage makes of the same configuration.
+        phase: the phase for which its time counts in a result: 'teacher', 'synthesis', 'split', 'distill' or
+            'evaluate'.
+        inputs: names of the stages whose artifacts it uses. A name is ignored if the run does not have that stage.
+        may_end: whether a run may end with this stage (`until`).
     """
 
     name: ClassVar[str]
@@ -94,59 +100,63 @@ class Stage(ABC):
     may_end: ClassVar[bool] = True
 
     def is_part(self, cell: Cell, parts: Parts) -> bool:
-        """Whether a run needs it that goes on after it."""
+        """Return whether a run that ends with a later stage contains this stage."""
         return True
 
     def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
-        """Names of the stages whose keys are in its own; `inputs`, unless that depends on the cell."""
+        """Return the names of the stages whose keys are part of its key. The default is `inputs`; override it if they
+        depend on the cell."""
         return self.inputs
 
     def content(self, cell: Cell, parts: Parts) -> dict:
-        """What its key is made of, beside its name, its version and its inputs: everything of the configuration that
-        can change what it makes. Here: its own options and the seed."""
+        """Return the part of the configuration that can change what the stage makes. The key is a hash of it, the name,
+        the version and the keys of the inputs. The default is the stage's own options and the seed."""
         return {"options": cell.config["stages"][self.name], "seed": cell.config["seed"]}
 
     @abstractmethod
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        """Do the work.
+        """Compute the stage and write its files.
 
         Args:
-            run: the cell, its objects, what the stages before have given (`run.given`), and `run.loop` and `run.keep`,
-                by which a killed run goes on inside the stage (`dfkd.resume.loop`).
-            folder: to write files into; None on all but the first of several ranks.
-            log: for metrics of steps.
+            run: the cell, its objects, the outputs of the stages before (`run.given`), and `run.loop` and `run.keep`,
+                by which a killed run is resumed inside the stage (`dfkd.resume.loop`).
+            folder: the folder for the files; None on all ranks but the first.
+            log: called with (step, metrics).
 
         Returns:
-            what its meta.json should say: JSON values; `evals`, `warnings` and `seconds_by_phase` are known words.
+            the metadata for its meta.json, as JSON values. The keys `evals` ({phase: images shown to the teacher}),
+            `warnings` and `seconds_by_phase` have a meaning for the result.
         """
 
     def load(self, run: Run, artifact: Artifact) -> Any:
-        """What later stages find in `run.given` under its name. May log a line about what was found."""
+        """Return the output of the stage, stored in `run.given` under its name for later stages. May log a line about
+        it. The default is the metadata."""
         return artifact.meta
 
     def why_alone(self, run: Run) -> str | None:
-        """Of several ranks: why the first one makes it alone ('': there is little to do), or None if all share it."""
+        """With several ranks: the reason why the first rank makes the stage alone, for the log; '' if there is little
+        to compute; None if all ranks make it together."""
         return ""
 
     def result(self, run: Run, artifact: Artifact) -> dict:
-        """What the result.json of a run says of it."""
+        """Return the entries of the stage in result.json. The default is its metadata under its name."""
         bookkeeping = ("seconds", "peak_memory_mb", "evals", "warnings", "ranks")
         return {self.name: {key: value for key, value in artifact.meta.items() if key not in bookkeeping}}
 
     def warnings(self, run: Run, artifact: Artifact) -> list[str]:
-        """Reasons not to trust the result."""
+        """Return the warnings for result.json: reasons not to trust the result."""
         return [f"{self.name}: {text}" for text in artifact.meta.get("warnings", [])]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage of a cell, with all that its key is made of.
+    """A stage of a cell with its key.
 
     Attributes:
-        stage: does the work.
-        content: see `Stage.content`.
-        inputs: keys of the stages that feed it, by name.
-        key: under which the artifact lies in the store.
+        stage: the stage.
+        content: see `Stage.content`; for a stage outside of this package also its `_target_`.
+        inputs: {name: key} of the stages that feed it.
+        key: key of its artifact in the store.
     """
 
     stage: Stage
@@ -160,7 +170,8 @@ class Planned:
 
 
 def planned_stages(cell: Cell, parts: Parts) -> dict[str, Planned]:
-    """The stages of a cell up to `until`, by name, in the order in which they are made. Nothing has to be made yet."""
+    """Return {name: stage with its key} of a cell up to `until`, in the order in which they are made. The keys are
+    computed from the configuration; no stage has to be made for it."""
     found: dict[str, Planned] = {}
     for stage in parts.stages:
         if stage.name == cell.config["until"] or stage.is_part(cell, parts):
@@ -174,6 +185,7 @@ def planned_stages(cell: Cell, parts: Parts) -> dict[str, Planned]:
 
 
 def _own_target(cell: Cell, name: str) -> dict:
-    """What names the code of a stage of one's own: it counts, whatever the stage says of its content."""
+    """Return {'_target_': ...} of a stage outside of this package: its code is part of its key, whatever
+    `Stage.content` returns. For a stage of this package return {}."""
     node = cell.config["stages"][name]
     return {} if is_shipped(node) else {"_target_": node["_target_"]}

@@ -1,4 +1,4 @@
-"""The last stage: the student, distilled from a finished pool or while the images are made."""
+"""The last stage: the student, distilled from a finished pool, or during the synthesis of the images."""
 
 import contextlib
 import json
@@ -28,16 +28,17 @@ from dfkd.store.digest import file_digest
 from dfkd.store.store import Artifact
 from dfkd.tracker import read_rows
 
-SAMPLES = {"grid": 64, "field": 500, "projection": 500}  # synthetic examples kept for a figure (`Modality.figure`)
+SAMPLES = {"grid": 64, "field": 500, "projection": 500}  # number of saved samples, by `Modality.figure`
 
 
 class StudentStage(Stage):
-    """Gives the last student (`dfkd.models.Classifier`, in evaluation mode).
+    """Trains the student. Gives its state after the last round (`dfkd.models.Classifier`, in evaluation mode).
 
-    It makes the last student and the one that was best on validation, with samples of the images.
+    The artifact holds the student after the last round, the student that was best on validation images, and samples of
+    the synthetic images.
 
-    Its siblings, students of the same pool with other seeds (`student.replicas`), are trained with it in one program
-    where that pays, and put where their own runs find them.
+    Siblings (students of the same pool with other seeds, `student.replicas`) are trained with it in one program where
+    that is faster. Their artifacts are put into the store, where their own runs find them.
     """
 
     name, version, phase = "student", 5, "distill"
@@ -48,7 +49,7 @@ class StudentStage(Stage):
         return content | {"synthesis": synthesis_content(cell)} | checks | own_content(cell.config, "each_round")
 
     def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
-        return ("teacher",) if parts.synthesizer.online else ("pool", "split")  # a pool's key has the teacher's in it
+        return ("teacher",) if parts.synthesizer.online else ("pool", "split")  # the pool's key covers the teacher
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         if run.siblings:
@@ -66,10 +67,10 @@ class StudentStage(Stage):
         return {} if folder is None else _save(run, work, folder)
 
     def _make_together(self, run: Run, folder: Path, log: Log) -> dict:
-        """Distil the siblings too, in one program.
+        """Distil the student and its siblings in one program, and store the artifacts of the siblings.
 
         Raises:
-            NotTogether: that cannot be.
+            NotTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too small.
         """
         cells, parts = (run.cell, *run.siblings), run.parts
         students = [parts.student, *(student_of(cell, parts) for cell in run.siblings)]
@@ -127,7 +128,7 @@ class StudentStage(Stage):
         parts, pool = run.parts, run.given.get("pool")
         if not parts.defense.mean_loss:
             return "the defense's loss looks at a batch as a whole"
-        if pool is None:  # several ranks do not get here: checked before
+        if pool is None:  # several ranks never have an online synthesizer: `dfkd.stages.checks` refuses it
             return ""
         images = min(parts.student.recipe.batch_size, len(pool.keep(parts.student.keep)))
         return why_not_shared(parts.student.network, images, parts.runtime.device)
@@ -136,8 +137,9 @@ class StudentStage(Stage):
         return self._load(run, artifact, "student")
 
     def result(self, run: Run, artifact: Artifact) -> dict:
-        """Put the students and their pictures into the run folder, and measure them."""
-        from dfkd.stages import figures  # half a second to import, not needed before
+        """Copy the students into the run folder, draw their figures there, and measure the students on the test splits;
+        returns the entries for result.json."""
+        from dfkd.stages import figures  # the import takes half a second and is only needed here
 
         parts, folder, teacher, meta = run.parts, run.cell.folder, run.given["teacher"], artifact.meta
         for name in ("student", "student_best_on_validation"):
@@ -177,7 +179,7 @@ class StudentStage(Stage):
 
 
 def why_in_turn(parts: Parts) -> str | None:
-    """Why the students of `student.replicas` are trained one after the other, or None if in one program."""
+    """Return why the students of `student.replicas` are trained one after the other; None if in one program."""
     runtime, student = parts.runtime, parts.student
     if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
         return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
@@ -190,7 +192,7 @@ def why_in_turn(parts: Parts) -> str | None:
 
 @contextlib.contextmanager
 def rounds_of(run: Run, total: int) -> Iterator[tuple[Iterable[int], Callable[[dict], None]]]:
-    """The rounds that are left to be done, and what shows a validation after each of them."""
+    """Yield the remaining rounds, and a function that shows validation metrics in the progress bar."""
     rounds = run.loop("round", total)
     with run.bar(total, "student", rounds.start) as progress:
 
@@ -202,7 +204,10 @@ def rounds_of(run: Run, total: int) -> Iterator[tuple[Iterable[int], Callable[[d
 
 
 def _save(run: Run, work: Distillation, folder: Path) -> dict:
-    """Save a student that is done; returns what meta.json should say."""
+    """Save a finished student, its best state on validation and samples; returns the metadata for meta.json.
+
+    The model is left with the best state.
+    """
     network, figure = run.cell.config["student"]["network"], run.parts.scenario.id.modality.figure
     save_classifier(work.model, network, folder, "student")
     save_samples(work.pool, folder / "samples.safetensors", SAMPLES[figure], newest=work.online)
@@ -219,8 +224,14 @@ def _save(run: Run, work: Distillation, folder: Path) -> dict:
 
 
 def save_samples(pool: Pool, path: Path, count: int, newest: bool) -> None:
-    """At most `count` images of the pool: of all, of the fragile and of the robust ones, the newest or (of a finished
-    pool) evenly chosen."""
+    """Save samples of a pool in one safetensors file: images of all, of the fragile and of the robust group.
+
+    Args:
+        pool: the pool.
+        path: the file. Its tensors are 'all', 'fragile' and 'robust'; an empty group is left out.
+        count: largest number of images in each group.
+        newest: whether to take the newest images, or images at equal distances in the pool.
+    """
     groups = {"all": torch.ones_like(pool.split.fragile), "fragile": pool.split.fragile, "robust": ~pool.split.fragile}
     samples = {}
     for name, mask in groups.items():
@@ -233,6 +244,6 @@ def save_samples(pool: Pool, path: Path, count: int, newest: bool) -> None:
 
 
 def _same_answers(teacher: Teacher, student: Classifier, images: Tensor) -> float:
-    """For how many images both give the same class, in percent."""
+    """Return the share of images for which both models predict the same class, in percent."""
     same = student.predict(images, 10_000).argmax(1) == teacher.predict(images, 10_000).argmax(1)
     return round(100 * same.float().mean().item(), 2)

@@ -15,12 +15,12 @@ from dfkd.store.store import Artifact
 
 
 class TeacherStage(Stage):
-    """Gives the frozen teacher (`dfkd.models.Teacher`)."""
+    """Trains the teacher or reads it from a checkpoint. Gives the frozen teacher (`dfkd.models.Teacher`)."""
 
     name, version, phase, may_end = "teacher", 1, "teacher", False
 
     def content(self, cell: Cell, parts: Parts) -> dict:
-        # An ordinary teacher does not depend on the OOD domain: all of our scenarios of its ID domain share it.
+        # An ordinary teacher does not depend on the OOD domain: all shipped scenarios with its ID domain share it.
         scenario = cell.config["ntl_scenario"]
         domains = scenario if parts.teacher.needs_ood or not is_shipped(scenario) else scenario["id"]
         return cell.content("teacher") | {"domains": domains, "seed": cell.config["seeds"]["teacher"]}
@@ -41,7 +41,7 @@ class TeacherStage(Stage):
                 raise DivergedTeacher(error) from error
         weights = model.net.state_dict()
         broken = broken_weights(weights, weights)
-        if broken:  # by the very last step, whose loss was still finite
+        if broken:  # the last step broke them after its loss was still finite
             raise DivergedTeacher(f"{broken}; lower the learning rate")
         if folder is not None:
             save_classifier(model, run.cell.config["teacher"]["network"], folder, "teacher")

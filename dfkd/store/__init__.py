@@ -1,4 +1,4 @@
-"""What lies under outputs/: artifacts by content, run folders, locks, keys.
+"""Files under outputs/: artifacts addressed by content, run folders, locks, keys.
 
 Imports no torch, and of dfkd only errors.
 """

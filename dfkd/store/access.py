@@ -1,7 +1,7 @@
-"""What it means that a file cannot be read: it is damaged, or the system does not let us.
+"""Why a file cannot be read: its content is damaged, or the operating system refuses access.
 
-What is damaged is named and made again. What the system refuses (permissions, a failing disk) is told before anything
-is computed, and is left as it is.
+A damaged file is named in a message and made again. A refused access (permissions, a failing disk) is reported before
+anything is computed, and the file is left as it is.
 """
 
 import contextlib
@@ -13,16 +13,17 @@ from pathlib import Path
 
 from dfkd.errors import Damaged, Inaccessible, Missing
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk; `dfkd.config.messages` has words for it
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk or the quota is full; `dfkd.config.messages` words the message
 
 
 @contextlib.contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Inside the block a file is read.
+    """Turn an OSError of reading `file` inside the block into an error of this package.
 
     Raises:
-        Missing, Damaged: it is not there, or it is no file.
-        Inaccessible: the system does not let us read it.
+        Missing: the file does not exist.
+        Damaged: there is a folder in its place.
+        Inaccessible: the operating system refuses to read it.
     """
     try:
         yield
@@ -36,11 +37,11 @@ def reading(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside the block something is written.
+    """Turn an OSError of writing `path` inside the block into an error of this package.
 
     Raises:
-        Inaccessible: the system does not let us write it.
-        OSError: the disk is full.
+        Inaccessible: the operating system refuses to write it.
+        OSError: the disk is full; this error is passed on unchanged.
     """
     try:
         yield
@@ -51,7 +52,11 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def inaccessible(path: Path, done: str, error: OSError) -> Inaccessible:
-    """The error for a file or folder that cannot be 'read' or 'written'."""
+    """Return the error for a file or folder that the operating system refuses to read or write.
+
+    Args:
+        done: 'read' or 'written', for the message.
+    """
     return Inaccessible(
         f"{error.filename or path} cannot be {done} ({error.strerror or error}). That is no damage, and nothing was "
         f"deleted or made again: ask its owner for access, or set outputs=DIR"
@@ -59,10 +64,10 @@ def inaccessible(path: Path, done: str, error: OSError) -> Inaccessible:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder of this name.
+    """Return whether a file, a folder or a link (also a broken one) exists at this path.
 
     Raises:
-        OSError: the system does not let us look.
+        OSError: the operating system refuses to look.
     """
     try:
         path.lstat()
@@ -72,10 +77,10 @@ def is_there(path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted by name; nothing where there is no such folder.
+    """Return the paths of all entries of a folder, sorted by name; an empty list if there is no such folder.
 
     Raises:
-        Inaccessible: the system does not let us look into it (where `Path.glob` finds nothing).
+        Inaccessible: the operating system refuses to list the folder (`Path.glob` would silently give nothing).
     """
     try:
         with os.scandir(folder) as found:
@@ -87,11 +92,12 @@ def entries(folder: Path) -> list[Path]:
 
 
 def read_object(file: Path) -> dict:
-    """The object in a JSON file.
+    """Read a JSON file that holds one object, as a dict.
 
     Raises:
-        Missing, Damaged: there is none.
-        Inaccessible: the system does not let us read it.
+        Missing: the file does not exist.
+        Damaged: it is not valid JSON, or it holds no object.
+        Inaccessible: the operating system refuses to read it.
     """
     with reading(file):
         text = file.read_bytes()

@@ -1,7 +1,7 @@
-"""Digests of files and folders: sha256 of their bytes. What has not changed since is not read again.
+"""Digests of files and folders: sha256 of their bytes. An unchanged file is not read again.
 
-The digests are remembered in a small file beside the store, by what the file system says of a file (size, inode, time
-stamps). It may be deleted at any time: then everything is read once more.
+A small cache file in the outputs folder holds the digests, each with the size, inode and time stamps of its file. The
+cache may be deleted at any time: then all files are read once more.
 """
 
 import functools
@@ -18,13 +18,13 @@ from dfkd.store.files import write_atomic
 log = logging.getLogger("dfkd")
 
 MEMORY = "digests.json"
-RECENT = 2_000_000_000  # nanoseconds; what changed this lately may change again without a later time stamp
-LONG = 0.1  # seconds that it takes to walk through a large folder
-CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops put into folders that somebody looks at
+RECENT = 2_000_000_000  # nanoseconds; a file that changed so recently may change again without a later time stamp
+LONG = 0.1  # seconds; a folder that takes longer to walk through counts as large
+CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that desktop programs create in a folder they display
 
 
 def file_digest(file: Path, algorithm: str = "sha256") -> str:
-    """'sha256:' and the hexadecimal digest of a file's bytes; of another algorithm likewise."""
+    """Return the digest of a file's bytes as 'ALGORITHM:HEX', for instance 'sha256:9f86...'."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -33,26 +33,31 @@ def file_digest(file: Path, algorithm: str = "sha256") -> str:
 
 
 class Digests:
-    """Digests of files and folders, remembered.
+    """Digests of files and folders, cached on disk.
 
     Args:
-        memory: the file that remembers them; it need not exist, and one that is damaged counts as missing.
+        memory: the cache file. It need not exist; a damaged one counts as missing.
     """
 
     def __init__(self, memory: Path):
         self.memory = memory
         self.has_news = False
-        self._walked: dict[Path, float] = {}  # large folders: until when they need not be walked again
+        self._walked: dict[Path, float] = {}  # of large folders: the time until which they are not walked again
 
     @functools.cached_property
     def known(self) -> dict[str, list]:
-        """By absolute path: what the file system said of a file (None: not to be relied on), and its digest."""
+        """{absolute path: [file stamp, digest]}, see `_looks` for the stamp. A stamp of None means that the digest must
+        be computed again the next time."""
         return _read(self.memory)
 
     def of(self, path: str, algorithm: str = "sha256") -> str:
-        """The digest of a file; of a folder 'folder:' and sha256 of the names and digests of all files below;
-        'missing:' and the path if there is neither. What is missing or may not be read is no error here: whoever opens
-        it will say so.
+        """Return the digest of a file or folder.
+
+        A missing or unreadable file is no error here: the code that opens it reports it.
+
+        Returns:
+            'ALGORITHM:HEX' for a file, or 'unreadable:REASON' where it cannot be read; 'folder:' and the sha256 of the
+            names and digests of all files below for a folder; 'missing:' and the path if there is neither.
         """
         where = Path(path).expanduser().absolute()
         before = self.known.get(str(where))
@@ -66,7 +71,8 @@ class Digests:
         return digest
 
     def note(self, file: Path, digest: str) -> None:
-        """Remember the digest of a file that somebody else has read, only to tell when it is another one."""
+        """Store a digest that the caller has computed. It is only used to log a change of the file; `of` does not
+        rely on it."""
         before = self.known.get(str(file))
         self._keep(str(file), None, digest)
         self._tell(file, before, digest)
@@ -86,8 +92,11 @@ class Digests:
         return digest
 
     def _of_folder(self, where: Path) -> str:
-        """Walk through a folder. A large one is not walked again for twenty times as long as that took, at most for ten
-        seconds: every cell of a sweep asks for it."""
+        """Compute the digest of a folder by walking through it.
+
+        Every cell of a sweep asks for it, so the digest of a large folder is used again for twenty times as long as
+        the walk took, but for ten seconds at most.
+        """
         began = time.monotonic()
         if began < self._walked.get(where, 0):
             return self.known[str(where)][1]
@@ -109,16 +118,20 @@ class Digests:
         self.known[path] = [looks, digest]
 
     def _tell(self, where: Path, before: list | None, digest: str) -> None:
-        """Say that a file or folder has changed, if it has, and save the memory."""
+        """Log that a file or folder has changed, if it has, and save the cache.
+
+        Args:
+            before: the cached entry from before; None if there was none.
+        """
         if before is not None and before[1].partition(":")[0] == digest.partition(":")[0] and before[1] != digest:
             log.info("%s has changed since it was last used: what depends on it is made anew", where)
         self.save()
 
     def save(self) -> None:
-        """Write the memory, if there is anything new, with what other processes have added to it.
+        """Write the cache if it has new entries, merged with those that other processes have added to it.
 
-        It makes no folder: a command that is refused leaves nothing behind. That the memory cannot be written costs
-        nothing but reading the files again; whether outputs can be written at all is checked elsewhere.
+        No folder is created, so a command that is refused leaves nothing behind. A cache that cannot be written only
+        means that the files are read again; `dfkd.stages.checks` checks that the outputs folder is writable.
         """
         if not self.has_news or not self.memory.parent.is_dir():
             return
@@ -132,22 +145,26 @@ class Digests:
 
 @functools.cache
 def remembered(outputs: Path) -> Digests:
-    """The digests that an outputs folder remembers, read once a process."""
+    """Return the digest cache of an outputs folder. Each process reads the cache file once."""
     return Digests(outputs / MEMORY)
 
 
 def _looks(file: str) -> list[int]:
-    """What the file system says of a file: size, inode, when its bytes and when anything of it changed last.
+    """Return the stamp of a file: [size in bytes, inode, mtime, ctime], both times in nanoseconds.
 
-    The last of them cannot be set by hand: a file of the same size that was given its old time stamp back is noticed.
+    A user can set the mtime but not the ctime. So a changed file of the same size is noticed even if its old mtime was
+    restored.
     """
     stat = os.stat(file)
     return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _below(where: Path) -> Iterator[tuple[str, bool]]:
-    """All files and folders below a folder in a fixed order, and whether it is a folder; through links to folders too,
-    but in no circle. Neither broken links nor what is no plain file."""
+    """Yield (path, is it a folder) for all files and folders below a folder, in a fixed order.
+
+    Links to folders are followed unless they lead back to a parent folder. Broken links and special files (sockets,
+    devices) are left out, and so is CLUTTER.
+    """
     for root, folders, files in os.walk(where, followlinks=True):
         here = Path(root).resolve()
         folders[:] = [name for name in sorted(folders) if not here.is_relative_to(Path(root, name).resolve())]
@@ -157,7 +174,7 @@ def _below(where: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _read(memory: Path) -> dict[str, list]:
-    """What a memory holds; nothing if it is missing or damaged."""
+    """Return the content of a cache file; {} if it is missing or damaged."""
     try:
         checksum, _, body = memory.read_text().partition("\n")
         return json.loads(body) if checksum == _checksum(body) else {}

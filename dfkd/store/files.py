@@ -1,4 +1,4 @@
-"""Files that several processes share: locks that the system lets go of, texts that are never half-written."""
+"""Files that several processes share: locks that the system releases when a process ends, and atomic writes."""
 
 import contextlib
 import fcntl
@@ -14,17 +14,26 @@ from dfkd.errors import ConfigError
 from dfkd.store.access import writing
 
 log = logging.getLogger("dfkd")
-TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp", re.DOTALL)  # of `write_atomic`; the number is the writing process
-PATIENCE = 10.0  # seconds for which a temporary file of a process that is not on this machine may be one of another's
-ABANDONED = 3600.0  # seconds after which nobody is still writing it: the number is that of a later process
+TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp", re.DOTALL)  # files of `write_atomic`; the number is the writer's process id
+# Seconds. No process of this machine has the id in the name of a temporary file: if the file is younger than this, a
+# process of another machine may still be writing it.
+PATIENCE = 10.0
+ABANDONED = 3600.0  # seconds; an older temporary file has no writer: a later process was given the same process id
 
 
 @contextlib.contextmanager
 def file_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold an exclusive lock; the system lets go of it when the process ends, however it ends.
+    """Hold an exclusive lock on a lock file inside the block, and wait for it if another process holds it.
+
+    The operating system releases the lock when the process ends, however it ends.
+
+    Args:
+        path: the lock file; created if missing.
+        what: the thing that the lock protects, for the log.
 
     Raises:
-        ConfigError: the file system has no locks, or the file cannot be opened.
+        ConfigError: the file system has no flock.
+        Inaccessible: the operating system refuses to open the file.
     """
     while True:
         with _opened(path) as handle:
@@ -32,7 +41,7 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
                 log.info("waiting for another process that is making %s", what)
                 take_lock(handle, fcntl.LOCK_EX)
             if not _is_still(path, handle.fileno()):
-                continue  # `gc` took the file away between opening and locking it: another may hold the new one
+                continue  # `gc` deleted the file between open and lock: another process may hold a new one
             yield
             return
 
@@ -44,9 +53,9 @@ def _opened(path: Path) -> IO:
 
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock of an existing lock file if nobody else does; yields whether it is held now."""
+    """Try to lock an existing lock file inside the block, without waiting; yields whether this process holds it."""
     try:
-        handle = path.open("r+")  # NFS locks exclusively only what is open for writing
+        handle = path.open("r+")  # NFS gives an exclusive lock only on a file that is open for writing
     except OSError:
         yield False
         return
@@ -55,7 +64,7 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of a lock file; True too where the system does not let us look."""
+    """Return whether a process holds the lock of a lock file; also True if the system refuses to open the file."""
     try:
         handle = path.open()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -67,10 +76,16 @@ def is_held(path: Path) -> bool:
 
 
 def take_lock(handle: IO, how: int) -> bool:
-    """flock an open file; False if another process holds it and `how` is not to wait.
+    """Lock an open file with flock.
+
+    Args:
+        how: flags of `fcntl.flock`. Without LOCK_NB the call waits until the lock is free.
+
+    Returns:
+        whether the file is locked now; False only with LOCK_NB, if another process holds the lock.
 
     Raises:
-        ConfigError: the file system has no locks.
+        ConfigError: the file system has no flock.
     """
     try:
         fcntl.flock(handle, how)
@@ -85,7 +100,11 @@ def take_lock(handle: IO, how: int) -> bool:
 
 
 def _is_still(path: Path, handle: int) -> bool:
-    """Whether an open file is the one that its path names now."""
+    """Return whether the path still names the file that is open, and not a new file of the same name.
+
+    Args:
+        handle: file descriptor of the open file.
+    """
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -93,18 +112,18 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never a part."""
+    """Write a text file (UTF-8) so that a reader sees the whole old or the whole new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")  # whatever the locale
+    temporary.write_text(text, encoding="utf-8")  # the default encoding depends on the locale
     sync(temporary)
     os.replace(temporary, path)
 
 
 def is_being_written(path: Path, lock: Path | None = None) -> bool:
-    """Whether a temporary file of `write_atomic` still has a writer.
+    """Return whether a process may still be writing a temporary file of `write_atomic`.
 
     Args:
-        lock: the lock file of its folder, if there is one: who holds it may be on another machine.
+        lock: the lock file of its folder, if there is one: the process that holds it may be on another machine.
     """
     try:
         age = time.time() - path.lstat().st_mtime
@@ -116,7 +135,7 @@ def is_being_written(path: Path, lock: Path | None = None) -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Whether this machine has a process of that number."""
+    """Return whether a process with this id runs on this machine."""
     try:
         os.kill(process, 0)
     except PermissionError:
@@ -127,7 +146,7 @@ def is_alive(process: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Flush a file or folder to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 # Keys of a configuration that name an option but do not change what it does.
 NAMES_ONLY = ("name",)
-# Options that came later. Null means "as before", and stays out, so that what was made before keeps its key.
+# Options that were added later. Their null means "as before" and is left out, so that older artifacts keep their keys.
 LATER = ("entry", "stem", "pools", "grid", "hidden")
 
 
@@ -17,14 +17,14 @@ def content_key(
     inputs: dict[str, str] | None = None,
     sources: Callable[[dict], dict[str, str]] = lambda node: {},
 ) -> str:
-    """Sixteen hexadecimal digits of sha256([stage, version, config, input keys]).
+    """Return the key of an artifact: the first 16 hexadecimal digits of sha256([stage, version, config, input keys]).
 
     Args:
-        stage, version: its name, and the number of its code (`dfkd.stages.Stage`).
-        config: resolved plain dicts, lists and scalars.
-        inputs: keys of the artifacts that feed this stage, by role.
-        sources: of a dict in the configuration: digests of the files and the code that it names, to be put over its
-            values (`dfkd.config.sources`): content counts, not location.
+        stage, version: name of the stage, and version of its code (`dfkd.stages.Stage`).
+        config: resolved configuration of plain dicts, lists and scalars.
+        inputs: {stage: key} of the artifacts that feed this stage.
+        sources: gets a dict of the configuration and returns the digests of the files and the code that it names, by
+            key (`dfkd.config.sources`). They replace its values: the content of a file counts, not its location.
     """
     body = [stage, version, _canonical(config, sources), sorted((inputs or {}).items())]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""Records: JSON objects that hold the checksums of files beside them (`files`) and of themselves (`digest`).
+"""Records: JSON objects with checksums of the files in the same folder (`files`) and of the object itself (`digest`).
 
-An artifact's meta.json is one, and a run folder's result.json.
+The meta.json of an artifact and the result.json of a run folder are records.
 """
 
 import hashlib
@@ -13,21 +13,21 @@ from dfkd.store.digest import file_digest
 
 
 def record_digest(record: dict) -> str:
-    """sha256 of a record without its `digest`."""
+    """Return the sha256 (hexadecimal) of a record, its entry `digest` left out."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def sealed(record: dict) -> dict:
-    """The record as JSON gives it back, with a digest of everything else in it."""
+    """Return the record after a round trip through JSON, with the digest of all its other entries added as `digest`."""
     plain = json.loads(json.dumps({key: value for key, value in record.items() if key != "digest"}))
     return plain | {"digest": record_digest(plain)}
 
 
 def check_seal(record: dict, name: str) -> None:
-    """Raise Damaged if a record is not what was sealed.
+    """Raise Damaged if a record differs from what `sealed` returned.
 
     Args:
-        name: of its file, for the message.
+        name: name of its file, for the message.
     """
     rest = {key: value for key, value in record.items() if key != "digest"}
     if record.get("digest") != record_digest(rest):
@@ -35,11 +35,11 @@ def check_seal(record: dict, name: str) -> None:
 
 
 def check_files(files: dict[str, str], folder: Path) -> None:
-    """Read files, and compare them with their checksums.
+    """Read files and compare them with their checksums ({file name: checksum}).
 
     Raises:
-        Damaged: one is missing or has changed.
-        Inaccessible: the system does not let us read one.
+        Damaged: a file is missing or has changed; the message names it.
+        Inaccessible: the operating system refuses to read a file.
     """
     for name, digest in files.items():
         with reading(folder / name):

@@ -1,17 +1,17 @@
-"""A run folder, `<outputs>/runs/<cell>`: the only reader and writer of its files. Imports no torch.
+"""A run folder, `<outputs>/runs/<cell>`. Its files are read and written here only. Imports no torch.
 
 config.yaml    the cell's configuration, resolved
-stages.json    {stage: key}, written before the first of them is fetched: the store keeps what it names
+stages.json    {stage: key}, written before the first artifact is fetched: `gc` of the store keeps the named artifacts
 status.json    {"status": "waiting" ("after": another cell), "running", "done", "failed" or "interrupted", "command":
-               what repeats it, ...}
+               the command that repeats the run, ...}
 metrics.jsonl  rows of metrics, written by the tracker
-result.json    what came out, with checksums of itself and of all that the run has put beside it (`dfkd.store.record`);
-               not there until the run is done
-.lock          held by the process that is at work on it
+result.json    the result, with checksums of itself and of all other files that the run has written
+               (`dfkd.store.record`); does not exist before the run is done
+.lock          locked by the process that works on the run
 
-A result of an older dfkd has no checksums, but that of its student. It is taken for whole, and whoever shows it says
-that it cannot be checked: to make it again would cost what it has cost, and to add checksums now would call whole what
-nobody has checked.
+The result of an older dfkd has no checksums except that of its student. It counts as undamaged, and every report of it
+says that it cannot be checked: a new run would cost as much as the old one, and checksums added now would confirm files
+that were never checked.
 """
 
 import contextlib
@@ -32,19 +32,20 @@ from dfkd.store.record import check_files, check_seal, sealed
 
 log = logging.getLogger("dfkd")
 MARKS = ("result.json", "status.json", "config.yaml", "stages.json")  # a folder with one of them is a run folder
-NOT_EXPORTED = re.compile(r"\.|profile_|(result|status)\.json$")  # how the names of other files begin
-MEASURED = ("iacc", "oacc", "olacc", "asr")  # of a teacher, in every result
-SUFFIXES = (".json", ".jsonl", ".yaml", ".safetensors", ".png")  # of what a run writes
+NOT_EXPORTED = re.compile(r"\.|profile_|(result|status)\.json$")  # beginnings of names of files without a checksum
+MEASURED = ("iacc", "oacc", "olacc", "asr")  # metrics of the teacher that every result holds
+SUFFIXES = (".json", ".jsonl", ".yaml", ".safetensors", ".png")  # of the files that a run writes
 HASH = re.compile(r"-([0-9a-f]{8})$")  # the end of a run folder's name
 KEY = re.compile(r"[0-9a-f]{16}")  # the name of an artifact
-DEPTH = 8  # folders below each other in which runs are looked for
+DEPTH = 8  # levels of folders that are searched for run folders
 
 
 def run_folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """The run folders in a folder, by name. Those are found, too, that lie deeper: names once could have slashes.
+    """Yield the run folders in a folder, sorted by name. Subfolders are searched too, since the names of older run
+    folders could contain slashes.
 
     Raises:
-        Inaccessible: the system does not let us look into the folder.
+        Inaccessible: the operating system refuses to list a folder.
     """
     for path in entries(root):
         if RunFolder(path).is_run:
@@ -54,12 +55,12 @@ def run_folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def is_checkable(result: dict) -> bool:
-    """Whether a result has checksums; one of an older dfkd has none."""
+    """Return whether a result has checksums. A result of an older dfkd has none."""
     return "digest" in result
 
 
 class RunFolder:
-    """One run folder; nothing in it has to be there, or whole, to be read.
+    """One run folder. It can be read even if its files are missing or damaged.
 
     Args:
         path: the folder.
@@ -67,11 +68,11 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._stamps: dict[str, tuple] = {}  # of the files that were there when the run began
+        self._stamps: dict[str, tuple] = {}  # {file name: stamp} of the files that existed when the run began
 
     @property
     def is_run(self) -> bool:
-        """Whether the folder holds files of a run, or the system does not let us look."""
+        """Whether the folder holds a file of MARKS; also True if the operating system refuses to look."""
         try:
             return any(is_there(self.path / mark) for mark in MARKS)
         except OSError:
@@ -79,32 +80,35 @@ class RunFolder:
 
     @property
     def is_held(self) -> bool:
-        """Whether a process is at work on it."""
+        """Whether a process works on this run now."""
         return is_held(self.path / ".lock")
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a process is at work on it, or on the cell after which it is to run."""
+        """Whether a process works on this run, or on the run that this one waits for ("after" in status.json)."""
         status = self.status()
         leader = self.path.parent / Path(str(status.get("after"))).name
         return self.is_held or (status.get("status") == "waiting" and is_held(leader / ".lock"))
 
     def claimed(self) -> contextlib.AbstractContextManager:
-        """Inside the block no other process is at work on it; waits until that is so.
+        """Return a context manager that locks the run folder, and waits while another process holds the lock.
+
+        The folder is created if missing.
 
         Raises:
-            Inaccessible: the system does not let us write there.
+            Inaccessible: the operating system refuses to write there.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         return file_lock(self.path / ".lock", f"cell {self.path.name}")
 
     def record(self) -> dict | None:
-        """What its result.json says, without a look at the files beside it; None if the run has not finished.
+        """Return the content of result.json, without a check of the other files; None if the run has not finished.
 
         Raises:
-            Damaged: it is not what a run has written there, or is gone.
-            Inaccessible: the system does not let us read it.
+            Damaged: result.json has changed since it was written, is that of another cell or of no run, or is missing
+                although the status is 'done'.
+            Inaccessible: the operating system refuses to read it.
         """
         try:
             result = read_object(self.path / "result.json")
@@ -122,11 +126,12 @@ class RunFolder:
         return result
 
     def checked_result(self) -> dict | None:
-        """The result, after a look at every file that it tells of; None if the run has not finished.
+        """Return the content of result.json, after a check of every file that it has a checksum of; None if the run has
+        not finished.
 
         Raises:
-            Damaged: one of them is missing or has changed; the message names it.
-            Inaccessible: the system does not let us read one.
+            Damaged: a file is missing or has changed; the message names it.
+            Inaccessible: the operating system refuses to read a file.
         """
         result = self.record()
         if result is None:
@@ -136,10 +141,10 @@ class RunFolder:
         return result
 
     def whole_result(self) -> dict | None:
-        """The result; None if there is none, or it is damaged.
+        """Like `checked_result`, but None if the result or one of its files is damaged.
 
         Raises:
-            Inaccessible: the system does not let us read it.
+            Inaccessible: the operating system refuses to read a file.
         """
         try:
             return self.checked_result()
@@ -147,7 +152,7 @@ class RunFolder:
             return None
 
     def damage(self) -> str | None:
-        """What is wrong with a run that has finished; None if nothing is, or it has not."""
+        """Return a description of the damage to a finished run; None if it is undamaged or has not finished."""
         try:
             self.checked_result()
         except Damaged as error:
@@ -155,14 +160,14 @@ class RunFolder:
         return None
 
     def status(self) -> dict:
-        """What its status.json says; {} where it cannot be read."""
+        """Return the content of status.json; {} if it cannot be read."""
         try:
             return read_object(self.path / "status.json")
         except (Damaged, Inaccessible):
             return {}
 
     def stages(self) -> dict[str, str] | None:
-        """{stage: key} of its artifacts; None where it does not say, or what it says is damaged."""
+        """Return {stage: key} of the artifacts, from stages.json and result.json; None if neither has valid keys."""
         planned, made = _object(self.path / "stages.json"), _object(self.path / "result.json").get("stages")
         made = made if isinstance(made, dict) else {}
         keys = {stage: of["key"] for stage, of in made.items() if isinstance(of, dict) and _is_key(of.get("key"))}
@@ -174,7 +179,11 @@ class RunFolder:
         return keys | planned if _are_keys(planned) else None
 
     def config(self) -> dict:
-        """Its configuration; {} where that cannot be read."""
+        """Return the content of config.yaml; {} if it is missing or damaged.
+
+        Raises:
+            Inaccessible: the operating system refuses to read it.
+        """
         try:
             with reading(self.path / "config.yaml"):
                 text = (self.path / "config.yaml").read_text()
@@ -186,12 +195,13 @@ class RunFolder:
             return {}
 
     def expect(self, config: dict, stages: dict[str, str], after: str, command: str | None) -> None:
-        """Note what a run will need that is to begin later, unless it has begun or finished.
+        """Write config.yaml, stages.json and the status 'waiting' of a run that begins later. Nothing is done if it has
+        begun or finished already.
 
         Args:
             config, stages: as in `begin`.
-            after: the cell that its process is at now.
-            command: what repeats it.
+            after: name of the cell that this process works on now.
+            command: the command that repeats what this process runs.
         """
         if self.is_run and self.status().get("status") != "waiting":
             return
@@ -201,14 +211,15 @@ class RunFolder:
             self.set_status("waiting", command=command, after=after)
 
     def begin(self, config: dict, stages: dict[str, str]) -> None:
-        """A run begins: from here on there is no result.
+        """Prepare the folder for a run that begins: write config.yaml and stages.json, and remove the result and the
+        status of an earlier run.
 
         Args:
-            config: of the cell, resolved.
-            stages: keys of its artifacts by stage.
+            config: resolved configuration of the cell.
+            stages: {stage: key} of its artifacts.
 
         Raises:
-            Inaccessible: the system does not let us write there.
+            Inaccessible: the operating system refuses to write there.
         """
         self._stamps = {file.name: _stamp(file) for file in entries(self.path)}
         with writing(self.path):
@@ -216,8 +227,8 @@ class RunFolder:
                 if path.suffix in SUFFIXES and path.is_dir():
                     log.warning("%s is a folder in the place of a file: it is moved to %s.folder", path, path.name)
                     path.rename(path.with_name(f"{path.name}.folder"))
-            self._plan(config, (self.stages() or {}) | stages)  # an earlier run may have gone further
-            for name in ("status.json", "result.json"):  # never 'done' without a result
+            self._plan(config, (self.stages() or {}) | stages)  # an earlier run may have made later stages
+            for name in ("status.json", "result.json"):  # in this order: the status is never 'done' without a result
                 (self.path / name).unlink(missing_ok=True)
 
     def _plan(self, config: dict, stages: dict[str, str]) -> None:
@@ -225,19 +236,23 @@ class RunFolder:
         _write(self.path / "stages.json", stages)
 
     def set_status(self, status: str, **more: str | int | None) -> None:
-        """Write status.json: 'waiting', 'running' (with the process, host and time of the beginning), 'done', 'failed'
-        or 'interrupted' (with the error and its traceback). What is None is left out."""
+        """Write status.json.
+
+        Args:
+            status: 'waiting', 'running', 'done', 'failed' or 'interrupted'.
+            more: further entries: process id, host and start time of a running run, error and traceback of a failed or
+                interrupted one, the command. Those that are None are left out.
+        """
         _write(self.path / "status.json", {k: v for k, v in {"status": status, **more}.items() if v is not None})
 
     def write_result(self, result: dict) -> dict:
-        """Write result.json, with checksums of everything that was put beside it since `begin`.
+        """Write result.json, with checksums of all files that were written into the folder since `begin`.
 
         Args:
-            result: its content; checksums that an earlier run of the cell has left in it stay, where it is gone on
-                from that.
+            result: the content. It may hold checksums (`files`) of an earlier run of the cell; they stay.
 
         Returns:
-            all that was written.
+            the content with all checksums, as written.
         """
         exported = (file for file in entries(self.path) if file.is_file() and not NOT_EXPORTED.match(file.name))
         new = [file for file in exported if self._stamps.get(file.name) != _stamp(file)]
@@ -246,12 +261,12 @@ class RunFolder:
         return whole
 
     def renew_result(self, result: dict) -> None:
-        """Write result.json anew, with the checksums of other files as they are; one without any gets none."""
+        """Replace result.json and keep its checksums of other files. A result without checksums gets none."""
         _write(self.path / "result.json", sealed(result) if is_checkable(result) else result)
 
 
 def _is_result(result: dict) -> bool:
-    """Whether this looks like what a run writes. It has to be told where nothing was sealed."""
+    """Return whether an object has the form of a run's result. Results of an older dfkd have no digest to check."""
     parts = [result.get("config"), result.get("teacher"), result.get("student", {}), result.get("stages", {})]
     if not all(isinstance(part, dict) for part in parts):
         return False
@@ -270,13 +285,13 @@ def _are_keys(stages: dict) -> bool:
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
-    """What differs once a file was written again."""
+    """Return (inode, mtime in nanoseconds, size in bytes): a file that was written again has another stamp."""
     stat = file.lstat()
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _object(file: Path) -> dict:
-    """The object in a JSON file; an empty one where it is missing, cut short, or something else."""
+    """Return the object in a JSON file; {} if the file is missing, cut short, or holds no object."""
     try:
         return read_object(file)
     except Damaged:

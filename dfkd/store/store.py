@@ -1,13 +1,13 @@
-"""The content-addressed store of stages: what was computed once is never computed again.
+"""The content-addressed store of artifacts: a stage that was computed once is never computed again.
 
 An artifact is a folder `<root>/<stage>/<key>/` of files with a `meta.json` that holds their checksums. Its key is a
 hash of everything that can change it. It is written into a temporary folder and renamed into place, so a killed run
-leaves nothing half-written; it is built under a lock, so two runs that want the same artifact build it once; it is
-checked when it is read, so damage is noticed, named and repaired. Nothing here is a pickle. A long build leaves a
-`.<key>.checkpoint` beside (`dfkd.resume.checkpoints`), which only the holder of the lock touches.
+leaves nothing half-written. It is built under a lock, so two runs that need the same artifact build it once. It is
+checked when it is read, so damage is noticed, named and repaired. No file is a pickle. A long build saves a
+`.<key>.checkpoint` in the same folder (`dfkd.resume.checkpoints`), which only the holder of the lock touches.
 
-This module imports no torch: keys are known before anything heavy is. `python -m dfkd.store` (dfkd/cli/store.py) looks
-into a store and tidies it.
+This module imports no torch, so a finished cell is recognised without that import. `python -m dfkd.store`
+(dfkd/cli/store.py) lists and tidies a store.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ log = logging.getLogger("dfkd")
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage.
+    """What a finished stage has written.
 
     Attributes:
         path: its folder.
-        key: its content key.
-        meta: what the builder returned, with `seconds` and `peak_memory_mb` it took.
-        reused: whether it was there already.
+        key: its key, a hash of everything that can change it.
+        meta: the metadata that the builder returned; always with `seconds`, the time of the build.
+        reused: whether it was in the store already.
     """
 
     path: Path
@@ -49,11 +49,11 @@ class Artifact:
 
 
 def read_record(folder: Path) -> dict:
-    """What the meta.json of a whole artifact says.
+    """Return the content of an artifact's meta.json, after a check of all files of the artifact.
 
     Raises:
-        Damaged: it is not whole; the message names the file.
-        Inaccessible: the system does not let us read it.
+        Damaged: a file is missing or has changed; the message names it.
+        Inaccessible: the operating system refuses to read a file.
     """
     record = meta_record(folder)
     check_files(record["files"], folder)
@@ -61,7 +61,11 @@ def read_record(folder: Path) -> dict:
 
 
 def meta_record(folder: Path) -> dict:
-    """The same without a look at the other files."""
+    """Return the content of an artifact's meta.json, without a check of the other files.
+
+    Raises:
+        Damaged, Inaccessible: see `read_record`.
+    """
     with reading(folder):
         if folder.is_file():
             raise Damaged("it is a file, and an artifact is a folder")
@@ -76,7 +80,7 @@ class Store:
     """Artifacts under one folder.
 
     Args:
-        root: the folder; made if it is not there.
+        root: the folder; created if missing.
     """
 
     def __init__(self, root: Path):
@@ -90,16 +94,16 @@ class Store:
         about: dict | None = None,
         inputs: dict[str, str] | None = None,
     ) -> Artifact:
-        """The artifact, from the store or built now.
+        """Read the artifact from the store, or build it if it is missing or damaged.
 
         Args:
             build: writes the artifact's files into the folder it is given and returns its metadata.
-            about: what the key was made of, kept in meta.json for a human reader.
-            inputs: keys of the artifacts that feed it, by stage, kept in meta.json too.
+            about: the content that the key was computed from, stored in meta.json for a human reader.
+            inputs: {stage: key} of the artifacts that feed it, stored in meta.json too.
 
         Raises:
             OSError: the folder cannot be written (disk full).
-            Inaccessible: the system does not let us read or write it.
+            Inaccessible: the operating system refuses to read or write it.
         """
         folder = self.root / stage / key
         found = self._read(folder, key)
@@ -110,22 +114,23 @@ class Store:
             found = self._read(folder, key, log.warning)  # another process may have built it while we waited
             if found is not None:
                 return found
-            for stale in (self.root / stage).glob(f".{key}.*.tmp"):  # of a killed builder: we hold its lock
+            for stale in (self.root / stage).glob(f".{key}.*.tmp"):  # left by a killed process: we hold the lock now
                 shutil.rmtree(stale, ignore_errors=True)
                 stale.unlink(missing_ok=True)
-            remove(folder)  # damaged
+            remove(folder)  # if it exists, it is damaged
             return self._build(folder, stage, key, build, about or {}, inputs or {})
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The artifact if it is there and whole, else None.
+        """Return the artifact if it exists and is undamaged, else None.
 
         Raises:
-            Inaccessible: the system does not let us read it.
+            Inaccessible: the operating system refuses to read it.
         """
         return self._read(self.root / stage / key, key)
 
     def check_access(self, stage: str, key: str) -> None:
-        """Raise Inaccessible if `fetch` could neither read the artifact nor make it: to be asked before any is made."""
+        """Raise Inaccessible if `fetch` could neither read nor build the artifact. To be called before any stage is
+        computed."""
         folder, lock, checkpoint = self.root / stage / key, self._lock_file(stage, key), self.checkpoint(stage, key)
         try:
             for name in ("meta.json", *meta_record(folder)["files"]):
@@ -141,11 +146,11 @@ class Store:
                 raise inaccessible(path, "written", error)
 
     def checkpoint(self, stage: str, key: str) -> Path:
-        """Where who builds an artifact may keep what it needs to go on after being killed; gone when it is built."""
+        """Return the path of the checkpoint from which a killed build is resumed; removed after the build."""
         return self.root / stage / f".{key}.checkpoint"
 
     def _tidy(self, stage: str, key: str) -> None:
-        """Remove the checkpoint of a builder that was killed when it had just finished."""
+        """Remove the checkpoint of a build that was killed after it had finished, but before it removed the file."""
         if self.checkpoint(stage, key).exists():
             with contextlib.suppress(OSError), self._lock(stage, key):
                 self.checkpoint(stage, key).unlink(missing_ok=True)
@@ -184,7 +189,7 @@ class Store:
         return Artifact(folder, key, meta, reused=False)
 
     def _read(self, folder: Path, key: str, warn: Callable = log.debug) -> Artifact | None:
-        """The artifact if it is there and whole; a damaged one is named and treated as missing."""
+        """Return the artifact if it exists and is undamaged, else None; damage is logged by `warn`."""
         with reading(folder):
             if not is_there(folder):
                 return None
@@ -206,10 +211,10 @@ class Store:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there.
+    """Remove a file, or a folder with everything in it, if it exists.
 
     Raises:
-        Inaccessible: the system does not let us.
+        Inaccessible: the operating system refuses.
     """
     with writing(path):
         if path.is_dir() and not path.is_symlink():
@@ -219,7 +224,11 @@ def remove(path: Path) -> None:
 
 
 def _publish(temporary: Path, folder: Path) -> bool:
-    """Rename a folder into place; False if there is one: another machine made it, and a shared disk tells us late."""
+    """Rename a temporary folder into its final place.
+
+    Returns:
+        False if the final folder exists: another machine has made it, and a shared disk shows it late.
+    """
     try:
         os.rename(temporary, folder)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""A sweep's list, `<outputs>/sweeps/*.jsonl`, read row by row: half a line costs that line, and no other.
+"""Reader of a sweep's list of cells, `<outputs>/sweeps/*.jsonl`. A broken line is skipped, and all others are read.
 
-What stands in a row is told in `dfkd.sweeps.ledger`, which writes it.
+`dfkd.sweeps.ledger` writes the list and describes its rows.
 """
 
 import json
@@ -11,19 +11,21 @@ from dfkd.errors import Damaged
 from dfkd.store.access import reading
 
 log = logging.getLogger("dfkd")
-KINDS = {  # of the values of a row
+KINDS = {  # {key of a row: type of its value}
     **{"number": int, "status": str, "folder": str | None, "arguments": list | None, "error": str | None},
     **{"with": int | None, "process": int | None, "job": int | None, "stages": dict | None},
 }
-_told: set[tuple[Path, int]] = set()  # lines that were named: a list is read again and again
+_told: set[tuple[Path, int]] = set()  # (file, line number) of warnings so far: a list is read many times
 
 
 def read_list(file: Path) -> list[dict]:
-    """The rows of a sweep's list; none where there is no such file. A line that is no row is named once, and skipped;
-    but for the last one, if it has no end: somebody is writing it.
+    """Return the rows of a sweep's list; an empty list if there is no such file.
+
+    A line that is no valid row is skipped, with one warning per process. A last line without a line end is skipped
+    silently: another process is writing it.
 
     Raises:
-        Inaccessible: the system does not let us read it.
+        Inaccessible: the operating system refuses to read it.
     """
     try:
         with reading(file):
@@ -42,7 +44,7 @@ def read_list(file: Path) -> list[dict]:
 
 
 def _row(line: str) -> dict | None:
-    """The row in a line, if it is one."""
+    """Return the row in a line; None if the line is not valid JSON, or a value has the wrong type."""
     try:
         row = {"folder": None, "arguments": None} | json.loads(line)
     except (ValueError, TypeError, RecursionError):

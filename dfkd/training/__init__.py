@@ -1,4 +1,4 @@
-"""What all trainings share, of teachers, students and generators: optimizers, running means, augmented views.
+"""Shared by all trainings (of teachers, students and generators): optimizers, running means, augmentations.
 
 Imports of dfkd only errors.
 """

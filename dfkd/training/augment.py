@@ -1,4 +1,4 @@
-"""Random augmentation of whole batches on their device, every image on its own."""
+"""Random augmentation of whole batches on their device, with independent random numbers for each image."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def crop(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
-    """Shift every image by up to `pad` pixels in both directions, filling with its edge pixels (replicate)."""
+    """Shift every image (B, C, H, W) by up to `pad` pixels along each axis; the border is filled with edge pixels."""
     n, c, h, w = images.shape
     padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
     top, left = torch.randint(2 * pad + 1, (2, n), generator=generator, device=images.device)
@@ -20,18 +20,20 @@ def crop(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the images left to right, by chance."""
+    """Mirror every image left to right with probability 1/2."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(3), images)
 
 
 def resized_crop(images: Tensor, smallest: float, mirror: bool, generator: torch.Generator) -> Tensor:
-    """A random part of every image, brought to the full size (bilinear), possibly mirrored; gradients pass.
+    """Crop a random rectangle of every image (B, C, H, W) and resize it to the full size (bilinear). Differentiable.
+
+    The area of the rectangle, as a share of the image, is uniform in [smallest, 1], and the logarithm of its aspect
+    ratio in [log 3/4, log 4/3]. A side longer than the image is cut to the length of the image.
 
     Args:
-        smallest: the part's area as a share of the image lies in [smallest, 1]; its sides' ratio in [3/4, 4/3], both
-            drawn uniformly (the ratio in logarithm) and cut off where they leave the image.
-        mirror: mirror half of the parts, by chance.
+        smallest: smallest area as a share of the image.
+        mirror: whether to mirror each crop left to right with probability 1/2.
     """
     n = len(images)
     area, ratio, x, y, side = torch.rand(5, n, generator=generator, device=images.device)
@@ -48,12 +50,14 @@ def resized_crop(images: Tensor, smallest: float, mirror: bool, generator: torch
 
 
 def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Paste a box of another image of the batch into half of the images, by chance (CutMix, arXiv 1905.04899).
+    """Paste a box from another image of the batch into each image with probability 1/2 (CutMix, arXiv 1905.04899).
 
-    The box's sides are drawn uniformly between a quarter and three quarters of the image's; it keeps its place.
+    The height and width of the box are uniform between a quarter and three quarters of the image's. The box has the
+    same position in both images.
 
     Returns:
-        the images, and the donor of every image's box (B,): its own index where nothing was pasted.
+        the images (B, C, H, W), and for every image the index of the image that its box comes from (B,): its own index
+        where nothing was pasted.
     """
     n, _, height, width = images.shape
     device = images.device
@@ -61,7 +65,7 @@ def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     pasted, *place = torch.rand(5, n, generator=generator, device=device)
     donor = torch.where(pasted < 0.5, donor, torch.arange(n, device=device))
 
-    def inside(length: int, side: Tensor, start: Tensor) -> Tensor:  # (B, length): the box's rows, or its columns
+    def inside(length: int, side: Tensor, start: Tensor) -> Tensor:  # (B, length), bool: rows or columns of the box
         shortest, longest = length // 4, length * 3 // 4
         side = shortest + (side * (longest - shortest + 1)).long()
         start = (start * (length - side + 1)).long()[:, None]
@@ -76,7 +80,12 @@ AUGMENTATIONS = ("none", "shift", "crop_flip")
 
 
 def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
-    """Apply 'none', 'shift' (by up to an eighth of the side) or 'crop_flip' (shift and mirror)."""
+    """Augment images (B, C, H, W).
+
+    Args:
+        how: 'none', 'shift' (by up to an eighth of the height along each axis) or 'crop_flip' (shift, then mirror with
+            probability 1/2).
+    """
     if how == "none":
         return images
     shifted = crop(images, max(1, images.shape[2] // 8), generator)

@@ -1,5 +1,5 @@
-"""torch's optimizers in their fused form: one pass over memory on a CPU (three to four times as fast), one launch on a
-GPU."""
+"""torch's optimizers in their fused implementation: one pass over memory on a CPU (three to four times as fast), one
+kernel launch on a GPU."""
 
 import functools
 import inspect
@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-FUSED = ("cpu", "cuda")  # devices that have the form
+FUSED = ("cpu", "cuda")  # device types with a fused implementation
 
 
 def fused(kind: type[Optimizer], parameters: Iterable[Tensor | dict], **options: object) -> Optimizer:
-    """An optimizer of the kind (SGD, Adam, AdamW); the numbers are those of its plain form, up to rounding.
+    """Return a fused optimizer. Its updates are those of the plain implementation, up to rounding.
+
+    If a parameter is on a device without a fused implementation, the optimizer is the plain one.
 
     Args:
+        kind: torch.optim.SGD, Adam or AdamW.
         parameters: tensors, or groups {'params': tensors, option: value}.
-        options: of the kind.
+        options: arguments of `kind`.
     """
     groups = list(parameters)
     tensors = [tensor for group in groups for tensor in (group["params"] if isinstance(group, dict) else [group])]
@@ -30,16 +33,22 @@ def fused(kind: type[Optimizer], parameters: Iterable[Tensor | dict], **options:
 
 @functools.cache
 def uncompiled(kind: type[Optimizer]) -> type[Optimizer]:
-    """The same kind without what torch.compile needs around its methods: it imports the compiler at the first step,
-    which takes as long as importing torch, and nothing is compiled here."""
+    """Return a subclass of an optimizer class, without the wrappers around its methods that torch.compile needs.
+
+    These wrappers import the compiler at the first step, which takes as long as importing torch, and no optimizer is
+    compiled here.
+    """
     names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     bare = {name: inspect.unwrap(getattr(kind, name)) for name in names}
     return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def match_layouts(optimizer: Optimizer, _arguments: tuple, _options: dict) -> None:
-    """Lay gradients out as their parameters are: the fused CPU kernels take the numbers in the order of memory, and say
-    nothing of a gradient in channels_last for a parameter that is not."""
+    """Give every gradient the memory layout of its parameter.
+
+    The fused CPU kernels read both in the order of memory. They give wrong results without an error if, for instance,
+    only the gradient is in channels_last.
+    """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             gradient = parameter.grad
