@@ -5,7 +5,7 @@ OLDEST := .venv-oldest/bin
 OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))# 3.10 where there is one
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test test-oldest bench paper-small study family family-mnist less-work teachers defenses sync lint clean help
+.PHONY: run test test-all test-oldest bench paper-small study family family-mnist less-work teachers defenses sync lint clean help
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { print "  make " $$1 "\t" $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,12 @@ PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 test: .venv/installed  ## all fast tests (CPU, no network)
 	$(BIN)/python $(PYTEST)
 
-test-oldest: .venv-oldest/installed  ## the same on the oldest Python and packages that are promised, in .venv-oldest
-	$(OLDEST)/python $(PYTEST)
+EVERY := -m "exhaustive or not exhaustive"
+test-all: .venv/installed  ## the same, and of many tests that are alike every one
+	$(BIN)/python $(PYTEST) $(EVERY)
+
+test-oldest: .venv-oldest/installed  ## every one on the oldest Python and packages that are promised, in .venv-oldest
+	$(OLDEST)/python $(PYTEST) $(EVERY)
 
 SMALL := debug=small hydra/launcher=parallel outputs=outputs/paper-small
 paper-small: .venv/installed  ## one table of either paper in the size of a CPU: CAKE's components, ATEsc on a backdoor (15 minutes on 2 cores)

@@ -8,11 +8,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -86,6 +87,13 @@ def without_pictures() -> contextlib.AbstractContextManager:
         lambda figure: '<svg width="1pt" height="1pt"/>',
         lambda report: pixel(),
     )
+
+
+def a_few(names: Iterable[str], *few: str) -> list:
+    """Parameters of a test, of which `make test` takes only these few."""
+    every = list(names)
+    assert set(few) <= set(every)
+    return [name if name in few else pytest.param(name, marks=pytest.mark.exhaustive) for name in every]
 
 
 def make_cell(outputs: Path, *overrides: str) -> Cell:

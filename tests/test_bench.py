@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from elsewhere import ELSEWHERE, elsewhere
-from runner import ROOT
+from runner import ROOT, a_few
 from test_scripts import script
 
 import dfkd.synthesizers.cake as cake_module
@@ -46,7 +46,7 @@ def test_a_fast_path_is_the_plain_one(case, program, bench):
         assert math.isfinite(row.median) and row.median > 0
 
 
-@pytest.mark.parametrize("case", IN_PROCESS)
+@pytest.mark.parametrize("case", a_few(IN_PROCESS, "cnn_synthesis", "student", "teacher"))
 def test_what_is_measured_stays_on_its_device(case, program, tmp_path):
     with elsewhere():
         (row, *_) = program.measure(measure.Bench(Runtime(ELSEWHERE), 1, True, tmp_path), [case])

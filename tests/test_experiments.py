@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runner import DFQ, composed
+from runner import DFQ, a_few, composed
 
 from dfkd.config.build import Builder
 from dfkd.config.cell import GROUPS, Cell
@@ -116,7 +116,9 @@ def targets(node: object) -> set[str]:
     return {node.get("_target_", "")} | set().union(*(targets(value) for value in node.values()))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", a_few(EXPERIMENTS, "quickstart", "cake/digits", "cake/two_moons", "fast/digits", "matrix/open_set")
+)
 def test_every_experiment_on_built_in_data_runs(name, tmp_path):
     small = DFQ if name.startswith("pair/") else ()  # a pair leaves the synthesizer at its full size
     cell = with_needed(f"experiment={name}", "debug=smoke", "runtime.threads=1", f"outputs={tmp_path}", *small)

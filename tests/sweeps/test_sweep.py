@@ -283,7 +283,12 @@ def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_
 
 
 @pytest.mark.parametrize(
-    ("number", "everybody"), [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGKILL, False)]
+    ("number", "everybody"),
+    [
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.exhaustive),
+        (signal.SIGINT, True),
+        (signal.SIGKILL, False),
+    ],
 )
 def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, number, everybody):
     # of three workers one has nothing to do: Ctrl-C in a terminal reaches it too
