@@ -52,4 +52,11 @@ def test_help_imports_no_torch():
     code = "import sys\nfrom dfkd.main import cli\ncli()\nassert 'torch' not in sys.modules, 'torch was imported'"
     command = [sys.executable, "-c", code, "--help"]
     done = subprocess.run(command, env=process_environment(), capture_output=True, text=True)
-    assert done.returncode == 0 and "experiment=" in done.stdout, done.stderr
+    assert done.returncode == 0 and done.stderr == "" and "ntl_scenario" in done.stdout
+
+
+def test_python_m_dfkd_is_the_same():
+    done = subprocess.run(
+        [sys.executable, "-m", "dfkd", "-h"], cwd=ROOT, env=process_environment(), capture_output=True, text=True
+    )
+    assert done.stdout == help_text(CONF, ["-h"]) + "\n"
