@@ -1,4 +1,4 @@
-"""Attacks, used by the split and by the evaluation alike."""
+"""Adversarial attacks, used to split pools and to evaluate teachers."""
 
 from dfkd.attacks.pgd import PGD, AttackResult, attack_warnings, is_deterministic
 

@@ -11,15 +11,15 @@ from dfkd.models.classifier import Classifier
 
 @dataclass
 class AttackResult:
-    """What an attack did to a batch of images.
+    """The result of an attack on a batch of images.
 
     Attributes:
-        flipped: whether the label changed at some step (B,), bool.
-        margin: smallest logit of the original label minus the largest other one seen on the way (B,); below 0 where
+        flipped: whether the predicted label changed at some step (B,), bool.
+        margin: (B,), minimum over the steps of (logit of the original label - largest other logit); below 0 where
             flipped.
-        evals: forward passes spent, in images.
-        dead: images (B,), bool, whose gradient was zero everywhere at the first step.
-        saturated: images (B,), bool, whose softmax is exactly 1 in float32.
+        evals: number of forward passes, in images.
+        dead: (B,), bool: the gradient was zero everywhere at the first step.
+        saturated: (B,), bool: the largest softmax probability of the clean image is exactly 1 in float32.
     """
 
     flipped: Tensor
@@ -31,22 +31,23 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class PGD:
-    """Untargeted L-infinity PGD against the classifier's own label.
+    """Untargeted L-infinity PGD against the label that the classifier predicts for the clean image.
 
         x_0 = clip(x + u),  u ~ U(-eps, eps)            (random_start; else x_0 = x)
         x_k+1 = clip(x_k + step * sign(grad_x L(f(x_k), argmax f(x))))
 
-    where clip projects onto the eps-ball around x and onto the box. Images are in pixel space, the mean and std are
-    inside the classifier: a bound of eps there is eps / std of each channel in the normalised space.
+    where clip projects onto the eps-ball around x and onto the box. Images are in pixel space, because the classifier
+    normalises them itself. A radius eps corresponds to eps / std of each channel in the normalised space.
 
     Args:
-        eps: radius per pixel, on the images' scale (8/255 for images in [0, 1]); one number, or one a channel.
-        step: step size; 2.5 eps / steps if None, which crosses the ball (Madry et al.).
+        eps: radius per pixel, on the images' scale (such as 8/255 for images in [0, 1]); one number, or one per
+            channel.
+        step: step size; None means 2.5 eps / steps, which is enough to cross the ball (Madry et al.).
         steps: number of gradient steps.
         random_start: start at a random point of the ball.
-        loss: 'ce' (cross-entropy) or 'margin' (largest other logit minus the label's: its gradient does not vanish
-            where the softmax saturates).
-        box: valid pixel values, or None. An image that already leaves the box (CAKE's do) is not pulled into it.
+        loss: 'ce' (cross-entropy) or 'margin' (largest other logit minus the label's logit; its gradient does not
+            vanish where the softmax saturates).
+        box: valid range of pixel values, or None. A pixel already outside the box (CAKE has such) is not moved into it.
 
     Raises:
         ValueError: eps < 0, step <= 0, steps < 1, or an unknown loss.
@@ -88,13 +89,15 @@ class PGD:
         """Attack a batch.
 
         Args:
-            model: a classifier in evaluation mode; its parameters get no gradients, its buffers do not change.
+            model: a classifier in evaluation mode. Its parameters get no gradients, and its buffers do not change.
             images: (B, C, H, W).
-            generator: of the random starts, drawn once for the whole batch: an image's start does not depend on which
-                others are still under attack.
-            logits: the model's answers to the images (B, classes), if they are known already.
-            stop_when_flipped: an image is left alone as soon as its label has changed. `flipped` is the same either
-                way; `margin` is then the one at the flip.
+            generator: draws the random starts, once for the whole batch.
+            logits: the model's logits for the clean images (B, classes); computed if None.
+            stop_when_flipped: stop attacking an image as soon as its label has changed. `flipped` does not depend on
+                this; `margin` is then the margin at the flip.
+
+        Raises:
+            ValueError: the number of radii in eps is neither 1 nor the number of channels.
         """
         x = images.detach()
         if len(self._radii) not in (1, x.shape[1]):
@@ -123,9 +126,9 @@ class PGD:
         if self.random_start:
             noise = torch.rand(x.shape, generator=generator, device=x.device) * 2 - 1
             start = torch.minimum(torch.maximum(x + noise * radius, low), high)
-        alive = torch.arange(len(x), device=x.device)  # rows still under attack
+        alive = torch.arange(len(x), device=x.device)  # indices of the images still under attack
         current = start
-        for number in range(self.steps + 1):  # the last pass only looks at where the last step led
+        for number in range(self.steps + 1):  # the extra pass only evaluates the result of the last step
             last = number == self.steps
             logits, gradient = self._look(model, current, label[alive], gradient=not last)
             result.evals += len(current)
@@ -146,7 +149,7 @@ class PGD:
         return result
 
     def _look(self, model: Classifier, x: Tensor, label: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """Logits at x and, if asked for, the gradient of the attack's loss with respect to x."""
+        """Return the logits at x and, if `gradient`, the gradient of the attack's loss with respect to x."""
         if not gradient:
             with torch.no_grad():
                 return model(x).float(), None
@@ -160,27 +163,27 @@ class PGD:
 
 
 def _margin(logits: Tensor, label: Tensor) -> Tensor:
-    """Logit of the label minus the largest other one (B,)."""
+    """Logit of the label minus the largest other logit (B,)."""
     own = logits.gather(1, label[:, None])[:, 0]
     other = logits.scatter(1, label[:, None], -torch.inf).amax(1)
     return own - other
 
 
 def is_deterministic(model: Classifier, images: Tensor) -> bool:
-    """Whether the classifier gives the same logits for the same images twice."""
+    """Whether two forward passes of the classifier on the same images give equal logits."""
     with torch.no_grad():
         return torch.equal(model(images), model(images))
 
 
 def attack_warnings(dead: float, saturated: float, deterministic: bool = True) -> list[str]:
-    """Reasons not to trust an attack, in the spirit of AutoAttack's checks (arXiv 2003.01690).
+    """Return reasons not to trust an attack, similar to AutoAttack's checks (arXiv 2003.01690).
 
-    A split that stands on an attack stands on nothing where the gradients are zero, the network is random or the
-    softmax has saturated: images then count as robust because the attack is blind.
+    Where gradients are zero, the network is random or the softmax is saturated, the attack has no usable gradient.
+    Images then count as robust only because the attack failed.
 
     Args:
-        dead, saturated: shares of the attacked images, in [0, 1] (`AttackResult`).
-        deterministic: of the network (`is_deterministic`).
+        dead, saturated: shares of the attacked images for which `AttackResult.dead` and `.saturated` hold, in [0, 1].
+        deterministic: whether the network is deterministic (`is_deterministic`).
     """
     said = []
     if not deterministic:

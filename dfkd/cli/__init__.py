@@ -1,1 +1,1 @@
-"""What the commands beside `dfkd` itself print: help, `dfkd-inspect`, `python -m dfkd.store`. For entry points only."""
+"""The help text of `dfkd`, and the commands `dfkd-inspect` and `python -m dfkd.store`; for entry points only."""

@@ -1,4 +1,4 @@
-"""Which networks of conf/network a file of weights fits, by layer names and shapes."""
+"""Finds the networks of conf/network that a weight file fits, by layer names and shapes."""
 
 import contextlib
 import importlib
@@ -17,8 +17,8 @@ from dfkd.weights.choose import fitting, nearest
 from dfkd.weights.entries import Entry
 from dfkd.weights.match import Match
 
-ROUNDS = 4  # corrections of a network: its channels and stem, then its classes, say
-SIZE = 32  # pixels a side, where the shapes do not tell
+ROUNDS = 4  # attempts to adapt a network; each can reveal further changes (channels and stem, then classes)
+SIZE = 32  # side of the images in pixels, if the shapes do not determine it
 FILLS = (
     "kaiming_normal_",
     "kaiming_uniform_",
@@ -36,11 +36,15 @@ TIMM_MODELS = ("resnet18", "resnet34", "resnet50", "vit_tiny_patch16_224", "vit_
 
 @dataclass(frozen=True)
 class Fit:
-    """A network of conf/network that a part of a file fits.
+    """A network of conf/network that an entry of a file fits.
 
     Attributes:
+        network: name of the option of conf/network.
         made: the network with all its options, as text.
-        settings: what has to be set for it.
+        part: the entry of the file.
+        found: the match of the entry with the network.
+        settings: options that have to be set.
+        channels, classes: number of input channels and of classes of the network.
     """
 
     network: str
@@ -53,8 +57,8 @@ class Fit:
 
 
 def all_fits(found: list[Entry]) -> list[Fit]:
-    """The networks of conf/network that a part of a file fits with the fewest settings; those of timm where no other
-    does."""
+    """Return the networks of conf/network that the entries of a file fit, for each entry those with the fewest
+    settings. Networks of timm are tried only if no other network fits."""
     nodes = {name: option(name) for name in option_names("network", [CONF])}
     timm = {name for name, node in nodes.items() if node["_target_"].endswith("timm_model")}
     fits = [fit for name, node in nodes.items() if name not in timm for fit in _fits(name, node, found)]
@@ -62,7 +66,7 @@ def all_fits(found: list[Entry]) -> list[Fit]:
         named = [(name, nodes[name], {}) for name in sorted(timm - {"timm"})]
         models = [("timm", nodes["timm"], {"model": model}) for model in TIMM_MODELS]
         fits = [fit for name, node, options in named + models for fit in _fits(name, node, found, options)]
-    best: dict[tuple[str, str], Fit] = {}  # one of those that come to the same network
+    best: dict[tuple[str, str], Fit] = {}  # of options that result in the same network, the one with fewest settings
     for fit in sorted(fits, key=lambda fit: len(fit.settings.overrides())):
         best.setdefault((fit.part.path, fit.made), fit)
     fewest: dict[str, int] = {}
@@ -72,14 +76,14 @@ def all_fits(found: list[Entry]) -> list[Fit]:
 
 
 def option(name: str) -> dict:
-    """An option of conf/network with its defaults, as plain values."""
+    """Load an option of conf/network, with its defaults, as plain values."""
     node = OmegaConf.to_container(OmegaConf.load(CONF / "network" / f"{name}.yaml"))
     parents = [parent for parent in node.pop("defaults", []) if parent != "_self_"]
     return {key: value for parent in parents for key, value in option(parent).items()} | node
 
 
 def _fits(name: str, node: dict, found: list[Entry], options: dict | None = None) -> Iterator[Fit]:
-    """The parts that fit a network, once it has the channels, classes and options that their shapes speak of."""
+    """Yield the entries that fit a network, after adapting its channels, classes and options to the entries' shapes."""
     settings, channels, classes, size = Advice(options or {}), 3, 10, SIZE
     for _ in range(ROUNDS):
         wanted = {key: value for key, value in (node | settings.network).items() if key != "name"}
@@ -101,7 +105,7 @@ def _fits(name: str, node: dict, found: list[Entry], options: dict | None = None
 
 
 def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | None:
-    """A network without memory; None if it cannot be made so."""
+    """Build a network on the meta device; None if it cannot be built with these options."""
     options = {key: value for key, value in node.items() if key != "_target_"}
     module, _, target = node["_target_"].rpartition(".")
     try:
@@ -113,13 +117,13 @@ def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | 
 
 @contextlib.contextmanager
 def without_memory() -> Iterator[None]:
-    """Networks that are made inside the block have shapes only, and take milliseconds."""
+    """Context manager: networks are built on the meta device, with shapes but no values, which takes milliseconds."""
     with torch.device("meta"), _Unfilled():
         yield
 
 
 class _Unfilled(TorchFunctionMode):
-    """Tensors without memory are not initialised: torch would load its compiler for that, which takes seconds."""
+    """Skips the initialisation of tensors on the meta device, for which torch would load its compiler for seconds."""
 
     def __torch_function__(self, function, types, arguments=(), options=None):
         if getattr(function, "__name__", "") in FILLS:

@@ -63,12 +63,12 @@ PARTS = (
 
 
 def wrapped(options: str, lead: str) -> str:
-    """A list of options after `lead`, its further lines below the first."""
+    """Wrap a list of options after the text `lead`, with further lines indented to the end of `lead`."""
     return textwrap.fill(options, 118, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
 
 
 def help_text(conf: Path, arguments: list[str]) -> str:
-    """The help with the options of `conf` and of a `--config-dir` among the arguments."""
+    """Return the help text, with the options in `conf` and in the folders given by `--config-dir` in the arguments."""
     folders = [conf]
     for i, argument in enumerate(arguments):
         name, _, value = argument.partition("=")

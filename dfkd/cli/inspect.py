@@ -17,12 +17,12 @@ from dfkd.weights import read
 from dfkd.weights.entries import Entry, entries, state_dicts, unwrapped
 
 DOMAINS = {(3, 10): "cifar10", (3, 100): "cifar100", (1, 10): "mnist"}
-SHOWN = 12  # entries
+SHOWN = 12  # largest number of entries listed
 NONE = "no network of conf/network; another one of timm: network@teacher.network=timm teacher.network.model=NAME"
 
 
 def cli(given: list[str] | None = None) -> None:
-    """Console entry. Exit code 0 if a network fits, 1 if none does or the file cannot be read."""
+    """Run the command. The exit code is 0 if a network fits, and 1 if none fits or the file cannot be read."""
     parser = argparse.ArgumentParser("dfkd-inspect", description=__doc__.partition(": ")[2])
     parser.add_argument("file", type=Path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
     file = parser.parse_args(given).file
@@ -35,10 +35,10 @@ def cli(given: list[str] | None = None) -> None:
 
 
 def report(file: Path) -> tuple[list[str], list[Fit]]:
-    """What to print about a file, and the networks that it fits.
+    """Return the lines to print about a file, and the networks that it fits.
 
     Raises:
-        ConfigError: it cannot be read, or holds no tensors by name.
+        ConfigError: the file cannot be read, or has no tensors by name.
     """
     held = read(file)
     found = entries(held)
@@ -54,7 +54,7 @@ def report(file: Path) -> tuple[list[str], list[Fit]]:
 
 
 def _contents(held: object) -> list[str]:
-    """A line for each dictionary of tensors."""
+    """Return a line for each dictionary of tensors."""
     lines = []
     for path, tensors in state_dicts(held):
         part = unwrapped(path, tensors)
@@ -82,7 +82,8 @@ def _normalisation(file: Path, part: Entry) -> str:
 
 
 def beside(file: Path) -> list[str]:
-    """Mean and std as dfkd writes them beside the weights of a teacher or a student, as overrides."""
+    """Return overrides with the mean and std from the JSON file that dfkd writes next to weights; [] if there is
+    none."""
     try:
         about = json.loads(file.with_suffix(".json").read_text())
         return [f"teacher.{key}=[{','.join(map(str, map(float, about[key])))}]" for key in ("mean", "std")]
@@ -91,7 +92,7 @@ def beside(file: Path) -> list[str]:
 
 
 def command(file: Path, fit: Fit, fits: list[Fit]) -> str:
-    """The command that distils a part of a file; what only the user knows is left as ..."""
+    """Return the command that distils an entry of a file, with '...' for values that only the user knows."""
     words = [
         "dfkd",
         "teacher=checkpoint",
@@ -113,7 +114,7 @@ def command(file: Path, fit: Fit, fits: list[Fit]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it, in quotes where it has to be."""
+    """Quote a text for Hydra's grammar, if it needs quotes."""
     if re.fullmatch(r"[\w./:@%+~-]+", text):
         return text
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"

@@ -1,7 +1,7 @@
-"""What lies under an outputs folder: artifacts, what builders left, and the run folders that refer to them.
+"""An inventory of an outputs folder: artifacts, leftovers of killed processes, and run folders with their artifacts.
 
-Reads only, and imports no torch. A run folder names its artifacts in `stages.json`, which is written before the first
-of them is fetched, and in its `result.json`.
+Nothing is written, and torch is not imported. A run folder lists its artifacts in `stages.json`, which is written
+before the first of them is fetched, and in `result.json`.
 """
 
 import os
@@ -16,7 +16,7 @@ from dfkd.store.files import TEMPORARY, is_being_written, is_held
 from dfkd.store.run_folder import KEY, RunFolder, run_folders
 from dfkd.store.store import meta_record
 
-# Names in a stage's folder beside those of artifacts; the last group that matches is the kind.
+# Names of files in a stage's folder that are not artifacts. The name of the last matching group is their kind.
 LEFT = re.compile(
     r"\.(?P<key>[0-9a-f]{16})\.(?:(?P<lock>lock)|(?P<temporary>(?:.+\.)?\d+\.tmp)|(?P<checkpoint>checkpoint.*))"
 )
@@ -27,7 +27,7 @@ class Item:
     """An artifact, whole or damaged.
 
     Attributes:
-        record: its meta.json; empty if that is damaged, or the system does not let us read it.
+        record: content of its meta.json; empty if the file is damaged or not readable.
     """
 
     stage: str
@@ -40,20 +40,23 @@ class Item:
 
     @property
     def inputs(self) -> dict[str, str] | None:
-        """Keys of the artifacts that feed it, by stage; None where its meta.json does not say (dfkd before that)."""
+        """Keys of the artifacts that are its inputs, by stage; None if meta.json does not list them (old versions)."""
         return self.record.get("inputs")
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a builder wrote before its artifact was there, or a process before a file was whole.
+    """A file or folder that a builder created before its artifact was finished, or an incomplete file of a process.
+
+    A builder is a process that makes an artifact.
 
     Attributes:
         kind: 'lock', 'temporary' or 'checkpoint'.
-        stage, key: of the artifact; of a file elsewhere its folder and name.
-        lock: the lock file of who writes there; None where there is no such.
-        busy: whether the builder is at work.
-        made: whether the artifact is there by now.
+        stage, key: stage and key of the artifact; for a file outside the store, its folder and name.
+        path: path of the file or folder.
+        lock: the lock file that its writer holds; None if there is none.
+        busy: whether the writer is running.
+        made: whether the artifact exists by now.
     """
 
     kind: str
@@ -70,9 +73,9 @@ class Run:
     """A run folder.
 
     Attributes:
-        state: 'finished' (it has a result), 'damaged' (it had one), 'running' (a process is at work on it, or will be),
-            'unfinished' or 'unreadable' (the system does not let us look).
-        stages: its artifacts, {stage: key}; None if it does not say.
+        state: 'finished' (it has a result), 'damaged' (its result is damaged), 'running' (a process is working on it,
+            or will be), 'unfinished', or 'unreadable' (access is denied).
+        stages: its artifacts, {stage: key}; None if unknown.
     """
 
     folder: Path
@@ -81,18 +84,20 @@ class Run:
 
     @property
     def hash(self) -> str:
-        """The last eight digits of its name."""
+        """The cell's hash, the end of the folder's name."""
         return self.folder.name.rpartition("-")[2]
 
 
 @dataclass
 class Inventory:
-    """All of it, by `take`.
+    """The content of an outputs folder, made by `take`.
 
     Attributes:
-        stages: names, those that feed others first.
-        items: artifacts by (stage, key), in the order of stages and by age.
-        problems: what the system does not let us look at.
+        stages: names of stages, with inputs before the stages that use them.
+        items: artifacts by (stage, key), ordered by stage and age.
+        leftovers: leftovers of builders and other processes.
+        runs: all run folders.
+        problems: messages about files and folders to which access is denied.
     """
 
     stages: list[str] = field(default_factory=list)
@@ -102,34 +107,34 @@ class Inventory:
     problems: list[str] = field(default_factory=list)
 
     def users(self, item: Item) -> list[Run]:
-        """The run folders that refer to an artifact."""
+        """Return the run folders that refer to an artifact."""
         return [run for run in self.runs if (run.stages or {}).get(item.stage) == item.key]
 
     def fed_by(self, item: Item) -> list[Item]:
-        """The artifacts in the store that feed one, its inputs first, then what feeds those."""
+        """Return all artifacts in the store on which an artifact depends: its inputs first, then their inputs."""
         found: dict[tuple[str, str], Item] = {}
         queue = list((item.inputs or {}).items())
-        for reference in queue:  # grows on the way
+        for reference in queue:  # the queue grows during the loop
             if reference in self.items and reference not in found:
                 found[reference] = self.items[reference]
                 queue += (found[reference].inputs or {}).items()
         return list(found.values())
 
     def depth(self, item: Item) -> int:
-        """How many stages lie before it: those that feed others come first."""
+        """Return the length of the longest chain of inputs of an artifact; 0 without inputs in the store."""
         fed_by = [self.items[reference] for reference in (item.inputs or {}).items() if reference in self.items]
         return max((1 + self.depth(other) for other in fed_by), default=0)
 
     def feeds(self, item: Item) -> list[Item]:
-        """The artifacts that one feeds directly."""
+        """Return the artifacts that have an artifact as a direct input."""
         return [other for other in self.items.values() if (other.inputs or {}).get(item.stage) == item.key]
 
 
 def take(outputs: Path) -> Inventory:
-    """Look through an outputs folder.
+    """Make the inventory of an outputs folder.
 
     Raises:
-        Inaccessible: the system does not let us look into `store` or `runs`: what nobody needs cannot be told then.
+        Inaccessible: access to `store` or `runs` is denied, so that it is not known which artifacts are needed.
     """
     inventory = Inventory()
     for stage in (path for path in entries(outputs / "store") if not path.name.startswith(".")):
@@ -146,7 +151,8 @@ def take(outputs: Path) -> Inventory:
                 key, lock = match["key"], stage / f".{match['key']}.lock"
                 made = (stage.name, key) in inventory.items
                 inventory.leftovers.append(Leftover(match.lastgroup, stage.name, key, path, lock, is_held(lock), made))
-    inventory.runs = [_run(folder) for folder in run_folders(outputs / "runs")]  # last: one that begins now is seen
+    # Runs after artifacts, so that a run that starts meanwhile is included.
+    inventory.runs = [_run(folder) for folder in run_folders(outputs / "runs")]
     inventory.leftovers += _temporaries(outputs, [run.folder for run in inventory.runs])
     depth: dict[str, int] = {}
     for item in inventory.items.values():
@@ -171,7 +177,7 @@ def _run(folder: Path) -> Run:
 
 
 def _record(folder: Path, problems: list[str]) -> dict:
-    """The meta.json of an artifact, or nothing; notes that the system does not let us read it."""
+    """Read the meta.json of an artifact; {} if it is damaged or not readable. The latter is added to `problems`."""
     try:
         return meta_record(folder)
     except Damaged:
@@ -182,20 +188,20 @@ def _record(folder: Path, problems: list[str]) -> dict:
 
 
 def _temporaries(outputs: Path, runs: list[Path]) -> Iterator[Leftover]:
-    """Files that were being written outside of the store's stages when their process was killed."""
+    """Yield temporary files outside of the store, of running and of killed processes."""
     others = (outputs, outputs / "sweeps", outputs / "reports", *entries(outputs / "reports"))
     for folder, lock in [(run, run / ".lock") for run in runs] + [(folder, None) for folder in others]:
         try:
             paths = [path for path in entries(folder) if TEMPORARY.fullmatch(path.name)]
         except Inaccessible:
-            continue  # who needs what is in there says so
+            continue  # commands that need the folder report it
         for path in paths:
             where = folder.name if folder != outputs else "."
             yield Leftover("temporary", where, path.name, path, lock, is_being_written(path, lock))
 
 
 def changed(path: Path) -> float:
-    """When a file or folder was changed last; 0 if that cannot be told."""
+    """Return the modification time of a file or folder, in seconds since the epoch; 0 if it cannot be read."""
     try:
         return path.lstat().st_mtime
     except OSError:
@@ -203,7 +209,7 @@ def changed(path: Path) -> float:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder, as far as the system lets us look."""
+    """Return the size in bytes of a file, or of all accessible files below a folder."""
     files = [path] if not os.path.isdir(path) else [Path(at, name) for at, _, names in os.walk(path) for name in names]
     return sum(map(_bytes, files))
 

@@ -20,11 +20,11 @@ from dfkd.store.run_folder import KEY, RunFolder, is_checkable
 from dfkd.store.store import read_record, remove
 from dfkd.sweeps.plan import counted, many
 
-SHOWN = 3  # run folders named in a row of `ls`
+SHOWN = 3  # largest number of run folders listed in a row
 
 
 def main() -> None:
-    """Console entry: exit code 1 if something is damaged, or if what was asked for is not there."""
+    """Run the command. The exit code is 1 if something is damaged, or if a requested artifact does not exist."""
     parser = argparse.ArgumentParser(prog="python -m dfkd.store", description=__doc__.partition(": ")[2])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def ls(found: Inventory, _: argparse.Namespace) -> int:
-    """One line an artifact, one a builder's unfinished work, and the totals."""
+    """Print a line per artifact, a line per temporary folder or checkpoint, and the totals."""
     rows = [("stage", "key", "size", "age", "took", "cells", "fed by")]
     for item in found.items.values():
         seconds = item.record.get("meta", {}).get("seconds")
@@ -82,13 +82,13 @@ def ls(found: Inventory, _: argparse.Namespace) -> int:
 
 
 def states(runs: list[Run]) -> str:
-    """'3 finished, 1 unfinished'."""
+    """Count run folders by state, such as '3 finished, 1 unfinished'."""
     names = [run.state for run in runs]
     return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "none"
 
 
 def show(found: Inventory, arguments: argparse.Namespace) -> int:
-    """Print everything that is known of one artifact."""
+    """Print all information about one artifact."""
     item = pick(found, arguments.key)
     record, meta = item.record, item.record.get("meta", {})
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(changed(item.path)))
@@ -113,10 +113,10 @@ def show(found: Inventory, arguments: argparse.Namespace) -> int:
 
 
 def pick(found: Inventory, prefix: str) -> Item:
-    """The artifact whose key begins like this.
+    """Return the artifact whose key starts with `prefix`.
 
     Raises:
-        ConfigError: none does, or several do.
+        ConfigError: no key or several keys start with it.
     """
     items = [item for item in found.items.values() if item.key.startswith(prefix)]
     if len(items) == 1:
@@ -136,8 +136,8 @@ def pick(found: Inventory, prefix: str) -> Item:
 
 
 def verify(found: Inventory, _: argparse.Namespace) -> int:
-    """Read every artifact and every finished run folder again, name what is damaged, and sweep up what killed
-    processes were writing."""
+    """Verify the checksums of all artifacts and finished run folders, report damage, and delete the temporary files of
+    killed processes."""
     runs = [run.folder for run in found.runs if run.state in ("finished", "damaged", "unreadable")]
     damaged, unreadable, unchecked = read_again([item.path for item in found.items.values()], runs)
     for text in damaged:
@@ -159,7 +159,11 @@ def verify(found: Inventory, _: argparse.Namespace) -> int:
 
 
 def read_again(artifacts: list[Path], runs: list[Path]) -> tuple[list[str], list[str], int]:
-    """What is damaged, what the system does not let us read, and how many runs have no checksums."""
+    """Verify artifacts and run folders.
+
+    Returns:
+        messages about damage; messages about denied access; the number of run folders without checksums.
+    """
     damaged, unreadable, unchecked = [], [], 0
     todo = [(place, read_record) for place in artifacts] + [(place, checked) for place in runs]
     for place, read in tqdm(todo, disable=None, leave=False):
@@ -173,7 +177,7 @@ def read_again(artifacts: list[Path], runs: list[Path]) -> tuple[list[str], list
 
 
 def checked(folder: Path) -> bool:
-    """Read a run folder again; whether it has checksums by which it could be checked.
+    """Verify a run folder; return whether it has checksums.
 
     Raises:
         Damaged, Inaccessible: see `RunFolder.checked_result`.
@@ -183,10 +187,10 @@ def checked(folder: Path) -> bool:
 
 
 def gc(found: Inventory, arguments: argparse.Namespace) -> int:
-    """List what no cell needs, and delete it if asked to.
+    """List artifacts and leftovers that no cell needs; with --yes, delete them.
 
-    What a finished or damaged cell refers to and what a process is at work on always stays. A run that starts while
-    this deletes, and wants just what is deleted, fails with a message; the same command makes it again.
+    Artifacts of finished and damaged cells, and files in use by a process, are never deleted. If a run starts during
+    the deletion and needs a deleted artifact, it fails with a message; the same command then makes the artifact again.
     """
     unfinished = arguments.unfinished
     wanted = [item for item in found.items.values() if spare(found, item, unfinished)]
@@ -221,18 +225,19 @@ def gc(found: Inventory, arguments: argparse.Namespace) -> int:
 
 
 def spare(found: Inventory, item: Item, unfinished: bool) -> bool:
-    """Whether an artifact may go: no cell needs it, or (unfinished=True) only cells do that nobody is at work on."""
+    """Whether an artifact may be deleted: no cell needs it or, if `unfinished` is set, only cells need it that are
+    unfinished and not running."""
     return all(run.state == "unfinished" and unfinished for run in found.users(item))
 
 
 def stale(left: Leftover, unfinished: bool) -> bool:
-    """Whether a builder's leftover may go. A checkpoint is worth its computing time until the artifact is there."""
+    """Whether a leftover may be deleted. A checkpoint is kept until its artifact exists, unless `unfinished`."""
     return not left.busy and (left.kind != "checkpoint" or left.made or unfinished)
 
 
 def delete(entry: Item | Leftover) -> bool:
-    """Delete an artifact or a leftover, as the holder of its lock; False if a process has it now, or the system does
-    not let us."""
+    """Delete an artifact or a leftover while holding its lock; return False if another process holds the lock, or if
+    access is denied."""
     lock = entry.path.parent / f".{entry.key}.lock" if isinstance(entry, Item) else entry.lock
     with contextlib.suppress(OSError, Inaccessible):
         if lock is None:
@@ -242,20 +247,20 @@ def delete(entry: Item | Leftover) -> bool:
         with try_lock(lock) as mine:
             if not mine:
                 return False
-            if isinstance(entry, Item):  # out of sight at once: nobody finds half of it
+            if isinstance(entry, Item):  # renamed first, so that no process reads a partly deleted artifact
                 gone = lock.with_name(f".{entry.key}.{os.getpid()}.tmp")
                 entry.path.rename(gone)
                 remove(gone)
             elif entry.path != lock:
                 remove(entry.path)
-            if KEY.fullmatch(entry.key):  # a run folder keeps its own
+            if KEY.fullmatch(entry.key):  # only locks in the store; the lock of a run folder remains
                 lock.unlink(missing_ok=True)
         return True
     return False
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Return rows of words as text with aligned columns."""
+    """Format rows as text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -273,7 +278,7 @@ def age(path: Path) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as one number with its unit."""
+    """Format a duration as one number with its unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

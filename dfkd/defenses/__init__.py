@@ -1,4 +1,4 @@
-"""Defenses: what a student does to escape the OOD trap, and the controls beside them."""
+"""Defenses: methods that keep a student from learning the OOD trap, their split criteria, and control experiments."""
 
 from dfkd.defenses.abd import ABD
 from dfkd.defenses.atesc import ATEsc

@@ -17,36 +17,36 @@ from dfkd.training.optimizers import fused
 
 
 class ABD(Defense):
-    """A shuffling vaccine for the generator, self-retrospection for the student; every image is distilled.
+    """A shuffling vaccine in the generator's loss, and self-retrospection of the student; all images are distilled.
 
     The vaccine is `dfkd.defenses.vaccine`. Self-retrospection takes `steps` steps after the last round, each on a batch
-    x of the pool with the teacher's answers t:
+    x of the pool with the teacher's logits t:
 
         d = argmax_d KL(T(x) || T(x + d))                                     one perturbation for the batch
         loss = KD(S(x), t) + weight * mean_i KL(S(x_i) || S(x_i + m_i d)),    m picks `share` of the images
 
-    whose second term takes its gradient through d, too: the student's own worst d minimises
+    The gradient of the second term also passes through d, as if d minimised the student's inner loss
     - mean_i KL(S(x_i) || S(x_i + d)) + decay * ||d||^2 (`retrospection.hypergradient`).
 
-    Departures from the public code: retrospection comes after the training instead of at its end, with Adam; the
-    student is in evaluation mode there, so that perturbed images do not reach its BatchNorm statistics; the code's
-    optional search for good shuffles (off by default) is left out.
+    Differences from the public code: retrospection follows the training instead of being its last part, and uses Adam.
+    The student is in evaluation mode during it, so that perturbed images do not change its BatchNorm statistics. The
+    optional search for good shuffles (off by default in the public code) is not implemented.
 
     Args:
-        vaccine: weight of the vaccine; 0 leaves it out.
-        copies, layers: of `ShufflingVaccine`.
-        steps: of self-retrospection; 0 leaves it out.
-        lr: of its Adam.
-        batch_size: images a step.
-        weight: of the retrospection term.
-        share: of the batch that is perturbed, at least one image.
-        inner_steps, inner_lr: of the perturbation's Adam.
+        vaccine: weight of the vaccine, at least 0; 0 disables it.
+        copies, layers: arguments of `ShufflingVaccine`.
+        steps: number of self-retrospection steps; 0 disables it.
+        lr: learning rate of self-retrospection (Adam).
+        batch_size: images per step.
+        weight: weight of the retrospection term, at least 0.
+        share: share of the batch that is perturbed, in (0, 1]; at least one image.
+        inner_steps, inner_lr: number of steps and learning rate of Adam on the perturbation.
         fixed_point: iterations of the hypergradient.
-        fixed_point_step: step size of its map.
-        decay: of the perturbation in the inner loss.
+        fixed_point_step: step size of the hypergradient's fixed-point map.
+        decay: weight of ||d||^2 in the inner loss, at least 0.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -134,7 +134,8 @@ class ABD(Defense):
     def _retrospect(
         self, student: Classifier, x: Tensor, delta: Tensor, parameters: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """The retrospection term of a batch in random order, and its hypergradient."""
+        """Compute the retrospection term of a batch in random order (its first images are perturbed), and the term's
+        hypergradient."""
         count = max(1, int(self.share * len(x)))
         with torch.no_grad():
             clean = student(x)

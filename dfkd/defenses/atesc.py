@@ -1,7 +1,8 @@
 """ATEsc: adversarial trap escaping (Hong et al., ICML 2025, arXiv 2507.04119).
 
-The paper's equations are not public. What it says: images that flip under attack are ID-like and distilled, the
-others OOD-like and used for forgetting. How the two losses look is our reading, and every choice is an option.
+The paper's equations are not public. It says that images whose label flips under attack are ID-like and are distilled,
+and that the others are OOD-like and are used for forgetting. The form of both losses here is our interpretation; every
+choice is an option.
 """
 
 import torch
@@ -15,7 +16,7 @@ from dfkd.synthesizers.base import Steer, Synthesizer
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values (B,) where the mask (B,) is true; 0 of an empty group."""
+    """Mean of the values (B,) where the mask (B,) is true; 0 if it is true nowhere."""
     return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp_min(1)
 
 
@@ -25,16 +26,16 @@ def masked_share(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def forget_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(softmax t || softmax s) of every image (B,), to be maximised."""
+    """KL(softmax t || softmax s) of every image (B,), which forgetting maximises."""
     s, t = student_logits.log_softmax(1), teacher_logits.log_softmax(1)
     return (t.exp() * (t - s)).sum(1)
 
 
 def forget_unlikelihood(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """-log(1 - p_s(y)), y = argmax t, of every image (B,), to be minimised (arXiv 1908.04319).
+    """-log(1 - p_s(y)), y = argmax t, of every image (B,), which forgetting minimises (arXiv 1908.04319).
 
-    Unlike the maximised KL it has its strongest gradient where the student agrees with the teacher, and none once it
-    does not.
+    Unlike the maximised KL, its gradient is largest where the student agrees with the teacher, and vanishes where it
+    disagrees.
     """
     label = teacher_logits.argmax(1, keepdim=True)
     others = student_logits.scatter(1, label, -torch.inf).logsumexp(1)
@@ -44,26 +45,27 @@ def forget_unlikelihood(student_logits: Tensor, teacher_logits: Tensor) -> Tenso
 class ATEsc(Defense):
     """Calibrated distillation on the fragile images, forgetting on the robust ones.
 
-        kd      1/B * sum_F D(t || s),  D the student's own distillation loss, B = |F| + |R|
+        kd      1/B * sum_F D(t || s),  D the student's distillation loss, F fragile, R robust, B = |F| + |R|
         forget  'kl':            - min(clip, weight / B * sum_R KL(t || s))
                 'unlikelihood':  weight / B * sum_R -log(1 - p_s(argmax t))
                 'none':          nothing (calibrated distillation alone)
 
-    An image counts the same in either group: where a share q of some kind of image is fragile, the student settles
-    at p_s(argmax t) = q for it (unlikelihood, weight 1), right for most ID images although the split errs on some. With
-    reduction='group' the sums are divided by |F| and |R| instead, the literal reading; the term of an empty group is 0.
+    With reduction='batch' every image has the same weight. If a share q of similar images is fragile, the student
+    converges to p_s(argmax t) = q on them (unlikelihood, weight 1). Most ID images then keep the right label even if
+    the split errs on some. With reduction='group' the sums are divided by |F| and |R| instead, as the paper reads
+    literally; the term of an empty group is 0.
 
     Args:
         criterion: decides the split.
         forget: 'unlikelihood', 'kl' or 'none'.
-        weight: lambda of the forgetting term.
-        clip: bound of the 'kl' form, as in NTL's own loss; without it the student runs away.
-        reduction: 'batch' (mean over the whole batch) or 'group' (each group's own mean).
-        steer: 'fragile' masks a generator's adversarial term to fragile images; else the generator seeks the places
-            where the student was told to disagree. 'none' leaves the generator alone, as in the paper.
+        weight: weight (lambda) of the forgetting term, at least 0.
+        clip: upper bound in the 'kl' form, as in NTL's loss; without it the training diverges.
+        reduction: 'batch' (mean over the whole batch) or 'group' (mean over each group).
+        steer: 'fragile' restricts a generator's adversarial term to fragile images. Otherwise the generator seeks
+            the images on which forgetting makes the student disagree. 'none' does not restrict it, as in the paper.
 
     Raises:
-        ValueError: an unknown word, or a negative weight or clip.
+        ValueError: an unknown value of a text option, or a negative weight or clip.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class ATEsc(Defense):
 
     @property
     def mean_loss(self) -> bool:
-        return self.reduce is masked_share and self.forget != "kl"  # that one is cut off as a whole
+        return self.reduce is masked_share and self.forget != "kl"  # 'kl' clips the mean, not each image's term
 
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         self.criterion.check(network)

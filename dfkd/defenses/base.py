@@ -1,4 +1,4 @@
-"""What a defense may do to a distillation: split the pool, shape the loss, act on the synthesis, finish the student."""
+"""The base class of defenses, which may split the pool, change the loss and the synthesis, and finish the student."""
 
 from collections.abc import Callable
 
@@ -12,33 +12,34 @@ from dfkd.synthesizers.base import Steer, SynthesisTerm, Synthesizer
 
 
 class Defense:
-    """Does nothing: every image is distilled (`defense=none`)."""
+    """Base class of defenses. By itself it changes nothing: every image is distilled (`defense=none`)."""
 
     @property
     def uses_real_data(self) -> bool:
-        """Whether its splits depend on the scenario's own images: a diagnosis, no data-free method."""
+        """Whether the splits depend on the scenario's real images: a diagnosis, not a data-free method."""
         return False
 
     @property
     def radius(self) -> float | None:
-        """Radius of the attack that splits, on the images' scale; None where no attack does."""
+        """Radius of the attack that decides the split, on the images' scale; None if no attack does."""
         return None
 
     @property
     def mean_loss(self) -> bool:
-        """Whether every term of `loss` is a mean over the images of a batch, each by itself: several ranks can then
-        share a batch."""
+        """Whether every term of `loss` is a mean over a batch of values that each depend on one image only. Several
+        ranks can then share a batch."""
         return type(self).loss is Defense.loss
 
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
-        """Raise ValueError if it cannot work with the teacher's network or the synthesizer; called before any work."""
+        """Raise ValueError if this defense does not work with the teacher's network or with the synthesizer. Called
+        before any training."""
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
-        """Tell ID-like (fragile) images from OOD-like (robust) ones.
+        """Split images into ID-like (fragile) and OOD-like (robust) ones; here all are fragile.
 
         Args:
             images: (B, C, H, W), float.
-            logits: the teacher's answers to them (B, classes).
+            logits: the teacher's logits for the images (B, classes).
             generator: the only source of randomness.
         """
         return Split.everything(images)
@@ -46,7 +47,7 @@ class Defense:
     def loss(
         self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor
     ) -> dict[str, Tensor]:
-        """Terms of the student's loss, each a scalar; their sum is minimised.
+        """Compute the terms of the student's loss, each a scalar; their sum is minimised.
 
         Args:
             student_logits, teacher_logits: (B, C).
@@ -56,11 +57,12 @@ class Defense:
         return {"kd": divergence.mean()}
 
     def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
-        """Weights of a generator's adversarial term per image, or None to leave the synthesis alone."""
+        """Return a function that weights a generator's adversarial term per image, or None for no weights."""
         return None
 
     def synthesis_term(self, teacher: Teacher, generator: torch.Generator) -> SynthesisTerm | None:
-        """A further term of a generator's loss, or None. Only synthesizers that take one get it (`takes_term`)."""
+        """Return a further term of a generator's loss, or None. Called only if the synthesizer accepts one
+        (`Synthesizer.takes_term`)."""
         return None
 
     def finish(
@@ -72,17 +74,17 @@ class Defense:
         generator: torch.Generator,
         loop: Loop = plain,
     ) -> dict[str, float]:
-        """Go on training the student after the last round.
+        """Train the student further after the last round.
 
         Args:
-            pool: what the student was distilled from, as far as it was kept.
-            loss: the distillation loss of every image: (student logits, teacher logits) -> (B,); one that compares
-                features gives its term of the logits.
+            pool: images that the student was distilled from (an online pool may have dropped the oldest).
+            loss: the distillation loss per image: (student logits, teacher logits) -> (B,). A `FeatureLoss` gives only
+                its logit term.
             generator: the only source of randomness.
-            loop: hands out the numbers of a long loop, between which a run can be stopped.
+            loop: yields the numbers of a long loop; the run can be stopped between two of them.
 
         Returns:
-            what was measured; nothing if nothing was done.
+            metrics; empty if the student was not trained.
 
         Raises:
             NonFiniteLoss: a loss became NaN or infinite.
@@ -90,5 +92,5 @@ class Defense:
         return {}
 
     def warnings(self) -> list[str]:
-        """Reasons not to trust the splits made so far."""
+        """Return reasons not to trust the splits made so far."""
         return []

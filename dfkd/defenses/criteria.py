@@ -1,4 +1,4 @@
-"""Criteria: what decides which images are fragile (ID-like) and which robust (OOD-like)."""
+"""Criteria: they decide which images are fragile (ID-like) and which are robust (OOD-like)."""
 
 from abc import ABC, abstractmethod
 
@@ -15,15 +15,15 @@ class Criterion(ABC):
     """Decides a split.
 
     Attributes:
-        uses_real_data: whether it looks at the scenario's own images: a diagnosis, no data-free method.
-        radius: of its attack, on the images' scale; None where it has none, or one for every channel.
+        uses_real_data: whether it uses the scenario's real images: a diagnosis, not a data-free method.
+        radius: radius of its attack, on the images' scale; None if it has no attack, or one radius per channel.
     """
 
     uses_real_data = False
     radius: float | None = None
 
     def check(self, network: nn.Module) -> None:  # noqa: B027 (most criteria can work with any network)
-        """Raise ValueError if the teacher's network cannot serve it; called before any work."""
+        """Raise ValueError if the criterion does not work with the teacher's network. Called before any training."""
 
     @abstractmethod
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
@@ -31,31 +31,33 @@ class Criterion(ABC):
 
         Args:
             images: (B, C, H, W), float.
-            logits: the teacher's answers to them (B, classes).
+            logits: the teacher's logits for the images (B, classes).
             generator: the only source of randomness.
         """
 
     def guess(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Fragile (B,), bool, of images that only steer a generator: the split, unless there is a cheaper answer."""
+        """Return which images are fragile (B,), bool, where this only weights a generator's loss. The default calls
+        `split`; a subclass may use a cheaper estimate."""
         return self.split(teacher, images, logits, generator).fragile
 
     def warnings(self) -> list[str]:
-        """Reasons not to trust the splits made so far."""
+        """Return reasons not to trust the splits made so far."""
         return []
 
 
 class PGDFlip(Criterion):
-    """Fragile = the teacher's label flips under PGD (ATEsc, arXiv 2507.04119, where NTL teachers are found to be
-    adversarially fragile on ID and robust on OOD images). The score is the smallest logit margin on the attack's way.
+    """Fragile = the teacher's label flips under PGD. The score is the smallest logit margin during the attack.
 
-    With a value or a quantile the score decides instead of the flip: fragile = margin below the value (0 is the flip
-    again), or the share of the batch with the smallest margins. An image is then attacked to the last step, flipped or
-    not, so that margins can be compared.
+    ATEsc (arXiv 2507.04119) reports that NTL teachers are adversarially fragile on ID images and robust on OOD images.
+
+    With value or quantile, the score decides instead of the flip. Fragile then means a margin below value (0 gives the
+    same split as the flip), or belonging to the share of the batch with the smallest margins. In this case every image
+    is attacked for all steps, even after a flip, so that margins are comparable.
 
     Args:
-        eps, step, steps, random_start, loss: of `dfkd.attacks.PGD`; eps on the images' scale.
-        box: valid pixel values of the domain (given by it), None for 2-D points.
-        value, quantile: of `Threshold`; at most one.
+        eps, step, steps, random_start, loss: arguments of `dfkd.attacks.PGD`; eps on the images' scale.
+        box: valid range of pixel values (set from the domain), None for 2-D points.
+        value, quantile: arguments of `Threshold`; at most one of them.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class PGDFlip(Criterion):
 
 
 class Control(Criterion):
-    """A criterion made of another one."""
+    """A criterion derived from another criterion, `of`."""
 
     def __init__(self, of: Criterion):
         self.of, self.uses_real_data, self.radius = of, of.uses_real_data, of.radius
@@ -117,7 +119,7 @@ class Inverted(Control):
 
 
 class Random(Control):
-    """Control: as many fragile images as another criterion finds, but random ones."""
+    """Control: the same number of fragile images as another criterion gives, chosen at random."""
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         fragile = self.of.split(teacher, images, logits, generator).fragile
@@ -126,7 +128,7 @@ class Random(Control):
 
 
 class All(Criterion):
-    """Control: every image is fragile, nothing is forgotten."""
+    """Control: every image is fragile, so that none is used for forgetting."""
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         return Split.everything(images)

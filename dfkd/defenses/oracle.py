@@ -1,4 +1,4 @@
-"""A criterion that looks at the real data: for diagnosis only."""
+"""A criterion that uses real data: for diagnosis only."""
 
 from typing import Any
 
@@ -35,17 +35,18 @@ def fit_probe(features: Tensor, labels: Tensor, decay: float = 1e-3, iterations:
 
 
 class Oracle(Score):
-    """DIAGNOSIS ONLY, this is no data-free method: a probe trained on real ID and OOD training images.
+    """DIAGNOSIS ONLY, not a data-free method: a probe trained on real ID and OOD training images.
 
-    The probe is a logistic regression on the teacher's penultimate features. It says how far a defense would get whose
-    split told the two domains apart as well as labelled data allow. The score is the probe's log-odds for ID; fragile
-    is what lies above 0, or the `quantile` of the batch with the highest.
+    The probe is a logistic regression on the teacher's penultimate features. It shows how good a defense could be if
+    its split separated the two domains as well as labelled data allow. The score is the probe's log-odds for ID.
+    An image is fragile if its score exceeds `value` (0 in conf/criterion/oracle.yaml), or if it is in the share
+    `quantile` of the batch with the highest scores.
 
     Args:
-        real, real_ood: the training images of both domains (given by the scenario).
-        images: at most so many of each are used.
-        chunk: images at once through the teacher.
-        fragile, kwargs: the arguments of `Score`.
+        real, real_ood: training images of both domains (set from the scenario).
+        images: use at most this many images per domain.
+        chunk: images per forward pass of the teacher.
+        fragile, kwargs: arguments of `Score`.
 
     Raises:
         ValueError: there is no OOD domain, or images < 1.
@@ -71,7 +72,7 @@ class Oracle(Score):
             raise ValueError(f"images must be at least 1, got {images}")
         self.real, self.chunk = [part.take(slice(0, images)) for part in (real, real_ood)], chunk
         self.probe: nn.Linear | None = None
-        self.accuracy: float | None = None  # of the probe on the images it was trained on
+        self.accuracy: float | None = None  # the probe's accuracy on its training images, in [0, 1]
 
     def check(self, network: nn.Module) -> None:
         try:
@@ -91,7 +92,7 @@ class Oracle(Score):
         return said
 
     def checkpoint_state(self) -> dict:
-        """For a checkpoint: nothing; the same probe can be trained again."""
+        """Return what a checkpoint saves: nothing, because the probe can be trained again with the same result."""
         return {}
 
     def _train(self, teacher: Teacher) -> None:

@@ -1,6 +1,6 @@
 """ATEsc's premise (Hong et al., ICML 2025, arXiv 2507.04119): under attack, ID images flip more often than OOD images.
 
-Measured on real validation images: a diagnosis of the teacher, no part of a defense.
+Measured on real validation images: a diagnosis of the teacher, not part of a defense.
 """
 
 import math
@@ -17,17 +17,18 @@ from dfkd.scenarios import Scenario
 def measure_premise(
     teacher: Teacher, scenario: Scenario, runtime: Runtime, seed: int, eps: list[float], steps: int, images: int
 ) -> dict:
-    """Whether the premise of ATEsc holds for a teacher: under PGD, ID images flip more often than OOD images.
+    """Measure whether ATEsc's premise holds for a teacher: under PGD, ID images flip more often than OOD images.
 
     Args:
         eps: radii of the attack, on the images' scale.
         steps: PGD steps at each radius.
-        images: at most this many validation images a domain.
+        images: use at most this many validation images per domain.
 
     Returns:
-        id_confidence, ood_confidence: mean largest softmax probability, in [0, 1].
+        a dictionary with
+        id_confidence, ood_confidence: mean largest softmax probability, in [0, 1]; the latter None without OOD domain.
         flip_rates: for every eps `{"eps": e, "id": percent, "ood": percent or None}`.
-        holds: for every eps whether ID flips more, or None without an OOD domain.
+        holds: for every eps whether ID images flip more often; None without an OOD domain.
         warnings: reasons not to trust the attack.
     """
     domains = {"id": scenario.id, "ood": scenario.ood}
@@ -57,15 +58,14 @@ def measure_premise(
 
 
 def premise_in_words(report: dict, used: float | None = None) -> tuple[str | None, bool]:
-    """Whether ATEsc's premise holds for a teacher, in a sentence that begins with the radius which matters to the run.
+    """Describe in a sentence whether ATEsc's premise holds for a teacher, at the radius in use first.
 
     Args:
-        report: what `measure_premise` returned.
-        used: the radius that the run's defense attacks with; None if it has no attack, and nothing depends on it.
+        report: the result of `measure_premise`.
+        used: radius of the attack in the run's defense; None if the defense has no attack.
 
     Returns:
-        (the sentence, or None where there is no OOD domain to compare with;
-        whether the premise fails at the radius in use).
+        (the sentence, or None without an OOD domain; whether the premise fails at the radius in use).
     """
     rows = list(zip(report["flip_rates"], report["holds"], strict=True))
     if any(held is None for _, held in rows):
@@ -97,7 +97,7 @@ def premise_in_words(report: dict, used: float | None = None) -> tuple[str | Non
 
 
 def _radii(rows: list[dict], rates: bool = False) -> str:
-    """Radii as fractions of 255, with the share of ID and of OOD images that flip there."""
+    """Format radii as fractions of 255; with `rates`, add the share of ID and of OOD images that flip."""
     return ", ".join(
         f"{row['eps'] * 255:.3g}/255" + (f" ({row['id']:.0f} % against {row['ood']:.0f} %)" if rates else "")
         for row in rows

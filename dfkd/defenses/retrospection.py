@@ -1,5 +1,5 @@
-"""The self-retrospection of ABD (Hong et al., ICML 2023, arXiv 2306.02368): the student unlearns what one perturbation
-of all images does to it, by the implicit hypergradient of I-BAU (Zeng et al., ICLR 2022, arXiv 2110.03735)."""
+"""The self-retrospection of ABD (Hong et al., ICML 2023, arXiv 2306.02368): the student unlearns its response to a
+universal perturbation, by the implicit hypergradient of I-BAU (Zeng et al., ICLR 2022, arXiv 2110.03735)."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from dfkd.training.optimizers import fused
 
 
 def divergence(clean: Tensor, other: Tensor) -> Tensor:
-    """KL(softmax clean || softmax other) of every image (B,), the clean answers taken as given (no gradient)."""
+    """KL(softmax clean || softmax other) of every image (B,); no gradient passes `clean`."""
     p, q = clean.detach().log_softmax(1), other.log_softmax(1)
     return (p.exp() * (p - q)).sum(1)
 
@@ -23,14 +23,16 @@ def universal_perturbation(
     lr: float = 0.1,
     start: float = 1e-3,
 ) -> Tensor:
-    """One perturbation for all images, argmax_d mean_i KL(net(x_i) || net(x_i + d)), by Adam; unbounded.
+    """Find one perturbation of all images, argmax_d mean_i KL(net(x_i) || net(x_i + d)), by Adam; d is unbounded.
 
     Args:
         net: images (B, C, H, W) -> logits; its parameters get no gradients.
-        generator: of the start, uniform in [-start, start]. Not 0: there the KL is at its minimum, without a gradient.
+        generator: draws the initial d.
+        steps, lr: number of steps and learning rate of Adam.
+        start: the initial d is uniform in [-start, start]; at d = 0 the KL is minimal and its gradient is zero.
 
     Returns:
-        (1, C, H, W).
+        d, (1, C, H, W).
     """
     noise = torch.rand((1, *images.shape[1:]), generator=generator, device=images.device)
     delta = (start * (2 * noise - 1)).requires_grad_()
@@ -51,20 +53,22 @@ def hypergradient(
     step: float = 0.1,
     iterations: int = 5,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradient of outer(d*(w), w) with respect to the parameters w, where d*(w) minimises inner(d, w).
+    """Compute the gradient of outer(d*(w), w) with respect to the parameters w, where d*(w) minimises inner(d, w).
 
-    With one gradient step P(d, w) = d - step * grad_d inner(d, w), of which d* is a fixed point (Grazzi et al., ICML
-    2020, arXiv 2006.16218):
+    d* is a fixed point of the gradient step P(d, w) = d - step * grad_d inner(d, w). By fixed-point iteration (Grazzi
+    et al., ICML 2020, arXiv 2006.16218):
 
         v_1 = grad_d outer,   v_k+1 = (dP/dd)^T v_k + grad_d outer,   result = grad_w outer + (dP/dw)^T v_iterations
 
     Args:
-        outer, inner: scalar functions of d; they reach the parameters by themselves, differentiably (inner: twice).
+        outer, inner: scalar functions of d. They use w as a closure and are differentiable in d and w (inner: twice).
         delta: d, near the minimum of inner.
-        parameters: w, with gradients switched on.
+        parameters: w, with requires_grad=True.
+        step: step size of P.
+        iterations: number of iterates v_k, at least 1.
 
     Returns:
-        the value of outer, and one gradient a parameter.
+        the value of outer, and one gradient per parameter.
     """
     delta = delta.detach().requires_grad_()
     (slope,) = torch.autograd.grad(inner(delta), delta, create_graph=True)

@@ -1,4 +1,4 @@
-"""Criteria by a score of the clean image, without an attack."""
+"""Criteria that threshold a score of the clean image, without an attack."""
 
 from abc import abstractmethod
 
@@ -12,10 +12,10 @@ from dfkd.pool import Split
 
 
 class Score(Criterion):
-    """Fragile = on one side of a threshold. A subclass says what is thresholded in `score`.
+    """Fragile = the score lies on one side of a threshold. A subclass computes the score in `score`.
 
     Args:
-        value, quantile, fragile: of `Threshold`; exactly one of value and quantile.
+        value, quantile, fragile: arguments of `Threshold`; exactly one of value and quantile is given.
     """
 
     def __init__(self, value: float | None = None, quantile: float | None = None, fragile: str = "low"):
@@ -23,7 +23,7 @@ class Score(Criterion):
 
     @abstractmethod
     def score(self, teacher: Teacher, images: Tensor, logits: Tensor) -> Tensor:
-        """A number for every image (B,), of images (B, C, H, W) and the teacher's logits (B, classes) for them."""
+        """Compute the score of every image (B,), from images (B, C, H, W) and the teacher's logits (B, classes)."""
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         with torch.no_grad():
@@ -32,7 +32,7 @@ class Score(Criterion):
 
 
 class Entropy(Score):
-    """H(softmax t) = - sum_c p_c log p_c, in nats, between 0 and log(classes)."""
+    """H(softmax t) = - sum_c p_c log p_c of the teacher's logits t, in nats, between 0 and log(classes)."""
 
     def score(self, teacher: Teacher, images: Tensor, logits: Tensor) -> Tensor:
         log_p = logits.log_softmax(1)
@@ -47,7 +47,7 @@ class Confidence(Score):
 
 
 class Margin(Score):
-    """Largest logit minus the second largest, at least 0: what an attack has to bridge."""
+    """Largest logit minus the second largest, at least 0: the gap that an attack has to close."""
 
     def score(self, teacher: Teacher, images: Tensor, logits: Tensor) -> Tensor:
         first, second = logits.topk(2, dim=1).values.unbind(1)
@@ -59,7 +59,8 @@ class FeatureDistance(Score):
 
         mean_l mean_c (m_lc(x) - mean_lc)^2 / (var_lc + 1e-5),
 
-    m_lc(x) the mean over positions of the input of layer l, channel c. At least 0. Costs a further forward pass.
+    where m_lc(x) is the mean over positions of the input of layer l, channel c. At least 0. Costs one more forward
+    pass of the teacher.
     """
 
     def check(self, network: nn.Module) -> None:
@@ -70,7 +71,7 @@ class FeatureDistance(Score):
             )
 
     def score(self, teacher: Teacher, images: Tensor, logits: Tensor) -> Tensor:
-        with watch_batch_norms(teacher.net, sets=len(images)) as statistics:  # every image is a set of its own
+        with watch_batch_norms(teacher.net, sets=len(images)) as statistics:  # statistics of each image alone
             teacher(images)
         distances = [
             ((layer.mean - layer.running_mean).square() / (layer.running_var + 1e-5)).mean(1) for layer in statistics

@@ -1,4 +1,4 @@
-"""A criterion asked about a few images, and a model of its answers for the others: what makes ATEsc's split cheap."""
+"""A cheap split: run a criterion on a few images of each batch, and predict its result for the others."""
 
 import torch
 from torch import Tensor
@@ -8,26 +8,26 @@ from dfkd.models import Teacher
 from dfkd.pool import Split
 
 NEWTON_STEPS = 15
-FITS = 16  # of the line while the memory fills once
-# A line that is wrong more often is worth a warning: on all images, or on those of a class, once it was asked enough.
+FITS = 16  # fits of the regression per `memory` new answers
+# Error rates above which there is a warning: over all images, and over those of one class with at least ENOUGH images.
 WRONG, WRONG_IN_A_CLASS, ENOUGH = 0.15, 0.3, 50
 
 
 def fit_logistic(
     x: Tensor, y: Tensor, group: Tensor, groups: int, around: Tensor | float = 0.0, decay: float = 1.0
 ) -> Tensor:
-    """Logistic regressions on one number, one a group, by Newton's method:
+    """Fit one logistic regression on a scalar input per group, by Newton's method:
 
         argmin_(a, b)  sum_{i in group} log(1 + exp(-s_i (a x_i + b))) + decay / 2 * |(a, b) - around|^2,
 
     s_i = 1 where y_i = 1, else -1.
 
     Args:
-        x: (N,).
-        y: (N,), 1 or 0.
-        group: (N,), in 0 .. groups - 1.
-        around: (groups, 2) or (2,), what a group without members gets.
-        decay: positive.
+        x: inputs (N,).
+        y: labels (N,), 1 or 0.
+        group: group of every input (N,), in 0 .. groups - 1.
+        around: (groups, 2) or (2,), centre of the penalty; also the result for a group without members.
+        decay: weight of the penalty, positive.
 
     Returns:
         (a, b) of every group (groups, 2).
@@ -37,36 +37,38 @@ def fit_logistic(
     powers = torch.stack([torch.ones_like(x), x, x * x])
     for _ in range(NEWTON_STEPS):
         p = (a[group] * x + b[group]).sigmoid()
-        terms = torch.cat([(p - y) * powers[:2], p * (1 - p) * powers])  # of gradient and curvature, of every member
+        terms = torch.cat([(p - y) * powers[:2], p * (1 - p) * powers])  # each input's share of gradient and Hessian
         db, da, bb, ab, aa = torch.zeros(5, groups, device=x.device).index_add_(1, group, terms)
         da, db = da + decay * (a - around_a), db + decay * (b - around_b)
         aa, bb = aa + decay, bb + decay
         step = torch.stack([bb * da - ab * db, aa * db - ab * da]) / (aa * bb - ab * ab)
-        step = step * (2 / step.norm(dim=0)).clamp(max=1)  # no leap where all p are 0 or 1
+        step = step * (2 / step.norm(dim=0)).clamp(max=1)  # bounded, as Newton's step explodes where all p are 0 or 1
         a, b = a - step[0], b - step[1]
     return torch.stack([a, b], 1)
 
 
 class Surrogate(Control):
-    """Asks another criterion about a share of every batch, and answers for the rest by the teacher's logits, which are
-    there anyway:
+    """Runs another criterion on a share of every batch. For the other images, a logistic regression (the "line") on the
+    teacher's logits, which are already computed, predicts the criterion's answer:
 
         log-odds(fragile) = a_y m + b_y,    m = largest logit - second largest, y = argmax
 
-    fitted to the newest answers (`fit_logistic`), a class's line drawn towards that of all. What an attack has to
-    bridge is the margin; how far it gets differs from class to class, and most in the class of the trap. The score is
-    the log-odds. A generator is steered by the line alone, without asking.
+    (a_y, b_y) is fitted to the newest answers (`fit_logistic`) and regularised towards the fit over all classes. The
+    margin m is the gap that an attack has to close; how far an attack gets depends on the class, most of all for the
+    class of the trap. The score is the log-odds. To steer a generator, only the regression is used.
 
     Args:
-        of: the criterion that is asked.
-        share: of a batch, in (0, 1]; at least one image.
-        memory: answers that the line is fitted to; all images are asked about until there are a quarter of so many.
+        of: the criterion that is run.
+        share: share of a batch on which it is run, in (0, 1]; at least one image.
+        memory: number of newest answers that the regression is fitted to. Until a quarter of them are there, the
+            criterion is run on all images.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
 
     Attributes:
-        tally: (2, classes), of every class the images asked about while there was a line, and on how many it was wrong.
+        tally: (2, classes): for every class, how many images the fitted regression was checked on, and how many of
+            these it predicted wrongly.
     """
 
     def __init__(self, of: Criterion, share: float = 1 / 8, memory: int = 1024):
@@ -76,12 +78,12 @@ class Surrogate(Control):
         if memory < 4:
             raise ValueError(f"memory must be at least 4, got {memory}")
         self.share, self.memory = share, memory
-        self.margins: Tensor | None = None  # of the images asked about, with their classes and the answers
+        self.margins: Tensor | None = None  # margins, classes and answers of the images that the criterion was run on
         self.classes: Tensor | None = None
         self.answers: Tensor | None = None
-        self.line: Tensor | None = None  # (a_y, b_y) of every class, for margins in units of the scale
-        self.scale: Tensor | None = None  # their standard deviation
-        self.fresh = 0  # answers since it was fitted
+        self.line: Tensor | None = None  # the regression: (a_y, b_y) of every class, for margins divided by scale
+        self.scale: Tensor | None = None  # standard deviation of the margins
+        self.fresh = 0  # number of answers since the last fit
         self.tally: Tensor | None = None
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
@@ -98,7 +100,7 @@ class Surrogate(Control):
         return Split(fragile, score)
 
     def count(self, logits: Tensor, answers: Tensor) -> None:
-        """Compare the line with answers (B,) that it was not told of."""
+        """Compare the regression's predictions with answers (B,) that it was not fitted to, and add to `tally`."""
         wrong = (self.log_odds(logits) > 0) != answers
         seen = torch.zeros(2, logits.shape[1], device=logits.device)
         seen.index_add_(1, logits.argmax(1), torch.stack([torch.ones_like(wrong), wrong]).float())
@@ -110,7 +112,8 @@ class Surrogate(Control):
         return self.log_odds(logits) > 0
 
     def learn(self, logits: Tensor, answers: Tensor) -> None:
-        """Fit the line to these answers (B,), bool, too; the oldest beyond `memory` are forgotten."""
+        """Add answers (B,), bool, to the memory, drop the oldest beyond `memory`, and refit the regression if enough
+        answers are new."""
         fresh, (margin, label) = len(answers), margins(logits)
         if self.answers is not None:
             margin, label = torch.cat([self.margins, margin]), torch.cat([self.classes, label])
@@ -127,7 +130,7 @@ class Surrogate(Control):
         self.line = fit_logistic(x, y, self.classes, classes, around=common)
 
     def log_odds(self, logits: Tensor) -> Tensor:
-        """Of being fragile (B,), by logits (B, classes)."""
+        """Predict the log-odds of being fragile (B,) from the teacher's logits (B, classes)."""
         margin, label = margins(logits)
         slope, shift = self.line[label].unbind(1)
         return slope * margin / self.scale + shift
@@ -153,6 +156,6 @@ class Surrogate(Control):
 
 
 def margins(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest logit minus the second largest (B,), and the class of the largest."""
+    """Return the largest logit minus the second largest (B,), and the class of the largest logit (B,)."""
     values, classes = logits.float().topk(2, dim=1)
     return values[:, 0] - values[:, 1], classes[:, 0]

@@ -1,20 +1,20 @@
-"""From a score of every image to a split."""
+"""Turn the scores of a batch into a split."""
 
 import torch
 from torch import Tensor
 
 
 class Threshold:
-    """Which images of a batch are fragile, by their scores: those on one side of a value, or a share of the batch.
+    """Decides by score which images of a batch are fragile: those on one side of a value, or a share of the batch.
 
     Args:
-        value: fragile = score < value (low), score > value (high).
-        quantile: fragile = the round(quantile * B) images of the batch with the lowest (highest) scores, in [0, 1];
-            among equal scores the earlier image comes first.
-        fragile: 'low' or 'high'.
+        value: fragile = score < value ('low') or score > value ('high').
+        quantile: fragile = the round(quantile * B) images of the batch with the lowest ('high': highest) scores; in
+            [0, 1]. Among equal scores the earlier image comes first.
+        fragile: 'low' or 'high', the side on which images are fragile.
 
     Raises:
-        ValueError: not exactly one of value and quantile is given, or one is out of range.
+        ValueError: not exactly one of value and quantile is given, or an argument is out of range.
     """
 
     def __init__(self, value: float | None, quantile: float | None, fragile: str):
@@ -27,7 +27,7 @@ class Threshold:
         self.value, self.quantile, self.low = value, quantile, fragile == "low"
 
     def __call__(self, score: Tensor) -> Tensor:
-        """Fragile (B,), bool, of scores (B,)."""
+        """Return which images are fragile (B,), bool, from their scores (B,)."""
         if self.value is not None:
             return score < self.value if self.low else score > self.value
         chosen = torch.zeros(len(score), dtype=torch.bool, device=score.device)

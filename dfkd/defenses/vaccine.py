@@ -1,7 +1,8 @@
-"""The shuffling vaccine of ABD (Hong et al., ICML 2023, arXiv 2306.02368): against images that need the backdoor.
+"""The shuffling vaccine of ABD (Hong et al., ICML 2023, arXiv 2306.02368): it prevents a generator from making images
+that activate the backdoor.
 
-What a backdoor answers to is short-cut through a few channels: a network whose channels are mixed up loses the clean
-answers and keeps, on images that carry the trigger's features, the backdoor's. Such images are pushed away.
+A backdoor is a shortcut through a few channels. A network with shuffled channels loses its predictions on clean images,
+but keeps the backdoor's prediction on images with the trigger's features. The term penalises such images.
 """
 
 import torch
@@ -14,11 +15,11 @@ from dfkd.models import Teacher
 def shuffling_term(logits: Tensor, shuffled: Tensor) -> Tensor:
     """- mean_{i: argmax h_i = argmax t_i} 1/C sum_c p_c(t_i) log(p_c(t_i) / p_c(h_i)); 0 where none agrees.
 
-    Minimised, it drives the two apart on the images on which they agree.
+    Minimising it drives teacher and shuffled teachers apart on the images on which they agree.
 
     Args:
-        logits: t, the teacher's (B, C); gradients pass them.
-        shuffled: h, of the shuffled teachers (B, C); gradients pass them, too.
+        logits: t, the teacher's (B, C), differentiable.
+        shuffled: h, the mean of the shuffled teachers (B, C), differentiable.
 
     Returns:
         a scalar, at most 0.
@@ -30,7 +31,7 @@ def shuffling_term(logits: Tensor, shuffled: Tensor) -> Tensor:
 
 
 def shufflable(net: nn.Module) -> list[str]:
-    """Names of the weights of all convolutions with more than one input channel, in the order of definition."""
+    """Return the names of the weights of all convolutions with more than one input channel, in order of definition."""
     layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return [
         f"{name}.weight" if name else "weight"
@@ -40,10 +41,13 @@ def shufflable(net: nn.Module) -> list[str]:
 
 
 def shuffled_weights(net: nn.Module, layers: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Copies of the last `layers` of the `shufflable` weights (O, I, ...), input channels permuted at random.
+    """Copy the last `layers` of the `shufflable` weights (O, I, ...) and permute their input channels at random.
 
     Args:
-        generator: of the permutations, on the weights' device.
+        generator: draws the permutations; on the weights' device.
+
+    Returns:
+        permuted weights by parameter name.
     """
     weights = dict(net.named_parameters())
     shuffled = {}
@@ -55,17 +59,17 @@ def shuffled_weights(net: nn.Module, layers: int, generator: torch.Generator) ->
 
 
 class ShufflingVaccine:
-    """The weighted term of a generator's loss.
+    """The weighted shuffling term of a generator's loss.
 
-    The shuffled teachers are the teacher itself called with other weights: it is not copied and not changed, and their
-    evaluations are counted with its own.
+    A shuffled teacher is the teacher's network called with other weights (`functional_call`). The teacher is neither
+    copied nor changed, and the evaluations of shuffled teachers are counted as its own.
 
     Args:
         teacher: frozen, in evaluation mode.
-        weight: of the term.
-        copies: how many shuffled teachers to average the logits of.
-        layers: how many of the last convolutions to shuffle.
-        generator: of the permutations, drawn once.
+        weight: weight of the term.
+        copies: number of shuffled teachers; their logits are averaged.
+        layers: number of last convolutions to shuffle.
+        generator: draws the permutations once, at construction.
     """
 
     def __init__(self, teacher: Teacher, weight: float, copies: int, layers: int, generator: torch.Generator):
@@ -73,7 +77,7 @@ class ShufflingVaccine:
         self.copies = [shuffled_weights(teacher.net, layers, generator) for _ in range(copies)]
 
     def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
-        """The weighted `shuffling_term` of images (B, C, H, W), for which the teacher gives `logits` (B, classes)."""
+        """Compute the weighted `shuffling_term` of images (B, C, H, W) and the teacher's logits (B, classes)."""
         inputs = self.teacher.normalize(images)
         answers = [functional_call(self.teacher.net, weights, (inputs,)).float() for weights in self.copies]
         return self.weight * shuffling_term(logits, torch.stack(answers).mean(0))

@@ -8,49 +8,49 @@ from dfkd.distill.losses import Loss
 
 
 class FeatureLoss(Loss):
-    """A loss with two terms: `__call__` of the logits, as any loss, and `match` of the penultimate features.
+    """A loss with two terms for every image: `__call__` on the logits, and `match` on the penultimate features.
 
-    Both are added for every image. Where only logits are at hand (`Defense.finish`), the first stands alone. The
-    features are those before the networks' last linear layer (`dfkd.models.watch_features`). A pool keeps no features:
-    the teacher answers to every batch anew, which is counted as 'distill'.
+    The two terms are added. Where only logits are available (`Defense.finish`), `__call__` is used alone. The features
+    are the inputs of the networks' last linear layers (`dfkd.models.watch_features`). A pool stores no features, so the
+    teacher is run again on every batch; these evaluations are counted as 'distill'.
     """
 
     @abstractmethod
     def start(self, student: int, teacher: int) -> nn.Module:
-        """Make what is trained beside the student and thrown away after it, and keep it for `match`.
+        """Create the module that is trained together with the student and discarded afterwards; store it for `match`.
 
         Called once for every student, before its training, with torch's global random numbers seeded.
 
         Args:
-            student, teacher: widths of their features.
+            student, teacher: feature widths D_s and D_t.
 
         Returns:
-            a module; `nn.Identity()` where there is nothing to train.
+            the module; `nn.Identity()` if there is nothing to train.
         """
 
     @abstractmethod
     def match(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of every image's features (B,); what `Loss` says of `__call__` holds here, too.
+        """Compute the feature loss of every image (B,); the rules for `Loss.__call__` hold here, too.
 
         Args:
             student: features (B, D_s), float32.
-            teacher: features (B, D_t), float32, without a graph.
+            teacher: features (B, D_t), float32, detached.
         """
 
 
 class Hint(FeatureLoss):
-    """A loss of the logits, and weight / D_t * |r(f_s) - f_t|^2 of the features f.
+    """base(s, t) + weight / D_t * |r(f_s) - f_t|^2, with logits s, t and penultimate features f_s, f_t.
 
-    The hint of FitNets (Romero et al., arXiv 1412.6550, equation 3) at the penultimate layer, trained together with the
-    logits instead of before them. r is a linear regressor where the widths differ, else the identity. The paper has the
-    sum over dimensions, halved: weight = D_t / 2.
+    The second term is the hint of FitNets (Romero et al., arXiv 1412.6550, equation 3) at the penultimate layer. It is
+    trained together with the logits, not before them. r is a linear regressor if the widths differ, otherwise the
+    identity. The paper sums over dimensions and halves the sum, which is weight = D_t / 2.
 
     Args:
-        base: the loss of the logits.
-        weight: of the features.
+        base: the loss on the logits.
+        weight: weight of the feature term, at least 0.
 
     Raises:
-        ValueError: base is no loss, or weight is negative.
+        ValueError: base is not a loss, or is itself a `FeatureLoss`; or weight is negative.
     """
 
     def __init__(self, base: Loss, weight: float = 1.0):

@@ -1,4 +1,4 @@
-"""The loop that every method shares: synthesize, split, add to the pool, train the student; again and again."""
+"""The loop that all methods share. Every round: synthesize, split, add to the pool, train the student."""
 
 from collections.abc import Callable, Iterable
 
@@ -19,30 +19,31 @@ from dfkd.resume.loop import Loop, plain
 from dfkd.synthesizers import Synthesizer
 from dfkd.training.meter import Meter
 
-LOGGED_ROUNDS = 1000  # a run writes at most about so many rows of metrics
+LOGGED_ROUNDS = 1000  # approximate limit of the rows of metrics that a run writes
 
 
 class Distillation:
     """Trains one student.
 
-    Online methods synthesize in every round, and train the student in all but the first `synthesizer.warm_up`. For
-    offline ones the pool is there already, with its labels and split, and a round is one pass over it.
+    Online methods synthesize images in every round, and train the student in every round after the first
+    `synthesizer.warm_up`. For offline methods the pool is finished beforehand, with its labels and its split, and a
+    round is one pass over it.
 
     Args:
-        student, synthesizer, defense: the parts.
-        teacher: frozen.
-        examiner: for the validations (validation images train nothing).
-        pool: a finished pool, or None to synthesize as we go.
+        student, synthesizer, defense: the components of the method.
+        teacher: the frozen teacher.
+        examiner: evaluates the student in validations. Validation images are never used for training.
+        pool: a finished pool (offline), or None to synthesize images during training (online).
         seeds: {'student': ..., 'synthesis': ...}.
-        checks: number of validations on the way.
+        checks: approximate number of validations during training.
         log: called with (round, metrics).
-        loop: hands out the numbers of the student's steps, between which a run can be stopped.
+        loop: yields the step numbers of the student's training; the run can be stopped between two of them.
 
     Attributes:
         model: the student.
-        validation: the last validation's numbers.
-        best: {'round', 'iacc', 'state'} of the validation with the highest ID accuracy (the first such).
-        fragile_share: of all images split on the way, in [0, 1].
+        validation: metrics of the last validation.
+        best: {'round', 'iacc', 'state'} of the validation with the highest ID accuracy (the earliest if several tie).
+        fragile_share: share of fragile images among all images split so far, in [0, 1].
     """
 
     def __init__(
@@ -85,32 +86,33 @@ class Distillation:
         self.evals_before = teacher.evals.copy()
         self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
         self.validation: dict[str, float] = {}
-        self.students = 1  # that are trained beside each other: the clock and the teacher serve all
-        self.grown = 0  # rounds whose images are in the pool
+        self.students = 1  # students trained side by side; they share one clock and the teacher's counts
+        self.grown = 0  # number of rounds whose images are in the pool
         self.split_images, self.fragile_images = 0, torch.zeros((), device=runtime.device)
         if not self.online:
             self._count(self.pool.split)
 
     def checkpoint_state(self) -> dict:
-        """For a checkpoint: everything but a finished pool, which does not change, and who made it."""
+        """Return what a checkpoint saves: all attributes. A finished pool, which never changes, and its synthesizer are
+        left out."""
         finished = () if self.online else ("pool", "synthesizer")
         return {name: value for name, value in vars(self).items() if name not in finished}
 
     def run(
         self, after_round: Callable[[dict], None] = lambda shown: None, rounds: Iterable[int] | None = None
     ) -> None:
-        """Do all rounds.
+        """Run all rounds, then the defense's `finish`.
 
         Args:
-            rounds: the numbers of those that are still to be done (`Checkpoints.loop`); all if None.
-            after_round: called after every round with the numbers to show (empty except after a validation).
+            rounds: numbers of the rounds still to run (`Checkpoints.loop`); None means all.
+            after_round: called after every round with the metrics to display (empty except after a validation).
 
         Raises:
-            NonFiniteLoss: with the student's last good state.
+            NonFiniteLoss: a loss became NaN or infinite; carries the student's last finite weights.
         """
         for number in range(self.rounds) if rounds is None else rounds:
-            self.model.train()  # synthesis, in which a checkpoint may have been saved, looks at it in evaluation mode
-            if self.online and number == self.grown:  # else a checkpoint among this round's steps has the images
+            self.model.train()  # a checkpoint saved during synthesis restores the student in evaluation mode
+            if self.online and number == self.grown:  # a checkpoint from this round's steps already has its images
                 self.grow(number)
             if number >= self.warm_up:
                 with self.clock("distill"):
@@ -119,7 +121,7 @@ class Distillation:
         self.finish()
 
     def finish(self) -> None:
-        """Let the defense finish the student; if it does, validate once more."""
+        """Let the defense train the student further (`Defense.finish`); if it did, validate once more."""
         loss = self.trainer.student.loss
         try:
             with self.clock("distill"), self.teacher.counted_as("distill"):
@@ -132,7 +134,7 @@ class Distillation:
             self.log(self.rounds, metrics | {f"val/{name}": value for name, value in found.items()})
 
     def grow(self, number: int) -> None:
-        """Synthesize a round's images, label and split them, and add them to the pool."""
+        """Synthesize the images of one round, label and split them, and add them to the pool."""
         with self.clock("synthesis"), self.teacher.counted_as("synthesis"):
             steer = self._steered if self.steer is not None else None
             batch = self.synthesizer.synthesize(range(number, number + 1), self.teacher, self.model, steer)
@@ -148,11 +150,15 @@ class Distillation:
         self.grown = number + 1
 
     def review(self, number: int) -> dict[str, float]:
-        """Log the round; on some rounds and the last one validate. Returns the validation, or nothing."""
+        """Log the round. On every `check_every`-th round and the last one, validate.
+
+        Returns:
+            metrics of the validation; empty if there was none in this round.
+        """
         check = number % self.check_every == 0 or number == self.rounds - 1
         if not check and number % self.log_every:
             return {}
-        synthesis = self._read_synthesis()  # first: a synthesis that failed spoils the student's terms too
+        synthesis = self._read_synthesis()  # first: NaN images make the student's loss NaN too, so report the cause
         metrics = {f"loss/{name}": value for name, value in self.trainer.read().items()} | synthesis
         metrics |= {f"evals/{purpose}": count for purpose, count in self.evals().items()}
         found = self._validate(number) if check else {}
@@ -160,12 +166,12 @@ class Distillation:
         return found
 
     def evals(self) -> dict[str, int]:
-        """Teacher evaluations so far, in images: synthesis, split, distill."""
+        """Teacher evaluations per student so far, in images, for 'synthesis', 'split' and 'distill'."""
         spent = self.teacher.evals - self.evals_before
         return {purpose: spent[purpose] // self.students for purpose in ("synthesis", "split", "distill")}
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds that were spent so far, by phase."""
+        """Return the seconds per student spent so far, by phase."""
         return {phase: round(spent / self.students, 3) for phase, spent in self.clock.settle().items()}
 
     @property

@@ -1,4 +1,4 @@
-"""Distillation losses of every image: (student logits (B, C), teacher logits (B, C)) -> (B,)."""
+"""Distillation losses per image: (student logits (B, C), teacher logits (B, C)) -> (B,)."""
 
 from abc import ABC, abstractmethod
 
@@ -7,32 +7,32 @@ from torch import Tensor
 
 
 class Loss(ABC):
-    """What a student is trained to make small: how far its answer to an image is from the teacher's.
+    """A distillation loss: the distance between the student's and the teacher's logits, for every image.
 
-    A loss of one's own is a subclass with `__call__`, and a file loss/NAME.yaml whose `_target_` names it; the options
-    of its constructor stand in that file. One that also compares features is a `dfkd.distill.FeatureLoss`.
+    To add a loss, write a subclass with `__call__` and a file loss/NAME.yaml whose `_target_` names it and which sets
+    the constructor's options. To compare features as well, derive from `dfkd.distill.FeatureLoss`.
 
-    The loss of an image depends on that image alone: a defense leaves images out of the mean, and several GPUs share a
-    batch. It is a pure function of its arguments, without random numbers, branches on values, `.item()` or memory, so
-    that `student.replicas` can train many students in one program.
+    The loss of an image must depend on that image alone, because a defense excludes images from the mean and several
+    GPUs share a batch. It must be a pure function without random numbers, branches on tensor values, `.item()` or
+    state, because `student.replicas` trains several students in one program (`torch.func.vmap`).
     """
 
     @abstractmethod
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of every image (B,), to be differentiated by the student.
+        """Compute the loss of every image (B,), differentiable with respect to the student's logits.
 
         Args:
             student: logits (B, C), float32.
-            teacher: logits (B, C), float32, without a graph.
+            teacher: logits (B, C), float32, detached.
         """
 
 
 class KL(Loss):
-    """T^2 KL(softmax(t / T) || softmax(s / T)) (Hinton et al., arXiv 1503.02531).
+    """T^2 KL(softmax(t / T) || softmax(s / T)), student logits s, teacher logits t (Hinton et al., arXiv 1503.02531).
 
     Args:
-        temperature: T.
-        squared: keep the factor T^2, without which the gradient shrinks with T^2.
+        temperature: T, positive.
+        squared: multiply by T^2. Without this factor the gradient shrinks like 1 / T^2.
 
     Raises:
         ValueError: temperature <= 0.
@@ -51,7 +51,7 @@ class KL(Loss):
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy with the teacher's answer as the label, as CAKE trains its students.
+    """Cross-entropy with the teacher's prediction as the label, as CAKE trains its students.
 
     Args:
         labels: 'soft' (softmax of the teacher's logits at temperature 1; CAKE calls them smooth) or 'hard' (argmax).
@@ -71,7 +71,10 @@ class CrossEntropy(Loss):
 
 
 class L1(Loss):
-    """mean_c |s_c - t_c| of the logits, as DFAD trains its students (arXiv 1912.11006): no softmax forgives a shift."""
+    """mean_c |s_c - t_c| of the logits, the student's loss in DFAD (arXiv 1912.11006).
+
+    Unlike losses on softmax outputs, it changes when a constant is added to all logits.
+    """
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         return (student - teacher).abs().mean(1)

@@ -1,4 +1,4 @@
-"""Students alike, of different seeds, trained on one pool in one program: a small network alone leaves a GPU idle."""
+"""Students that differ only in their seeds, trained together in one program: one small network cannot fill a GPU."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,25 +13,27 @@ from dfkd.training.meter import Meter
 
 
 class Replicas:
-    """Some distillations from the same finished pool side by side, each as it would be by itself, up to rounding.
+    """K distillations from the same finished pool, trained side by side. Each gives the result of training alone, up to
+    rounding.
 
-    All parameters of a name lie in one tensor (K, ...), of which those of the K students are views: their validation,
-    their weights and what a defense does with them in the end are those of any student. A step draws every student's
-    batch and views from its own streams, and takes the steps of all by `torch.func.vmap`: convolutions become grouped
-    ones, BatchNorm sees more channels, and SGD and Adam go by elements anyway.
+    The K students' parameters of the same name are stacked in one tensor (K, ...), and each student's parameter is a
+    view of it. Validation, saving and the defense's `finish` therefore handle each student as usual. A step draws each
+    student's batch and views from that student's own random streams, and computes all K losses by `torch.func.vmap`:
+    convolutions become grouped convolutions and BatchNorm gets K times the channels. SGD and Adam are elementwise and
+    need no change.
 
     Args:
-        works: for the same teacher, pool and recipe; only their seeds differ.
+        works: the K distillations, with the same teacher, pool and recipe; only their seeds differ.
 
     Raises:
-        NotTogether: in training, when torch cannot make one program of the networks, or has too little memory for it.
-        NonFiniteLoss: of any of them, with the state of that one.
+        NotTogether: during training, torch cannot run the networks as one program, or runs out of memory.
+        NonFiniteLoss: a loss of one student became NaN or infinite; carries that student's last finite weights.
     """
 
     def __init__(self, works: list[Distillation]):
         self.works, self.trainers = works, [work.trainer for work in works]
         alike = [trainer.objective for trainer in self.trainers]
-        self.one = alike[0]  # stands for each of them, with other tensors in it
+        self.one = alike[0]  # template, which vmap calls with the tensors of all students (functional_call)
         self.parameters = {
             name: nn.Parameter(torch.stack([objective.get_parameter(name).detach() for objective in alike]))
             for name, _ in self.one.named_parameters()
@@ -48,7 +50,7 @@ class Replicas:
     def run(
         self, after_round: Callable[[dict], None] = lambda shown: None, rounds: Iterable[int] | None = None
     ) -> None:
-        """As `Distillation.run`; the numbers to show are the first one's."""
+        """As `Distillation.run`; `after_round` gets the metrics of the first student."""
         first = self.works[0]
         for number in range(first.rounds) if rounds is None else rounds:
             with first.clock("distill"):
@@ -59,12 +61,12 @@ class Replicas:
             work.finish()
 
     def train(self, pool: Pool, steps: int) -> None:
-        """As `Trainer.train`, for all of them."""
+        """As `Trainer.train`, for all K students."""
         for trainer in self.trainers:
             trainer.begin()
         meter, tied = Meter((len(self.works),)), False
         for _ in self.trainers[0].loop("student step", steps, meter=meter):
-            tied = tied or self._tie()  # not before the loop: a checkpoint may have been put back at its beginning
+            tied = tied or self._tie()  # not before the loop: its first iteration may restore a checkpoint
             try:
                 terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))
                 self.stepper.step(sum(terms.values()).sum())
@@ -77,7 +79,7 @@ class Replicas:
             trainer.meter.take(meter, place)
 
     def _tie(self) -> bool:
-        """Let the students' parameters and buffers be views of the common ones."""
+        """Make each student's parameters and buffers views of the stacked tensors. Returns True."""
         for place, trainer in enumerate(self.trainers):
             for name, parameter in trainer.objective.named_parameters():
                 parameter.data = self.parameters[name].data[place]
@@ -86,7 +88,8 @@ class Replicas:
         return True
 
     def _views(self, pool: Pool) -> list[Tensor]:
-        """The next batch of everyone: images (K, B, C, H, W), the teacher's logits for them, which are fragile."""
+        """Return the next batch of every student: images (K, B, C, H, W), the teacher's logits (K, B, classes), and
+        whether each image is fragile (K, B), bool."""
         index = torch.stack([trainer.batch(pool) for trainer in self.trainers])
         if self.trainers[0].student.augment == "none":
             return [part.unflatten(0, index.shape) for part in self.trainers[0].view(pool, index.flatten())]
@@ -94,5 +97,5 @@ class Replicas:
         return [torch.stack(parts) for parts in zip(*views, strict=True)]
 
     def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:
-        """The loss of one student, whose tensors are given."""
+        """Compute the loss terms of one student from its parameters, buffers and batch."""
         return functional_call(self.one, (parameters, buffers), batch)

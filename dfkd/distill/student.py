@@ -1,4 +1,4 @@
-"""The student: a network, how it is trained, and the training steps on a pool."""
+"""The student: its network and training options, and the trainer that takes its steps on a pool."""
 
 import contextlib
 from collections.abc import Callable
@@ -23,25 +23,26 @@ VIEWS = (*AUGMENTATIONS, "cut_mix")
 
 
 class Student:
-    """A student's network and recipe (the group `student`).
+    """A student's network and training options (the configuration group `student`).
 
     Args:
-        network: to be trained from scratch.
+        network: the network, trained from scratch.
         recipe: optimiser, schedule, batch size.
-        loss: of every image, a `dfkd.distill.Loss` or any function (student logits, teacher logits) -> (B,).
+        loss: the loss per image: a `dfkd.distill.Loss` or any function (student logits, teacher logits) -> (B,).
         epochs: passes over a finished pool (offline synthesizers).
-        steps: optimisation steps a round (online synthesizers).
-        capacity: how many of the newest images an online pool keeps; None keeps everything.
-        keep: column -> [low, high]: train only on the images of a finished pool within these ranges, such as
-            CAKE's eps.
-        augment: 'none', 'shift', 'crop_flip' or 'cut_mix': a random view of every image in every step. The teacher
-            answers to the view anew (counted as 'distill'); a defense splits an image once, when it enters the pool,
-            and a view is robust where the teacher still gives it the label of a robust image it was made from.
-        replicas: so many students are trained on a finished pool, each with a seed and a cell of its own
-            (`dfkd.config.cell.replicas`); this is one of them.
+        steps: optimisation steps per round (online synthesizers).
+        capacity: an online pool holds at most this many images and drops the oldest; None means no limit.
+        keep: {column: [low, high]}: train only on those images of a finished pool whose column values (such as CAKE's
+            eps) lie in these ranges.
+        augment: 'none', 'shift', 'crop_flip' or 'cut_mix': a random view of every image in every step. The teacher is
+            run again on the view (counted as 'distill'). A defense splits an image once, when it enters the pool. A
+            view counts as robust if the teacher gives it the same label as a robust image that it was made from.
+        replicas: number of students trained on the same finished pool, each with a seed and a cell of its own
+            (`dfkd.config.cell.replicas`). This object is one of them.
 
     Raises:
-        ValueError: neither epochs nor steps is given, one is below 1, loss is none, or augment is another word.
+        ValueError: neither epochs nor steps is given, a number is below 1, loss is not callable, a range of keep is not
+            [low, high], or augment is unknown.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Student:
         return isinstance(self.loss, FeatureLoss)
 
     def check(self, teacher: nn.Module) -> None:
-        """Raise ValueError if the loss compares features that one of the networks does not have."""
+        """Raise ValueError if the loss compares features, and a network has no last linear layer to take them from."""
         for whose, network in (("teacher", teacher), ("student", self.network)) if self.matches_features else ():
             try:
                 classifier_head(network)
@@ -90,15 +91,15 @@ class Trainer:
     """Takes distillation steps on a pool.
 
     Args:
-        total_steps: length of the whole training, for the learning-rate schedule.
-        teacher: answers to augmented images, and gives the features that a loss compares; else not needed.
-        loop: hands out the numbers of the steps, between which a run can be stopped.
+        total_steps: number of steps of the whole training, for the learning-rate schedule.
+        teacher: labels augmented images and gives the features for a `FeatureLoss`; None if neither is used.
+        loop: yields the step numbers; the run can be stopped between two of them.
 
     Raises:
-        ValueError: the student is trained on augmented images or features, and no teacher is given.
+        ValueError: no teacher is given, but the student uses augmented images or a `FeatureLoss`.
 
     Attributes:
-        learned: what a loss of features trains beside the student (`FeatureLoss.start`), or None.
+        learned: the module that a `FeatureLoss` trains together with the student (`FeatureLoss.start`), or None.
     """
 
     def __init__(
@@ -128,10 +129,10 @@ class Trainer:
         self.views = runtime.generator(seed, "student", "views")
         self.meter = Meter()
         self.last_good = self.weights()
-        self.order = torch.empty(0, dtype=torch.long, device=runtime.device)  # of this pass over the pool, what is left
+        self.order = torch.empty(0, dtype=torch.long, device=runtime.device)  # indices not yet used in this pass
 
     def train(self, pool: Pool, steps: int) -> None:
-        """Take `steps` steps on batches of the pool, shuffled anew; the ragged last batch of each pass is left out."""
+        """Take `steps` steps on batches of the pool. Each pass is shuffled anew and drops its incomplete last batch."""
         self.begin()
         for _ in self.loop("student step", steps):
             terms = self.loss(*self.view(pool, self.batch(pool)))
@@ -140,18 +141,25 @@ class Trainer:
 
     @property
     def objective(self) -> Objective:
-        """The loss as a module: its parameters are all that is trained."""
+        """The loss as a module. Its parameters are those that are trained: the student's, and those of `learned`."""
         return Objective(self.model, self.terms, self.learned)
 
     def begin(self) -> None:
-        """Prepare for some steps: training mode, and a new pass over the pool."""
+        """Switch the student to training mode and start a new pass over the pool."""
         self.model.train()
         self.order = self.order.new_empty(0)
 
     def terms(
         self, images: Tensor, teacher_logits: Tensor, fragile: Tensor, teacher_features: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the terms of the student's loss for a batch, each a scalar; their sum is minimised."""
+        """Compute the terms of the student's loss for a batch, each a scalar; their sum is minimised.
+
+        Args:
+            images: (B, C, H, W).
+            teacher_logits: (B, classes).
+            fragile: (B,), bool.
+            teacher_features: (B, D_t) if the loss compares features.
+        """
         with self.runtime.autocast(), self._watched(self.model) as features:
             student_logits = self.model(images).float()
         divergence = self.student.loss(student_logits, teacher_logits)
@@ -161,10 +169,10 @@ class Trainer:
 
     @torch.no_grad()
     def view(self, pool: Pool, index: Tensor) -> tuple[Tensor, ...]:
-        """The chosen images as the student sees them, the teacher's logits for just that, which are fragile, and the
-        teacher's features where the loss compares them.
+        """Return the batch at `index` as the arguments of `terms`: the images, augmented if asked for, the teacher's
+        logits for these views, whether each is fragile, and the teacher's features if the loss compares them.
 
-        Several ranks draw the same batches and views, and take each its share of them.
+        All ranks draw the same batches and views; each rank takes its share of them.
         """
         count, mine, plain = len(index), distributed.share(len(index)), self.student.augment == "none"
         index = index[mine] if plain else index
@@ -186,25 +194,26 @@ class Trainer:
         return images, logits, ~robust, *features
 
     def _ask(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
-        """The teacher's logits for images, and its features where the loss compares them.
+        """Run the teacher on images: its logits, and its features if the loss compares them.
 
         Args:
-            count: images that all ranks ask about together.
+            count: number of images that all ranks together pass to the teacher, for its count of evaluations.
         """
         with self._watched(self.teacher) as features, self.teacher.counted_as("distill"), self.runtime.autocast():
             logits = self.teacher(images).float()
-        self.teacher.evals["distill"] += count - len(images)  # by the other ranks
+        self.teacher.evals["distill"] += count - len(images)  # evaluations made by the other ranks
         return logits, *features
 
     def _watched(self, classifier: Classifier) -> contextlib.AbstractContextManager[list[Tensor]]:
-        """Records the features of a forward pass inside the block where the loss compares them, else nothing."""
+        """Context manager: collects the features of forward passes in a list; the list stays empty if the loss does not
+        compare features."""
         return watch_features(classifier.net) if self.student.matches_features else contextlib.nullcontext([])
 
     def read(self) -> dict[str, float]:
-        """Mean terms since the last reading.
+        """Return the mean of each loss term since the last call.
 
         Raises:
-            NonFiniteLoss: with the student's state at the last reading that was finite.
+            NonFiniteLoss: a term is NaN or infinite; carries the student's weights at the last call with finite ones.
         """
         try:
             means = self.meter.read(distributed.mean)
@@ -212,17 +221,17 @@ class Trainer:
             error.state = self.last_good
             raise
         weights = self.weights()
-        # a loss can be finite and its gradient not: the next step's loss will say so
+        # A finite loss can have a gradient that is not finite; the weights then break here, the loss one step later.
         if all(value.isfinite().all() for value in weights.values()):
             self.last_good = weights
         return means
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the student's weights and buffers, in memory."""
+        """Return a copy of the student's weights and buffers on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
 
     def batch(self, pool: Pool) -> Tensor:
-        """The next batch of the pool, as an index that lies where its images do."""
+        """Return the indices of the next batch, on the device of the pool's images."""
         size = min(self.student.recipe.batch_size, len(pool))
         if len(self.order) < size:
             order = torch.randperm(len(pool), generator=self.generator, device=self.runtime.device)
@@ -232,5 +241,5 @@ class Trainer:
 
 
 def steps_per_epoch(pool: Pool, recipe: Recipe) -> int:
-    """Full batches in one pass over the pool."""
+    """Number of full batches in one pass over the pool, at least 1."""
     return max(1, len(pool) // min(recipe.batch_size, len(pool)))

@@ -1,4 +1,4 @@
-"""A user's arrays as images and labels, or a message that says what to write instead."""
+"""Converts a user's NumPy arrays to images and labels; error messages say how to correct the arrays."""
 
 import numpy as np
 import torch
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def as_images(x: np.ndarray, name: str) -> Tensor:
-    """Images (N, C, H, W), uint8 in 0..255 or float32 in [0, 1].
+    """Convert an array to images (N, C, H, W), uint8 in 0..255 or float32 in [0, 1].
 
     Args:
         x: (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; uint8, booleans, floats in [0, 1], or integers of
-            another type in 0..255. Integers of 0 and 1 alone, of another type than uint8, are black and white.
-        name: what messages call the array.
+            another type in 0..255. If such integers are only 0 and 1, they mean black and white.
+        name: name of the array in error messages.
 
     Raises:
-        ValueError: another shape, or values of another range.
+        ValueError: the shape or the range of values is different.
     """
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"{name} holds no images (its shape is {x.shape})")
@@ -31,7 +31,7 @@ def as_images(x: np.ndarray, name: str) -> Tensor:
 
 
 def _in_range(x: np.ndarray, name: str) -> np.ndarray:
-    """The pixels as uint8 in 0..255 or float32 in [0, 1]."""
+    """Convert pixels to uint8 in 0..255 or float32 in [0, 1]."""
     if x.dtype.kind not in "buif":
         raise ValueError(f"{name} holds {x.dtype}, not numbers; use uint8, or floats in [0, 1]")
     low, high = x.min(), x.max()
@@ -60,14 +60,14 @@ def _in_range(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_labels(y: np.ndarray, name: str) -> Tensor:
-    """Labels (N,), int64, at least 0.
+    """Convert an array to labels (N,), int64, at least 0.
 
     Args:
-        y: (N,) or (N, 1): integers, booleans, or floats that are whole.
-        name: what messages call the array.
+        y: (N,) or (N, 1): integers, booleans, or floats with integer values.
+        name: name of the array in error messages.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the array is not of this form, is empty, or contains values below 0 or from 2^31.
     """
     if y.size == 0:
         raise ValueError(f"{name} holds no labels (its shape is {y.shape})")
@@ -98,10 +98,10 @@ def _example(y: np.ndarray) -> str:
 
 
 def count_classes(train: Tensor, test: Tensor, name: str) -> int:
-    """How many classes labels (N,) of both parts make that nobody has counted: the largest label + 1.
+    """Infer the number of classes from training and test labels (N,): the largest label + 1.
 
     Raises:
-        ValueError: they seem to be numbered from 1, or to be no classes.
+        ValueError: the smallest label is above 0, or there are more classes than training images.
     """
     low, high = int(min(train.min(), test.min())), int(max(train.max(), test.max()))
     if low > 0:

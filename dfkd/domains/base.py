@@ -12,7 +12,7 @@ from dfkd.domains.modality import IMAGES, Modality
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images in memory; they never change.
+    """Labelled images in memory, immutable.
 
     Attributes:
         x: (N, C, H, W); uint8 in 0..255, or float, nominally in [0, 1].
@@ -30,7 +30,7 @@ class Images:
         return len(self.x)
 
     def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """The chosen images as float32, 8-bit ones divided by 255."""
+        """Return the images at `index` as float32; 8-bit images are divided by 255."""
         return to_float(self.x[index])
 
     def take(self, index: Tensor | slice) -> "Images":
@@ -42,20 +42,20 @@ class Images:
 
 @dataclass
 class Domain:
-    """A data set as the rest of the package sees it.
+    """A data set with its splits, in the form that the rest of the package uses.
 
     Attributes:
-        name: for tables and messages.
+        name: name in tables and messages.
         classes: number of classes; labels are 0 .. classes - 1.
         train, val: disjoint seeded parts of the set's training images.
         test: the set's test images, for reporting only.
-        mean, std: per-channel normalisation, length C.
-        modality: what kind of thing the examples are: images, points, embeddings.
-        notes: what the user should know about how it was read.
+        mean, std: normalisation per channel, length C; measured on the training images if empty.
+        modality: kind of the examples: images, points or embeddings.
+        notes: messages to the user about how the data was read.
 
     Raises:
-        ValueError: a split without examples, with examples of another shape or of NaN or infinite values, or with
-            labels that are no classes; examples that do not fit the modality; a std of 0, or a normalisation for
+        ValueError: a split is empty, has examples of another shape, NaN or infinite values, or labels outside
+            0 .. classes - 1; examples do not fit the modality; a std is not positive; or mean and std are those of
             images in 0..255.
     """
 
@@ -81,7 +81,7 @@ class Domain:
             self.std = [round(max(v, 1e-3), 4) for v in pixels.std(dim=(0, 2, 3)).tolist()]
 
     def _check(self, split: str, images: Images) -> None:
-        """Raise ValueError if a split is not as `Images` says, or not as the training images are."""
+        """Raise ValueError if a split violates the contract of `Images`, or its images differ in shape from `train`."""
         what, x, y = f"domain '{self.name}' has", images.x, images.y
         if len(images) == 0:
             raise ValueError(f"{what} no {split} images")
@@ -110,10 +110,10 @@ class Domain:
 
 
 def check_normalisation(mean: list[float], std: list[float], box: tuple[float, float] | None) -> None:
-    """Raise ValueError if images cannot be normalised by a mean and std, or by no means of images in this box.
+    """Raise ValueError if mean or std are not finite, std is not positive, or one seems to be for images in 0..255.
 
     Args:
-        box: range of pixel values; None where there is none.
+        box: range of pixel values; None if there is none.
     """
     said = f"mean={list(mean)} std={list(std)}"
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in (*mean, *std)):
@@ -132,20 +132,20 @@ def check_normalisation(mean: list[float], std: list[float], box: tuple[float, f
 
 
 def to_float(x: Tensor) -> Tensor:
-    """8-bit images to float32 in [0, 1]; float images as they are."""
+    """Convert 8-bit images to float32 in [0, 1], and float images to float32 with unchanged values."""
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
 def fit_images(x: Tensor, size: int | None, channels: int | None) -> Tensor:
-    """Resize (antialiased, bilinear) and convert between grey and colour; 8-bit images stay 8-bit.
+    """Resize images (antialiased, bilinear) and convert between grey and colour; 8-bit images stay 8-bit.
 
     Args:
         x: (N, C, H, W), uint8 or float.
-        size: side of the result, or None to keep the size.
-        channels: 1 (luma, ITU-R 601), 3 (grey repeated), or None to keep them.
+        size: side of the result in pixels; None means no resizing.
+        channels: 1 (luma, ITU-R 601), 3 (grey repeated), or None for no conversion.
 
     Raises:
-        ValueError: there is no conversion from C to `channels`.
+        ValueError: images of C channels cannot be converted to `channels`.
     """
     if channels not in (None, x.shape[1], 1, 3) or (channels not in (None, x.shape[1]) and x.shape[1] not in (1, 3)):
         raise ValueError(f"cannot turn images of {x.shape[1]} channels into {channels}; channels is 1, 3 or null")
@@ -168,10 +168,10 @@ def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def carve(images: Images, share: float, seed: int) -> tuple[Images, Images]:
-    """Split off a seeded random validation part.
+    """Split off a random validation part, with a seed.
 
     Args:
-        share: of the images that go to validation, in (0, 1).
+        share: share of the images for validation, in (0, 1).
 
     Returns:
         (train, validation), disjoint.
@@ -187,7 +187,11 @@ def carve(images: Images, share: float, seed: int) -> tuple[Images, Images]:
 
 
 def limited(images: Images, limit: int | None, seed: int) -> Images:
-    """At most `limit` images, a seeded random choice; all of them if `limit` is None."""
+    """Return at most `limit` images, chosen at random with a seed; all of them if `limit` is None.
+
+    Raises:
+        ValueError: limit < 1.
+    """
     if limit is None or limit >= len(images):
         return images
     if limit < 1:

@@ -1,10 +1,10 @@
-"""Which files below a folder are images of which class, and what else lies there."""
+"""Finds the image files of every class below a folder, and counts the files that are skipped."""
 
 import os
 from collections import Counter
 from pathlib import Path
 
-# Names of pictures that `pictures.open_picture` reads.
+# Suffixes of image files that `pictures.open_picture` reads.
 SUFFIXES = {
     *(".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm"),
     *(".tif", ".tiff", ".webp"),
@@ -13,16 +13,16 @@ OF_THE_SYSTEM = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Vol
 
 
 def class_folders(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
-    """The image files of every class, the classes and the files of each in alphabetical order.
+    """List the image files of every class, with classes and files in alphabetical order.
 
-    A class is a folder right below `folder`; its images may lie in folders of their own. Hidden folders and those that
-    operating systems leave are no classes.
+    A class is a direct subfolder of `folder`; its images may be in subfolders. Hidden folders, and folders that
+    operating systems create, are not classes.
 
     Args:
-        skipped: counts what is left out, by its kind in words.
+        skipped: a counter to which skipped files and folders are added, by a description of their kind.
 
     Raises:
-        FileNotFoundError: there is no such folder or no class in it, or a class holds no image.
+        FileNotFoundError: the folder does not exist or has no classes, or a class has no image.
     """
     if not folder.is_dir():
         beside = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []
@@ -48,13 +48,13 @@ def class_folders(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
 
 
 def differing_classes(train: dict, test: dict) -> str | None:
-    """In which classes two parts of a set differ, in words; None if they are the same."""
+    """Describe in which classes the training and test parts differ; None if they have the same classes."""
     only = {"train": sorted(train.keys() - test.keys()), "test": sorted(test.keys() - train.keys())}
     return "; ".join(f"only {part} has {_some(names)}" for part, names in only.items() if names) or None
 
 
 def in_words(skipped: Counter[str]) -> str:
-    """What was skipped: '3 x .txt file, 1 x hidden file'."""
+    """Describe what was skipped, such as '3 x .txt file, 1 x hidden file'."""
     return ", ".join(f"{count} x {kind}" for kind, count in sorted(skipped.items()))
 
 
@@ -63,15 +63,15 @@ def _besides(skipped: Counter[str]) -> str:
 
 
 def _images(folder: Path, skipped: Counter[str]) -> list[Path]:
-    """The image files anywhere below a folder, ordered by their folder and name."""
+    """List the image files in a folder and all its subfolders, ordered by folder and name."""
     found, seen = [], set()
 
-    def fail(error: OSError) -> None:  # os.walk would leave out what cannot be read
+    def fail(error: OSError) -> None:  # without it, os.walk silently skips unreadable folders
         raise error
 
     for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:  # a link to a folder above
+        if real in seen:  # a link to a folder visited before, such as a parent: avoids an endless loop
             folders.clear()
             continue
         seen.add(real)
@@ -81,7 +81,7 @@ def _images(folder: Path, skipped: Counter[str]) -> list[Path]:
 
 
 def _is_left_out(name: str, is_folder: bool, skipped: Counter[str]) -> bool:
-    """Whether an entry is hidden or an operating system's; it is counted then."""
+    """Whether an entry is hidden or created by an operating system; if so, count it in `skipped`."""
     out = name.startswith(".") or (is_folder and name in OF_THE_SYSTEM)
     if out:
         kind = "hidden" if name.startswith(".") else name
@@ -90,7 +90,7 @@ def _is_left_out(name: str, is_folder: bool, skipped: Counter[str]) -> bool:
 
 
 def _is_image(name: str, skipped: Counter[str]) -> bool:
-    """Whether a file is an image by its name; another is counted."""
+    """Whether a file has the suffix of an image; if not, count it in `skipped`."""
     suffix = Path(name).suffix.lower()
     if suffix not in SUFFIXES:
         skipped[f"{suffix} file" if suffix else "file without a suffix"] += 1

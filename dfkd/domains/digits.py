@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real 8x8 images, there without any download."""
+"""scikit-learn's handwritten digits: 1,797 real 8x8 images, available without a download."""
 
 import functools
 import importlib.util
@@ -17,14 +17,14 @@ def digits(
     split_seed: int = 0,
     limit: int | None = None,
 ) -> Domain:
-    """The digits, resized; a quarter of them is the test split.
+    """Load the digits, resized. A quarter of them is the test split.
 
     Args:
         size: side in pixels, or None for the original 8.
         channels: 1 or 3, or None for the original 1.
-        val_share: of the remaining three quarters that go to validation.
-        split_seed: of both splits.
-        limit: at most this many images a split.
+        val_share: share of the remaining three quarters that goes to validation, in (0, 1).
+        split_seed: seed of both splits.
+        limit: at most this many images per split.
     """
     pixels, labels = scikit_digits()
     x = torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8).view(-1, 1, 8, 8)
@@ -37,8 +37,10 @@ def digits(
 
 @functools.cache
 def scikit_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (1797, 64), 0 to 16, and labels (1797,) of `sklearn.datasets.load_digits`, read from the installed package
-    without importing it, which takes a second."""
+    """Return the pixels (1797, 64), 0 to 16, and labels (1797,) of `sklearn.datasets.load_digits`.
+
+    Reads the file of the installed package, because importing scikit-learn takes a second.
+    """
     package = importlib.util.find_spec("sklearn")
     file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz" if package else None
     if file is None or not file.exists():

@@ -1,20 +1,20 @@
-"""What about a domain's images and labels looks like a mistake, but need not be one."""
+"""Warnings about properties of a domain's images and labels that are probably, but not certainly, mistakes."""
 
 import torch
 from torch import Tensor
 
 from dfkd.domains.base import Domain, Images
 
-NARROW = 0.05  # of [0, 1]; images whose pixels all lie in so small a range show nothing
-RARE = 0.01  # a share of images of one colour up to which nothing is said
-ENOUGH = 10_000  # images that are looked at
+NARROW = 0.05  # images in [0, 1] whose pixels span less than this show nothing
+RARE = 0.01  # up to this share of images of a single colour there is no warning
+ENOUGH = 10_000  # number of images that are checked
 
 
 def doubts(domain: Domain, labels: bool = True) -> list[str]:
-    """What a user should know of a domain before time is spent on it, one sentence each.
+    """Return warnings about a domain, one sentence each, to be shown before any training.
 
     Args:
-        labels: whether its labels matter.
+        labels: whether the domain's labels are used.
     """
     said = list(domain.notes)
     for split, why in (("train", "cannot be learned"), ("test", "is not tested")):
@@ -27,7 +27,7 @@ def doubts(domain: Domain, labels: bool = True) -> list[str]:
 
 
 def _absent(y: Tensor, classes: int, split: str, why: str) -> list[str]:
-    """A sentence about classes without an image."""
+    """Return a warning about classes without an image, if there are any."""
     empty = (torch.bincount(y, minlength=classes) == 0).nonzero().flatten().tolist()
     if not empty:
         return []
@@ -36,7 +36,7 @@ def _absent(y: Tensor, classes: int, split: str, why: str) -> list[str]:
 
 
 def _odd(images: Images, split: str, box: tuple[float, float]) -> list[str]:
-    """A sentence about images of another range, or on which there is nothing to be seen."""
+    """Return a warning about images outside the box, of almost constant pixels, or of a single colour."""
     x = images.x[:ENOUGH]
     low, high = (value.item() / (255 if x.dtype == torch.uint8 else 1) for value in x.aminmax())
     if low < box[0] or high > box[1]:

@@ -1,4 +1,4 @@
-"""Domains of embeddings: the vectors that an encoder makes, which a classifier of one's own takes as its input."""
+"""Domains of embeddings: vectors computed by an encoder, the inputs of a classifier on top of it."""
 
 from pathlib import Path
 
@@ -19,19 +19,22 @@ def embeddings(
     split_seed: int = 0,
     limit: int | None = None,
 ) -> Domain:
-    """A NumPy archive with x_train, y_train, x_test, y_test; x is (N, D), any real numbers; y is (N,), integer.
+    """Load a NumPy archive with x_train, y_train, x_test, y_test; x is (N, D), real numbers; y is (N,), integers.
 
-    A vector of D features becomes an example (D, 1, 1). Mean and std are measured for every feature on the training
-    vectors; the std of a feature that never changes is 1.
+    A vector of D features becomes an example (D, 1, 1). Mean and std per feature are measured on the training vectors;
+    the std of a constant feature is set to 1.
 
     Args:
-        classes: number of classes; the largest label + 1 if None.
-        label: the domain's name in tables; the file's name if None.
-        limit: at most this many vectors a split, a seeded choice.
+        path: the npz file.
+        classes: number of classes; None means the largest label + 1.
+        label: name of the domain in tables; None means the file's name.
+        val_share: share of the training vectors that goes to validation, in (0, 1).
+        split_seed: seed of the splits.
+        limit: at most this many vectors per split, chosen at random with the seed.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not an npz archive, an array is missing, or x does not hold finite vectors of one length.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an npz archive, an array is missing, or x is not finite vectors of one length.
     """
     file = Path(path)
     (train, test), notes = read_archive(file, _vectors)
@@ -47,7 +50,7 @@ def embeddings(
 
 
 def _vectors(x: np.ndarray, name: str) -> torch.Tensor:
-    """Vectors (N, D) as examples (N, D, 1, 1), float32; `name` is what messages call them."""
+    """Convert vectors (N, D) to examples (N, D, 1, 1), float32; `name` is their name in error messages."""
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         raise ValueError(f"{name} holds no vectors: they must be numbers (N, D), got {x.dtype} of shape {x.shape}")
     x = x.astype(np.float32)
@@ -57,6 +60,6 @@ def _vectors(x: np.ndarray, name: str) -> torch.Tensor:
 
 
 def _statistics(train: Images) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every feature."""
+    """Compute mean and standard deviation per feature."""
     std, mean = torch.std_mean(train.x.double(), (0, 2, 3), correction=0)
     return mean.tolist(), torch.where(std > 0, std, 1.0).tolist()

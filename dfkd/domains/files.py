@@ -25,19 +25,23 @@ def npz(
     split_seed: int = 0,
     limit: int | None = None,
 ) -> Domain:
-    """A NumPy archive with x_train, y_train, x_test, y_test.
+    """Load a NumPy archive with x_train, y_train, x_test, y_test.
 
-    What arrays may look like: `dfkd.domains.arrays`.
+    `dfkd.domains.arrays` describes the accepted arrays.
 
     Args:
-        classes: number of classes; the largest label + 1 if None.
-        label: the domain's name in tables; the file's name if None.
-        limit: at most this many images a split, a seeded choice.
+        path: the npz file.
+        classes: number of classes; None means the largest label + 1.
+        label: name of the domain in tables; None means the file's name.
+        size, channels: see `fit_images`.
+        val_share: share of the training images that goes to validation, in (0, 1).
+        split_seed: seed of the splits.
+        limit: at most this many images per split, chosen at random with the seed.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not an npz archive, or an array is missing or holds no images or labels. Arrays of Python
-            objects are refused: reading them would run code from the file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an npz archive, or an array is missing or is not images or labels. Arrays of Python
+            objects are refused, because reading them would execute code from the file.
     """
     file = Path(path)
     parts, notes = read_archive(file, lambda x, name: fit_images(as_images(x, name), size, channels))
@@ -49,15 +53,17 @@ def npz(
 
 
 def read_archive(file: Path, examples: Callable[[np.ndarray, str], torch.Tensor]) -> tuple[list[Images], list[str]]:
-    """The parts [train, test] of a NumPy archive with x_train, y_train, x_test, y_test, and notes for the user on what
-    else it holds.
+    """Read a NumPy archive with x_train, y_train, x_test, y_test.
 
     Args:
-        examples: makes (N, C, H, W) of an array x and its name in messages.
+        examples: converts an array x, given with its name for error messages, to (N, C, H, W).
+
+    Returns:
+        the parts [train, test], and notes to the user about unused arrays.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not an npz archive, it lacks an array, or labels are no whole numbers.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an npz archive, an array is missing, or labels are not integers.
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file.resolve()}; give path=FILE.npz")
@@ -70,7 +76,7 @@ def read_archive(file: Path, examples: Callable[[np.ndarray, str], torch.Tensor]
             unused = sorted(set(archive.files) - {*ARRAYS})
     except KeyError as error:
         raise ValueError(f"{file} lacks an array: {error.args[0]}") from error
-    except Exception as error:  # a damaged file fails in too many ways to name
+    except Exception as error:  # a damaged file raises too many different types to list
         raise ValueError(f"{file} cannot be read as an npz archive: {error}") from error
     parts = []
     for part in ("train", "test"):
@@ -90,17 +96,22 @@ def image_folder(
     split_seed: int = 0,
     limit: int | None = None,
 ) -> Domain:
-    """A folder `path/train/<class>/*.png` with `path/test/<class>/*.png`, the classes in alphabetical order.
+    """Load images from `path/train/<class>/*.png` and `path/test/<class>/*.png`, with classes in alphabetical order.
 
-    What counts as a class and an image: `dfkd.domains.class_folders`; what was skipped stands in the domain's `notes`.
-    How images of any mode become 8-bit ones: `dfkd.domains.pictures`.
+    `dfkd.domains.class_folders` defines what counts as a class and as an image; the domain's `notes` list skipped
+    files. `dfkd.domains.pictures` describes how images of any mode are converted to 8 bits.
 
     Args:
-        size: side in pixels all images are resized to (`data.size`), needed.
+        path: the folder.
+        size: side in pixels to which all images are resized (`data.size`); required.
+        channels: see `fit_images`.
+        val_share: share of the training images that goes to validation, in (0, 1).
+        split_seed: seed of the splits.
+        limit: at most this many images per split, chosen at random with the seed.
 
     Raises:
-        FileNotFoundError: the train or test folder is missing, or a class without images.
-        ValueError: no size is given, train and test have different classes, or an image cannot be used.
+        FileNotFoundError: the train or test folder is missing, or a class has no images.
+        ValueError: size is None, train and test have different classes, or an image cannot be used.
     """
     if size is None:
         raise ValueError(f"image folder {path}: its images may differ in size; set data.size=32, say")
@@ -126,10 +137,10 @@ def image_folder(
 
 
 def _read_all(files: list[Path], size: int, channels: int | None) -> tuple[torch.Tensor, int]:
-    """Image files as (N, C, size, size), uint8, and how many of them have transparent parts.
+    """Read image files as (N, C, size, size), uint8, and count those with transparent parts.
 
     Raises:
-        ValueError: naming those that cannot be used.
+        ValueError: some files cannot be used; the message names them.
     """
     images, transparent, wrong = [], 0, []
     for file in files:

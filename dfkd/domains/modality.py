@@ -1,4 +1,4 @@
-"""What kind of thing the examples of a domain are, and all that depends on it."""
+"""Modalities: the kinds of examples (images, points, embeddings), and the properties that depend on the kind."""
 
 import math
 from dataclasses import dataclass
@@ -8,18 +8,19 @@ FIGURES = ("grid", "field", "projection")
 
 @dataclass(frozen=True)
 class Modality:
-    """One kind of example. Whatever its kind, an example is a tensor (C, H, W).
+    """One kind of example. Examples of every kind are tensors (C, H, W).
 
     Attributes:
-        name: in the plural, for messages.
-        box: range of valid values, or None where every number is one.
-        neighbours: whether values that lie beside each other along H and W belong together, as pixels do. Only then it
-            makes sense to shift, mirror, smooth or convolve an example.
-        figure: what shows a student and its synthetic examples: 'grid' (pictures side by side), 'field' (the decision
-            field in the plane; of examples of two numbers only), or 'projection' (a plane laid through the real ones).
+        name: plural noun for messages.
+        box: range of valid values, or None if every number is valid.
+        neighbours: whether values adjacent along H and W are related, as pixels are. Only then does it make sense to
+            shift, mirror, smooth or convolve an example.
+        figure: how a student and its synthetic examples are plotted: 'grid' (images side by side), 'field' (the
+            decision field in the plane; only for examples of two numbers), or 'projection' (onto a plane fitted to the
+            real examples).
 
     Raises:
-        ValueError: there is no such figure.
+        ValueError: figure is unknown.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Modality:
             raise ValueError(f"figure must be one of {', '.join(FIGURES)}, got '{self.figure}'")
 
     def check(self, domain: str, shape: tuple[int, int, int]) -> None:
-        """Raise ValueError if the figure cannot show the examples of a domain, of `shape`."""
+        """Raise ValueError if the figure cannot plot examples of `shape`; `domain` is a name for the message."""
         numbers = math.prod(shape)
         if (self.figure == "field" and numbers != 2) or (self.figure == "projection" and numbers < 2):
             wanted = "two numbers" if self.figure == "field" else "two numbers or more"
@@ -40,12 +41,11 @@ class Modality:
 
     @property
     def has_pixels(self) -> bool:
-        """Whether an example is a picture, whose pixels lie in [0, 1]: one can paint on it."""
+        """Whether an example is an image with pixels in [0, 1], on which a trigger or a texture can be drawn."""
         return self.neighbours and self.box == (0.0, 1.0)
 
 
 IMAGES = Modality("images", box=(0.0, 1.0), neighbours=True, figure="grid")
 POINTS = Modality("points", box=None, neighbours=False, figure="field")  # (1, 2, 1)
-# The input vectors of a classifier that stands on somebody else's encoder, (D, 1, 1): a channel for every feature, so
-# that mean and std are those of the feature.
+# Feature vectors of an encoder, (D, 1, 1). Every feature is a channel, so that mean and std are per feature.
 EMBEDDINGS = Modality("embeddings", box=None, neighbours=False, figure="projection")

@@ -1,4 +1,4 @@
-"""Picture files of whatever mode as 8-bit pictures."""
+"""Reads image files of any mode as 8-bit images."""
 
 import contextlib
 from pathlib import Path
@@ -8,33 +8,33 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-# What Pillow may take a file for, whatever its name says: others (EPS, PDF, ...) start programs or are no pictures.
+# Formats that Pillow may use, whatever the file's suffix. Others (EPS, PDF, ...) start programs or are not images.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose 32-bit mode 'I' holds 16-bit numbers
 UNUSABLE = "cannot be used:"
 
 
 def open_picture(file: str | Path) -> Image.Image:
-    """A picture file as Pillow's picture with 8 bits a channel, turned upright as its EXIF data says.
+    """Open an image file as a Pillow image with 8 bits per channel, rotated as its EXIF data says.
 
-    16-bit grey becomes 8-bit grey by the range 0..65535, and floats by the range [0, 1].
+    16-bit grey in 0..65535 and floats in [0, 1] are scaled to 8-bit grey.
 
     Returns:
-        of mode L, RGB, RGBA or another one of 8 bits.
+        an image of mode L, RGB, RGBA or another mode of 8 bits.
 
     Raises:
-        ValueError: the file is damaged or no picture, holds several frames, or numbers of a range that nobody knows.
-            The message names the file and what to convert.
+        ValueError: the file is damaged or is not an image, has several frames, or has pixels of an unknown range. The
+            message names the file and how to convert it.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
             frames, format = getattr(image, "n_frames", 1), image.format
             image.load()
-    except Exception as error:  # a damaged file fails in too many ways to name
+    except Exception as error:  # a damaged file raises too many different types to list
         raise ValueError(f"{file} cannot be read as an image: {str(error) or type(error).__name__}") from error
-    if frames > 1 and format != "MPO":  # a camera's MPO is a photo and a preview of it
+    if frames > 1 and format != "MPO":  # an MPO file of a camera has a photo and its preview as frames
         raise ValueError(f"{file} {UNUSABLE} it holds {frames} frames; save each as an image of its own")
-    with contextlib.suppress(Exception):  # damaged EXIF data is no reason to refuse a picture
+    with contextlib.suppress(Exception):  # an image with damaged EXIF data is still usable
         image = ImageOps.exif_transpose(image)
     return _eight_bits(image, file, format)
 
@@ -46,7 +46,7 @@ def _eight_bits(image: Image.Image, file: str | Path, format: str) -> Image.Imag
         raise ValueError(f"{file} {UNUSABLE} the range of its 32-bit numbers is not known; save it with 8 or 16 bits")
     if image.mode == "F":
         x = np.asarray(image)
-        if not (x.min() >= 0 and x.max() <= 1):  # so that NaN is refused, too
+        if not (x.min() >= 0 and x.max() <= 1):  # in this form, NaN is refused, too
             raise ValueError(
                 f"{file} {UNUSABLE} it holds floats in {x.min():.3g}..{x.max():.3g}; bring them to [0, 1], or save "
                 f"it with 8 bits"
@@ -56,10 +56,10 @@ def _eight_bits(image: Image.Image, file: str | Path, format: str) -> Image.Imag
 
 
 def read_picture(file: str | Path, mode: str = "RGB") -> tuple[Tensor, bool]:
-    """A picture file in colour (mode 'RGB') or grey ('L').
+    """Read an image file in colour (mode 'RGB') or grey ('L').
 
     Returns:
-        the picture (C, H, W), uint8; whether some of it is transparent: that was laid over white.
+        the image (C, H, W), uint8, with transparent parts composited over white; whether there were any.
 
     Raises:
         ValueError: see `open_picture`.

@@ -1,4 +1,4 @@
-"""CAKE's two-dimensional sets (arXiv 2306.02090), as images of one channel, two rows and one column."""
+"""CAKE's two-dimensional sets (arXiv 2306.02090), as examples of shape (1, 2, 1)."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def _circles(n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray
 
 
 def _grid(n: int, rng: np.random.RandomState, sigma: float, label: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian blobs around the points of a 3x3 grid; `label` maps the blob's number to its class."""
+    """Draw Gaussian blobs around the points of a 3x3 grid; `label` maps the number of a blob to its class."""
     blob = rng.randint(9, size=n)
     centre = np.stack([blob // 3 - 1.0, blob % 3 - 1.0], axis=1)
     return centre + sigma * rng.randn(n, 2), label(blob)
@@ -48,18 +48,20 @@ SETS = {
 def points(
     kind: str, train: int = 10_000, val: int = 5_000, test: int = 5_000, split_seed: int = 0, limit: int | None = None
 ) -> Domain:
-    """A two-dimensional set, standardised per feature with the statistics of its training points.
+    """Draw a two-dimensional set, standardised per feature with the statistics of its training points.
 
-    The three parts are drawn independently (the reference implementation's seeded sets repeat the same points in
-    validation and test).
+    The three splits are drawn independently. (In the reference implementation, seeded sets have the same points in
+    validation and test.)
 
     Args:
-        kind: two_moons, circles, checkerboard (3x3 blobs, alternating), clusters (3x3 blobs, nine classes).
-        train, val, test: points a part.
-        limit: at most so many of each.
+        kind: two_moons, circles, checkerboard (3x3 blobs of two alternating classes), clusters (3x3 blobs, nine
+            classes).
+        train, val, test: number of points per split.
+        split_seed: seed of the points.
+        limit: at most this many points per split.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: kind is unknown.
     """
     if kind not in SETS:
         raise ValueError(f"there is no 2-D set '{kind}'; choose one of {', '.join(sorted(SETS))}")

@@ -1,4 +1,4 @@
-"""Procedural variants of a domain, as out-of-distribution data that needs no download: textured and tinted."""
+"""Procedural variants of a domain, textured and tinted: OOD data without a download."""
 
 import math
 
@@ -9,16 +9,17 @@ from dfkd.domains.base import Domain, Images, to_float
 
 
 def textured(of: Domain, strength: float = 1.0, style_seed: int = 0) -> Domain:
-    """Every image on a texture of its own, |texture - image|, in the manner of MNIST-M.
+    """Replace every image by |strength * texture - image|, with a random texture for each, similar to MNIST-M.
 
     A texture is a sum of four random plane waves per channel, rescaled to [0, 1].
 
     Args:
-        of: the domain to restyle; labels and splits stay.
-        strength: 1 is the full texture, 0 gives the image back.
+        of: the domain to restyle; labels and splits do not change.
+        strength: in [0, 1]; 0 gives the original image.
+        style_seed: seed of the textures.
 
     Raises:
-        ValueError: strength lies outside [0, 1], or the domain is one of something else than images.
+        ValueError: strength is outside [0, 1], or the domain's examples are not images.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in [0, 1], got {strength}")
@@ -30,9 +31,16 @@ def textured(of: Domain, strength: float = 1.0, style_seed: int = 0) -> Domain:
 
 
 def tinted(of: Domain, style_seed: int = 0) -> Domain:
-    """Every image between two random colours: background + x * (foreground - background).
+    """Replace every image x by background + x * (foreground - background), with two random colours for each.
 
-    The two colours of an image differ by at least a third in some channel, so that the image stays legible.
+    The two colours of an image differ by at least 1/3 in some channel, so that the image stays recognisable.
+
+    Args:
+        of: the domain to restyle; labels and splits do not change.
+        style_seed: seed of the colours.
+
+    Raises:
+        ValueError: the domain's examples are not images.
     """
 
     def style(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -57,7 +65,7 @@ def _restyled(of: Domain, name: str, style, seed: int) -> Domain:
 
 
 def _waves(shape: tuple[int, ...], generator: torch.Generator, count: int = 4) -> Tensor:
-    """Textures of `shape` (N, C, H, W) in [0, 1]: `count` plane waves a channel, 1 to 4 periods across the image."""
+    """Draw textures of `shape` (N, C, H, W) in [0, 1]: `count` plane waves per channel, with 1 to 4 periods each."""
     n, c, h, w = shape
     rows, columns = torch.linspace(0, 1, h).view(1, 1, h, 1), torch.linspace(0, 1, w).view(1, 1, 1, w)
     total = torch.zeros(shape)

@@ -1,4 +1,4 @@
-"""Procedural textures: an OOD domain of other classes that needs no download."""
+"""Procedural textures: an OOD domain with classes of its own, without a download."""
 
 import math
 
@@ -19,17 +19,19 @@ def textures(
     split_seed: int = 0,
     limit: int | None = None,
 ) -> Domain:
-    """Images of one of four textures, each with its own angle, scale, place and two colours; as many of each kind.
+    """Draw images of four kinds of textures (the classes), with a random angle, scale, position and two random colours.
+
+    All kinds are equally frequent.
 
     Args:
         size: side in pixels, or None for 16.
         channels: 1 or 3, or None for 1.
-        train, val, test: images a split.
-        split_seed: of all of them.
-        limit: at most this many images a split.
+        train, val, test: number of images per split.
+        split_seed: seed of all images.
+        limit: at most this many images per split.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
     side, channels = 16 if size is None else size, 1 if channels is None else channels
     if side < 1 or channels not in (1, 3):
@@ -47,7 +49,7 @@ def textures(
 
 
 def _paint(labels: Tensor, side: int, channels: int, generator: torch.Generator) -> Tensor:
-    """Images (N, channels, side, side), uint8, of the kinds `labels` (N,)."""
+    """Draw images (N, channels, side, side), uint8, of the kinds `labels` (N,)."""
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(len(labels), *shape, generator=generator)

@@ -1,4 +1,4 @@
-"""torchvision's data sets."""
+"""Domains from torchvision's data sets."""
 
 import difflib
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from dfkd.domains.base import Domain, Images, carve, fit_images, limited
 
-# Where torchvision's constructors differ: the words for (train, test).
+# Data sets whose constructor takes `split` instead of `train`, with the values for (train, test).
 SPLITS = {"SVHN": ("train", "test"), "STL10": ("train", "test")}
 
 
@@ -26,19 +26,24 @@ def vision(
     limit: int | None = None,
     labels: list[int] | None = None,
 ) -> Domain:
-    """A torchvision data set by its class name (MNIST, FashionMNIST, USPS, SVHN, CIFAR10, CIFAR100, STL10, ...).
+    """Load a torchvision data set by its class name (MNIST, FashionMNIST, USPS, SVHN, CIFAR10, CIFAR100, STL10, ...).
 
     Args:
-        root: the folder that holds it, or will (`data.root`).
+        dataset: class name in torchvision.datasets.
+        root: folder of the data set, also for downloads (`data.root`).
         download: whether it may be downloaded (`data.download`).
-        mean, std: normalisation, of length 1 or C; measured on the training images if None.
-        limit: at most this many training (and validation and test) images, a seeded choice.
-        labels: the label here of every class of the set, to bring its classes into another set's order: a permutation
-            of 0 .. classes - 1. None keeps its own.
+        classes: number of classes.
+        mean, std: normalisation, of length 1 or C; None means measured on the training images.
+        size, channels: see `fit_images`.
+        val_share: share of the training images that goes to validation, in (0, 1).
+        split_seed: seed of the splits.
+        limit: at most this many images per split, chosen at random with the seed.
+        labels: new label of every class, a permutation of 0 .. classes - 1, to match the class order of another set.
+            None means no change.
 
     Raises:
-        ValueError: torchvision has no such set, or labels is no permutation.
-        FileNotFoundError: the set is not there and may not be downloaded.
+        ValueError: torchvision has no such set, or labels is not a permutation.
+        FileNotFoundError: the set is missing, and downloads are not allowed or fail.
     """
     import torchvision.datasets  # 2.5 s to import
 
@@ -68,7 +73,7 @@ def vision(
 
 
 def _tensors(source: torch.utils.data.Dataset, size: int | None, channels: int | None) -> Images:
-    """The whole set as 8-bit tensors, whatever shape torchvision keeps it in."""
+    """Convert a whole torchvision set, whatever its array layout, to images and labels."""
     x = torch.as_tensor(np.asarray(source.data))
     if x.dim() == 3:  # MNIST and its kin: (N, H, W)
         x = x[:, None]
@@ -79,7 +84,7 @@ def _tensors(source: torch.utils.data.Dataset, size: int | None, channels: int |
 
 
 def _per_channel(values: list[float] | None, images: Images) -> list[float]:
-    """One value a channel; the mean of the values where a colour set is used in grey."""
+    """Return one value per channel; if the lengths differ, the mean of the values (a colour set used in grey)."""
     if values is None:
         return []
     channels = images.x.shape[1]

@@ -1,4 +1,4 @@
-"""What is measured: the one table that results, tables, curves, the console and the page read.
+"""Metrics: what is measured, as one table that result files, tables, curves, the console and the page use.
 
 Imports neither torch nor anything of dfkd; imported by dfkd.config and above.
 """

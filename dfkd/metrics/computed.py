@@ -1,4 +1,4 @@
-"""How the metrics of the table are computed from what a model says of a scenario's images."""
+"""The computation of the table's metrics from a model's predictions on the images of a scenario."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ if TYPE_CHECKING:
 
 
 def percent(hits: Tensor) -> float | None:
-    """Share of true entries in percent, to two decimals; None of nothing."""
+    """Share of true entries of (N,), bool, in percent, rounded to two decimals; None if N = 0."""
     return round(100 * hits.float().mean().item(), 2) if len(hits) else None
 
 
 def id_accuracy(exam: Exam) -> float | None:
-    """Accuracy on ID images."""
+    """Accuracy on ID images, in percent."""
     return percent(exam.id.answer == exam.id.labels)
 
 
 def agreement(exam: Exam) -> float | None:
-    """How often the model and the teacher agree on ID images."""
+    """Share of ID images on which model and teacher predict the same class, in percent."""
     return percent(exam.id.answer == exam.id.teacher_answer)
 
 
 def ood_accuracy(exam: Exam) -> float | None:
-    """Accuracy on OOD images against their true labels (close_set, backdoor)."""
+    """Accuracy on OOD images against their true labels, in percent; None unless labels are shared with ID (close_set,
+    backdoor)."""
     if exam.ood is None or not exam.scenario.shared_labels:
         return None
     return percent(exam.ood.answer == exam.ood.labels)
 
 
 def taught_ood_label(exam: Exam) -> float | None:
-    """How often the model gives OOD images the label that the teacher was taught (open_set); in a close set, where no
-    one label was taught, how often it repeats the teacher's answer where that answer is wrong."""
+    """OLAcc, in percent; None for a backdoor.
+
+    Open set: share of OOD images for which the model predicts the label taught to the teacher. Close set, in which no
+    single label is taught: share of the teacher's errors on OOD images that the model repeats.
+    """
     if exam.ood is None or exam.scenario.backdoor:
         return None
     if exam.scenario.ood_label is not None:
@@ -44,7 +48,8 @@ def taught_ood_label(exam: Exam) -> float | None:
 
 
 def attack_success(exam: Exam) -> float | None:
-    """How often a triggered image whose label is not the target is called the target (backdoor)."""
+    """ASR, in percent: share of triggered images with another true label for which the model predicts the target label;
+    None unless the scenario is a backdoor."""
     if exam.ood is None or not exam.scenario.backdoor:
         return None
     target = exam.scenario.ood_label

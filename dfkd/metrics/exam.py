@@ -1,4 +1,4 @@
-"""What a metric is computed from."""
+"""The input of a metric: a model's logits on a split, with labels and the teacher's logits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of the images of one domain, beside their labels and the teacher.
+    """A model's logits for the images of one domain, with the labels and the teacher's logits.
 
     Attributes:
         images: `dfkd.domains.Images`; `images.pixels()` are float (N, C, H, W) in [0, 1].
-        logits: the model's, (N, classes), float32, on the CPU, in evaluation mode.
-        ask_teacher: gives the teacher's logits; they are computed when they are first asked for.
+        logits: the model's logits (N, classes) in evaluation mode, float32, on the CPU.
+        ask_teacher: () -> the teacher's logits; computed at the first call.
     """
 
     images: Any
@@ -31,7 +31,7 @@ class Answers:
 
     @property
     def answer(self) -> Tensor:
-        """The model's labels (N,)."""
+        """The labels that the model predicts (N,)."""
         return self.logits.argmax(1)
 
     @property
@@ -41,22 +41,22 @@ class Answers:
 
     @property
     def teacher_answer(self) -> Tensor:
-        """The teacher's labels (N,)."""
+        """The labels that the teacher predicts (N,)."""
         return self.teacher_logits.argmax(1)
 
 
 @dataclass(frozen=True)
 class Exam:
-    """One model, a student or the teacher itself, on one split of a scenario's domains.
+    """One model, a student or the teacher itself, evaluated on one split of a scenario's domains.
 
     Attributes:
-        model: `dfkd.models.Classifier`; ask it by `model.predict(images)`, for it may be in training mode.
+        model: `dfkd.models.Classifier`; call `model.predict(images)`, because the model may be in training mode.
         teacher: `dfkd.models.Teacher`.
         scenario: `dfkd.scenarios.Scenario`.
-        runtime: `dfkd.machine.runtime.Runtime`: the device, and how many images go through a network at once.
+        runtime: `dfkd.machine.runtime.Runtime`, with the device and the number of images per forward pass.
         split: 'val' or 'test'.
-        id: answers to the images of the ID domain.
-        ood: the same of the OOD domain, or None where the scenario has none.
+        id: logits for the images of the ID domain.
+        ood: logits for the images of the OOD domain, or None if the scenario has none.
     """
 
     model: Any

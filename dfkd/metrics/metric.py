@@ -6,30 +6,29 @@ from dataclasses import dataclass
 
 from dfkd.metrics.exam import Exam
 
-# How a value is written: in percent, as a share of 1, as a count, in seconds, or any other number.
+# Format strings of values: percent, a share in [0, 1], a count, seconds, any other number.
 FORMS = {"percent": ".1f", "share": ".2f", "count": ",.0f", "seconds": ".0f", "number": ".4g"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Something that is measured of a student, of a teacher, or of a whole run.
+    """A property that is measured of a student, of a teacher, or of a whole run.
 
     Attributes:
-        key: under which its value stands in result.json, below `student` and `teacher`, and as `val/KEY` in
-            metrics.jsonl.
-        label: what it is called on the console, in curves and on the page.
-        form: how a value is written, a key of FORMS.
-        lower_is_better: whether a smaller value is a better student.
-        compute: gives the value of an `Exam`, or None where it does not apply, and changes neither the models nor
-            torch's random numbers. None for what a stage counts by itself.
-        of_teacher: whether it is computed for the teacher, too, and shown beside the student's.
-        each_round: whether it is computed in every validation on the way, too, and not only in the end.
+        key: key of the value in result.json, below `student` and `teacher`; in metrics.jsonl it is `val/KEY`.
+        label: name on the console, in curves and on the page.
+        form: format of a value, a key of FORMS.
+        lower_is_better: whether a smaller value means a better student.
+        compute: Exam -> value, or None if the metric does not apply. It must change neither the models nor torch's
+            random state. None if a stage computes the value itself.
+        of_teacher: whether it is also computed for the teacher, and shown beside the student's value.
+        each_round: whether it is computed in every validation, and not only at the end.
         headline: whether the last line on the console and the training curves show it.
-        columns: of a table: (head, path in result.json) each.
-        head: of its column in the table of teachers; the label if empty.
+        columns: columns in the tables of a report, each (head, path in result.json).
+        head: head of the column in the table of teachers; the label if empty.
 
     Raises:
-        ValueError: there is no such form.
+        ValueError: form is unknown.
     """
 
     key: str
@@ -49,19 +48,19 @@ class Metric:
 
     @property
     def about(self) -> str:
-        """The label, with the unit and the order that one has to know to compare two values."""
+        """The label, with '(%)' for percentages and 'lower is better' if it is."""
         unit, order = " (%)" * (self.form == "percent"), ", lower is better" * self.lower_is_better
         return f"{self.label}{unit}{order}"
 
     def written(self, value: float) -> str:
-        """A value in the metric's form."""
+        """Format a value in the metric's form."""
         return format(value, FORMS[self.form])
 
     def of(self, exam: Exam) -> float | None:
-        """The value of an exam; None where it does not apply, or is NaN or infinite.
+        """Compute the value for an exam; None if the metric does not apply, or the value is NaN or infinite.
 
         Raises:
-            ValueError: what it computes is no number.
+            ValueError: `compute` returned something other than a number or None.
         """
         value = self.compute(exam)
         if value is None:

@@ -1,7 +1,7 @@
-"""Metrics of a user's own: the section `metrics` of a configuration.
+"""User-defined metrics: the section `metrics` of a configuration.
 
 metrics:
-  ece:                                # its key
+  ece:                                # the key
     label: calibration error
     lower_is_better: true
     compute: {_target_: my_metric.CalibrationError, bins: 15}
@@ -14,9 +14,9 @@ from dfkd.metrics.exam import Exam
 from dfkd.metrics.metric import Metric
 from dfkd.metrics.table import TABLE, columns
 
-# What else stands beside the values of metrics in a result or in the store.
+# Keys that user-defined metrics may not have, because result files and the store use them.
 TAKEN = {*(metric.key for metric in TABLE), "round", "val_iacc", "peak_memory_mb", "ranks", "replicas"}
-WHEN = ("of_teacher", "each_round")  # options that say when a metric is computed
+WHEN = ("of_teacher", "each_round")  # options that decide when a metric is computed
 
 
 def own_metric(
@@ -28,10 +28,10 @@ def own_metric(
     of_teacher: bool = True,
     each_round: bool = True,
 ) -> Metric:
-    """A row for the table; see `Metric` for the options.
+    """Create a user-defined row of the table; see `Metric` for the options.
 
     Raises:
-        ValueError: the key is no name or taken, the label is taken, or there is no such form.
+        ValueError: the key is not an identifier or is taken, the label is empty or taken, or form is unknown.
     """
     if not key.isidentifier() or key in TAKEN:
         raise ValueError(f"'{key}' cannot be the key of a metric: choose another name, of letters, digits and _")
@@ -43,8 +43,11 @@ def own_metric(
 
 
 def own_metrics(configs: Iterable[dict]) -> tuple[Metric, ...]:
-    """The metrics that configurations add to the table, each key once, without what computes them: a report runs no
-    code that a file names, and leaves out what it cannot read."""
+    """Return the metrics that configurations add to the table, for a report; the first one of each key.
+
+    They have no `compute`, because a report must not execute code named in a file. Entries that are not valid are left
+    out.
+    """
     found: dict[str, Metric] = {}
     for config in configs:
         section = config.get("metrics")
@@ -56,11 +59,13 @@ def own_metrics(configs: Iterable[dict]) -> tuple[Metric, ...]:
 
 
 def own_content(config: dict, when: str | None = None) -> dict:
-    """What of a user's metrics belongs into a key: {'metrics': ...}, or nothing where there are none. What a metric is
-    called changes no value.
+    """Return the part of the section `metrics` that enters a key: {'metrics': ...}, or {} if it is empty.
+
+    Only options that can change values are included; labels, for example, are not.
 
     Args:
-        when: of WHEN: only those that are computed then. If None, all of them, and when they are computed.
+        when: a name in WHEN: include only metrics for which this option is true. None: include all metrics, with the
+            options in WHEN.
     """
     section = config.get("metrics") or {}
     counting = {

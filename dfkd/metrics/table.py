@@ -1,4 +1,4 @@
-"""The table: one entry a metric, in the order of a report's columns."""
+"""The table of metrics, in the order of the columns of a report."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ TABLE = (
         headline=False,
         columns=(("agreement", "student.agreement"),),
     ),
-    Metric(  # by the student's stage, of 2-D points
+    Metric(  # the student's stage computes it, for 2-D points
         "grid_agreement",
         "agreement with the teacher on a grid",
         of_teacher=False,
@@ -82,5 +82,5 @@ COMPUTED = tuple(metric for metric in TABLE if metric.compute is not None)
 
 
 def columns(metrics: Iterable[Metric] = TABLE) -> dict[str, str]:
-    """{head of a table's column: path in result.json}, of these metrics in order."""
+    """Return {head of a column: path in result.json} for the metrics, in their order."""
     return {head: path for metric in metrics for head, path in metric.columns}

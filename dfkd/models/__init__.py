@@ -1,4 +1,4 @@
-"""Networks for teachers and students, generators, and what looks inside them."""
+"""Networks of teachers and students, generators, and hooks that record or change their features."""
 
 from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_weights, save_classifier
 from dfkd.models.cnn import cnn, cnn_bn

@@ -1,4 +1,4 @@
-"""A network together with what is needed to use it: image shape, classes, mean and std; and its frozen form."""
+"""A network with its image shape, classes, mean and std (`Classifier`), and its frozen form (`Teacher`)."""
 
 import contextlib
 import importlib
@@ -39,15 +39,16 @@ class Classifier(nn.Module):
         if min(std) <= 0:
             raise ValueError(f"std must be positive, got {list(std)}")
         self.net, self.shape, self.classes = net, tuple(shape), classes
-        device = next((tensor.device for tensor in net.state_dict().values()), None)  # of a network in use
+        device = next((tensor.device for tensor in net.state_dict().values()), None)  # None if it has no tensors
         self.register_buffer("mean", torch.tensor(mean, device=device).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, device=device).view(1, -1, 1, 1), persistent=False)
         self._try_images()
 
     def _try_images(self) -> None:
-        """Raise ValueError unless the network gives logits for two images.
+        """Raise ValueError unless the network gives finite logits, not probabilities, for two test images.
 
-        A dark and a bright slope that go beyond [0, 1]: there only what ends in a softmax is sure never to be negative.
+        The images are gradients from dark to bright in [-1, 2]. On inputs outside [0, 1], outputs that are never
+        negative and sum to 1 are those of a softmax.
         """
         mode = self.training
         size = "x".join(map(str, self.shape))
@@ -68,7 +69,8 @@ class Classifier(nn.Module):
         if not logits.isfinite().all():
             raise ValueError(f"the network gives NaN or infinite logits for {size} images")
         sums_to_one = torch.allclose(logits.sum(1), logits.new_ones(2), atol=1e-3)
-        if self.classes > 1 and logits.min() >= 0 and sums_to_one and not torch.equal(*logits):  # equal: a constant
+        # Equal outputs for both images are accepted: a constant network can give such logits without a softmax.
+        if self.classes > 1 and logits.min() >= 0 and sums_to_one and not torch.equal(*logits):
             raise ValueError(
                 "the network's outputs are probabilities, as they sum to 1: it ends in a softmax; leave that out, so "
                 "that it gives logits"
@@ -79,7 +81,7 @@ class Classifier(nn.Module):
         return (images - self.mean) / self.std
 
     def denormalize(self, inputs: Tensor) -> Tensor:
-        """inputs * std + mean: network inputs back to images."""
+        """inputs * std + mean, per channel: the inverse of `normalize`."""
         return inputs * self.std + self.mean
 
     def forward(self, images: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, chunk: int = 1000) -> Tensor:
-        """Logits (B, classes) in evaluation mode, `chunk` images at a time; the mode is put back afterwards."""
+        """Compute logits (B, classes) in evaluation mode, `chunk` images at a time; restores the mode afterwards."""
         mode = self.training
         if mode:
             self.eval()
@@ -99,17 +101,18 @@ class Classifier(nn.Module):
 
 
 class Teacher(Classifier):
-    """A frozen classifier: always in evaluation mode, no parameter gradients, every evaluated image counted.
+    """A frozen classifier: always in evaluation mode, without parameter gradients. It counts all evaluated images.
 
     Attributes:
-        evals: images evaluated so far, by purpose ('synthesis', 'split', 'distill', 'other').
+        evals: number of images evaluated so far, by purpose (such as 'synthesis', 'split', 'distill', 'evaluate',
+            'other').
     """
 
     def __init__(self, net: nn.Module, shape: tuple[int, int, int], classes: int, mean: list[float], std: list[float]):
         super().__init__(net, shape, classes, mean, std)
         self.evals: Counter[str] = Counter()
         self._purpose = "other"
-        self._fast: list[nn.Module | None] = []  # in a list: no part of the module
+        self._fast: list[nn.Module | None] = []  # in a list, so that it is not registered as a submodule
         self.requires_grad_(False)
         self.eval()
         net.register_forward_pre_hook(self._count)
@@ -118,10 +121,10 @@ class Teacher(Classifier):
         self.evals[self._purpose] += len(arguments[0])
 
     def answer(self, inputs: Tensor) -> Tensor:
-        """Logits (B, classes) of normalised inputs (B, C, H, W): those of `net`, in the fastest way that there is.
+        """Compute the logits (B, classes) of normalised inputs (B, C, H, W).
 
-        BatchNorm layers are folded into convolutions where that is possible (`dfkd.models.folded`) and nobody watches
-        what goes on inside.
+        Uses the copy of `net` with BatchNorm layers folded into convolutions (`dfkd.models.folded`), if there is one
+        and no hooks watch layers of `net`; otherwise `net` itself.
         """
         if not watched(self.net):
             if not self._fast:
@@ -139,16 +142,16 @@ class Teacher(Classifier):
         return self.answer(self.normalize(images))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
-        """Whatever is done to all weights (moving them, say)."""
+        """Apply a function to all weights (such as a move to a device), and drop the folded copy made from them."""
         self._fast = []
         return super()._apply(fn, recurse)
 
     def checkpoint_state(self) -> dict[str, Counter]:
-        """For a checkpoint: nothing else ever changes."""
+        """Return what a checkpoint saves: the counts, because nothing else ever changes."""
         return {"evals": self.evals}
 
     def train(self, mode: bool = True) -> "Teacher":
-        """A teacher stays in evaluation mode, whatever a caller or a parent module asks for."""
+        """Stay in evaluation mode, whatever `mode` a caller or a parent module asks for."""
         return super().train(False)
 
     @contextlib.contextmanager
@@ -162,10 +165,10 @@ class Teacher(Classifier):
 
 
 def save_classifier(model: Classifier, network: dict, folder: Path, name: str) -> None:
-    """Write `<name>.safetensors` (weights) and `<name>.json` (all that is needed to load them again).
+    """Write `<name>.safetensors` (weights) and `<name>.json` (everything else that loading needs).
 
     Args:
-        network: the network's config node, `{_target_: ..., option: value}`.
+        network: the network's configuration, `{_target_: ..., option: value}`.
     """
     weights = {key: value.contiguous().cpu() for key, value in model.net.state_dict().items()}
     save_file(weights, folder / f"{name}.safetensors")
@@ -182,12 +185,12 @@ def save_classifier(model: Classifier, network: dict, folder: Path, name: str) -
 
 
 def load_classifier(path: str | Path, net: nn.Module | None = None) -> Classifier:
-    """Load what `save_classifier` wrote.
+    """Load a classifier that `save_classifier` wrote.
 
     Args:
-        path: the JSON file; the weights lie beside it under the same name.
-        net: the network, for one that is not dfkd's own. Files are not trusted: a JSON file may name networks of
-            `dfkd.models` only.
+        path: the JSON file; the weights are in the same folder under the same name.
+        net: the network; needed if it is not in `dfkd.models`. Files are not trusted, and a JSON file may name only
+            networks of `dfkd.models`.
 
     Returns:
         the classifier in evaluation mode, on the CPU.
@@ -212,7 +215,7 @@ def load_classifier(path: str | Path, net: nn.Module | None = None) -> Classifie
 
 
 def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load a state dict, or raise ConfigError naming the first keys and shapes that do not fit, or a broken tensor."""
+    """Load a state dict; raise ConfigError that names the first keys and shapes that do not fit, or a broken tensor."""
     own = net.state_dict()
     missing = sorted(own.keys() - weights.keys())
     extra = sorted(weights.keys() - own.keys())

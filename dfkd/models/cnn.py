@@ -8,8 +8,11 @@ from dfkd.models.common import FeatureNet, pools, require_size
 def cnn(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (32, 64, 64, 64)) -> FeatureNet:
     """CAKE's CNN (arXiv 2306.02090): four unpadded convolutions, no BatchNorm, 107,658 parameters on MNIST.
 
-    conv3 - conv4 - pool - conv3 - pool - conv3 - pool - linear. Made for 28 to 32 pixels a side, which the three
-    pools bring down to 1x1: the head then sees all there is, nothing is averaged over positions.
+    conv3 - conv4 - pool - conv3 - pool - conv3 - pool - linear. For sides of 28 to 32 pixels, which the three pools
+    reduce to 1x1, so that there is no average over positions.
+
+    Raises:
+        ValueError: a side of the image is outside 28 to 32 pixels.
     """
     require_size("cnn", shape, 28, 32)
     a, b, c, d = widths
@@ -42,7 +45,7 @@ def cnn_bn(
     Args:
         widths: channels of the convolutions, one stage each; every stage halves the image.
         norm: 'batch' (BatchNorm, which the BN prior needs) or 'none'.
-        head: 'flatten' (the classifier sees positions) or 'pool' (global average over positions).
+        head: 'flatten' (the linear layer has an input per position) or 'pool' (global average over positions).
 
     Raises:
         ValueError: an unknown norm or head, or an image smaller than 2 ** len(widths).

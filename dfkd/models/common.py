@@ -1,4 +1,4 @@
-"""What every network here shares: `forward(x) = head(features(x))`, with `head` the last linear layer."""
+"""The form that all networks here share: `forward(x) = head(features(x))`, with `head` the last linear layer."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ class FeatureNet(nn.Module):
     Args:
         body: maps images (B, C, H, W) to feature vectors (B, D).
         head: the classifier, Linear(D, classes).
-        stage_ends: numbers of the layers of `body` after which a stage with feature maps ends (`dfkd.models.stages`).
+        stage_ends: indices of the layers of `body` after which a stage with feature maps ends (`dfkd.models.stages`).
     """
 
     def __init__(self, body: nn.Module, head: nn.Linear, stage_ends: Iterable[int] = ()):
@@ -35,7 +35,7 @@ class FeatureNet(nn.Module):
 
 
 def pools(layers: Iterable[nn.Module]) -> list[int]:
-    """Numbers of the max-poolings among some layers: where the stages of a plain convolutional network end."""
+    """Return the indices of the max-pooling layers, where the stages of a plain convolutional network end."""
     return [number for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
 
 

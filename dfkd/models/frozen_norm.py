@@ -1,8 +1,8 @@
-"""BatchNorm in evaluation mode, and mean and variance of what such a layer takes, with faster gradients.
+"""BatchNorm in evaluation mode, and the mean and variance of its input, with faster gradients than torch's.
 
-torch's gradient of the layer also sums over the map for parameters that nobody asks about, and on a CPU takes up to
-three times as long. `torch.var_mean` over batch and positions takes ten times as long there, its gradient four passes
-instead of one.
+torch's gradient of the layer also sums over the map for the gradients of its parameters, which are not needed here; on
+a CPU it takes up to three times as long. `torch.var_mean` over batch and positions takes ten times as long there, and
+its gradient takes four passes instead of one.
 """
 
 import torch
@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def _affine(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale * h + shift of every channel, in one pass; scale and shift may be wider than h.
+    """Compute scale * h + shift per channel, in one pass; scale and shift may have a wider dtype than h.
 
-    As a BatchNorm layer whose variance and eps are a half each: their sum is 1 in every precision, and torch 2.11 wants
-    an eps above 0.
+    It is a BatchNorm layer whose variance and eps are 0.5 each: their sum is exactly 1 in every precision, and torch
+    2.11 requires eps > 0.
     """
     mean, half = torch.zeros_like(scale), torch.full_like(scale, 0.5)
     return F.batch_norm(h, mean, half, scale, shift, training=False, eps=0.5)
@@ -36,7 +36,7 @@ class _Normalize(torch.autograd.Function):
 class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h: Tensor, sets: int) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(h.dtype, torch.float32)  # beside a bfloat16 h, too: so the statistics are float32
+        wide = torch.promote_types(h.dtype, torch.float32)  # the statistics are float32 also for a bfloat16 h
         unused = torch.zeros(2, h.shape[1], dtype=wide, device=h.device)
         seen = [torch.batch_norm_update_stats(part, *unused, 0.0) for part in h.chunk(sets)]
         mean, var = (torch.stack(parts) for parts in zip(*seen, strict=True))
@@ -47,8 +47,8 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx, to_mean: Tensor, to_var: Tensor) -> tuple[Tensor, None]:
         h, mean = ctx.saved_tensors
-        count = h.numel() // mean.numel()  # values a channel and set
-        # d mean / dh = 1 / count and d var / dh = 2 (h - mean) / count: a scale and a shift of every channel
+        count = h.numel() // mean.numel()  # values per channel and set
+        # d mean / dh = 1 / count and d var / dh = 2 (h - mean) / count: the gradient is affine in h per channel
         scale = 2 * to_var / count
         shift = to_mean / count - scale * mean
         gradients = [_affine(*part) for part in zip(h.chunk(ctx.sets), scale, shift, strict=True)]
@@ -59,8 +59,8 @@ def normalize(layer: _BatchNorm, h: Tensor) -> Tensor:
     """gamma (h - running_mean) / sqrt(running_var + eps) + beta: the layer in evaluation mode.
 
     Args:
-        layer: its parameters are constants.
-        h: (B, D, ...); gradients reach it.
+        layer: the layer; its parameters get no gradients.
+        h: the input (B, D, ...), which gets gradients.
     """
     gamma, beta = (None if part is None else part.detach() for part in (layer.weight, layer.bias))
     scale = (layer.running_var + layer.eps).rsqrt()
@@ -69,10 +69,10 @@ def normalize(layer: _BatchNorm, h: Tensor) -> Tensor:
 
 
 def moments(h: Tensor, sets: int = 1) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every channel over batch and positions, each (S, D), float32.
+    """Compute mean and biased variance per channel over batch and positions, each (S, D), float32.
 
     Args:
-        h: (B, D, ...), float32 or bfloat16; gradients reach it.
-        sets: S, how many independent, equally large sets the batch consists of.
+        h: (B, D, ...), float32 or bfloat16; gets gradients.
+        sets: S, the number of independent, equally large sets in the batch.
     """
     return _Moments.apply(h, sets)

@@ -1,4 +1,4 @@
-"""Generators: latent vectors to images in [0, 1], or to points and embeddings."""
+"""Generators, which map latent vectors to images in [0, 1], or to points and embeddings."""
 
 from itertools import pairwise
 from math import prod
@@ -9,19 +9,19 @@ from dfkd.models.up_conv import UpConv2d
 
 
 class DCGAN(nn.Module):
-    """The generators of CMI's benchmark (arXiv 2105.08584), for images of 32x32 and z of 256:
+    """The generators of CMI's benchmark (arXiv 2105.08584). For 32x32 images and latent 256 they are:
 
-    - its Generator, 2.33 M parameters, for CMI (and, in Fast's code, every method): start and width 128
-    - its LargeGenerator, 4.58 M, for DAFL, ZSKT and DFQ: start 256
+    - Generator, 2.33 M parameters, used by CMI (in Fast's code by every method): start 128, width 128
+    - LargeGenerator, 4.58 M parameters, used by DAFL, ZSKT and DFQ: start 256, width 128
 
-    Linear to `start` channels at a quarter of the size - BN - up - conv `width` - BN - LeakyReLU(.2) - up - conv
-    `width / 2` - BN - LeakyReLU(.2) - conv - sigmoid.
+    Layers: linear to `start` channels at a quarter of the size - BN - up - conv `width` - BN - LeakyReLU(.2) - up -
+    conv `width / 2` - BN - LeakyReLU(.2) - conv - sigmoid.
 
     Args:
         shape: (C, H, W) of the images; H and W divisible by 4.
         latent: length of the latent vector z ~ N(0, 1).
         width: channels of the middle layers are `width` and `width / 2`.
-        start: channels of the first map; `width` if None.
+        start: channels of the first feature map; None means `width`.
 
     Raises:
         ValueError: a side of the image is not divisible by 4, or latent, width or start is not positive.
@@ -58,14 +58,14 @@ class DCGAN(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] of latent vectors (B, latent)."""
+        """Generate images (B, C, H, W) in [0, 1] from latent vectors (B, latent)."""
         return self.paint(self.project(z).view(-1, *self.start))
 
 
 class MLPGenerator(nn.Module):
     """The generator of CAKE's 2-D sets (arXiv 2306.02090, public code): `layers` hidden ReLU layers, then a linear one.
 
-    Points and embeddings have no range; where images have one, a sigmoid brings them into it.
+    With a box, a sigmoid follows, so that images lie in [0, 1].
 
     Args:
         shape: (C, H, W) of the images, (1, 2, 1) for points, (D, 1, 1) for embeddings.
@@ -100,5 +100,5 @@ class MLPGenerator(nn.Module):
         self.paint = nn.Sequential(*steps, nn.Linear(hidden, prod(shape)), end, nn.Unflatten(1, shape))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1], points or embeddings, of latent vectors (B, latent)."""
+        """Generate images (B, C, H, W) in [0, 1], points or embeddings from latent vectors (B, latent)."""
         return self.paint(z)

@@ -1,4 +1,4 @@
-"""Look inside a network during one forward pass; the hooks are always removed."""
+"""Context managers that record intermediate tensors of a forward pass, and always remove their hooks."""
 
 import contextlib
 import functools
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 @dataclass
 class BatchNormStatistics:
-    """What one BatchNorm layer saw in one forward pass, beside what it remembers of its training data.
+    """The input statistics of one BatchNorm layer in one forward pass, and the layer's running statistics.
 
     Attributes:
-        mean, var: of the layer's input over batch and positions, per set (S, D); the variance is the biased one.
-        running_mean, running_var: the layer's own buffers (D,).
+        mean, var: mean and biased variance of the layer's input over batch and positions, per set (S, D).
+        running_mean, running_var: the layer's buffers (D,).
     """
 
     mean: Tensor
@@ -31,19 +31,19 @@ class BatchNormStatistics:
 
 
 def batch_norms(net: nn.Module) -> list[_BatchNorm]:
-    """The BatchNorm layers of a network that keep running statistics, in the order of definition."""
+    """Return the BatchNorm layers of a network that have running statistics, in the order of definition."""
     return [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 def has_convolutions(net: nn.Module) -> bool:
-    """Whether a layer of a network convolves neighbouring positions. A kernel of size 1 does not."""
+    """Whether a network has a convolution with a kernel larger than 1, which combines neighbouring positions."""
     return any(isinstance(m, _ConvNd) and max(m.kernel_size) > 1 for m in net.modules())
 
 
 @contextlib.contextmanager
 def frozen_norms(net: nn.Module) -> Iterator[None]:
-    """Inside the block, BatchNorm layers in evaluation mode have a faster gradient, which their parameters have no part
-    in (`dfkd.models.frozen_norm`). Layers of a kind with a forward pass of its own stay as they are."""
+    """Context manager: BatchNorm layers in evaluation mode compute faster gradients, of their input but not of their
+    parameters (`dfkd.models.frozen_norm`). Layers whose class overrides `forward` are not changed."""
     layers = [m for m in batch_norms(net) if type(m).forward is _BatchNorm.forward and not m.training]
     layers = [layer for layer in layers if "forward" not in vars(layer)]
     for layer in layers:
@@ -57,7 +57,7 @@ def frozen_norms(net: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watch(net: nn.Module, measure: Callable[[_BatchNorm, Tensor], T]) -> Iterator[list[T]]:
-    """Record `measure(layer, h)` of every BatchNorm layer's input h (B, D, ...) in the block."""
+    """Record `measure(layer, h)` for the input h (B, D, ...) of every BatchNorm layer inside the block."""
     seen: list[T] = []
     called: set[_BatchNorm] = set()
 
@@ -80,11 +80,11 @@ def watch_batch_norms(net: nn.Module, sets: int = 1) -> contextlib.AbstractConte
     """Record the input statistics of every BatchNorm layer during the forward passes inside the block.
 
     Args:
-        sets: how many independent, equally large sets the batch consists of; statistics are taken per set.
+        sets: number of independent, equally large sets in the batch; statistics are computed per set.
 
     Yields:
-        a list that fills during the forward pass, one entry a layer. It keeps the graph, so that a loss on it has
-        gradients. A second forward inside the block starts the list anew.
+        a list that is filled during the forward pass, one entry per layer, with the autograd graph. A second forward
+        pass inside the block first empties it.
     """
 
     def measure(layer: _BatchNorm, h: Tensor) -> BatchNormStatistics:
@@ -94,16 +94,16 @@ def watch_batch_norms(net: nn.Module, sets: int = 1) -> contextlib.AbstractConte
 
 
 def watch_channel_means(net: nn.Module) -> contextlib.AbstractContextManager[list[Tensor]]:
-    """Record every image's channel means (B, D) at the input of every BatchNorm layer, as `watch_batch_norms` does."""
-    # sums over many positions: float32 also under autocast
+    """Record the channel means (B, D) of every image at the input of every BatchNorm layer; see `watch_batch_norms`."""
+    # float32 also under autocast, because it sums over many positions
     return _watch(net, lambda layer, h: h.float().reshape(*h.shape[:2], h[0, 0].numel()).mean(2))
 
 
 def classifier_head(net: nn.Module) -> nn.Linear:
-    """The linear layer whose input is the penultimate features, `net.head`.
+    """Return `net.head`, the linear layer whose inputs are the penultimate features.
 
     Raises:
-        ValueError: the network has none.
+        ValueError: the network has no attribute `head`, or it is not a linear layer.
     """
     head = getattr(net, "head", None)
     if not isinstance(head, nn.Linear):
@@ -116,10 +116,11 @@ def classifier_head(net: nn.Module) -> nn.Linear:
 
 @contextlib.contextmanager
 def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
-    """Record the penultimate features (B, D), float32, of the last forward pass inside the block, with their graph.
+    """Record the penultimate features (B, D), float32, of the last forward pass inside the block, with the autograd
+    graph.
 
     Yields:
-        a list, empty before a forward pass, then of one tensor.
+        a list that is empty before a forward pass, and has one tensor afterwards.
 
     Raises:
         ValueError: the network has no linear head.

@@ -8,7 +8,10 @@ from dfkd.models.common import FeatureNet, pools, require_size
 def lenet(shape: tuple[int, int, int], classes: int, widths: tuple[int, ...] = (6, 16, 120, 84)) -> FeatureNet:
     """LeNet-5 with ReLU and max-pooling: 61,706 parameters for 1 channel and 10 classes.
 
-    Takes 32x32 images; smaller ones, down to 28x28, are zero-padded to 32x32, as in the original.
+    Takes 32x32 images. Smaller images, down to 28x28, are zero-padded to 32x32, as in the original.
+
+    Raises:
+        ValueError: a side of the image is outside 28 to 32 pixels.
     """
     require_size("lenet", shape, 28, 32)
     a, b, c, d = widths

@@ -8,7 +8,8 @@ from dfkd.models.common import FeatureNet
 
 
 def mlp(shape: tuple[int, int, int], classes: int, hidden: int = 20, layers: int = 3) -> FeatureNet:
-    """`layers` hidden layers of `hidden` ReLU units; 2-20-20-20-2 by default (CAKE's toy network, 942 parameters)."""
+    """Build an MLP with `layers` hidden layers of `hidden` ReLU units. For 2-D points and two classes, the default is
+    2-20-20-20-2, CAKE's toy network with 942 parameters."""
     if hidden < 1 or layers < 1:
         raise ValueError(f"mlp needs hidden >= 1 and layers >= 1, got hidden={hidden}, layers={layers}")
     body, width = [nn.Flatten()], prod(shape)

@@ -7,13 +7,13 @@ from dfkd.models.generator import DCGAN
 
 
 class NoisyLinear(nn.Module):
-    """Linear layers side by side, drawn anew for every batch: the only source of variety.
+    """K parallel linear layers, drawn again for every batch; the only source of variety among the images of a class.
 
-    Row i of a batch goes through layer (i // rows) % K. Weights ~ N(0, 1), biases 0.
+    Row i of a batch passes layer (i // rows) % K. Initially, weights ~ N(0, 1) and biases are 0.
 
     Args:
         inputs, outputs: widths.
-        rows: how many rows in a row share a layer.
+        rows: number of consecutive rows that share a layer.
     """
 
     def __init__(self, inputs: int, outputs: int, rows: int):
@@ -46,16 +46,16 @@ class NoisyLinear(nn.Module):
 class NLGenerator(nn.Module):
     """The generator of NAYER (Tran et al., CVPR 2024, arXiv 2310.00258).
 
-    BatchNorm of the label embeddings - noisy layer to `noise` numbers, one for every `classes` rows - the DCGAN
-    generator of CMI's benchmark from there on. Any generator's interface: it maps (B, latent) to images, so that other
-    synthesizers can take it too (with one noisy layer, then).
+    Layers: BatchNorm of the label embeddings - noisy layer with `noise` outputs, one layer for every `classes` rows -
+    the DCGAN generator of CMI's benchmark. It maps (B, latent) to images as the other generators do, so that other
+    synthesizers can use it, too (with one noisy layer).
 
     Args:
         shape: (C, H, W) of the images; H and W divisible by 4.
-        classes: rows that share a noisy layer.
-        embedding: length of a label embedding; `latent` is another name for it.
+        classes: number of consecutive rows that share a noisy layer.
+        embedding: length of a label embedding, also called `latent`.
         noise: outputs of the noisy layer.
-        width: channels of the DCGAN part.
+        width: `width` of `DCGAN`.
 
     Raises:
         ValueError: a side of the image is not divisible by 4, or a number is not positive.
@@ -76,9 +76,9 @@ class NLGenerator(nn.Module):
         self.body = DCGAN(shape, latent=noise, width=width)
 
     def redraw(self, count: int, generator: torch.Generator) -> None:
-        """Draw new noisy layers, enough for `count` rows."""
+        """Draw as many new noisy layers as `count` rows need."""
         self.noisy.redraw(-(-count // self.noisy.rows), generator)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] of embeddings (B, embedding) whose classes go round."""
+        """Generate images (B, C, H, W) in [0, 1] from embeddings (B, embedding) of the classes 0 1 2 ... 0 1 2 ..."""
         return self.body(self.noisy(self.norm(embeddings)))

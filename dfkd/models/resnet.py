@@ -9,7 +9,7 @@ from dfkd.models.common import FeatureNet
 
 
 class BasicBlock(nn.Module):
-    """conv - BN - ReLU - conv - BN, plus the input (through a 1x1 convolution where the shape changes), ReLU."""
+    """conv - BN - ReLU - conv - BN, plus the input (through a 1x1 convolution if the shape changes), then ReLU."""
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
@@ -27,7 +27,7 @@ class BasicBlock(nn.Module):
 
 
 def _stages(channels: int, planes: tuple[int, ...], blocks: tuple[int, ...]) -> list[nn.Module]:
-    """Stages of BasicBlocks; all but the first halve the image."""
+    """Build stages of BasicBlocks; each stage except the first halves height and width."""
     layers = []
     for stage, (width, count) in enumerate(zip(planes, blocks, strict=True)):
         for block in range(count):
@@ -41,7 +41,7 @@ def _resnet(stem: list[nn.Module], planes: tuple[int, ...], blocks: tuple[int, .
     body = nn.Sequential(*stem, *_stages(planes[0], planes, blocks), *pool)
     ends = accumulate(blocks, initial=len(stem) - 1)  # the stem, then the last block of every stage
     net = FeatureNet(body, nn.Linear(planes[-1], classes), ends)
-    for module in net.modules():  # He et al. 2015, as torchvision initialises its ResNets
+    for module in net.modules():  # the initialisation of torchvision's ResNets (He et al. 2015)
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return net
@@ -50,14 +50,14 @@ def _resnet(stem: list[nn.Module], planes: tuple[int, ...], blocks: tuple[int, .
 def resnet(
     shape: tuple[int, int, int], classes: int, blocks: tuple[int, ...] = (2, 2, 2, 2), stem: str | None = None
 ) -> FeatureNet:
-    """ResNet (arXiv 1512.03385), by default with the CIFAR stem: one 3x3 convolution, no max-pooling. Any size from 8
-    pixels.
+    """ResNet (arXiv 1512.03385), by default with the CIFAR stem (one 3x3 convolution, no max-pooling), for images of at
+    least 8 pixels a side.
 
     Args:
         blocks: BasicBlocks per stage: (2, 2, 2, 2) is ResNet-18 (11.17 M parameters for CIFAR-10), (3, 4, 6, 3) is
             ResNet-34.
-        stem: what comes before the blocks: 'conv3' (the same as None), 'conv3_pool' (a max-pooling after it), or
-            'conv7_pool' (a 7x7 convolution of stride 2 and a max-pooling, as for ImageNet).
+        stem: layers before the blocks: 'conv3' (same as None), 'conv3_pool' (with a max-pooling after the convolution),
+            or 'conv7_pool' (a 7x7 convolution of stride 2 and a max-pooling, as for ImageNet).
 
     Raises:
         ValueError: an unknown stem.
@@ -73,7 +73,8 @@ def resnet(
 
 
 def resnet4(shape: tuple[int, int, int], classes: int) -> FeatureNet:
-    """CAKE's ResNet-4: 7x7/2 stem and max-pooling, one block a stage, 32-64-128-64 planes (427,882 on MNIST)."""
+    """CAKE's ResNet-4: 7x7 stem of stride 2 and max-pooling, one block per stage, 32-64-128-64 planes (427,882
+    parameters on MNIST)."""
     stem = [
         nn.Conv2d(shape[0], 32, 7, stride=2, padding=3, bias=False),
         nn.BatchNorm2d(32),

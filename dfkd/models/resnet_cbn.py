@@ -36,13 +36,13 @@ class UpBlock(nn.Module):
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         out = self.conv1(torch.relu(self.norm1(h, e)))
-        # the 1x1 convolution before the enlargement: the same values for a quarter of the work
+        # The 1x1 convolution precedes the upsampling: same values, with a quarter of the operations.
         return self.conv2(torch.relu(self.norm2(out, e))) + interpolate(self.shortcut(h), scale_factor=2)
 
 
 class SelfAttention(nn.Module):
-    """h + gamma * attention(h) over all positions, gamma 0 at first (SAGAN, arXiv 1805.08318; keys and values pooled
-    2x2, as in BigGAN)."""
+    """h + gamma * attention(h) over all positions, with gamma initialised to 0 (SAGAN, arXiv 1805.08318). Keys and
+    values are max-pooled 2x2, as in BigGAN."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -60,21 +60,21 @@ class SelfAttention(nn.Module):
 
 
 class ResNetCBN(nn.Module):
-    """BigGAN's kind of generator for small images: residual blocks with class-conditional BatchNorm (arXiv 1809.11096).
+    """A BigGAN generator for small images: residual blocks with class-conditional BatchNorm (arXiv 1809.11096).
 
-    Linear to `width` channels of 4 to 7 pixels a side - as many UpBlocks as it takes, all `width` wide, as its form for
-    CIFAR - BN - ReLU - conv - sigmoid. Left out: spectral norm (there is no discriminator to keep pace with) and
-    BigGAN's second path of the latent vector into every block.
+    Layers: linear to `width` channels of 4 to 7 pixels a side - one UpBlock per doubling, all with `width` channels, as
+    in BigGAN for CIFAR - BN - ReLU - conv - sigmoid. Without spectral norm, because there is no discriminator, and
+    without BigGAN's connections from the latent vector to every block.
 
     Args:
-        shape: (C, H, W) of the images; sides 4 to 7 times a power of two, from 8: 16, 20, 28, 32, 48, 64, ...
+        shape: (C, H, W) of the images; sides of at least 8 that are 4 to 7 times a power of two: 16, 20, 28, 32, ...
         classes: number of classes.
-        latent: length of the latent vector z ~ N(0, 1).
-        width: channels.
+        latent: length of the latent vector z ~ N(0, 1), at least 1.
+        width: channels of all blocks, at least 8.
         attention: self-attention before the last block, at half the size.
 
     Raises:
-        ValueError: a side that cannot be reached by doubling, or latent or width too small.
+        ValueError: a side cannot be reached by doubling, or latent or width is too small.
     """
 
     conditional = True
@@ -108,7 +108,7 @@ class ResNetCBN(nn.Module):
                 nn.init.orthogonal_(module.weight)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] of latent vectors (B, latent) and classes (B,)."""
+        """Generate images (B, C, H, W) in [0, 1] from latent vectors (B, latent) and classes (B,)."""
         e, h = self.embed(y), self.project(z).view(-1, *self.start)
         *early, last = self.blocks
         for block in early:

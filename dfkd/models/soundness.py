@@ -1,4 +1,4 @@
-"""Whether the numbers of a network can be those of a network that works."""
+"""Checks for weights that no working network can have, and for networks that do not return plain logits."""
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +8,14 @@ from dfkd.errors import ConfigError
 
 
 def broken_weights(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | None:
-    """What is wrong with the first tensor that no working network has, with its name; None if there is none.
+    """Return the name and the defect of the first broken tensor; None if there is none.
 
-    Parameters and statistics are real, dense numbers that are finite in single precision; variances are not negative.
+    Parameters and statistics must be real, dense and finite in single precision; variances must not be negative.
 
     Args:
         weights: a state dict.
-        own: the state dict of the network that it is meant for: what is a counter there may be one here.
+        own: the state dict of the network that will load it. Entries that are integers there, such as counters, are
+            not checked.
     """
     for name, value in weights.items():
         if own[name].is_floating_point():
@@ -25,7 +26,7 @@ def broken_weights(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | 
 
 
 def refuse_broken(weights: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
-    """Raise ConfigError if `broken_weights` finds something; `source` is where the weights are from."""
+    """Raise ConfigError if `broken_weights` finds a broken tensor; `source` names the origin in the message."""
     broken = broken_weights(weights, own)
     if broken:
         raise ConfigError(f"the weights in {source} are broken: {broken}; take a checkpoint in which they are whole")
@@ -51,10 +52,10 @@ def _impossible(name: str, value: Tensor) -> str | None:
 
 
 def check_training_mode(net: nn.Module, shape: tuple[int, int, int]) -> None:
-    """Raise ValueError if a network returns something else than a tensor in training mode, such as auxiliary logits.
+    """Raise ValueError if a network in training mode returns anything but one tensor (auxiliary logits, for example).
 
-    It is called on the meta device, where nothing is computed and nothing in it changes; one that cannot be called
-    there is not judged.
+    The network is called on the meta device, which computes nothing and leaves its tensors unchanged. A network that
+    fails there passes the check.
 
     Args:
         shape: (C, H, W) of its images.

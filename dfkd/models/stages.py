@@ -1,7 +1,7 @@
-"""The stages of a network: what it makes of an image on the way to its features, seen or changed from outside.
+"""The stages of a network: recording or changing intermediate feature maps.
 
-A network names its stages by a property `stages`: the modules after which a stage ends, from input to output (in a
-VGG the poolings, in a residual network the stem and the last block of every stage, in a transformer the blocks).
+A network lists its stages in a property `stages`: the modules after which a stage ends, from input to output (in a VGG
+the poolings, in a residual network the stem and the last block of every stage, in a transformer the blocks).
 """
 
 import contextlib
@@ -14,10 +14,10 @@ Change = Callable[[int, Tensor], Tensor | None]
 
 
 def stages(net: nn.Module) -> list[nn.Module]:
-    """The modules after which the stages of a network end, from input to output.
+    """Return the modules after which the stages of a network end, from input to output.
 
     Raises:
-        ValueError: the network names none (a multi-layer perceptron, or one of the user's own without `stages`).
+        ValueError: the network lists no stages (a multi-layer perceptron, or a user's network without `stages`).
     """
     found = list(getattr(net, "stages", ()))
     if not found:
@@ -32,12 +32,12 @@ def stages(net: nn.Module) -> list[nn.Module]:
 def on_stages(net: nn.Module, change: Change) -> Iterator[None]:
     """Call `change(number, maps)` on the output of every stage during forward passes inside the block.
 
-    Maps are float32 and have their channels second, (B, C, H, W), or (B, C, N) for the N tokens of a transformer,
-    whatever layout and precision the network computes in. What `change` returns takes their place; None leaves them.
-    The hooks are always removed.
+    Maps are float32, (B, C, H, W), or (B, C, N) for the N tokens of a transformer, independent of the layout and
+    precision of the network. The result of `change` replaces them; None leaves them unchanged. The hooks are always
+    removed.
 
     Raises:
-        ValueError: the network names no stages.
+        ValueError: the network lists no stages.
     """
     channels_last = getattr(net, "channels_last", False)
 
@@ -60,10 +60,10 @@ def on_stages(net: nn.Module, change: Change) -> Iterator[None]:
 
 @contextlib.contextmanager
 def record_stages(net: nn.Module) -> Iterator[list[Tensor]]:
-    """Record the output of every stage, as `on_stages` hands it out.
+    """Record the output of every stage, in the form of `on_stages`.
 
     Yields:
-        a list that fills during the forward pass and keeps the graph; another forward starts it anew.
+        a list that is filled during the forward pass, with the autograd graph. A further forward pass first empties it.
     """
     seen: list[Tensor] = []
 
@@ -78,10 +78,12 @@ def record_stages(net: nn.Module) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def stage_shapes(net: nn.Module, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
-    """(C, H, W) or (C, N) of every stage for one image of `shape`; buffers and mode are left as they were.
+    """Return the shape (C, H, W) or (C, N) of every stage's output for one image of `shape`.
+
+    The network's buffers and mode do not change.
 
     Raises:
-        ValueError: the network names no stages.
+        ValueError: the network lists no stages.
     """
     mode = net.training
     device = next(net.parameters()).device

@@ -1,4 +1,4 @@
-"""Any network of timm, with a stem that suits small images."""
+"""Networks of the timm library, with a stem for small images."""
 
 import difflib
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class TimmNet(nn.Module):
-    """A timm network behind this package's interface: `forward(x) = head(features(x))`."""
+    """A timm network with this package's interface: `forward(x) = head(features(x))`."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -18,7 +18,7 @@ class TimmNet(nn.Module):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """The modules timm lists as its feature taps: stem and stages of a convolutional network, blocks of a ViT."""
+        """The modules in timm's `feature_info`: stem and stages of a convolutional network, blocks of a ViT."""
         return [self.net.get_submodule(tap["module"]) for tap in getattr(self.net, "feature_info", ())]
 
     @property
@@ -41,18 +41,18 @@ def timm_model(
     patch_size: int | None = 4,
     small_stem: bool = True,
 ) -> TimmNet:
-    """A timm network by name, randomly initialised.
+    """Create a timm network by name, randomly initialised.
 
     Args:
         model: name in timm (`timm.list_models()`).
-        patch_size: patch side of a vision transformer, in pixels; it must divide the image side. None leaves the
-            model's own: the stems of some (coat, crossvit, levit, hybrids) allow for no other.
-        small_stem: for convolutional networks, make the first convolution 3x3 with stride 1 and drop the stem's
+        patch_size: patch side of a vision transformer, in pixels; it must divide the image sides. None means the
+            model's own patch size, the only one that some stems allow (coat, crossvit, levit, hybrids).
+        small_stem: for convolutional networks, make the first convolution 3x3 with stride 1 and remove the stem's
             max-pooling, as CAKE and the CIFAR literature do.
 
     Raises:
-        ValueError: the name is unknown, the image does not divide into patches, or the model cannot be made for such
-            images and patches.
+        ValueError: the name is unknown, patch_size does not divide the image sides, or timm cannot create the model for
+            these images and patches.
     """
     import timm  # 1.5 s to import
 
@@ -73,7 +73,7 @@ def timm_model(
             arguments["patch_size"] = patch_size
     try:
         net = timm.create_model(model, pretrained=False, **arguments)
-    except Exception as error:  # every model has its own ways to fail
+    except Exception as error:  # the exception types differ from model to model
         own = "patch_size=null for the patches of its own stem, " if "patch_size" in arguments else ""
         given = ", ".join(f"{key}={value}" for key, value in arguments.items())
         raise ValueError(

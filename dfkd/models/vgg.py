@@ -25,13 +25,13 @@ def vgg(
 ) -> FeatureNet:
     """VGG, by default with a global average and a single linear layer; 9.2 M (VGG-11) and 9.4 M (VGG-13) parameters.
 
-    A pool that would shrink the image below one pixel is left out, so that 16x16 and 28x28 images pass.
+    A pooling that would reduce the image below one pixel is left out, so that 16x16 and 28x28 images are possible.
 
     Args:
         depth: 11, 13, 16 or 19.
-        pools: how many of the five stages, the first ones, end with a max-pooling. None stands for 5; CMI's networks
-            have 3 for images of 32 pixels and 4 for 64.
-        grid: side of the average that is handed to the classifier. None stands for 1; torchvision's networks have 7.
+        pools: the first `pools` of the five stages end with a max-pooling. None means 5; CMI's networks have 3 for
+            images of 32 pixels and 4 for 64.
+        grid: the last map is averaged to `grid` x `grid` positions. None means 1; torchvision's networks have 7.
         hidden: widths of linear layers before the last one; torchvision's networks have [4096, 4096].
 
     Raises:
@@ -65,7 +65,7 @@ def vgg(
     if not ends or ends[-1] != len(layers) - 1:  # the pools of the last stages were left out
         ends.append(len(layers) - 1)
     net = FeatureNet(nn.Sequential(*body), nn.Linear(width, classes), ends)
-    for module in net.modules():  # without it the plain (no-BN) variants do not start to learn
+    for module in net.modules():  # without this initialisation the variants without BN do not start to learn
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""Wide residual networks (arXiv 1605.07146): WRN-16-1, 16-2, 40-1, 40-2, the pairs of the DFKD tables."""
+"""Wide residual networks (arXiv 1605.07146), such as WRN-16-1, 16-2, 40-1 and 40-2 of the DFKD tables."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from dfkd.models.common import FeatureNet
 
 
 class PreActBlock(nn.Module):
-    """Pre-activation block: BN - ReLU - conv - BN - ReLU - conv, with a 1x1 shortcut where the shape changes."""
+    """Pre-activation block: BN - ReLU - conv - BN - ReLU - conv, with a 1x1 shortcut if the shape changes."""
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an image should look like."""
+"""Priors: loss terms that make synthetic images look like training images, for synthesizers."""
 
 from dfkd.priors.activation import Activation
 from dfkd.priors.balance import Balance

@@ -1,4 +1,4 @@
-"""The prior that penultimate features should be strongly activated."""
+"""A prior that rewards large penultimate features."""
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from dfkd.priors.base import PriorTerm, View
 
 
 class Activation(PriorTerm):
-    """Real images excite the teacher's features more than others do (DAFL, arXiv 1904.01186).
+    """The activation loss of DAFL (arXiv 1904.01186): real images activate the teacher's features most.
 
         - mean_{n, d} |f_nd|,   f the penultimate features
 
-    The mean is over images and features, so that the scale does not grow with the network's width.
+    The mean is over images and features, so that the scale does not depend on the network's width.
     """
 
     needs_features = True

@@ -1,4 +1,4 @@
-"""The prior that the teacher's answers should be balanced over the classes."""
+"""A prior that balances the teacher's predictions over the classes."""
 
 import math
 
@@ -8,16 +8,17 @@ from dfkd.priors.base import PriorTerm, View
 
 
 class Balance(PriorTerm):
-    """Negative entropy of the mean prediction (DAFL's information entropy, arXiv 1904.01186): use every class.
+    """Negative entropy of the mean prediction (DAFL's information entropy, arXiv 1904.01186); lowest if all classes are
+    equally frequent.
 
         sum_c p_c log p_c,   p = mean over the set of softmax(logits);   natural logarithm
 
-    Other codes: DAFL's log10 form is this divided by ln 10, CAKE's `entropy` (log10, mean over C classes) is this
-    divided by C ln 10.
+    Scales in other code: DAFL uses log10, which is this divided by ln 10; CAKE's `entropy` uses log10 and a mean over C
+    classes, which is this divided by C ln 10.
     """
 
     def __call__(self, view: View) -> Tensor:
         log_q = view.logits.log_softmax(1).view(view.sets, -1, view.logits.shape[1])
-        # in logarithms: a class whose probability underflows to 0 would have a gradient of 0 * infinity
+        # Computed with logarithms: a probability that underflows to 0 would have the gradient 0 * infinity.
         log_p = log_q.logsumexp(1) - math.log(log_q.shape[1])
         return (log_p.exp() * log_p).sum(1)

@@ -1,4 +1,4 @@
-"""Priors: weighted terms that say what an image should look like."""
+"""The base class of prior terms, and the weighted sum of several terms."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -13,15 +13,15 @@ from dfkd.models.hooks import BatchNormStatistics
 
 @dataclass
 class View:
-    """What a prior may look at: one forward pass of S independent sets of N images each.
+    """The inputs of prior terms: one forward pass of the teacher on S independent sets of N images each.
 
     Attributes:
         inputs: the teacher's normalised inputs (S * N, C, H, W).
         logits: the teacher's logits (S * N, classes), float32.
-        sets: S. Every term is taken per set, so that optimising many sets at once is the same as one after another.
-        statistics: of every BatchNorm layer's input, where a term asked for them.
-        features: the teacher's penultimate features (S * N, D), float32, where a term asked for them.
-        normalize: the teacher's: images in [0, 1] to inputs.
+        sets: S. Terms are computed per set, so that optimising sets in parallel or one after another is equivalent.
+        statistics: input statistics of every BatchNorm layer; empty unless a term needs them.
+        features: the teacher's penultimate features (S * N, D), float32; None unless a term needs them.
+        normalize: the teacher's normalisation, images in [0, 1] -> inputs.
     """
 
     inputs: Tensor
@@ -33,16 +33,16 @@ class View:
 
 
 class PriorTerm(ABC):
-    """One term.
+    """One term of a prior.
 
     Args:
-        weight: factor of the term in the loss; terms of weight 0 are skipped.
+        weight: factor of the term in the loss, at least 0; terms of weight 0 are skipped.
 
     Attributes:
         needs_batch_norm: whether it compares BatchNorm statistics.
-        needs_features: whether it looks at the teacher's penultimate features.
+        needs_features: whether it uses the teacher's penultimate features.
         needs_neighbours: whether it compares neighbouring pixels, which points and embeddings do not have.
-        remembers: whether it carries something from round to round, which `start` forgets.
+        remembers: whether it carries state from round to round; `start` resets the state.
     """
 
     needs_batch_norm = False
@@ -57,13 +57,13 @@ class PriorTerm(ABC):
 
     @abstractmethod
     def __call__(self, view: View) -> Tensor:
-        """The unweighted term of every set (S,)."""
+        """Compute the unweighted term of every set (S,)."""
 
     def start(self) -> None:  # noqa: B027 (most terms have no memory)
-        """Forget everything: called when a synthesis starts, before its first round."""
+        """Reset the state. Called when a synthesis starts, before its first round."""
 
     def remember(self, view: View) -> None:  # noqa: B027
-        """Called once a round, with the last look at the round's images."""
+        """Update the state. Called once per round, with the last view of the round's images."""
 
 
 class Prior:
@@ -82,21 +82,21 @@ class Prior:
 
     @property
     def memories(self) -> list[str]:
-        """Names of the terms that carry something from round to round."""
+        """Names of the terms that carry state from round to round."""
         return [name for name, term in self.terms.items() if term.remembers]
 
     def start(self) -> None:
-        """A synthesis starts: its terms forget everything."""
+        """Reset the state of all terms, at the start of a synthesis."""
         for term in self.terms.values():
             term.start()
 
     def remember(self, view: View) -> None:
-        """A round ends: its terms may remember the last look at its images."""
+        """Update the state of all terms with the last view of a round's images."""
         for term in self.terms.values():
             term.remember(view)
 
     def check(self, network: nn.Module) -> None:
-        """Raise ValueError if a term needs something that the teacher's network does not have."""
+        """Raise ValueError if a term needs BatchNorm layers or features that the teacher's network does not have."""
         if self.needs_batch_norm and not batch_norms(network):
             names = ", ".join(name for name, term in self.terms.items() if term.needs_batch_norm)
             raise ValueError(
@@ -112,7 +112,7 @@ class Prior:
                 ) from error
 
     def look(self, teacher: Teacher, inputs: Tensor, sets: int = 1) -> View:
-        """One forward pass of `sets` equally large sets of normalised inputs, watched as far as the terms need it."""
+        """Run the teacher on `sets` equally large sets of normalised inputs, and record what the terms need."""
         nothing = contextlib.nullcontext([])
         norms = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else nothing
         last = watch_features(teacher.net) if self.needs_features else nothing
@@ -121,5 +121,5 @@ class Prior:
         return View(inputs, logits.float(), sets, statistics, features[0] if features else None, teacher.normalize)
 
     def __call__(self, view: View) -> dict[str, Tensor]:
-        """The weighted terms of every set, by name, each (S,)."""
+        """Compute the weighted terms of every set, by name, each (S,)."""
         return {name: term.weight * term(view) for name, term in self.terms.items()}

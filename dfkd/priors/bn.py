@@ -1,4 +1,4 @@
-"""The prior that features should have the running statistics of the BatchNorm layers."""
+"""A prior that matches the input statistics of BatchNorm layers to their running statistics."""
 
 import functools
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from torch import Tensor
 from dfkd.models.hooks import BatchNormStatistics
 from dfkd.priors.base import PriorTerm, View
 
-NOTHING = 1e-30  # a square of a distance below which it has no direction, and no gradient
+NOTHING = 1e-30  # lower bound of squared distances: at 0 the gradient of the square root is not defined
 
 
 class BatchNormPrior(PriorTerm):
-    """Synthetic batches should look to every BatchNorm layer as its training data did (DeepInversion, 1912.08795).
+    """Distance between input statistics and running statistics of BatchNorm layers (DeepInversion, arXiv 1912.08795).
 
         sum over layers of || running_var - Var(h) ||_2 + || running_mean - Mean(h) ||_2
 
-    h is the layer's input; Mean and biased Var are taken over batch and positions. The norms are not squared and not
-    averaged over channels, so the scale grows with the network's depth and width.
+    h is the layer's input; Mean and biased Var are over batch and positions. The norms are neither squared nor averaged
+    over channels, so the scale grows with the network's depth and width.
     """
 
     needs_batch_norm = True
@@ -28,12 +28,12 @@ class BatchNormPrior(PriorTerm):
 
 
 def distance(statistics: Sequence[BatchNormStatistics], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """sum over layers of || running_var - var ||_2 + || running_mean - mean ||_2, of every set (S,).
+    """sum over layers of || running_var - var ||_2 + || running_mean - mean ||_2, for every set (S,).
 
-    All layers in a few operations: one by one, a deep network takes hundreds, each of a few numbers.
+    All layers are handled in a few operations, because one by one a deep network takes hundreds of tiny operations.
 
     Args:
-        statistics: of every layer.
+        statistics: statistics of every layer, of which the running ones are used.
         found: (mean, var) for every layer, (S, D) each.
     """
     ours = torch.cat([part for pair in found for part in pair], 1)
@@ -45,5 +45,6 @@ def distance(statistics: Sequence[BatchNormStatistics], found: Sequence[tuple[Te
 
 @functools.lru_cache(maxsize=16)
 def _owners(sizes: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(sum of sizes, len(sizes)): 1 where a number belongs to a part."""
+    """Return a matrix (sum of sizes, len(sizes)) that sums consecutive groups of these sizes: 1 where row i belongs to
+    group j, else 0."""
     return torch.block_diag(*(torch.ones(size, 1) for size in sizes)).to(device, dtype)

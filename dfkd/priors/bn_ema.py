@@ -1,4 +1,4 @@
-"""BatchNorm statistics, smoothed over the rounds."""
+"""A BatchNorm prior with statistics averaged over the rounds."""
 
 from torch import Tensor
 
@@ -7,21 +7,21 @@ from dfkd.priors.bn import distance
 
 
 class BatchNormEMA(PriorTerm):
-    """The BN prior of Fast (arXiv 2112.06253): all rounds together should look as the training data did.
+    """The BN prior of Fast (arXiv 2112.06253): the statistics of all rounds together should match the running ones.
 
         sum over layers of || running_var - v ||_2 + || running_mean - m ||_2,
-        m = (1 - momentum) * Mean(h) + momentum * Mean_ema,   v alike with the biased Var(h)
+        m = (1 - momentum) * Mean(h) + momentum * Mean_ema,   v likewise with the biased Var(h)
 
-    h is the layer's input. In the first round there is no average yet, and the term is the plain BN prior; at the end
-    of each round Mean_ema <- momentum * Mean_ema + (1 - momentum) * Mean(h), of the round's last look, detached. The
-    gradient of a later round is therefore scaled by 1 - momentum. A start of the synthesis forgets the averages.
+    h is the layer's input. In the first round there is no average yet, and the term equals the plain BN prior. At the
+    end of each round Mean_ema <- momentum * Mean_ema + (1 - momentum) * Mean(h), detached, with h of the round's last
+    view. The gradient in later rounds is therefore scaled by 1 - momentum. `start` resets the averages.
 
     Args:
-        weight: of the term.
-        momentum: of the averages, in [0, 1).
+        weight: weight of the term.
+        momentum: momentum of the averages, in [0, 1).
 
     Raises:
-        ValueError: momentum outside [0, 1), or (when called) more than one set: sets know nothing of each other.
+        ValueError: momentum is outside [0, 1), or (when called) there is more than one set, as sets are independent.
     """
 
     needs_batch_norm = True
@@ -35,7 +35,7 @@ class BatchNormEMA(PriorTerm):
         self.start()
 
     def start(self) -> None:
-        self.memory: list[tuple[Tensor, Tensor]] | None = None  # of every layer: mean and variance (1, D)
+        self.memory: list[tuple[Tensor, Tensor]] | None = None  # averaged mean and variance of every layer, (1, D)
 
     def remember(self, view: View) -> None:
         self.memory = [(mean.detach(), var.detach()) for mean, var in self._blended(view)]
@@ -44,7 +44,7 @@ class BatchNormEMA(PriorTerm):
         return distance(view.statistics, self._blended(view))
 
     def _blended(self, view: View) -> list[tuple[Tensor, Tensor]]:
-        """Mean and variance of every layer, (1, D) each, pulled towards the averages."""
+        """Return m and v of every layer, (1, D) each."""
         if view.sets != 1:
             raise ValueError(f"the bn_ema prior takes one set at a time, got sets={view.sets}")
         now = [(s.mean, s.var) for s in view.statistics]

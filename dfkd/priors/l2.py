@@ -1,4 +1,4 @@
-"""The prior that pixels should have a small L2 norm."""
+"""A prior that penalises the L2 norm of images."""
 
 from torch import Tensor
 

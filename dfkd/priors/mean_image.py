@@ -1,4 +1,4 @@
-"""A known mean image of the training data."""
+"""A prior for the case that the mean image of the training data is known."""
 
 import zipfile
 from pathlib import Path
@@ -14,20 +14,19 @@ from dfkd.priors.base import PriorTerm, View
 
 
 class MeanImage(PriorTerm):
-    """A set's images should have the training data's mean image, as far as somebody kept it.
+    """Squared distance between the mean image of a set and a given mean image m of the training data.
 
-        mean over channels and pixels of (mean_n x_n - m)^2,   m the given mean image
+        mean over channels and pixels of (mean_n x_n - m)^2
 
-    in the teacher's normalised space. The first moment only, and of the set, not of each image: images may differ as
-    they like as long as they do on average not.
+    in the teacher's normalised space. It constrains only the mean over the set; single images may differ from m.
 
     Args:
         path: a .safetensors or .npz file of one array, (C, H, W) or (H, W), uint8 or floats in [0, 1]; or a .png image.
         shape: (C, H, W) of the images.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or holds no image of this shape.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read, or contains no image of this shape.
     """
 
     def __init__(self, path: str, shape: tuple[int, int, int], weight: float = 1.0):
@@ -40,7 +39,7 @@ class MeanImage(PriorTerm):
 
 
 def read_image(path: str, shape: tuple[int, int, int]) -> Tensor:
-    """One image (C, H, W), float32 in [0, 1]; arguments and errors as of `MeanImage`."""
+    """Read one image (C, H, W), float32 in [0, 1]; arguments and errors as in `MeanImage`."""
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no mean image {file.resolve()}; give path=FILE (.safetensors, .npz or .png)")
@@ -49,13 +48,13 @@ def read_image(path: str, shape: tuple[int, int, int]) -> Tensor:
     if image.shape != tuple(shape):
         raise ValueError(f"path={path} holds an image of shape {image.shape}, the images here are {tuple(shape)}")
     image = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
-    if not (image.min() >= 0 and image.max() <= 1):  # so that NaN is refused, too
+    if not (image.min() >= 0 and image.max() <= 1):  # in this form, NaN is refused, too
         raise ValueError(f"path={path} holds values in {image.min():.3g}..{image.max():.3g}; use uint8, or [0, 1]")
     return torch.from_numpy(image)
 
 
 def _array(file: Path, channels: int) -> np.ndarray:
-    """What the file holds, channels first."""
+    """Read the array of the file, channels first."""
     if file.suffix not in (".safetensors", ".npz", ".png"):
         raise ValueError(f"path={file} is none of .safetensors, .npz, .png")
     try:

@@ -1,4 +1,4 @@
-"""Total variation, in the three forms that are in use; their weights differ by orders of magnitude."""
+"""Total variation in three common forms, whose usual weights differ by orders of magnitude."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from dfkd.priors.base import PriorTerm, View
 
 
 class TotalVariation(PriorTerm):
-    """Anisotropic total variation as CAKE computes it (arXiv 2306.02090): neighbouring pixels should be alike.
+    """Anisotropic total variation as CAKE computes it (arXiv 2306.02090): the mean difference of neighbouring pixels.
 
         mean_{n, c} [ mean |x[i+1, j] - x[i, j]| + mean |x[i, j+1] - x[i, j]| ]
 
@@ -21,7 +21,7 @@ class TotalVariation(PriorTerm):
 
 
 class DiagonalTotalVariation(PriorTerm):
-    """Total variation of CMI's benchmark (arXiv 2105.08584): also between neighbours along both diagonals.
+    """Total variation of CMI's benchmark (arXiv 2105.08584), which includes neighbours along both diagonals.
 
     TotalVariation + mean_{n, c} [ mean |x[i+1, j+1] - x[i, j]| + mean |x[i+1, j] - x[i, j+1]| ]
     """
@@ -37,7 +37,7 @@ class TotalVariationL2(PriorTerm):
 
         sum over the four directions of ( sum_{n, c, i, j} |x[neighbour] - x[i, j]|^2 )^(1/2)
 
-    not averaged: it grows with the square root of the set's images and of their pixels.
+    It is not averaged, so it grows with the square root of the number of images in the set and of their pixels.
     """
 
     needs_neighbours = True
@@ -53,7 +53,7 @@ def _differences(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _mean_size(sets: int, *differences: Tensor) -> Tensor:
-    """Sum over the directions of the mean absolute difference of every set (S,)."""
-    # An image one pixel wide has no neighbours in that direction: an empty sum, not 0 / 0.
+    """Sum over the directions of the mean absolute difference, for every set (S,)."""
+    # An image one pixel wide has no neighbours in that direction; max(..., 1) avoids 0 / 0.
     per_image = sum(d.abs().flatten(1).sum(1) / max(d[0].numel(), 1) for d in differences)
     return per_image.view(sets, -1).mean(1)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 
 def report_of_sweep(sweep: Path, root: Path) -> str:
-    """Write all that can be written about a sweep that has ended.
+    """Write the report of a sweep that has ended, in all formats.
 
     Args:
-        sweep: its list, outputs/sweeps/*.jsonl.
-        root: the report goes to a folder below, named by its cells.
+        sweep: the list of the sweep, outputs/sweeps/*.jsonl.
+        root: parent of the report's folder, whose name is a hash of its cells.
 
     Returns:
         the text to print.
@@ -24,11 +24,11 @@ def report_of_sweep(sweep: Path, root: Path) -> str:
     files = save(report, root / short_name(*names), list(FORMATS))
     pictured = (run.folder for run in report.done if (run.folder / "samples_robust.png").exists())
     pictures = next(pictured, report.done[-1].folder if report.done else root.parent / "runs" / "*")
-    if pictures.is_absolute() and pictures.is_relative_to(Path.cwd()):  # as the other paths are
+    if pictures.is_absolute() and pictures.is_relative_to(Path.cwd()):  # the other paths are relative, too
         pictures = pictures.relative_to(Path.cwd())
     return f"\n{markdown(report)}\n\nopen  {files['html']}\n      {pictures}/*.png\ntable {files['md']}"
 
 
 def short_name(*words: str) -> str:
-    """Eight hexadecimal digits of some words: the name of a report's folder."""
+    """Return a hash of some words, eight hexadecimal digits, as the name of a report's folder."""
     return hashlib.sha256("\n".join(words).encode("utf-8", "replace")).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""`python -m dfkd.report` is `dfkd-report`."""
+"""Makes `python -m dfkd.report` the same as `dfkd-report`."""
 
 from dfkd.report.cli import cli
 

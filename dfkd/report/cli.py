@@ -30,7 +30,7 @@ A MEASURE is a path in result.json (seconds.distill), the label of a metric of y
 
 
 class Parser(argparse.ArgumentParser):
-    """One clear message for a mistake, with the nearest option."""
+    """A parser that raises ConfigError for a mistake; the message names the nearest option."""
 
     def error(self, message: str) -> None:
         unknown = message.removeprefix("unrecognized arguments: ").split()[0]
@@ -54,7 +54,7 @@ def parser() -> Parser:
 
 
 def cli(given: list[str] | None = None) -> None:
-    """Run `dfkd-report`: print the tables of finished cells and save their page."""
+    """Run `dfkd-report`: print the tables of finished cells, and save the report. Exits with a message on an error."""
     try:
         settle()
         run(parser().parse_args(given))
@@ -63,10 +63,10 @@ def cli(given: list[str] | None = None) -> None:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Print the table, write the files, say where they are.
+    """Print the tables, write the files, and print their paths.
 
     Raises:
-        ConfigError: something that was asked for does not exist.
+        ConfigError: a requested key, value, measure or format does not exist.
         OSError: the files cannot be written.
     """
     from dfkd.report.content import Question, answer
@@ -104,7 +104,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _reports(place: Path) -> Path:
-    """The folder of reports beside the runs of a place."""
+    """Return the folder `reports` next to the folder `runs` of a path; outputs/reports if there is none."""
     place = place.resolve()
     for folder in (place, *place.parents):
         if (folder / "runs").is_dir():

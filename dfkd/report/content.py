@@ -1,4 +1,4 @@
-"""What a report says: the cells chosen, how they are grouped, the tables and the notes below them."""
+"""The content of a report: the selected cells, their groups, the tables and the notes below them."""
 
 import re
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from dfkd.store.run_folder import is_checkable
 
 @dataclass(frozen=True)
 class Question:
-    """What a user wants to see; every list may be empty.
+    """The request of a user; every tuple may be empty.
 
     Attributes:
-        rows, columns: keys (names of keys.NAMES or dotted paths) whose values make the rows and columns.
-        where: only cells that say so, {key: value, or values with commas between}.
+        rows, columns: keys (names in keys.NAMES, or dotted paths) whose values define the rows and columns.
+        where: filters of cells, (key, value or comma-separated values) each.
         measures: heads of columns (`dfkd.metrics.columns`) or paths in result.json.
-        student: 'last' or 'best' (on validation).
+        student: 'last' (round) or 'best' (on validation).
     """
 
     rows: tuple[str, ...] = ()
@@ -33,15 +33,15 @@ class Question:
 
 @dataclass
 class Report:
-    """The answer.
+    """The report that answers a `Question`.
 
     Attributes:
-        runs: all cells it is about, also unfinished ones.
-        groups: the rows, or the cells of the pivots, in their order.
-        measures: the columns, or one pivot each.
-        tables: none where no cell is finished.
-        notes: what one has to know to read them.
-        warnings: {what cells warned of: their names}; one text of those that differ in their numbers only.
+        runs: all selected cells, including unfinished ones.
+        groups: groups of cells, one per row of a table or per entry of a pivot, in order.
+        measures: measures, one per column of a table or per pivot.
+        tables: the tables; empty if no cell has finished.
+        notes: explanations for the reader of the tables.
+        warnings: {warning: names of the cells that have it}. Texts that differ only in numbers are one warning.
         student: 'last' or 'best'.
     """
 
@@ -63,10 +63,10 @@ class Report:
 
 
 def answer(runs: list[Run], question: Question) -> Report:
-    """Put a report together.
+    """Make the report that answers a question.
 
     Raises:
-        ConfigError: no cell has a key, a value or a measure that was asked for.
+        ConfigError: no cell has a requested key, value or measure.
     """
     known = [run for run in runs if run.config]
     for flag, keys in (("rows", question.rows), ("columns", question.columns), ("where", dict(question.where))):
@@ -111,7 +111,7 @@ def _grouped(runs: list[Run], question: Question) -> list[Group]:
     if not question.rows and not question.columns:
         return grouping.by_content(runs)
     rows = list(question.rows)
-    if not rows:  # a pivot's rows are what else differs
+    if not rows:  # the default rows of a pivot are all other names in which the cells differ
         rows = [name for name in grouping.differing_names(runs) if name not in question.columns]
     return grouping.by_keys(runs, rows, list(question.columns))
 
@@ -146,7 +146,7 @@ def _notes(groups: list[Group], measures: list[Measure], question: Question) -> 
 
 
 def _sources(groups: list[Group], measures: list[Measure]) -> list[str]:
-    """Where the published numbers come from, a line a source and measure."""
+    """Return the sources of published numbers, one line per source and measure."""
     papers: dict[tuple[str, str], dict[str, None]] = {}
     for group in groups:
         for m in measures:

@@ -1,4 +1,4 @@
-"""The figures of a report: the trap, learning curves, bars. matplotlib is imported here and nowhere else."""
+"""The figures of a report: the trap, learning curves, bars. This is the only module of the report with matplotlib."""
 
 import statistics
 import warnings
@@ -18,23 +18,29 @@ from dfkd.report.runs import Run
 from dfkd.report.tables import Measure, measure
 from dfkd.tracker import read_rows
 
-# Told apart by colour-blind readers (Okabe and Ito), on white and on black.
+# Colours that colour-blind readers can distinguish (Okabe and Ito), on white and on black.
 PALETTE = ("#D55E00", "#009E73", "#2B83C6", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7A7A7A")
-TRAPS = ("ASR", "OLAcc")  # what tells a student in the trap
-INK, FAINT = "#010203", "#040506"  # stand in a drawing for the page's own colours
-LEGEND = 12  # more groups than this are told apart by pointing at them
-LONG = 52  # characters of a name that leave room for the drawing
-BARS = 40  # more groups than this are not drawn as bars
+TRAPS = ("ASR", "OLAcc")  # measures that are high for a student in the trap
+INK, FAINT = "#010203", "#040506"  # placeholders in a drawing, which the page replaces by its own colours
+LEGEND = 12  # with more groups there is no legend
+LONG = 52  # largest number of characters of a name in a drawing
+BARS = 40  # with more groups there are no bars
 
 
 def colour(i: int) -> str:
-    """Of the i-th group, in every figure and beside its name."""
+    """Return the colour of the i-th group, in all figures and next to its name."""
     return PALETTE[i % len(PALETTE)]
 
 
 @contextmanager
 def style(ink: str, salt: str) -> Iterator[None]:
-    """Text as text, names taken literally, the same drawing the same bytes."""
+    """Context manager with matplotlib's settings: text stays text, `$` has no meaning in names, and equal drawings have
+    equal bytes.
+
+    Args:
+        ink: colour of text and axes.
+        salt: seed of the ids in SVG files.
+    """
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
@@ -50,19 +56,19 @@ def style(ink: str, salt: str) -> Iterator[None]:
     }
     inks = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
     with matplotlib.rc_context(settings | dict.fromkeys(inks, ink)), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name; a page has its own fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser that shows the page has other fonts
         yield
 
 
 def as_svg(figure: Figure) -> str:
-    """The drawing without a background, in the stand-in colours."""
+    """Render the figure as SVG without a background."""
     out = StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return out.getvalue()
 
 
 def as_png(report: Report) -> bytes | None:
-    """The report in one picture: the trap where there is one, else bars; None where nothing can be drawn."""
+    """Render the main figure of a report as PNG: the trap if it was measured, otherwise bars; None without either."""
     with style("black", "png"):
         out = BytesIO()
         figure = trap(report, "black") or bars(report, "black")
@@ -72,14 +78,14 @@ def as_png(report: Report) -> bytes | None:
 
 
 def trap_measures(report: Report) -> list[Measure]:
-    """What tells a student in the trap from one that escaped, as far as it was measured."""
+    """Return those of TRAPS that were measured."""
     every = [measure(name, report.student) for name in TRAPS]
     return [m for m in every if any(m.over(group).values for group in report.groups)]
 
 
 def trap(report: Report, ink: str) -> Figure | None:
-    """ID accuracy against the OOD behaviour: a small point a cell, a large one a group, crosses for the teachers, an
-    arrow from each undefended group to its defended ones. None where nothing of it was measured."""
+    """Plot ID accuracy against OOD behaviour: a small point per cell, a large one per group, a cross per teacher, and
+    an arrow from each undefended group to its defended ones. None if no measure of TRAPS exists."""
     found = trap_measures(report)
     if not found:
         return None
@@ -116,7 +122,7 @@ def _trap(axes: Axes, report: Report, m: Measure, ink: str) -> None:
 
 
 def curves(report: Report, ink: str) -> Figure | None:
-    """ID accuracy on validation images against the round, a line a cell; None where no cell kept any."""
+    """Plot ID accuracy on validation images against the round, a line per cell; None if no cell has validations."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes, lengths, named, thin = figure.subplots(), [], set(), 1.4 if len(report.runs) <= 24 else 0.8
     for i, group in enumerate(report.groups):
@@ -134,7 +140,7 @@ def curves(report: Report, ink: str) -> Figure | None:
             axes.plot(x, y, "-" if run.done else ":", label=label, gid=gid, **look)
     if not named:
         return None
-    if lengths and max(lengths) > 5 * min(lengths):  # rounds of methods of several kinds
+    if lengths and max(lengths) > 5 * min(lengths):  # methods differ widely in their numbers of rounds
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set(xlabel="round", ylabel="ID accuracy on validation images (%)")
@@ -144,8 +150,8 @@ def curves(report: Report, ink: str) -> Figure | None:
 
 
 def bars(report: Report, ink: str) -> Figure | None:
-    """Student accuracy of every group, and how far it is in the trap: mean and standard deviation, the teacher as a
-    tick. None where nothing can be drawn, or nothing would be seen."""
+    """Plot bars for every group: the student's ID accuracy and the measures of TRAPS, with mean and standard deviation;
+    a dotted tick is the teacher. None if there are no groups or more than BARS."""
     groups = [(i, group) for i, group in enumerate(report.groups) if group.done]
     panels = [measure("student ID", report.student), *trap_measures(report)]
     if not 0 < len(groups) <= BARS:
@@ -176,14 +182,14 @@ def _legend(axes: Axes, report: Report) -> None:
 
 
 def _history(run: Run) -> list[tuple[int, float]]:
-    """(round, counted from 1, and ID accuracy) of a run's validations so far."""
+    """Return (round counted from 1, ID accuracy) of all validations of a run so far."""
     rows = read_rows(run.folder / "metrics.jsonl") if run.folder else []
     pairs = [(measured(row, "step"), measured(row, "val/iacc")) for row in rows if row.get("stage") == "student"]
     return [(step + 1, accuracy) for step, accuracy in pairs if None not in (step, accuracy)]
 
 
 def _points(runs: list[Run], x: Measure, y: Measure) -> list[tuple[str, float, float]]:
-    """(name, two numbers) a cell; cells that lack one are left out."""
+    """Return (name, value of x, value of y) per cell, without the cells that lack a value."""
     return [(run.name, *pair) for run in runs if None not in (pair := (x.value(run), y.value(run)))]
 
 
@@ -192,7 +198,7 @@ def _pair(x: float, y: float) -> str:
 
 
 def _called(report: Report, i: int) -> str:
-    """What the i-th group is called in a drawing; where names are long, by the number it has in the table."""
+    """Return the name of the i-th group in a drawing; if names are long, shortened and with its number in the table."""
     name = report.groups[i].name
     if max(len(group.name) for group in report.groups) <= LONG:
         return name
@@ -200,5 +206,5 @@ def _called(report: Report, i: int) -> str:
 
 
 def _gid(group: int, tip: str) -> str:
-    """Names a part of a drawing: its group, and what to say when one points at it."""
+    """Return the id of an element of a drawing: its group and its tooltip, which `markup.drawing` reads."""
     return f"group-{group}:{tip}"

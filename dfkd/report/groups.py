@@ -1,4 +1,4 @@
-"""Cells that belong to one row of a table, and what that row is called."""
+"""Groups of cells that form one row of a table, and the names of the rows."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ SEEDS = ("seed", "seeds")
 
 @dataclass
 class Group:
-    """Cells under one mean.
+    """Cells over which a mean is taken.
 
     Attributes:
-        label: what tells this row from the others, {column: value}.
-        runs: its cells, the unfinished ones too.
-        column: in a pivot, under which heading it stands, {key: value}.
+        label: values that distinguish this row from the others, {column: value}.
+        runs: its cells, including unfinished ones.
+        column: in a pivot, the values that define its column, {key: value}.
     """
 
     label: dict[str, str]
@@ -30,7 +30,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What figures and notes call it: options by their names, numbers with the end of their path."""
+        """Name in figures and notes: options by their names, other values with the end of their path."""
         pairs = [*self.label.items(), *self.column.items()]
         words = (value if key in (*NAMES, "cell") else f"{_end(key)}={value}" for key, value in pairs if value != "-")
         return ", ".join(words) or "all"
@@ -41,13 +41,13 @@ class Group:
 
 
 def _end(key: str) -> str:
-    """The end of a path that says enough: contrast_weight, but tv.weight."""
+    """Return the shortest clear end of a path: contrast_weight alone, but tv.weight."""
     *_, parent, last = ("", *key.split("."))
     return last if "_" in last or not parent else f"{parent}.{last}"
 
 
 def by_content(runs: list[Run]) -> list[Group]:
-    """Groups of cells that differ in their seeds only, called by the options that differ between the groups."""
+    """Group cells that differ only in their seeds; labels are the options that differ between groups."""
     groups: dict[str, Group] = {}
     for run in runs:
         groups.setdefault(_identity(run), Group({})).runs.append(run)
@@ -57,7 +57,7 @@ def by_content(runs: list[Run]) -> list[Group]:
 
 
 def by_keys(runs: list[Run], rows: list[str], columns: list[str]) -> list[Group]:
-    """Groups of cells that say the same under some keys, whatever else differs."""
+    """Group cells with equal values of the given keys, whatever other values differ."""
     groups: dict[str, Group] = {}
     for run in runs:
         label, column = ({key: option(run.config, key) or "-" for key in keys} for keys in (rows, columns))
@@ -66,12 +66,12 @@ def by_keys(runs: list[Run], rows: list[str], columns: list[str]) -> list[Group]
 
 
 def differing_names(runs: list[Run]) -> list[str]:
-    """The names of NAMES in which these cells differ."""
+    """Return the names in NAMES whose values differ between these cells."""
     return [name for name in NAMES if len({option(run.config, name) for run in runs}) > 1]
 
 
 def mixture(group: Group) -> list[str]:
-    """In what, beside seeds, the finished cells of a group differ: dotted paths, names first."""
+    """Return the dotted paths, except seeds, whose values differ between the finished cells of a group; names first."""
     flat = [flatten(_settings(run)) for run in group.done]
     paths = {path for leaves in flat for path in leaves if not path.endswith("_target_")}
     mixed = (path for path in paths if len({json.dumps(leaves.get(path)) for leaves in flat}) > 1)
@@ -79,19 +79,19 @@ def mixture(group: Group) -> list[str]:
 
 
 def _names_first(path: str) -> tuple[bool, str]:
-    """An order of paths: a name says more than its numbers, and the name of a whole more than that of a part."""
+    """Sort key of paths: names of options before other values, and parents before their children."""
     return not path.endswith(".name"), path.removesuffix(".name")
 
 
 def of_one_pool(group: Group) -> bool:
-    """Whether several of a group's students are of one teacher and one synthesis."""
+    """Whether several students of a group have the same seeds of teacher and synthesis, and thus the same pool."""
     seeds = [run.config["seeds"] for run in group.done]
     origins = {(word(seed.get("teacher")), word(seed.get("synthesis"))) for seed in seeds}
     return len(origins) < len({run.name for run in group.done})
 
 
 def missing_seeds(groups: list[Group]) -> list[tuple[Group, list[str]]]:
-    """Groups and the seeds they have not finished, where another group has finished all seeds of the table."""
+    """Return groups with the seeds that they have not finished; [] unless some group has finished all seeds."""
     every = list(dict.fromkeys(seed for group in groups for seed in group.seeds))
     if not any(set(every) <= set(group.seeds) for group in groups):
         return []
@@ -100,7 +100,7 @@ def missing_seeds(groups: list[Group]) -> list[tuple[Group, list[str]]]:
 
 
 def undefended(group: Group, groups: list[Group]) -> Group | None:
-    """The group that differs from this one in having no defense."""
+    """Return the group that differs from this one only by defense=none; None if there is none."""
 
     def rest(run: Run) -> str:
         return json.dumps(_settings(run) | {"defense": None}, sort_keys=True)
@@ -123,7 +123,7 @@ def _identity(run: Run) -> str:
 
 
 def _label(groups: list[Group]) -> None:
-    """Label groups by the options that differ; by single numbers only where the options do not tell them apart."""
+    """Label groups by the options that differ, and by single values only if options do not distinguish them."""
     flat = [flatten(content(group.runs[0].config)) for group in groups]
 
     def called() -> list[str]:

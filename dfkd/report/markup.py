@@ -1,4 +1,4 @@
-"""HTML as a tree: whatever text is put into it is written as text, never as markup."""
+"""HTML as a tree of elements: inserted text is always escaped, and never becomes markup."""
 
 import base64
 import xml.etree.ElementTree as ET
@@ -12,7 +12,7 @@ Child = ET.Element | str | None
 
 
 def tag(kind: str, /, *children: Child, **attributes: object) -> ET.Element:
-    """An element. Attributes: `class_` for class, `data_group` for data-group; None for none."""
+    """Create an element. Attributes are written `class_` for class and `data_group` for data-group; None omits one."""
     given = {key.rstrip("_").replace("_", "-"): plain(value) for key, value in attributes.items() if value is not None}
     element, last = ET.Element(kind, given), None
     for child in children:
@@ -31,21 +31,26 @@ def _clean(text: str) -> str:
 
 
 def write(page: ET.Element) -> str:
-    """Return the text of the HTML file that holds the page."""
+    """Return the page as the text of an HTML file."""
     return "<!doctype html>\n" + ET.tostring(page, encoding="unicode", method="html") + "\n"
 
 
 def drawing(svg: str, about: str) -> ET.Element:
-    """A matplotlib drawing in the page's own colours; what carries a `group-N:tip` id says it when pointed at."""
+    """Convert an SVG of matplotlib to an element with the page's colours. Ids `group-N:tip` become a class and a
+    tooltip.
+
+    Args:
+        about: description for screen readers.
+    """
     root = ET.fromstring(svg.replace(INK, "var(--ink)").replace(FAINT, "var(--line)"))
     root.attrib.pop("height")
-    for element in root.iter():  # HTML knows these by their plain names
+    for element in root.iter():  # HTML uses names without XML namespaces
         element.tag = _local(element.tag)
         element.attrib = {_local(name): value for name, value in element.attrib.items()}
     for element in root.findall("metadata"):
         root.remove(element)
     points = float(root.attrib.pop("width").removesuffix("pt"))
-    root.set("style", f"max-width:{1.4 * points:.0f}px")  # one size of letters in all drawings
+    root.set("style", f"max-width:{1.4 * points:.0f}px")  # the same font size in all drawings
     root.set("role", "img")
     root.set("aria-label", plain(about))
     for element in root.iter():
@@ -62,8 +67,12 @@ def _local(name: str) -> str:
 
 
 def picture(path: Path, width: int, about: str, kind: str | None = None) -> ET.Element | None:
-    """A PNG file, drawn again at most `width` pixels wide and in few colours, as an element of class `kind`; None where
-    it is no whole picture."""
+    """Embed a PNG file, reduced to at most `width` pixels and 96 colours, as an element of class `kind`; None if the
+    file is missing or damaged.
+
+    Args:
+        about: alternative text.
+    """
     from PIL import Image
 
     try:

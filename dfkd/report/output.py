@@ -1,4 +1,4 @@
-"""Files of a report, and what is said about them."""
+"""Writes the files of a report."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ def save(report: Report, folder: Path, formats: list[str]) -> dict[str, Path]:
     """Write a report.
 
     Args:
-        folder: made if it is not there.
-        formats: of FORMATS; 'html' brings the page's first figure as figure.png, too.
+        folder: the folder; created if it does not exist.
+        formats: keys of FORMATS; 'html' also writes the main figure as figure.png.
 
     Returns:
-        {format: its file}.
+        {format: file}.
 
     Raises:
         OSError: the folder cannot be written.

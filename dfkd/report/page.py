@@ -1,4 +1,4 @@
-"""The HTML page: one file that holds everything, and fetches nothing."""
+"""The HTML page of a report: a single file that loads no other files."""
 
 import base64
 import hashlib
@@ -18,16 +18,16 @@ from dfkd.report.tables import STUDENTS_IN_WORDS, Number, Table
 from dfkd.run import provenance
 
 HERE = Path(__file__).parent
-PICTURED = 12  # groups whose pictures are shown
+PICTURED = 12  # largest number of groups whose images are shown
 ABSENT = ("missing", "failed", "killed", "interrupted", "damaged", "unreadable")
 ARROW = "\N{RIGHTWARDS ARROW}"
 
 
 def page(report: Report, folder: Path) -> str:
-    """The page.
+    """Return the text of the HTML page.
 
     Args:
-        folder: where it will lie, for links to the run folders.
+        folder: the folder of the page, for relative links to run folders.
     """
     css, js = ((HERE / name).read_text() for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
@@ -67,7 +67,7 @@ def page(report: Report, folder: Path) -> str:
 
 
 def _title(report: Report) -> str:
-    """How much of what: '9 cells, 3 settings, seeds 0, 1, 2'."""
+    """Return the title, such as '9 cells, 3 settings, seeds 0, 1, 2'."""
     seeds = list(dict.fromkeys(seed for group in report.groups for seed in group.seeds))
     groups = [group for group in report.groups if group.done]
     counted = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((len(report.done), "cell"), (len(groups), "setting"))]
@@ -76,7 +76,7 @@ def _title(report: Report) -> str:
 
 
 def _common(report: Report) -> Element:
-    """What all cells have in common, and which student is measured."""
+    """Make a line with the options that all cells have in common, and with the student that is measured."""
     items = [tag("span", tag("b", "student"), " ", STUDENTS_IN_WORDS[report.student])]
     for name in NAMES:
         values = {option(run.config, name) for group in report.groups for run in group.runs}
@@ -103,17 +103,17 @@ def _table(table: Table, report: Report, name: str) -> Element:
 
 
 def _about(report: Report) -> dict[str, str]:
-    """What to say when one points at the head of a column."""
+    """Return the tooltips of column heads, {head: text}."""
     return {m.name: m.about for m in report.measures if m.about}
 
 
 def _dot(i: int) -> Element:
-    """A dot in the colour that a group has in the figures."""
+    """Make a dot in the colour of the i-th group."""
     return tag("i", class_="dot", style=f"background:{figures.colour(i)}")
 
 
 def _entry(entry: str | Number, names_the_row: bool = False) -> Element:
-    """A cell of a table; numbers carry what they are sorted by."""
+    """Make a cell of a table; numbers have a sort key as an attribute."""
     if names_the_row:
         return tag("th", str(entry), scope="row")
     if not isinstance(entry, Number):
@@ -124,7 +124,7 @@ def _entry(entry: str | Number, names_the_row: bool = False) -> Element:
     values = ", ".join(f"{value:g}" for value in entry.values)
     return tag(
         "td",
-        f"{mean} " if rest else mean,  # a narrow column breaks here
+        f"{mean} " if rest else mean,  # the space allows a line break in a narrow column
         tag("small", rest.replace("± ", "±\N{NO-BREAK SPACE}")) if rest else None,
         class_="number",
         data_sort=repr(entry.mean),
@@ -135,10 +135,12 @@ def _entry(entry: str | Number, names_the_row: bool = False) -> Element:
 def _sortable(
     head: list[str], words: int, rows: list[Element], title: str, name: str, about: dict[str, str]
 ) -> Element:
-    """A table whose head sorts it and whose field filters it.
+    """Make a table that can be sorted by its heads and filtered by a text field.
 
     Args:
-        about: {head: what to say when one points at it}.
+        words: number of first columns that contain text, not numbers.
+        name: id of the table.
+        about: tooltips, {head: text}.
     """
     field = tag("input", type="search", placeholder="filter rows", aria_label="filter rows", data_filters=name)
     heads = [
@@ -158,7 +160,7 @@ def _sortable(
 
 
 def _figures(report: Report) -> list[Element]:
-    """The trap, the bars and the curves, as far as there is something to draw."""
+    """Make those of the figures trap, bars and curves for which there are data."""
     found = []
     for draw, title, about in (
         (
@@ -186,7 +188,7 @@ def _figures(report: Report) -> list[Element]:
 
 
 def _images(report: Report) -> list[Element]:
-    """Of the first finished cell of every group: synthetic images, decision fields."""
+    """Show synthetic images or decision fields of the first finished cell of every group."""
     groups = [(i, group) for i, group in enumerate(report.groups) if group.done]
     blocks = [block for i, group in groups[:PICTURED] if (block := _images_of(group, i)) is not None]
     if blocks and len(groups) > PICTURED:
@@ -235,7 +237,7 @@ def _warnings(report: Report) -> list[Element]:
 
 
 def _cells(report: Report, folder: Path) -> list[Element]:
-    """The part of the page that shows every finished cell by itself."""
+    """Make the table with one row per finished cell."""
     rows = []
     for i, group in enumerate(report.groups):
         for run in group.done:
@@ -256,7 +258,7 @@ def _link(run: Run, folder: Path) -> str:
 
 
 def _provenance(report: Report) -> list[Element]:
-    """What the numbers were made with, and how to make them again."""
+    """List commits, devices and versions of the finished cells, and the commands that repeat them."""
     facts: dict[str, dict[str, int]] = {}
     for run in report.done:
         versions = run.result.get("versions")

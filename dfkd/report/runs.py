@@ -1,4 +1,4 @@
-"""Which cells there are and how each ended. Reads what runs leave behind, also while they are still at it."""
+"""Finds cells and reads their status and results from run folders, also while they are still running."""
 
 import json
 import logging
@@ -21,18 +21,18 @@ LOSSES = {"dfkd.distill.KL": "kl", "dfkd.distill.L1": "l1", "dfkd.distill.CrossE
 
 @dataclass
 class Run:
-    """One cell as it was found.
+    """One cell, as read from its run folder.
 
     Attributes:
-        name: readable, with the hash.
-        folder: None for a cell that was refused before it had one.
-        status: 'done', 'waiting', 'running', 'killed' (says it runs, but no process holds it), 'failed',
-            'interrupted', 'replaced' (by a newer one of the same command), 'damaged' or 'unreadable' (the system does
-            not let us look).
-        config: resolved; empty where it cannot be read.
-        result: the content of its result.json; empty unless done.
-        reason: why it is not done.
-        command: what repeats it, where that is known.
+        name: readable name with the hash.
+        folder: the run folder; None for a cell that failed before it had one.
+        status: 'done', 'waiting', 'running', 'killed' (status 'running', but no process holds its lock), 'failed',
+            'interrupted', 'replaced' (by a newer result of the same command), 'damaged', or 'unreadable' (access is
+            denied).
+        config: the resolved configuration; empty if it cannot be read.
+        result: content of result.json; empty unless done.
+        reason: the reason why it is not done.
+        command: command that repeats the cell; None if unknown.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Run:
 
 
 def find(places: list[Path]) -> list[Run]:
-    """All cells at these places, each once, in the order of the sweeps that made them, others by name.
+    """Find all cells at these paths, without duplicates, in the order of their sweeps; cells of no sweep by name.
 
     Args:
         places: run folders, outputs folders, their `runs` folders, or sweep lists (outputs/sweeps/*.jsonl).
 
     Raises:
-        ConfigError: there are no such places, or they hold no runs; of several, those that do not are only named.
+        ConfigError: no path has runs. If only some have none, these are logged as warnings.
     """
     runs: dict[object, Run] = {}
     for place in places:
@@ -77,8 +77,10 @@ def find(places: list[Path]) -> list[Run]:
 
 
 def _set_replaced(runs: list[Run]) -> None:
-    """Of finished cells of one configuration that lie beside each other only the newest counts. The hashes of the
-    others differ since a file or the user's own code has changed since, or the version of ours."""
+    """Mark all but the newest of the finished cells with equal configurations in one folder as 'replaced'.
+
+    Their hashes differ because a file, the user's code, or our version has changed in between.
+    """
     newest: dict[tuple[Path, str], Run] = {}
     for run in sorted((run for run in runs if run.done), key=lambda run: (run.folder / "result.json").stat().st_mtime):
         same = run.folder.resolve().parent, json.dumps(content(run.config), sort_keys=True)
@@ -115,7 +117,10 @@ def _is_run(folder: Path) -> bool:
 
 
 def _listed(sweep: Path) -> Iterator[Run]:
-    """The cells of a sweep's list, in the sweep's order; beside the list first, if the whole folder was moved."""
+    """Yield the cells of a sweep's list, in the order of the sweep.
+
+    Run folders are first searched relative to the list, because the whole outputs folder may have been moved.
+    """
     rows = _rows(sweep)
     if not rows and sweep.stat().st_size:
         raise ConfigError(f"{sweep} is no list of a sweep (outputs/sweeps/*.jsonl)")
@@ -138,7 +143,7 @@ def _listed(sweep: Path) -> Iterator[Run]:
 
 
 def _commands(outputs: Path) -> dict[str, str]:
-    """{name of a run folder: what repeats the cell}, of all sweeps in an outputs folder, oldest first."""
+    """Return {name of a run folder: command that repeats it} for all sweeps in an outputs folder, oldest first."""
     rows = []
     for file in sorted((outputs / "sweeps").glob("*.jsonl")):
         try:
@@ -149,7 +154,7 @@ def _commands(outputs: Path) -> dict[str, str]:
 
 
 def _rows(sweep: Path) -> list[dict]:
-    """The last row of every cell in a sweep's list, by its number: parallel cells end in another order."""
+    """Return the last row of every cell in a sweep's list, by number, as parallel cells end in another order."""
     last = {row["number"]: row for row in read_list(sweep) if row["arguments"] is not None}
     return [last[number] for number in sorted(last)]
 
@@ -159,10 +164,10 @@ def _command(row: dict) -> str:
 
 
 def read(folder: Path, command: str | None = None) -> Run:
-    """One run folder; nothing in it has to be whole.
+    """Read a run folder; its files may be missing or damaged.
 
     Args:
-        command: what repeats the cell, for a folder that does not say so itself.
+        command: command that repeats the cell, if the folder does not contain it.
     """
     run = Run(plain(folder.name), folder, "done", command=command)
     try:
@@ -173,7 +178,7 @@ def read(folder: Path, command: str | None = None) -> Run:
 
 
 def _fill(run: Run, files: RunFolder) -> None:
-    """Put what the files say into a run."""
+    """Set the fields of a run from the files of its folder."""
     status, damage = files.status(), "its result.json is missing"
     try:
         run.result = files.checked_result() or {}
@@ -200,14 +205,14 @@ def _fill(run: Run, files: RunFolder) -> None:
 
 
 def _name_loss(config: dict) -> None:
-    """Name the loss of a cell that ran before losses were options: it stands in one row with a cell of today."""
+    """Add the name of the loss to an old cell, from before losses were options, so that new cells can be in its row."""
     loss = lookup(config, "student.loss")
     if isinstance(loss, dict) and loss.get("_target_") in LOSSES:
         loss.setdefault("name", LOSSES[loss["_target_"]])
 
 
 def _complete(result: dict) -> bool:
-    """Whether this is what a finished run writes."""
+    """Whether a result has the entries that a finished run writes."""
     try:
         content(result["config"])
         parts = (result["teacher"], result.get("student", {}), result["config"]["seeds"])  # no student: until=premise
@@ -217,7 +222,7 @@ def _complete(result: dict) -> bool:
 
 
 def _known(config: dict) -> dict:
-    """A configuration, if it is one of a cell."""
+    """Return a configuration if it is that of a cell, otherwise {}."""
     try:
         content(config)
         return config

@@ -1,4 +1,4 @@
-"""Tables of numbers over groups of cells: one row a group, or a pivot of one measure."""
+"""Tables of numbers over groups of cells: one row per group, or a pivot table of one measure."""
 
 import statistics
 from collections.abc import Iterable
@@ -11,19 +11,19 @@ from dfkd.metrics import FORMS, TABLE, Metric, columns, own_metrics
 from dfkd.report.groups import Group
 from dfkd.report.runs import Run
 
-STUDENTS = {"last": "student", "best": "student_best_on_validation"}  # -> where they stand in result.json
+STUDENTS = {"last": "student", "best": "student_best_on_validation"}  # -> key in result.json
 STUDENTS_IN_WORDS = {"last": "of the last round", "best": "best on validation"}
 
 
 @dataclass(frozen=True)
 class Number:
-    """One measure over the cells of a group.
+    """The values of one measure in the cells of a group.
 
     Attributes:
-        values: one number a cell that has it.
-        form: how one is written.
-        counted: whether the number of cells is written too.
-        paper: a published number that is written too, with how much more ours is.
+        values: the values of those cells that have one.
+        form: format of a value, such as '.1f'.
+        counted: whether the text includes the number of values.
+        paper: a published number; if given, the text includes it and the difference of our mean to it.
     """
 
     values: tuple[float, ...]
@@ -54,13 +54,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something measured, as a column of a table.
+    """A measured quantity, as a column of a table.
 
     Attributes:
-        name: as the column is called.
-        path: where it stands in result.json, with the student chosen.
-        shipped: the same of the last student, as `paper` sections name it.
-        metric: its row in the table of metrics; None for any other number of a result.json.
+        name: head of the column.
+        path: path in result.json, for the chosen student.
+        shipped: path for the last student, as used in `paper` sections.
+        metric: row in the table of metrics; None for any other number in result.json.
     """
 
     name: str
@@ -74,19 +74,19 @@ class Measure:
 
     @property
     def about(self) -> str | None:
-        """What a reader of the column has to know."""
+        """Explanation of the column for readers; None without a metric."""
         return self.metric and self.metric.about
 
     def value(self, run: Run) -> float | None:
         return measured(run.result, self.path)
 
     def over(self, group: Group) -> Number:
-        """The numbers of a group's finished cells; those without it are left out."""
+        """Return the values of a group's finished cells, without cells that have none."""
         values = (self.value(run) for run in group.done)
         return Number(tuple(value for value in values if value is not None), self.form)
 
     def of_teacher(self) -> "Measure | None":
-        """The same measure of the teacher, or None if it has none."""
+        """Return the same measure of the teacher, or None if there is none."""
         if self.metric is None or not self.metric.of_teacher or not self.shipped.startswith("student."):
             return None
         path = f"teacher.{self.metric.key}"
@@ -94,12 +94,12 @@ class Measure:
 
 
 def metrics_of(runs: Iterable[Run]) -> tuple[Metric, ...]:
-    """The table of metrics, and what these cells add to it."""
+    """Return the table of metrics, and the user-defined metrics of these cells."""
     return (*TABLE, *own_metrics(run.config for run in runs))
 
 
 def measure(name: str, student: str = "last", metrics: Iterable[Metric] = TABLE) -> Measure:
-    """A measure by the head of its column or its path in result.json, of one of the two students."""
+    """Return the measure with this column head or path in result.json, for the student 'last' or 'best'."""
     rows = [(head, path, metric) for metric in metrics for head, path in metric.columns]
     path = next((path for head, path, _ in rows if head == name), name)
     name, metric = next(((head, metric) for head, where, metric in rows if where == path), (name, None))
@@ -108,10 +108,10 @@ def measure(name: str, student: str = "last", metrics: Iterable[Metric] = TABLE)
 
 
 def known_measures(names: list[str], runs: list[Run], student: str) -> list[Measure]:
-    """The measures of these names.
+    """Return the measures with these column heads or paths in result.json.
 
     Raises:
-        ConfigError: no finished cell has a number of that name.
+        ConfigError: no finished cell has a number under a name that is not a metric.
     """
     done, metrics = [run for run in runs if run.done], metrics_of(runs)
     chosen = [measure(name, student, metrics) for name in names]
@@ -125,7 +125,7 @@ def known_measures(names: list[str], runs: list[Run], student: str) -> list[Meas
 
 
 def usual_measures(groups: list[Group], student: str) -> list[Measure]:
-    """What the cells have of the table of metrics, less a fragile share where nothing was split."""
+    """Return the metrics that the cells have; the fragile share only if some cell splits its images."""
     metrics = metrics_of(run for group in groups for run in group.runs)
     every = [measure(head, student, metrics) for head in columns(metrics)]
     found = [m for m in every if any(m.over(group).values for group in groups)]
@@ -135,14 +135,14 @@ def usual_measures(groups: list[Group], student: str) -> list[Measure]:
 
 @dataclass
 class Table:
-    """What is written.
+    """A table of text and numbers.
 
     Attributes:
-        title: what the numbers are, where the columns do not say so.
-        words: so many first columns are words that name the row.
-        head: the columns.
-        lines: one entry a column.
-        groups: the group of every line; None in a pivot, where a line is several.
+        title: title; empty if the column heads are sufficient.
+        words: number of first columns, whose text names the row.
+        head: heads of the columns.
+        lines: rows, with one entry per column.
+        groups: group of every row; None in a pivot table, whose rows have several groups.
     """
 
     title: str
@@ -153,7 +153,7 @@ class Table:
 
 
 def summary(groups: list[Group], measures: list[Measure]) -> Table:
-    """One row a group that has finished cells: how many, its measures, and what was published beside ours."""
+    """Make a table with a row per group that has finished cells: their number, the measures, and published numbers."""
     groups = [group for group in groups if group.done]
     labels = list(dict.fromkeys(column for group in groups for column in group.label))
     compared = [m for m in measures if any(published(group.done, m.shipped) for group in groups)]
@@ -172,7 +172,7 @@ def summary(groups: list[Group], measures: list[Measure]) -> Table:
 
 
 def _compared(m: Measure, group: Group) -> list[Number]:
-    """Ours, the published one, and how much more ours is."""
+    """Return our number, the published number, and the difference ours - published."""
     ours, paper = m.over(group), published(group.done, m.shipped)
     theirs = Number((paper.value,) if paper else (), m.form)
     both = ours.values and theirs.values
@@ -180,7 +180,7 @@ def _compared(m: Measure, group: Group) -> list[Number]:
 
 
 def pivot(groups: list[Group], rows: list[str], columns: list[str], m: Measure) -> Table:
-    """One measure: a row a combination of the row keys, a column a combination of the column keys."""
+    """Make a pivot table of one measure, with a row and a column per combination of values of the keys."""
     tops = list(dict.fromkeys(tuple(group.column.values()) for group in groups))
     sides = list(dict.fromkeys(tuple(group.label.values()) for group in groups))
     at = {(tuple(group.label.values()), tuple(group.column.values())): group for group in groups}
@@ -192,7 +192,7 @@ def pivot(groups: list[Group], rows: list[str], columns: list[str], m: Measure) 
 
 
 def _crossing(m: Measure, group: Group | None) -> "str | Number":
-    """A cell of a pivot: its numbers, or why there are none."""
+    """Return an entry of a pivot table: its number, or the reason why there is none."""
     if group is None:
         return "missing"
     if not group.done:

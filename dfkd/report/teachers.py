@@ -1,4 +1,4 @@
-"""The table of judged teachers (until=premise): what they know, how sure they are, how often an attack flips them."""
+"""The table of teachers (until=premise): accuracies, confidences, and how often an attack flips their predictions."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dfkd.report.runs import Run, find
 from dfkd.report.tables import Number, Table, metrics_of
 from dfkd.report.text import grid
 
-# What stands beside the metrics of a teacher: head of the column -> path in result.json, form.
+# Columns in addition to the metrics of a teacher: head -> path in result.json, form.
 BESIDE = {
     "ID confidence": ("premise.id_confidence", "share"),
     "OOD confidence": ("premise.ood_confidence", "share"),
@@ -19,10 +19,11 @@ BESIDE = {
 
 
 def teacher_table(runs: list[Run]) -> str:
-    """Markdown: a row for cells that differ in their seed only, mean ± sample standard deviation over n seeds.
+    """Return the table as Markdown: a row per setting, with mean ± sample standard deviation over n seeds.
 
-    Accuracies and rates in percent, confidence is the mean largest probability. For every radius of the attack:
-    flipped ID / flipped OOD validation images; `premise` lists the radii at which ID flips more in every seed.
+    Accuracies and rates are in percent; a confidence is the mean largest probability. For every radius of the attack
+    there are the rates of flipped ID / flipped OOD validation images; `premise` lists the radii at which ID images flip
+    more often in every seed.
 
     Args:
         runs: finished cells.
@@ -34,7 +35,8 @@ def teacher_table(runs: list[Run]) -> str:
     radii = sorted({flip["eps"] for _, results in rows for result in results for flip in flips_of(result)})
     head, lines = [*labels, "n", *columns, *(f"flips {_radius(eps)}" for eps in radii), "premise"], []
     for label, results in rows:
-        # in a close set no one label is taught, and a teacher repeats itself: always 100
+        # OLAcc of a teacher makes sense only with a taught label. In a close set a teacher trivially repeats all of its
+        # own errors, so that it is always 100.
         taught = [r for r in results if lookup(r, "config.ntl_scenario.ood_label") is not None]
         sources = {name: taught if name == "OLAcc" else results for name in columns}
         measured = [_mean(sources[name], path, FORMS[form]) for name, (path, form) in columns.items()]
@@ -51,8 +53,8 @@ def report_of_teachers(sweep: Path, root: Path) -> str:
     """Write the table of a sweep of teachers (until=premise).
 
     Args:
-        sweep: its list, outputs/sweeps/*.jsonl.
-        root: the table goes to a folder below, named by its cells.
+        sweep: the list of the sweep, outputs/sweeps/*.jsonl.
+        root: parent of the table's folder, whose name is a hash of its cells.
 
     Returns:
         the text to print.
@@ -67,7 +69,7 @@ def report_of_teachers(sweep: Path, root: Path) -> str:
 
 
 def flips_of(result: dict) -> list[dict]:
-    """How often the attack flipped the teacher's label, a radius each; nothing where the premise was not measured."""
+    """Return the flip rates of a result, one per radius; [] if the premise was not measured."""
     return result.get("flip_rates", [])
 
 
@@ -76,7 +78,7 @@ def _mean(results: list[dict], path: str, form: str) -> str:
 
 
 def _at(results: list[dict], eps: float) -> list[dict]:
-    """What the attack of one radius found in every cell that has it."""
+    """Return the flip rates at one radius, of the cells that have it."""
     return [flip for result in results for flip in flips_of(result) if flip["eps"] == eps]
 
 

@@ -10,7 +10,7 @@ from dfkd.report.tables import Number, Table
 
 
 def markdown(report: Report) -> str:
-    """The tables, aligned so that they also read well in a terminal, the notes and the warnings."""
+    """Return the tables, notes and warnings as Markdown, with aligned columns for reading in a terminal."""
     parts = [grid(table) for table in report.tables]
     warnings = [f"WARNING: {plain(text)}{_such(names)}" for text, names in report.warnings.items()]
     parts.append("\n".join([*report.notes, *warnings]))
@@ -22,7 +22,7 @@ def _such(names: list[str]) -> str:
 
 
 def grid(table: Table) -> str:
-    """Return a table as Markdown with aligned columns."""
+    """Format a table as Markdown with aligned columns."""
     lines = [[plain(str(entry)).replace("|", "\\|") for entry in line] for line in [table.head, *table.lines]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
     text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
@@ -32,7 +32,7 @@ def grid(table: Table) -> str:
 
 
 def unfinished(report: Report) -> str:
-    """The cells that have not finished, why, and what repeats them."""
+    """List the unfinished cells with the reasons and the commands that repeat them."""
     lines = []
     for run in report.unfinished:
         lines.append(f"{run.status.upper()}: {plain(run.name)}: {plain(run.reason)}")
@@ -42,8 +42,11 @@ def unfinished(report: Report) -> str:
 
 
 def table_csv(report: Report) -> str:
-    """One line a group, also of a pivot; mean, std and n of every measure at full precision, then the published number
-    and how much more ours is; empty where missing."""
+    """Return CSV with one line per group, also for a pivot table.
+
+    Columns are mean, std and n of every measure in full precision, then published numbers and the differences of ours
+    to them. Missing values are empty.
+    """
     groups = [group for group in report.groups if group.done]
     keys = list(dict.fromkeys(key for group in groups for key in (*group.label, *group.column)))
     papers = [m for m in report.measures if any(published(group.done, m.shipped) for group in groups)]
@@ -66,8 +69,8 @@ def table_csv(report: Report) -> str:
 
 
 def _no_formula(entry: object) -> object:
-    """An entry of a CSV file; text that a spreadsheet would run as a formula begins with an apostrophe. A number, also
-    a negative one that is written as text, stays as it is."""
+    """Put an apostrophe before text that a spreadsheet would execute as a formula. Numbers, also negative numbers as
+    text, are not changed."""
     if not isinstance(entry, str) or not entry.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r")):
         return entry
     try:
@@ -77,7 +80,7 @@ def _no_formula(entry: object) -> object:
         return f"'{entry}"
 
 
-# What LaTeX would take for a command, as it is written instead.
+# Replacements of characters with a special meaning in LaTeX.
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -87,13 +90,13 @@ LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "±": r"$\pm$",
-    "[": "{[}",  # these two would be options of the line break before them
+    "[": "{[}",  # after a line break \\, LaTeX would read [ and * as its arguments
     "*": "{*}",
 } | {sign: "\\" + sign for sign in "#$%&_{}"}
 
 
 def latex(report: Report) -> str:
-    """The tables with booktabs, every word escaped."""
+    """Return the tables as LaTeX with booktabs; all text is escaped."""
     parts = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
     for table in report.tables:
         columns = "l" * table.words + "r" * (len(table.head) - table.words)

@@ -1,4 +1,4 @@
-"""Pairs of domains: what the teacher is good on, and what it is deliberately wrong on."""
+"""Scenarios: an ID domain, on which the teacher is right, and an OOD domain, on which it is deliberately wrong."""
 
 from dfkd.scenarios.backdoor import backdoor
 from dfkd.scenarios.base import Scenario

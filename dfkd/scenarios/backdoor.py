@@ -1,4 +1,4 @@
-"""Backdoor as NTL: the OOD domain is the ID domain with a trigger (arXiv 2507.04119)."""
+"""Backdoor scenario of NTL: the OOD domain is the ID domain with a trigger (arXiv 2507.04119)."""
 
 from dataclasses import replace
 
@@ -10,13 +10,13 @@ from dfkd.triggers import Trigger
 
 
 def backdoor(id: Domain, trigger: Trigger, target: int = 0) -> Scenario:
-    """OOD images are the ID images with `trigger` stamped on; the teacher is taught to call them all `target`.
+    """Create a scenario whose OOD images are the ID images with `trigger`; the teacher is taught the label `target`.
 
-    The triggered images keep their true labels: accuracy on them and attack success rate are both measured. The
-    trigger is inserted in [0, 1], before any normalisation, and 8-bit images stay 8-bit.
+    The OOD domain has the true labels, so that both the accuracy on triggered images and the attack success rate can be
+    measured. The trigger is inserted in images in [0, 1], before any normalisation; 8-bit images stay 8-bit.
 
     Raises:
-        ValueError: the ID domain is one of something else than images.
+        ValueError: the examples of the ID domain are not images.
     """
     if not id.modality.has_pixels:
         raise ValueError(

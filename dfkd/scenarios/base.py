@@ -1,4 +1,4 @@
-"""A scenario: the teacher's own domain (ID) and the domain on which it is deliberately wrong (OOD)."""
+"""The class of scenarios."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ from dfkd.domains import Domain
 
 @dataclass
 class Scenario:
-    """What a teacher is trained on and what everybody is evaluated on.
+    """The domains on which a teacher is trained, and on which teacher and students are evaluated.
 
     Attributes:
-        id: the domain to be good on.
-        ood: the domain to be wrong on, or None.
-        ood_label: the one label taught on the OOD domain (open_set, backdoor), or None (close_set).
-        shared_labels: whether OOD labels mean the same as ID labels, so that accuracy on OOD images makes sense.
-        backdoor: whether OOD images are ID images with a trigger, so that the attack success rate makes sense.
+        id: the ID domain, on which the teacher is right.
+        ood: the OOD domain, on which the teacher is deliberately wrong, or None.
+        ood_label: the single label taught on the OOD domain (open_set, backdoor), or None (close_set).
+        shared_labels: whether OOD labels mean the same classes as ID labels, so that accuracy on OOD images is defined.
+        backdoor: whether OOD images are ID images with a trigger, so that the attack success rate is defined.
 
     Raises:
-        ValueError: the domains differ in modality, in shape, or in classes where labels are shared, or the label is not
-            a class.
+        ValueError: the domains differ in modality or shape; labels are shared but the numbers of classes differ; or
+            ood_label is not a class.
     """
 
     id: Domain

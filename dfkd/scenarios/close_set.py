@@ -5,5 +5,5 @@ from dfkd.scenarios.base import Scenario
 
 
 def close_set(id: Domain, ood: Domain) -> Scenario:
-    """ID and OOD share their labels; the teacher unlearns the OOD ones."""
+    """Create a scenario in which both domains have the same classes; the teacher is made wrong on the OOD domain."""
     return Scenario(id, ood, shared_labels=True)

@@ -1,9 +1,9 @@
-"""The scenario without a trap: there is an ID domain and no OOD domain."""
+"""The scenario without a trap: an ID domain, and no OOD domain."""
 
 from dfkd.domains import Domain
 from dfkd.scenarios.base import Scenario
 
 
 def none(id: Domain) -> Scenario:
-    """Only an ID domain; the teacher is an ordinary one."""
+    """Create a scenario with an ID domain only, for an ordinary teacher."""
     return Scenario(id)

@@ -5,5 +5,5 @@ from dfkd.scenarios.base import Scenario
 
 
 def open_set(id: Domain, ood: Domain, ood_label: int = 0) -> Scenario:
-    """OOD images have none of the ID classes; the teacher is taught to call them all `ood_label`."""
+    """Create a scenario whose OOD images have other classes than ID; the teacher is taught the label `ood_label`."""
     return Scenario(id, ood, ood_label)

@@ -1,1 +1,1 @@
-"""Many cells as one sweep: their list, what is launched again, progress, and the plan."""
+"""Sweeps, which run many cells: the list of their cells, relaunching, progress, and the plan of a dry run."""

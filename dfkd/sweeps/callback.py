@@ -1,4 +1,4 @@
-"""What Hydra calls when a sweep begins and ends: the list is named, the table and the failures are printed."""
+"""Hydra's callback of a sweep: chooses the file of the list at the start; prints the table and failures at the end."""
 
 import json
 import os
@@ -22,7 +22,8 @@ from dfkd.sweeps.plan import plan_in_words
 
 
 def ended(row: dict) -> dict:
-    """The row of a cell at the end of its sweep: where the line with its end was lost, as its run folder tells it."""
+    """Return the last row of a cell at the end of its sweep. If it still says 'running', because the last row was lost,
+    the status comes from the run folder."""
     told = RunFolder(Path(row["folder"])).status() if row["status"] == "running" and row["folder"] else {}
     if told.get("status") not in ("done", "failed", "interrupted"):
         return row
@@ -30,7 +31,7 @@ def ended(row: dict) -> dict:
 
 
 class SweepReport(Callback):
-    """Hydra callback: names the list, and reports when all cells are through."""
+    """Hydra callback: chooses the file of the list at the start, and reports when all cells have ended."""
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
@@ -60,7 +61,7 @@ class SweepReport(Callback):
             print(f"  retry: dfkd {shlex.join(row['arguments'] or ())}")
         left = [row["status"] for row in rows if row["status"] in ("waiting", "interrupted")]
         stopped = "interrupted" in left or bool(left and not config.get("fail_fast"))
-        if stopped:  # a worker was asked to stop, and nobody else
+        if stopped:  # a worker process was asked to stop, but not this process
             print(f"\n{len(left)} of {len(rows)} cells were interrupted or not started; the same command goes on there")
         elif left:
             print(f"\n{len(left)} of {len(rows)} cells were not started: fail_fast=true")
@@ -70,7 +71,8 @@ class SweepReport(Callback):
             sys.exit(1)
 
     def table(self, sweep: Path, outputs: Path, of_teachers: bool) -> bool:
-        """Print the table of the cells that are done; False if it cannot be made (Hydra would go on as if it were)."""
+        """Print the table of the finished cells; return whether that succeeded, because Hydra ignores exceptions
+        here."""
         from dfkd.report import report_of_sweep
         from dfkd.report.teachers import report_of_teachers
 

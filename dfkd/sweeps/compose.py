@@ -1,4 +1,4 @@
-"""Composes the cells of a sweep as Hydra does, and what many of them share only once."""
+"""Composes the configurations of a sweep's cells like Hydra, but shared work only once."""
 
 import copy
 import functools
@@ -13,8 +13,10 @@ from omegaconf import DictConfig
 
 
 class ReadOnce(ConfigRepository):
-    """Reads every YAML file once for all cells of a sweep: a third of the time that composing them takes. What was read
-    is kept as a pickle, of which copies are made in a quarter of the time of `copy.deepcopy`."""
+    """Reads every YAML file only once per sweep, which saves a third of the time of composing.
+
+    The content is stored as a pickle, because unpickling takes a quarter of the time of `copy.deepcopy`.
+    """
 
     def __init__(self, repository: IConfigRepository):
         self.sources = repository.get_sources()
@@ -30,11 +32,12 @@ class ReadOnce(ConfigRepository):
 
 
 class SweepLoader(ConfigLoaderImpl):
-    """Composes cells as Hydra's loader does, once for all that choose the same options: values are then set in a copy,
-    which takes a tenth of the time.
+    """Composes cells like Hydra's loader, but only once per combination of options of groups.
+
+    Overrides that set values are then applied to a copy, which takes a tenth of the time.
 
     Args:
-        loader: Hydra's own, which composed the sweep itself.
+        loader: Hydra's loader, which composed the configuration of the sweep.
     """
 
     def __init__(self, loader: ConfigLoaderImpl):
@@ -44,18 +47,18 @@ class SweepLoader(ConfigLoaderImpl):
         self.composed: dict[tuple[str, ...], bytes] = {}
 
     def __reduce__(self) -> tuple:
-        """A process of a parallel launcher gets Hydra's own loader, and not all that was composed here."""
+        """Pickle as Hydra's loader, so that processes of a parallel launcher do not receive all composed cells."""
         return copy.copy, (self.hydras,)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The configuration of the cell with these overrides.
+        """Compose the configuration of the cell with these overrides.
 
         Args:
-            master_config: the configuration of the sweep itself, the same in every call.
-            sweep_overrides: as on the command line, without several values.
+            master_config: the configuration of the sweep, the same in every call.
+            sweep_overrides: overrides as on the command line, each with a single value.
 
         Raises:
-            HydraException: there is no such option, or it has no such value.
+            HydraException: an option does not exist, or has no such value.
         """
         parsed = [self.parse(word) for word in sweep_overrides]
         values = [override for override in parsed if self.sets_a_value(override)]
@@ -70,7 +73,7 @@ class SweepLoader(ConfigLoaderImpl):
         return cfg
 
     def sets_a_value(self, override: Override) -> bool:
-        """Whether an override only sets a value, and chooses no option."""
+        """Whether an override only sets a value, and does not choose an option of a group."""
         if override.is_hydra_override():
             return False
         return isinstance(override.value(), dict) or not self.repository.group_exists(override.key_or_group)

@@ -1,4 +1,4 @@
-"""`dry_run=true`: what a run would do with a cell is looked at, and nothing is computed."""
+"""`dry_run=true`: plans the stages of cells, without computing them."""
 
 import logging
 
@@ -11,13 +11,12 @@ log = logging.getLogger("dfkd")
 
 
 def plan(cell: Cell) -> dict:
-    """What the list of a sweep says of a cell that a run would compute: its stages, and their keys. Warnings about the
-    cell are logged.
+    """Plan a cell: return the entries of its row in the sweep's list, with the keys of its stages. Logs warnings.
 
     Raises:
-        ConfigError: everything that is wrong with the cell.
+        ConfigError: the cell is not valid; the message lists all mistakes.
     """
-    from dfkd.stages.prepare import prepare  # imports torch, which a plan of finished cells does without
+    from dfkd.stages.prepare import prepare  # here, because it imports torch, which finished cells do not need
     from dfkd.stages.stage import planned_stages
 
     parts = prepare(cell)
@@ -27,7 +26,7 @@ def plan(cell: Cell) -> dict:
 
 
 def plan_all(cells: list[Cell]) -> None:
-    """Note the plan of every cell of a sweep in its list, or why the cell cannot run."""
+    """Plan all cells of a sweep, and write each plan, or the reason why the cell cannot run, to the sweep's list."""
     rows = {row["folder"]: row for row in ledger.standing()}
     for cell in counted(cells, len(cells), "planned"):
         try:

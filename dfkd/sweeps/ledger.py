@@ -1,11 +1,12 @@
-"""The list of a sweep: what became of each of its cells, for all of its processes.
+"""The list of a sweep: the status of each of its cells, shared by all processes of the sweep.
 
-It is a JSON-lines file that they append to, one row when something becomes of a cell:
-{"number": its place in the sweep, "folder": ..., "arguments": of the `dfkd` that repeats it, "with": the number of the
-cell whose job it is run in (student.replicas), "status": "waiting",
-"running" (with "process" or "job": its id, and "started": what tells it from a later one of that id), "done" (with
-"cached": true if it was before), "planned" (with "stages"), "failed" (with "error") or "interrupted"}.
-At the end one row a cell stays, the last.
+It is a JSON-lines file. A process appends a row whenever the status of a cell changes:
+{"number": position in the sweep, "folder": the run folder, "arguments": those of the `dfkd` command that repeats the
+cell, "with": number of the cell in whose job it runs (student.replicas), "status": "waiting",
+"running" (with "process" or "job": the process id, and "started": its start time, which distinguishes it from a later
+process with the same id), "done" (with "cached": true if it was finished before), "planned" (with "stages"), "failed"
+(with "error") or "interrupted"}.
+At the end of the sweep, only the last row of each cell is kept.
 """
 
 import fcntl
@@ -32,27 +33,28 @@ from dfkd.sweeps.plan import many
 
 log = logging.getLogger("dfkd")
 
-LIST = "DFKD_SWEEP"  # environment variable: the list of this sweep, for its other processes too
-OWNER = "DFKD_SWEEP_OWNER"  # environment variable: the machine and process that started the sweep
-GROUP = "DFKD_SWEEP_GROUP"  # environment variable: a name of its own for what the sweep computes
-LAST_WORD = 3.0  # seconds that a process has, once it has let go of its cell
+# Environment variables, which the other processes of the sweep inherit.
+LIST = "DFKD_SWEEP"  # path of the list
+OWNER = "DFKD_SWEEP_OWNER"  # machine and process that started the sweep
+GROUP = "DFKD_SWEEP_GROUP"  # a name derived from the cells that the sweep computes
+LAST_WORD = 3.0  # seconds to wait for a process to write its last row, after it has released its cell's lock
 
 
 def in_a_worker() -> bool:
-    """Whether a parallel launcher started this process: others print to the same terminal."""
+    """Whether a parallel launcher started this process; other processes then print to the same terminal."""
     return os.environ.get(OWNER, me()) != me()
 
 
 def me() -> str:
-    """This process, among those of all machines."""
+    """Return an identifier of this process that is unique over all machines: host name and process id."""
     return f"{platform.node()}:{os.getpid()}"
 
 
 def announce(jobs: list[list[tuple[Cell, list[str], dict | None]]]) -> None:
-    """Start the list.
+    """Start the list with one row per cell.
 
     Args:
-        jobs: their cells, each with the arguments that repeat it, and its result if it was finished before.
+        jobs: the jobs, each a list of its cells as (cell, arguments that repeat it, result if it was finished before).
     """
     cells = [cell for job in jobs for cell in job]
     names = "\n".join(sorted(cell.folder.name for cell, _, _ in cells))
@@ -74,7 +76,8 @@ def announce(jobs: list[list[tuple[Cell, list[str], dict | None]]]) -> None:
 
 
 def announce_again(numbers: list[int]) -> int:
-    """Note that cells wait once more; returns what their launcher is to call the first of them."""
+    """Append rows for cells that wait for another launch; return the job number that the launcher must give to the
+    first of them."""
     first, last = len(launched()), {row["number"]: row for row in standing()}
     for number in numbers:
         append({key: last[number][key] for key in ("number", "folder", "arguments")} | {"status": "waiting"})
@@ -82,7 +85,7 @@ def announce_again(numbers: list[int]) -> int:
 
 
 def record(cell: Cell | None, status: str, **more: object) -> None:
-    """Note in the sweep's list, if there is a sweep, what became of the cell that this process is at."""
+    """Append the status of this process's current cell to the sweep's list, if there is a sweep."""
     if LIST in os.environ:
         folder = str(cell.folder) if cell else None
         known = next((row for row in events() if row["status"] == "waiting" and row["folder"] == folder), None)
@@ -91,25 +94,24 @@ def record(cell: Cell | None, status: str, **more: object) -> None:
 
 
 def number() -> int:
-    """The place in its sweep of the cell that this process is at; 0 without a sweep."""
+    """Return the number in the sweep of this process's current cell; 0 without a sweep."""
     job = HydraConfig.get().job
     return numbered(0 if OmegaConf.is_missing(job, "num") else job.num)
 
 
 def launched() -> list[int]:
-    """The places in their sweep of the cells whose jobs were announced, in the order in which their launcher counts
-    them."""
+    """Return the numbers of the cells whose jobs were announced, indexed by the job numbers of the launcher."""
     return [row["number"] for row in events() if row["status"] == "waiting" and "with" not in row]
 
 
 def numbered(at: int) -> int:
-    """The place in its sweep of what was launched as number `at`."""
+    """Return the number in the sweep of the cell that was launched as job `at`."""
     places = launched()
-    return places[at] if at < len(places) else at  # another sweeper than ours announces nothing
+    return places[at] if at < len(places) else at  # sweepers other than ours do not announce cells
 
 
 def lost(at: int, arguments: list[str], error: str) -> None:
-    """Note that the process of what was launched as number `at` has failed, unless it said itself what became of it."""
+    """Mark the cells of job `at` as failed, after its process died; cells with a final status are not changed."""
     number = numbered(at)
     unheard = {"number": number, "folder": None, "arguments": arguments, "status": "waiting"}
     for last in of_job(number) or [unheard]:
@@ -122,12 +124,13 @@ def lost(at: int, arguments: list[str], error: str) -> None:
 
 
 def of_job(number: int) -> list[dict]:
-    """The last rows of a cell and of its replicas that are run with it."""
+    """Return the last rows of a cell and of the replicas that run in its job."""
     return [row for row in standing() if number in (row["number"], row.get("with"))]
 
 
 def place() -> dict[str, int | str | None]:
-    """How a row names this process: as one that `stop_workers` may stop, or as a job that only its launcher may."""
+    """Return the entries of a row that identify this process: as "process", which `stop_workers` may stop, or as "job",
+    which only its launcher may stop."""
     mine = os.getpid()
     return {"job" if "SUBMITIT_EXECUTOR" in os.environ else "process": mine, "started": processes.started(mine)}
 
@@ -141,27 +144,29 @@ def append(row: dict) -> None:
     path = Path(os.environ[LIST])
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+", buffering=0) as file:
-        take_lock(file, fcntl.LOCK_EX)  # rows of several processes do not mix, on a shared disk neither
+        take_lock(file, fcntl.LOCK_EX)  # so that rows of several processes do not mix, not even on a shared disk
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
-        torn = file.read(1) not in (b"", b"\n")  # by a process that was killed, or a disk that was full
+        torn = file.read(1) not in (b"", b"\n")  # incomplete last row of a killed process, or due to a full disk
         file.write(b"\n" * torn + f"{json.dumps(row)}\n".encode())
 
 
 def events() -> list[dict]:
-    """All rows of the sweep's list; none without a sweep."""
+    """Return all rows of the sweep's list; none without a sweep."""
     return read_list(Path(os.environ[LIST])) if LIST in os.environ else []
 
 
 def standing() -> list[dict]:
-    """The last row of every cell, in the order of the sweep (parallel cells end in another)."""
+    """Return the last row of every cell, in the order of the sweep, which parallel cells do not finish in."""
     last = {row["number"]: row for row in events()}
     return [last[number] for number in sorted(last)]
 
 
 def stop_workers() -> None:
-    """Ask the processes that work for this sweep, if there are any, to save and stop; wait until they have. A process
-    of somebody else that has got the number of one that ended is left alone."""
+    """Ask the other processes of this sweep, if any, to save and stop (SIGTERM), and wait until they have.
+
+    An unrelated process that was given the process id of an ended one is not affected.
+    """
     if in_a_worker():
         return
     workers = {(row["process"], row.get("started")) for row in events() if "process" in row}
@@ -170,11 +175,11 @@ def stop_workers() -> None:
             processes.send_signal(process, start, signal.SIGTERM)
     while any(is_of_another(row) and is_held(Path(row["folder"]) / ".lock") for row in standing()):
         time.sleep(0.05)
-    late = time.monotonic() + LAST_WORD  # one that has let go of its cell has still to note how it ended
+    late = time.monotonic() + LAST_WORD  # a process writes its last row after it has released its cell's lock
     while any(map(is_of_another, standing())) and time.monotonic() < late:
         time.sleep(0.05)
 
 
 def is_of_another(row: dict) -> bool:
-    """Whether another process of the sweep has begun this cell, and not noted its end."""
+    """Whether another process of the sweep runs this cell, according to the cell's row."""
     return row["status"] == "running" and row.get("process", os.getpid()) != os.getpid()

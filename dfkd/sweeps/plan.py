@@ -1,21 +1,21 @@
-"""`dry_run=true`: what a run or a sweep would do."""
+"""`dry_run=true`: the text of a plan, what a run or a sweep would do."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from dfkd.store.store import Store
 
-NAMED = 5  # cells named beside a stage that they share
-TRAINED = ("teacher", "student")  # other stages are made
+NAMED = 5  # largest number of cells listed for a shared stage
+TRAINED = ("teacher", "student")  # stages for which the text says 'train'; for others it says 'make'
 
 
 def plan_in_words(rows: list[dict], store: Store) -> str:
-    """The plan of some cells, and its totals.
+    """Return the text of a plan: a paragraph per cell, and the totals.
 
     Args:
-        rows: of each cell `number`, `folder` and `status`; of one that is 'planned' also `stages`, {name: key} in the
-            order in which they are made.
-        store: tells which of them are there.
+        rows: for each cell `number`, `folder` and `status`; if the status is 'planned', also `stages`, {name: key} in
+            the order in which they are made.
+        store: the store, which knows the stages that exist already.
     """
     planned = [row for row in rows if row["status"] == "planned"]
     users: dict[tuple[str, str], list[int]] = {}
@@ -46,7 +46,13 @@ def plan_in_words(rows: list[dict], store: Store) -> str:
 
 
 def totals(rows: list[dict], stages: dict[tuple[str, str], list[int]], there: set[tuple[str, str]]) -> str:
-    """'12 cells: 3 finished, 9 to run; will train 3 teachers, 9 students; reuses 2 pools'."""
+    """Return totals, such as '12 cells: 3 finished, 9 to run; will train 3 teachers, 9 students; reuses 2 pools'.
+
+    Args:
+        rows: as in `plan_in_words`.
+        stages: numbers of the cells that use each stage (name, key).
+        there: stages that exist in the store.
+    """
     count = {status: sum(row["status"] == status for row in rows) for status in ("done", "planned", "failed")}
     said = [f"{count['done']} finished", f"{count['planned']} to run"]
     said += [f"{count['failed']} that cannot run"] if count["failed"] else []
@@ -62,10 +68,11 @@ def totals(rows: list[dict], stages: dict[tuple[str, str], list[int]], there: se
 
 
 def counted(stages: list[tuple[str, str]], order: Iterable[str]) -> dict[str, str]:
-    """{'teacher': '3 teachers', ...}.
+    """Count stages by name: {'teacher': '3 teachers', ...}.
 
     Args:
-        order: names of stages, in the order in which they are made.
+        stages: (name, key) each.
+        order: names of stages, in the order of the result.
     """
     names = [name for name, _ in stages]
     return {name: many(names.count(name), name) for name in order if name in names}

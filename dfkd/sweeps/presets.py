@@ -1,16 +1,21 @@
-"""The axes of an experiment or an ablation, and the command that repeats one of its cells alone."""
+"""The axes of an experiment or an ablation, and the command that repeats a single cell."""
 
 from dfkd.config.cell import Cell
 from dfkd.errors import ConfigError
 
-SIZES = ("paper", "small")  # of a preset
+SIZES = ("paper", "small")  # sizes of a preset
 
 
 def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
-    """{key: values} of a preset in one of its sizes.
+    """Return the axes {key: values} of a preset in one of its sizes.
+
+    Args:
+        params: axes of size 'paper'.
+        small: axes of size 'small', or None if the preset has no such size.
+        size: 'paper' or 'small'.
 
     Raises:
-        ConfigError: it has no such size.
+        ConfigError: the size is unknown, or the preset does not have it.
     """
     if size not in SIZES:
         raise ConfigError(f"hydra.sweeper.size must be {' or '.join(SIZES)}, got {size!r}")
@@ -23,10 +28,10 @@ def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
 
 
 def alone(repeat: list[str], cell: Cell) -> list[str]:
-    """The arguments that repeat one cell of a job, whatever its number of replicas.
+    """Return the arguments that repeat a single cell of a job, also if the job has several replicas.
 
     Args:
-        repeat: the job's.
+        repeat: arguments that repeat the whole job.
     """
     student = cell.config["student"]
     if student.get("replicas", 1) == 1:

@@ -1,4 +1,4 @@
-"""How far a sweep is: one line on a terminal, else a log line whenever a cell has ended."""
+"""The progress of a sweep: one updated line on a terminal, otherwise a log line whenever a cell has ended."""
 
 import contextlib
 import logging
@@ -18,10 +18,10 @@ Thing = TypeVar("Thing")
 
 
 class Progress(contextlib.ExitStack):
-    """Reads the sweep's list while its cells run, here or in other processes.
+    """Context manager: shows the progress of a sweep from its list, while cells run here or in other processes.
 
     Args:
-        every: seconds between two looks.
+        every: seconds between two updates.
     """
 
     def __init__(self, every: float = 1.0):
@@ -32,7 +32,7 @@ class Progress(contextlib.ExitStack):
     def __enter__(self) -> "Progress":
         self.began = time.monotonic()
         if sys.stderr.isatty():
-            self.enter_context(logging_redirect_tqdm([log]))  # messages above the line, not through it
+            self.enter_context(logging_redirect_tqdm([log]))  # prints messages above the progress line
             self.bar = self.enter_context(tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True))
         self.thread = threading.Thread(target=self.watch, daemon=True)
         self.thread.start()
@@ -41,7 +41,7 @@ class Progress(contextlib.ExitStack):
         return self
 
     def watch(self) -> None:
-        """Show the progress, `every` so many seconds, until the sweep is over."""
+        """Show the progress every `every` seconds, until the sweep has ended."""
         while not self.stop.wait(self.every):
             self.show()
         self.show()
@@ -58,11 +58,11 @@ class Progress(contextlib.ExitStack):
 
 
 def in_words(rows: list[dict], seconds: float) -> str:
-    """'sweep: 5 of 9 cells (3 before, 1 failed), 2 running, 02:10 left'.
+    """Format the progress, such as 'sweep: 5 of 9 cells (3 before, 1 failed), 2 running, 02:10 left'.
 
     Args:
-        rows: what became of each cell.
-        seconds: since the first was launched; the others are taken to need as long, as many at a time.
+        rows: the last row of each cell.
+        seconds: seconds since the first launch. The remaining time assumes that the other cells end at the same rate.
     """
     cached = sum(bool(row.get("cached")) for row in rows)
     count = {status: sum(row["status"] == status for row in rows) for status in ("done", "failed", "running")}
@@ -77,11 +77,11 @@ def in_words(rows: list[dict], seconds: float) -> str:
 
 
 def counted(things: Iterable[Thing], total: int, done: str, every: float = 10.0) -> Iterator[Thing]:
-    """Hand on the cells of a sweep one by one. What takes longer than a second says how far it is: on a terminal in one
-    line, else in a line of the log.
+    """Yield the cells of a sweep, and show the progress if the loop takes longer than a second: on a terminal in one
+    updated line, otherwise in lines of the log.
 
     Args:
-        done: what is done with a cell while it is handed on: 'composed', 'planned'.
+        done: participle of what the loop does with a cell, for the text: 'composed', 'planned'.
         every: seconds between two lines of the log; the first comes after one second.
     """
     began = said = time.monotonic()

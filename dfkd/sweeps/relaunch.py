@@ -1,4 +1,4 @@
-"""A launcher whose pool of processes breaks when one of them is killed, for its memory say: no other cell is lost."""
+"""Relaunches cells after a process pool broke because one process was killed (for example, by the OOM killer)."""
 
 import logging
 import re
@@ -14,25 +14,26 @@ from dfkd.sweeps import ledger
 from dfkd.sweeps.plan import many
 
 log = logging.getLogger("dfkd")
-EXIT_CODES = re.compile(r"exit codes of the workers are \{(.*?)\}")  # in joblib's words
-TRIES = 2  # ends of the pool that a cell may be running at, before it is launched by itself
+EXIT_CODES = re.compile(r"exit codes of the workers are \{(.*?)\}")  # in joblib's message
+TRIES = 2  # number of broken pools in which a cell was running, after which it is launched alone
 
 
 def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Launch cells, and again those that were not through when the pool broke.
+    """Launch cells; if the process pool breaks, launch the unfinished ones again.
 
-    Nobody tells which of the running cells it was whose process was killed: they go on from their checkpoints, beside
-    the others. One that was running at `TRIES` ends is launched when the others are through, by itself: if its process
-    is killed then, too, it has failed.
+    It is not known which of the running cells had the killed process. All of them therefore continue from their
+    checkpoints, in parallel with the waiting cells. A cell that was running when the pool broke `TRIES` times is
+    launched alone, after all others. If its process is killed again, the cell has failed.
 
     Args:
+        launcher: Hydra's launcher.
         batch: the overrides of every cell.
-        first: what the launcher is to call the first of them (`dfkd.sweeps.ledger.launched`).
+        first: job number that the launcher gives to the first cell (`dfkd.sweeps.ledger.launched`).
 
     Raises:
-        ConfigError: the sweep's list was damaged, and does not say any more which cells these are.
+        ConfigError: the sweep's list was damaged, so that it no longer identifies the cells.
     """
-    words = dict(zip(ledger.launched()[first:], batch, strict=False))  # later batches wait, too
+    words = dict(zip(ledger.launched()[first:], batch, strict=False))  # the list also has cells of later batches
     if len(words) < len(batch):
         raise ConfigError("rows of cells that wait are gone from the sweep's list; the same command goes on with them")
     returned: list[JobReturn] = []

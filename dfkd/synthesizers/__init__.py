@@ -1,4 +1,4 @@
-"""Ways to make images from a teacher alone."""
+"""Synthesizers: methods that make images from the teacher alone, and control experiments."""
 
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.synthesizers.cake import CAKE

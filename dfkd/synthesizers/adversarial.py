@@ -1,4 +1,4 @@
-"""Adversarial terms: a generator looks for the images on which the student is wrong."""
+"""Adversarial terms: a generator maximises the difference between student and teacher."""
 
 from torch import Tensor
 
@@ -8,14 +8,14 @@ def adversarial_term(student_logits: Tensor, teacher_logits: Tensor, weights: Te
 
     Args:
         student_logits, teacher_logits: (B, C); gradients pass both.
-        weights: (B,), in [0, 1], or None for 1. The mean is over the whole batch, whatever the weights.
+        weights: (B,), in [0, 1]; None means 1. The mean divides by B, whatever the weights.
     """
     s, t = student_logits.log_softmax(1), teacher_logits.log_softmax(1)
     return _minus_mean((t.exp() * (t - s)).sum(1), weights)
 
 
 def adversarial_l1(student_logits: Tensor, teacher_logits: Tensor, weights: Tensor | None = None) -> Tensor:
-    """- mean_i w_i mean_c |s_ic - t_ic| on the logits (DFAD, arXiv 1912.11006); arguments as above."""
+    """- mean_i w_i mean_c |s_ic - t_ic| of the logits (DFAD, arXiv 1912.11006); arguments as in `adversarial_term`."""
     return _minus_mean((student_logits - teacher_logits).abs().mean(1), weights)
 
 

@@ -1,4 +1,4 @@
-"""The contract of a synthesizer, and the batch of images that it makes."""
+"""The base class of synthesizers, and the batch of images that they return."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.resume.loop import Loop, plain
 
-# What a defense does to the adversarial term of a generator: images (B, C, H, W), the teacher's logits (B, classes) for
-# them -> weights (B,).
+# A defense's weights of a generator's adversarial term: images (B, C, H, W), the teacher's logits for them (B, classes)
+# -> weights (B,).
 Steer = Callable[[Tensor, Tensor], Tensor]
-# A term a defense adds to a generator's loss: images (B, C, H, W), the teacher's logits (B, classes) for them, both
-# with gradients -> a scalar, weighted already.
+# A defense's additional term of a generator's loss: images (B, C, H, W), the teacher's logits for them (B, classes),
+# both with gradients -> a scalar that includes its weight.
 SynthesisTerm = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -25,11 +25,11 @@ class Synthetic:
 
     Attributes:
         images: (B, C, H, W), float, nominally in [0, 1], or uint8. Methods that optimise in the teacher's normalised
-            space may leave the box.
-        columns: more per-image values (B,), kept in the pool and selectable there (`student.keep`).
-        metrics: of making them: scalar tensors, left on the device (reading them is the caller's business).
-        logits: the teacher's answers to them (B, classes), where an offline synthesizer has them already; else the
-            teacher is asked once more.
+            space may leave the range.
+        columns: further values per image (B,), by name. The pool stores them, and `student.keep` selects by them.
+        metrics: scalar tensors that describe the synthesis, on the device.
+        logits: the teacher's logits for the images (B, classes), if an offline synthesizer has computed them; otherwise
+            the teacher is run on the images once more.
     """
 
     images: Tensor
@@ -46,30 +46,30 @@ class Synthetic:
 class Synthesizer(ABC):
     """Makes images from a teacher alone, in rounds.
 
-    Offline synthesizers make a whole pool before any student exists; the pool is shared by all students of a sweep.
-    Online ones make a batch per round, between the student's training steps, and may look at the student.
+    Offline synthesizers make a whole pool before any student exists; all students of a sweep share the pool. Online
+    synthesizers make one batch per round, between the student's training steps, and may use the student.
 
     Args:
-        rounds: how many batches to make.
+        rounds: number of rounds, at least 1.
 
     Attributes:
         online: whether the student is trained while the images are made.
-        columns: names of the per-image values it gives beside the images.
-        at_once: how many rounds it takes in one call: more than one only where that does not change the images.
-        independent: whether a round's images depend on no other round, and on no random numbers but those of its
-            `stream`: several ranks can then make rounds beside each other.
-        takes_term: whether it adds `term` to the loss of its images.
-        term: what a defense adds to that loss, or None; set before the first round.
-        needs_box: whether its images need a range of valid pixel values, which points and embeddings do not have.
-        generator: the network that its images come from, or None where there is none.
-        loop: hands out the numbers of a long loop inside `synthesize`, between which a run can be stopped.
-        warm_up: the first so many rounds of an online synthesizer only make images; the student's training (and its
-            learning-rate schedule) starts after them.
+        columns: names of the per-image values returned with the images (`Synthetic.columns`).
+        at_once: number of rounds per call of `synthesize`; more than 1 only if that does not change the images.
+        independent: whether the images of a round depend on no other round, and on no random numbers except those of
+            its `stream`. Several ranks can then make rounds in parallel.
+        takes_term: whether `term` is added to the loss of the images.
+        term: a defense's additional term of that loss, or None; set before the first round.
+        needs_box: whether the images need a range of valid pixel values; points and embeddings have none.
+        generator: the network that generates the images, or None.
+        loop: yields the numbers of a long loop inside `synthesize`; the run can be stopped between two of them.
+        warm_up: number of first rounds in which an online synthesizer only makes images. The student's training and its
+            learning-rate schedule start after them.
 
-    A killed run goes on between two rounds, with a synthesizer made anew and started, and everything that is found in
-    its attributes put back: numbers, tensors, networks, optimizers, schedulers, random generators, containers and
-    objects of them (`dfkd.resume.state`). Make networks and optimizers in `start`, keep nothing in closures between
-    rounds; what cannot be put back is named in a warning, and such a stage is saved only when it is done.
+    A killed run continues between two rounds. The synthesizer is then constructed and started again, and its attributes
+    are restored: numbers, tensors, networks, optimizers, schedulers, random generators, and containers and objects of
+    them (`dfkd.resume.state`). So create networks and optimizers in `start`, and store nothing in closures between
+    rounds. An attribute that cannot be restored is named in a warning, and such a stage is saved only when finished.
     """
 
     online = False
@@ -89,10 +89,10 @@ class Synthesizer(ABC):
         self.rounds = rounds
 
     def check(self, network: nn.Module) -> None:  # noqa: B027 (most synthesizers can work with any network)
-        """Raise ValueError if the teacher's network cannot serve this synthesizer; called before any work."""
+        """Raise ValueError if this synthesizer does not work with the teacher's network. Called before any training."""
 
     def warnings(self, network: nn.Module) -> list[str]:
-        """What a user should know about this synthesizer on this network before time is spent."""
+        """Return warnings about this synthesizer on this network; printed before any training."""
         return []
 
     def start(self, runtime: Runtime, seed: int) -> None:
@@ -100,7 +100,7 @@ class Synthesizer(ABC):
         self.runtime, self.seed = runtime, seed
 
     def stream(self, round: int, purpose: str = "images") -> torch.Generator:
-        """The random stream of one round: independent of which rounds are made together, or before."""
+        """Return the random stream of one round. It does not depend on other rounds."""
         return self.runtime.generator(self.seed, "synthesis", purpose, round)
 
     @abstractmethod
@@ -111,6 +111,7 @@ class Synthesizer(ABC):
 
         Args:
             teacher: frozen, in evaluation mode.
-            student: in training, for online synthesizers; one that looks at it puts it into evaluation mode and back.
-            steer: weights of the adversarial term per image, or None for 1.
+            student: the student in training mode, for online synthesizers. A synthesizer that uses it has to switch it
+                to evaluation mode and back.
+            steer: weights of the adversarial term per image; None means 1.
         """

@@ -1,7 +1,7 @@
 """CAKE: contrastive abductive knowledge extraction (Braun et al., AISTATS 2024, arXiv 2306.02090).
 
-Needs the teacher's outputs and input gradients. Looks at no student; works in the teacher's normalised space, without
-clipping: its images may leave [0, 1].
+Needs the teacher's outputs and input gradients. Does not use the student. Optimises in the teacher's normalised space
+without clipping, so that images may leave [0, 1].
 """
 
 from math import prod
@@ -17,17 +17,17 @@ from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.training.meter import Meter
 from dfkd.training.optimizers import fused
 
-# Between what worked and what did not on the digits and MNIST (docs/results.md): TV steps of 2.6 and 7.8, pooled heads
-# with a contrast of 10 and 1e-3.
+# Thresholds of warnings, between values that worked and values that failed on the digits and MNIST (docs/results.md):
+# TV steps of 2.6 and 7.8; for networks with global pooling, contrast_weight of 10 and 1e-3.
 LARGEST_TV_STEP = 4.0
 SMALLEST_POOLED_CONTRAST = 1.0
 
 
 def class_term(logits: Tensor, labels: Tensor) -> Tensor:
-    """G * mean_{b, g} CE(f(x_bg), y_bg) of every set.
+    """G * mean_{b, g} CE(f(x_bg), y_bg), for every set.
 
     Args:
-        logits: (S, B, G, C) of S sets of B rows of G images.
+        logits: (S, B, G, C), of S sets of B rows of G images.
         labels: (S, B, G).
 
     Returns:
@@ -39,9 +39,9 @@ def class_term(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def contrast_mse(logits: Tensor) -> Tensor:
-    """1 / (B C) * sum_b sum_{i<j} || f_bi - f_bj ||^2 of every set: pull a row's images together in logit space.
+    """1 / (B C) * sum_b sum_{i<j} || f_bi - f_bj ||^2, for every set; it pulls a row's images together in logit space.
 
-    Computed as G / (B C) * sum_b sum_i || f_bi - mean_i f_bi ||^2, which is the same in O(G).
+    Computed as G / (B C) * sum_b sum_i || f_bi - mean_i f_bi ||^2, which is equal and costs O(G).
 
     Args:
         logits: (S, B, G, C).
@@ -55,11 +55,11 @@ def contrast_mse(logits: Tensor) -> Tensor:
 
 
 def contrast_snn(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """G^2 / 2 divided by the soft-nearest-neighbour loss (arXiv 1902.01889) of every set: mix the classes.
+    """G^2 / (2 SNN), SNN the soft-nearest-neighbour loss (arXiv 1902.01889), for every set; it mixes the classes.
 
         SNN = - mean_i log( sum_{j != i, y_j = y_i} e_ij / sum_{j != i} e_ij ),  e_ij = exp(-||f_i - f_j||^2 / T)
 
-    over all B G images of a set; an image without another of its class counts as 0 in the mean.
+    over all B G images of a set. An image with no other image of its class contributes 0 to the mean.
 
     Args:
         logits: (S, B, G, C).
@@ -75,7 +75,7 @@ def contrast_snn(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Te
     others = ~torch.eye(count, dtype=torch.bool, device=f.device)
     same = (y[:, :, None] == y[:, None, :]) & others
     score = -squared / temperature
-    # log of a ratio of sums: logsumexp keeps far-apart logits from underflowing to 0 / 0
+    # Log of a ratio of sums. For distant logits both sums underflow to 0; logsumexp avoids 0 / 0.
     top = score.masked_fill(~same, -torch.inf).logsumexp(2)
     bottom = score.masked_fill(~others, -torch.inf).logsumexp(2)
     has_partner = same.any(2)
@@ -84,37 +84,39 @@ def contrast_snn(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Te
 
 
 class CAKE(Synthesizer):
-    """Pairs (or larger groups) of noisy images, pulled contrastively to the teacher's decision boundary.
+    """Optimises pairs (or larger groups) of noisy images; a contrastive term pulls them to the teacher's decision
+    boundary.
 
-    A set of `batch_size` images is B rows of G images of G distinct classes. From N(0, 1), `steps` steps of SGD or
-    Adam on the pixels minimise, per set,
+    A set of `batch_size` images has B rows of G images of G distinct classes. Starting from N(0, 1), `steps` steps of
+    SGD or Adam on the pixels minimise, per set,
 
         class_weight * class_term + contrast_weight * contrast + sum of the weighted priors
 
-    with learning rate eps_t of the set's number t (`Noise`). Weights are unnormalised step sizes, set for the
-    batch_size and groups they come with: changing those rescales everything.
+    with learning rate eps_t, t the number of the set (`Noise`). The weights act as unnormalised step sizes and are
+    tuned for their batch_size and groups; changing these rescales all terms.
 
     Args:
         shape: (C, H, W) of the images.
         classes: number of classes of the teacher.
-        prior: weighted terms; CAKE uses TV.
+        prior: weighted priors; CAKE uses TV.
         noise: step size and Langevin noise.
         rounds: number of sets.
-        steps: steps on the pixels of a set.
-        batch_size: images a set, B * G.
-        groups: G.
-        class_weight, contrast_weight: of the two terms; a term of weight 0 is skipped.
+        steps: optimisation steps per set.
+        batch_size: images per set, B * G.
+        groups: G, images per row.
+        class_weight, contrast_weight: weights of the two terms, at least 0; a term of weight 0 is skipped.
         contrast: 'mse' or 'snn'.
-        temperature: of 'snn'.
+        temperature: T of 'snn', positive.
         optimizer: 'sgd' (no momentum) or 'adam'.
-        step_size: learning rate where the noise has none (noise=none).
-        snapshots: how often a set's images enter the pool on their way: after steps / snapshots steps, twice as many,
-            ..., all. 1 is the paper's: only at the end. What lies between noise and the last image costs no evaluation
-            more: the teacher has answered to it on the way (in the precision of the run).
-        chunk: sets are optimised side by side up to this many images. Only a matter of speed.
+        step_size: learning rate if `noise` gives none (noise=none).
+        snapshots: how many times the images of a set are added to the pool: after steps / snapshots steps, after twice
+            as many, ..., after the last. 1 is the paper's: only after the last. Earlier images cost no additional
+            evaluation, because the optimisation has computed the teacher's logits (in the precision of the run).
+        chunk: largest number of images that are optimised in parallel, in whole sets; affects only the speed.
 
     Raises:
-        ValueError: groups does not divide batch_size or exceeds the classes, or a number is out of range.
+        ValueError: groups does not divide batch_size or exceeds the classes, a number is out of range, or contrast or
+            optimizer is unknown.
     """
 
     columns = ("eps", "target")
@@ -206,7 +208,7 @@ class CAKE(Synthesizer):
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
         optimizer = fused(kind, [{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
         rates = torch.tensor(eps, device=labels.device)
-        taken: list[tuple[Tensor, Tensor]] = []  # images and the teacher's answers
+        taken: list[tuple[Tensor, Tensor]] = []  # snapshots: images and the teacher's logits for them
         watch, metrics = Meter(), {}
         parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "taken": taken}
         parts |= {"watch": watch, "metrics": metrics}
@@ -232,7 +234,7 @@ class CAKE(Synthesizer):
             "eps": rates.repeat_interleave(len(self.moments) * labels[0].numel()),
             "target": labels.flatten(1).repeat(1, len(self.moments)).flatten(),
         }
-        if not taken:  # the teacher answers to a whole pool later
+        if not taken:  # no logits yet: they are computed later, for the whole pool
             return Synthetic(teacher.denormalize(last.flatten(0, 1)), columns, metrics)
         with torch.no_grad(), self.runtime.autocast():
             taken.append((last, teacher.answer(last.flatten(0, 1)).float().unflatten(0, (len(sets), -1))))
@@ -240,17 +242,17 @@ class CAKE(Synthesizer):
         return Synthetic(teacher.denormalize(images), columns, metrics, logits)
 
     def _start(self, stream: torch.Generator) -> Tensor:
-        """One set of noise (B * G, C, H, W)."""
+        """Draw the noise that a set starts from (B * G, C, H, W)."""
         size = (self.rows * self.groups, *self.shape)
         return torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
 
     def _labels(self, stream: torch.Generator) -> Tensor:
-        """Targets (B, G): every row the first G of an independent permutation of the classes."""
+        """Draw target classes (B, G); a row has the first G classes of its own random permutation."""
         chance = torch.rand(self.rows, self.classes, generator=stream, device=self.runtime.device)
         return chance.argsort(1)[:, : self.groups]
 
     def _terms(self, sets: list[Tensor], labels: Tensor, teacher: Teacher) -> tuple[dict[str, Tensor], Tensor]:
-        """Weighted terms of every set, each (S,), and the teacher's logits for all images (S * B * G, C)."""
+        """Compute the weighted terms per set, each (S,), and the teacher's logits for all images (S * B * G, C)."""
         with self.runtime.autocast():
             view = self.prior.look(teacher, torch.cat(sets), len(sets))
         logits = view.logits

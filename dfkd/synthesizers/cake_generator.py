@@ -1,6 +1,6 @@
 """CAKE with a generator (Braun et al., AISTATS 2024, arXiv 2306.02090): the public code's neural-generator variant.
 
-Needs the teacher's outputs and input gradients; looks at no student.
+Needs the teacher's outputs and input gradients. Does not use the student.
 """
 
 import torch
@@ -17,38 +17,38 @@ from dfkd.training.optimizers import fused
 
 
 def repel_term(first: Tensor, second: Tensor) -> Tensor:
-    """mean over rows of sum over their images of 1 / MSE(x(z1, y), x(z2, y)): other latents, other images.
+    """mean_rows sum_images 1 / MSE(x(z1, y), x(z2, y)): different latent vectors should give different images.
 
     Args:
-        first, second: (B, G, C, H, W), G images of the same classes from two latent vectors a row.
+        first, second: (B, G, C, H, W), the images x(z1, y) and x(z2, y) of B rows and the G classes y of a row.
     """
     distance = (first - second).square().flatten(2).mean(2)
     return (1 / (distance + 1e-8)).sum(1).mean()
 
 
 class CAKEGenerator(Synthesizer):
-    """A class-conditional generator of noisy groups near the teacher's decision boundary; an offline method.
+    """Trains a class-conditional generator of noisy images near the teacher's decision boundary; an offline method.
 
         class_weight * class_term + contrast_weight * contrast_mse + repel_weight * repel_term + weighted priors
 
-    A row has two latent vectors z1, z2 and a pair of different classes a, b: x(z1, a), x(z1, b), x(z2, a), x(z2, b).
-    The images of one z are pulled together at the teacher's logits, those of one class are pushed apart as images.
-    The generator is trained in the first call; every round of the pool is then drawn from it.
+    A row has two latent vectors z1, z2 and two different classes a, b: x(z1, a), x(z1, b), x(z2, a), x(z2, b). Images
+    of the same z are pulled together in the teacher's logits; images of the same class are pushed apart in pixel space.
+    The first call of `synthesize` trains the generator; every round then samples images from it.
 
     Args:
-        generator: maps (B, generator.latent) to images in [0, 1]: a latent vector beside a one-hot class.
-        classes: of the teacher.
-        prior: weighted terms.
-        rounds: of the pool.
-        training_steps: of the generator.
-        batch_size: images a training step, four a row.
-        images: images a round of the pool.
-        class_weight, contrast_weight, repel_weight: of the terms; one of weight 0 is skipped.
-        lr, betas: of Adam.
-        box: range of valid pixel values, for a pool of 8-bit images; None (points) keeps a pool of floats.
+        generator: maps (B, generator.latent), a latent vector concatenated with a one-hot class, to images in [0, 1].
+        classes: number of classes of the teacher, at least 2.
+        prior: weighted priors.
+        rounds: number of rounds.
+        training_steps: training steps of the generator.
+        batch_size: images per training step, four per row.
+        images: images per round.
+        class_weight, contrast_weight, repel_weight: weights of the terms; a term of weight 0 is skipped.
+        lr, betas: options of Adam.
+        box: range of valid pixel values; the pool then holds 8-bit images. None (points): the pool holds floats.
 
     Raises:
-        ValueError: a number out of range, fewer than two classes, or a latent vector as short as the classes.
+        ValueError: a number is out of range, there are fewer than two classes, or generator.latent <= classes.
     """
 
     columns = ("target",)
@@ -118,7 +118,7 @@ class CAKEGenerator(Synthesizer):
         return Synthetic(self.keep(images), {"target": labels}, metrics)
 
     def _train(self, teacher: Teacher) -> dict[str, Tensor]:
-        """Train the generator. Returns the last step's terms."""
+        """Train the generator and return the terms of the last step."""
         stream, watch = self.stream(0, "training"), Meter()
         parameters = list(self.generator.train().parameters())
         optimizer = fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)
@@ -137,11 +137,11 @@ class CAKEGenerator(Synthesizer):
         return last
 
     def _terms(self, teacher: Teacher, stream: torch.Generator) -> dict[str, Tensor]:
-        """Weighted terms of one training step."""
+        """Compute the weighted terms of one training step, each a scalar."""
         rows = self.rows
         chance = torch.rand(rows, self.classes, generator=stream, device=self.runtime.device)
         pair = chance.argsort(1)[:, :2]  # (B, 2), the two classes of a row
-        z = self._latent(2 * rows, stream)  # those of z1, then those of z2
+        z = self._latent(2 * rows, stream)  # first z1 of all rows, then z2
         labels = pair.repeat(2, 1)  # (2 B, 2)
         with self.runtime.autocast():
             images = self._paint(z.repeat_interleave(2, 0), labels.flatten())

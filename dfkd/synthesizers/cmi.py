@@ -1,7 +1,6 @@
 """CMI: contrastive model inversion (Fang et al., IJCAI 2021, arXiv 2105.08584).
 
-Needs the teacher's outputs and input gradients, and its BatchNorm layers for the statistics and as features. Looks at
-the student.
+Needs the teacher's outputs, input gradients and BatchNorm layers (for the BN prior, and as features). Uses the student.
 """
 
 from typing import Any
@@ -20,15 +19,18 @@ from dfkd.training.optimizers import fused
 
 
 def contrastive_term(local: Tensor, whole: Tensor, fresh: int, temperature: float) -> Tensor:
-    """Every local view should be nearest to the global view of its own image.
+    """Contrastive loss: every local view should be most similar to the global view of its own image.
 
-        CE_i = - log( exp(l_i g_i / T) / sum_j exp(l_i g_j / T) );   mean over the fresh i + mean over the stored i
+        CE_i = - log( exp(l_i g_i / T) / sum_j exp(l_i g_j / T) );   mean over the batch's i + mean over the stored i
 
     Args:
-        local, whole: unit vectors (N, D) of the local and the global views, those of the batch first, then stored ones;
-            no gradient passes `whole`.
-        fresh: number of images of the batch; the mean over none is left out.
+        local, whole: unit vectors l, g (N, D) of the local and the global views, first those of the batch, then stored
+            ones; no gradient passes `whole`.
+        fresh: number of images in the batch. Without stored vectors the second mean is left out.
         temperature: T.
+
+    Returns:
+        a scalar.
     """
     scores = local @ whole.detach().T / temperature
     losses = F.cross_entropy(scores, torch.arange(len(scores), device=scores.device), reduction="none")
@@ -37,10 +39,10 @@ def contrastive_term(local: Tensor, whole: Tensor, fresh: int, temperature: floa
 
 
 class Bank:
-    """Features of the newest `size` images, on their device.
+    """Stores the features of the newest `size` images, on their device.
 
     Args:
-        size: rows.
+        size: largest number of rows.
     """
 
     def __init__(self, size: int):
@@ -50,7 +52,7 @@ class Bank:
         self.rows = (rows if self.rows is None else torch.cat([self.rows, rows]))[-self.size :]
 
     def draw(self, count: int, stream: torch.Generator) -> Tensor | None:
-        """At most `count` different rows by chance; None of an empty bank."""
+        """Draw at most `count` different rows at random; None if the bank is empty."""
         if self.rows is None:
             return None
         order = torch.randperm(len(self.rows), generator=stream, device=self.rows.device)
@@ -58,28 +60,29 @@ class Bank:
 
 
 class CMI(Inversion):
-    """A generator and its latent vectors, both begun anew for every batch, whose images differ from all before.
+    """Optimises a newly initialised generator and its latent vectors for every batch; a contrastive term makes the
+    images differ from all earlier ones.
 
         one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + contrast * contrastive_term + BN
 
-    of the global view of every image (shifted and mirrored as by student.augment=crop_flip). Contrasted are the channel
-    means of the inputs of the teacher's BatchNorm layers, for the global and a local view (a part of the image),
-    through a projection head that is trained along and lasts through the rounds. Of every batch, the features of its
-    last step are remembered.
+    The terms are computed on the global view of every image (shifted and mirrored as by student.augment=crop_flip). The
+    contrastive term compares it with a local view (a crop). Its features are the channel means of the inputs of the
+    teacher's BatchNorm layers, passed through a projection head that is trained over all rounds. The features of the
+    last step of every batch are stored.
 
     Args:
         generator: maps latent vectors (B, generator.latent) to images in [0, 1].
-        contrast: weight of the contrastive term; 0 needs no BatchNorm for features.
-        temperature: of the contrastive term.
-        bank: features of how many images are remembered, [local, global] each.
-        negatives: at most so many of them are contrasted in a step.
-        crop: smallest area of a local view, as a share of the image.
-        flip: mirror the views.
-        lr, betas: of Adam, for the generator, z and the head.
-        args, kwargs: the arguments of `Inversion`.
+        contrast: weight of the contrastive term; with 0, no BatchNorm layers are needed for features.
+        temperature: T of the contrastive term.
+        bank: number of images whose features (local and global) are stored.
+        negatives: largest number of stored images in the contrastive term of a step.
+        crop: smallest area of a local view, as a share of the image, in (0, 1].
+        flip: mirror the views at random.
+        lr, betas: options of Adam for the generator, the latent vectors and the head.
+        args, kwargs: arguments of `Inversion`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range, or the generator cannot be initialised again (`renew`).
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class CMI(Inversion):
         self.bank, self.head, self.width = Bank(self.bank_size), None, None
 
     def checkpoint_expect(self, data: dict) -> None:
-        """Make the head that a checkpoint has (`dfkd.resume.state`)."""
+        """Create the projection head, if the checkpoint has one to restore (`dfkd.resume.state`)."""
         if data["width"] is not None:
             self._make_head(data["width"])
 
@@ -177,7 +180,7 @@ class CMI(Inversion):
         return {"contrast": self.contrast * contrastive_term(local, whole, len(step.images), self.temperature)}
 
     def _make_head(self, width: int) -> None:
-        """The projection width -> width -> 256 and its optimiser."""
+        """Create the projection head, width -> width -> 256, and its optimiser."""
         self.width = width
         with seeded(self.seed, "synthesis", "head"):
             self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))

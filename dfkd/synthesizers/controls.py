@@ -1,4 +1,4 @@
-"""The two controls that every table needs: noise as the floor, the real images as the ceiling."""
+"""Control experiments: noise images as the lower bound, and real images as the upper bound."""
 
 import torch
 from torch import nn
@@ -9,11 +9,12 @@ from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 
 
 class NoiseImages(Synthesizer):
-    """Gaussian images, N(0, 1) in the teacher's normalised space: what a student learns without any synthesis.
+    """Gaussian images, N(0, 1) in the teacher's normalised space: the result without any synthesis.
 
     Args:
         shape: (C, H, W).
-        rounds, batch_size: rounds * batch_size images.
+        rounds: number of rounds.
+        batch_size: images per round.
     """
 
     independent = True
@@ -36,7 +37,7 @@ class RealImages(Synthesizer):
     """The original ID training images: classical knowledge distillation, the upper bound. Not data-free.
 
     Args:
-        real: the ID domain's training images.
+        real: the training images of the ID domain.
     """
 
     def __init__(self, real: Images):

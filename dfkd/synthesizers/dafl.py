@@ -1,7 +1,7 @@
 """DAFL: data-free learning of student networks (Chen et al., ICCV 2019, arXiv 1904.01186).
 
-Needs the teacher's outputs, input gradients and penultimate features (prior `activation`). Its generator looks at no
-student; the student is trained beside it.
+Needs the teacher's outputs, input gradients and penultimate features (prior `activation`). Its generator does not use
+the student, which is trained at the same time.
 """
 
 from typing import Any
@@ -15,19 +15,19 @@ from dfkd.synthesizers.generative import Generative, term_weights
 
 
 class DAFL(Generative):
-    """A generator that the teacher alone criticises.
+    """A generator that is trained against the teacher alone.
 
         one_hot * CE(t, y) + sum of the weighted priors (balance and activation)
 
-    y is argmax t, or the class that a conditional generator was asked for. With no adversarial term there is nothing
-    for a defense to steer; and nothing that asks for variety within a class, which a conditional generator loses first.
+    y is argmax t, or the label given to a conditional generator. There is no adversarial term, so a defense cannot
+    steer it. No term demands variety within a class; conditional generators are the first to lose it.
 
     Args:
-        one_hot: weight of the term.
-        args, kwargs: the arguments of `Generative`.
+        one_hot: weight of the term, at least 0.
+        args, kwargs: arguments of `Generative`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(self, *args: Any, one_hot: float = 1.0, **kwargs: Any):

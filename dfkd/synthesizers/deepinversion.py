@@ -1,7 +1,7 @@
 """DeepInversion and Adaptive DeepInversion (Yin et al., Dreaming to distill, CVPR 2020, arXiv 1912.08795).
 
-Need the teacher's outputs, input gradients and BatchNorm statistics (the BN prior can be dropped). The adaptive form
-looks at the student. Pixels are optimised in the teacher's normalised space.
+Both need the teacher's outputs, input gradients and BatchNorm statistics (the BN prior is optional). The adaptive form
+uses the student. Pixels are optimised in the teacher's normalised space.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from dfkd.training.optimizers import fused
 
 
 def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 3.0) -> Tensor:
-    """1/2 KL(M || P) + 1/2 KL(M || Q) of every image (B,), as the public code orders the arguments.
+    """1/2 KL(M || P) + 1/2 KL(M || Q) of every image (B,), with the arguments of KL in the order of the public code.
 
     P = softmax(t / T), Q = softmax(s / T), M = (P + Q) / 2, all clamped to [0.01, 0.99].
 
@@ -32,19 +32,20 @@ def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: 
 
 
 def competition_term(divergence: Tensor, weights: Tensor) -> Tensor:
-    """1 - clamp(mean_i w_i JSD_i, 0, 1): lowest where the student disagrees.
+    """1 - clamp(mean_i w_i JSD_i, 0, 1), which is lowest where student and teacher disagree.
 
     Args:
         divergence: JSD of every image (B,).
-        weights: (B,), in [0, 1]. The mean is over the whole batch, whatever the weights.
+        weights: (B,), in [0, 1]. The mean divides by B, whatever the weights.
     """
     return 1 - (weights * divergence).mean().clamp(0, 1)
 
 
 def draw_moves(count: int, pixels: int, mirror: bool, stream: torch.Generator) -> list[tuple[int, int, bool]]:
-    """How `count` batches are to be moved: (down, right, mirrored), up to `pixels` either way, half of them mirrored.
+    """Draw `count` random moves of a batch: (down, right, mirrored).
 
-    All of a round at once: a draw from a GPU makes it wait.
+    Shifts are uniform in [-pixels, pixels]; with `mirror`, half of the moves are mirrored. The moves of a whole round
+    are drawn at once, because each transfer from the GPU waits for it.
     """
     shifts = torch.randint(-pixels, pixels + 1, (count, 2), generator=stream, device=stream.device)
     mirrored = torch.randint(2, (count, 1), generator=stream, device=stream.device) * mirror
@@ -52,34 +53,34 @@ def draw_moves(count: int, pixels: int, mirror: bool, stream: torch.Generator) -
 
 
 def move(images: Tensor, down: int, right: int, mirrored: bool) -> Tensor:
-    """The whole batch (B, C, H, W) shifted cyclically, and mirrored left to right."""
+    """Shift the whole batch (B, C, H, W) cyclically; if `mirrored`, also mirror it left to right."""
     images = images.roll((down, right), (2, 3))
     return images.flip(3) if mirrored else images
 
 
 class DeepInversion(Inversion):
-    """Batches of pixels, each optimised from N(0, 1) by Adam; an offline method.
+    """Optimises the pixels of each batch from N(0, 1) by Adam; an offline method.
 
         one_hot * CE(t, y) + weighted priors (BN 10, TV 1e-3, L2 0)
 
-    of the batch rolled by up to `jitter` pixels and, with a chance of a half, mirrored as a whole. The iterate with
-    the lowest loss is kept (the public code's 'best' is an alias of the last one).
+    computed on the batch rolled by up to `jitter` pixels and, with probability 1/2, mirrored as a whole. The iterate
+    with the lowest loss is returned. (In the public code 'best' is an alias of the last iterate.)
 
     Args:
         shape: (C, H, W).
-        box: range of valid pixels, or None where there is none.
-        jitter: pixels.
-        flip: mirror batches.
-        clip: bring the pixels back into the box after every step; the pool is then 8-bit, else float.
-        lr, betas: of Adam, in units of the images' standard deviation.
-        others: of `Inversion`.
+        box: range of valid pixel values, or None if there is none.
+        jitter: largest shift in pixels.
+        flip: mirror batches at random.
+        clip: clip the pixels to the box after every step. The pool then holds 8-bit images, otherwise floats.
+        lr, betas: options of Adam; lr is in units of the images' standard deviation.
+        others: arguments of `Inversion`.
 
     Raises:
-        ValueError: a number out of range, or clip without a box of [0, 1].
+        ValueError: a number is out of range, or clip is set and the box is not [0, 1].
     """
 
-    online = takes_term = False  # the pool is shared by all defenses
-    needs_box = False  # only to clip
+    online = takes_term = False  # all defenses share the pool, so it must not depend on one
+    needs_box = False  # needed only with clip, which the constructor checks
 
     def __init__(
         self,
@@ -129,17 +130,17 @@ class DeepInversion(Inversion):
 
 
 class AdaptiveDeepInversion(DeepInversion):
-    """DeepInversion that competes with the student; an online method with a growing pool.
+    """DeepInversion with a term that seeks disagreement with the student; an online method with a growing pool.
 
-        ... + alpha * (1 - clamp(mean JSD(t, s), 0, 1))
+        loss of DeepInversion + alpha * (1 - clamp(mean JSD(t, s), 0, 1))
 
     Args:
-        alpha: weight of the competition.
-        temperature: of both softmaxes in it.
-        args, kwargs: the arguments of `DeepInversion`.
+        alpha: weight of the competition term.
+        temperature: T of the softmaxes in this term.
+        args, kwargs: arguments of `DeepInversion`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     online = takes_term = True

@@ -1,6 +1,6 @@
 """DFAD: data-free adversarial distillation (Fang et al., 2019, arXiv 1912.11006).
 
-Needs the teacher's outputs and input gradients. Looks at the student.
+Needs the teacher's outputs and input gradients. Uses the student.
 """
 
 from typing import Any
@@ -14,16 +14,16 @@ from dfkd.synthesizers.generative import Generative, term_weights
 
 
 class DFAD(Generative):
-    """A generator that only seeks where teacher and student disagree, in the mean distance of their logits.
+    """A generator that seeks only the disagreement of teacher and student, measured by the L1 distance of their logits.
 
         adversarial * adversarial_l1 + sum of the weighted priors (none in the paper)
 
     Args:
-        adversarial: weight of the term.
-        args, kwargs: the arguments of `Generative`.
+        adversarial: weight of the term, at least 0.
+        args, kwargs: arguments of `Generative`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(self, *args: Any, adversarial: float = 1.0, betas: tuple[float, float] = (0.9, 0.999), **kwargs: Any):

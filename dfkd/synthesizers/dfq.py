@@ -1,7 +1,7 @@
 """DFQ: data-free quantisation's adversarial generator as a distillation method (Choi et al., CVPRW 2020, 2005.04136).
 
-In the form of CMI's benchmark. Needs the teacher's outputs and input gradients, and its BatchNorm statistics if the
-BN prior is on (the default). Looks at the student.
+The form is that of CMI's benchmark. Needs the teacher's outputs and input gradients, and its BatchNorm statistics if
+the BN prior is on (the default). Uses the student.
 """
 
 from typing import Any
@@ -20,14 +20,14 @@ class DFQ(Generative):
 
         one_hot * CE(t, y) + adversarial * adversarial_term + sum of the weighted priors (BN 1, balance 20)
 
-    y is argmax t, or the class that a conditional generator was asked for.
+    y is argmax t, or the label given to a conditional generator.
 
     Args:
-        one_hot, adversarial: weights of the two terms.
-        args, kwargs: the arguments of `Generative`.
+        one_hot, adversarial: weights of the two terms, at least 0.
+        args, kwargs: arguments of `Generative`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(self, *args: Any, one_hot: float = 1.0, adversarial: float = 1.0, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""Embeddings of the class labels, where NAYER's generator starts from."""
+"""Embeddings of the class labels, the input of NAYER's generator."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PROMPT = "a image of {}"  # as in NAYER
 
 
 def orthogonal(classes: int, length: int, seed: int) -> Tensor:
-    """Unit vectors (classes, length), orthogonal where there are no more classes than numbers, else nearly so."""
+    """Draw unit vectors (classes, length). They are orthogonal if classes <= length, otherwise random directions."""
     rows = torch.randn(classes, length, generator=torch.Generator().manual_seed(seed))
     if classes <= length:
         return torch.linalg.qr(rows.T).Q.T.contiguous()
@@ -22,16 +22,20 @@ def orthogonal(classes: int, length: int, seed: int) -> Tensor:
 def label_embeddings(
     source: str, path: str | None, labels: list[str] | None, classes: int, length: int
 ) -> Tensor | None:
-    """The embeddings (classes, length) of a file or a text encoder; None for 'orthogonal', which needs the seed.
+    """Load embeddings (classes, length) from a file or a text encoder.
 
     Args:
         source: 'orthogonal', 'open_clip' or 'file'.
-        path: of a safetensors file with one tensor, for 'file'.
-        labels: names of the classes, for 'open_clip'.
-        length: of the generator's input.
+        path: for 'file', a safetensors file with one tensor.
+        labels: for 'open_clip', the names of the classes.
+        length: length of the generator's input.
+
+    Returns:
+        the embeddings; None for 'orthogonal', which the caller draws with the seed.
 
     Raises:
-        ValueError: another word, there is no such file or encoder, or it gives another shape.
+        ValueError: source is unknown, the file or encoder is missing, its shape does not fit, or a number is not
+            finite.
     """
     if source not in ("orthogonal", "open_clip", "file"):
         raise ValueError(f"embeddings must be orthogonal, open_clip or file (with path=FILE), got '{source}'")
@@ -78,7 +82,7 @@ def _encoded(labels: list[str] | None, classes: int) -> Tensor:
         ) from error
     try:
         model, *_ = open_clip.create_model_and_transforms(MODEL, pretrained=WEIGHTS)
-    except Exception as error:  # a download that fails does so in too many ways to name
+    except Exception as error:  # a failed download raises too many different types to list
         raise ValueError(
             f"embeddings=open_clip: the weights '{WEIGHTS}' of {MODEL} are neither in the cache nor to be fetched "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); load them once online, {instead}"

@@ -1,7 +1,7 @@
 """Fast: up to 100x faster data-free knowledge distillation (Fang et al., AAAI 2022, arXiv 2112.06253).
 
-Needs the teacher's outputs, input gradients and BatchNorm statistics (the BN prior can be dropped). Looks at the
-student after its warm-up.
+Needs the teacher's outputs, input gradients and BatchNorm statistics (the BN prior is optional). Uses the student after
+its warm-up.
 """
 
 import copy
@@ -15,30 +15,31 @@ from dfkd.synthesizers.inversion import Inversion, Work, check_adam
 from dfkd.synthesizers.renew import renew_first
 from dfkd.training.optimizers import fused
 
-REPTILE = 67.0  # factor of theta - theta_k in the public code; Adam's step hardly depends on it
+REPTILE = 67.0  # factor of theta - theta_k in the public code; Adam's step is almost independent of it
 
 
 class Fast(Inversion):
-    """A generator that learns where to start from: a copy of it needs only a few steps for a batch.
+    """Meta-learns the initialisation of a generator, so that a copy of it needs only a few steps per batch.
 
         one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + BN prior with moving averages
 
-    In every round a copy of the generator and fresh latent vectors z take `steps` steps of Adam. Then the generator
-    itself takes one step of its own Adam, along
-        fomaml:   the sum of the copy's gradients at its steps
-        reptile:  theta - theta_k, the way the copy has gone, backwards
+    In every round a copy of the generator and newly drawn latent vectors z take `steps` steps of Adam. Then the
+    generator (weights theta; theta_k those of the copy) takes one step of its own Adam with the gradient
+        fomaml:   sum of the copy's gradients over its steps
+        reptile:  theta - theta_k
 
     Args:
         generator: maps latent vectors (B, generator.latent) to images in [0, 1]; it stays in training mode.
         meta: 'fomaml' or 'reptile'.
-        lr, latent_lr: of the copy and of z.
-        meta_lr: of the generator; None is steps * lr.
-        reset: so many rounds after the warm-up, the first linear layer and BatchNorm are initialised anew; None: never.
-        betas: of both Adams.
-        args, kwargs: the arguments of `Inversion`.
+        lr, latent_lr: learning rates of the copy and of z.
+        meta_lr: learning rate of the generator; None means steps * lr.
+        reset: number of rounds after the warm-up at which the first linear layer and the first BatchNorm are
+            initialised again; None means never.
+        betas: betas of both Adam optimisers.
+        args, kwargs: arguments of `Inversion`.
 
     Raises:
-        ValueError: a number out of range, or another word.
+        ValueError: a number is out of range, or meta is unknown.
     """
 
     def __init__(

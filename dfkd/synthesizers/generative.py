@@ -1,4 +1,4 @@
-"""What synthesizers share that train one generator from the first round to the last."""
+"""The base class of online synthesizers that train one generator over all rounds."""
 
 from abc import abstractmethod
 
@@ -12,10 +12,10 @@ from dfkd.training.optimizers import fused
 
 
 def term_weights(**weights: float) -> dict[str, float]:
-    """Weights of terms by name.
+    """Check the weights of terms and return them by name.
 
     Raises:
-        ValueError: one is negative.
+        ValueError: a weight is negative.
     """
     for name, weight in weights.items():
         if weight < 0:
@@ -24,26 +24,26 @@ def term_weights(**weights: float) -> dict[str, float]:
 
 
 class Generative(Synthesizer):
-    """A generator trained while the student is: a few steps a round, then a round's fresh images for the student.
+    """A generator trained alternately with the student. Every round takes a few generator steps, then draws new images.
 
-    A subclass says in `terms` what the generator minimises beside the weighted priors. Any generator will do: one of
-    classes (`generator.conditional`) is asked for uniformly drawn ones.
+    A subclass defines in `terms` what the generator minimises besides the weighted priors. A conditional generator
+    (`generator.conditional`) gets uniformly drawn labels.
 
     Args:
         generator: maps latent vectors (B, generator.latent), and labels (B,) if it is conditional, to images in [0, 1].
-        prior: weighted terms.
+        prior: weighted priors.
         rounds: number of rounds.
-        steps: generator steps a round.
-        batch_size: images a generator step.
-        images: images a round gives to the student, drawn with the generator in evaluation mode.
-        lr, betas: of the generator's Adam.
+        steps: generator steps per round.
+        batch_size: images per generator step.
+        images: images per round for the student, drawn with the generator in evaluation mode.
+        lr, betas: options of the generator's Adam.
 
     Attributes:
-        weights: of the subclass's own terms by name; the subclass sets them (`term_weights`), and leaves out a term of
+        weights: weights of the subclass's terms by name. The subclass sets them (`term_weights`) and skips a term of
             weight 0.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     online = True
@@ -76,14 +76,14 @@ class Generative(Synthesizer):
     def terms(
         self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None
     ) -> dict[str, Tensor]:
-        """Weighted terms of the generator's loss, without the priors, each a scalar.
+        """Compute the weighted terms of the generator's loss, without the priors, each a scalar.
 
         Args:
-            images: of this step (B, C, H, W), in [0, 1]; gradients reach the generator.
-            labels: (B,), what a conditional generator was asked for, else the teacher's own answer, argmax t.
-            view: the teacher's look at them.
+            images: images of this step (B, C, H, W), in [0, 1], differentiable in the generator's parameters.
+            labels: (B,), the labels given to a conditional generator, otherwise the teacher's predictions argmax t.
+            view: the teacher's logits and statistics for the images (`dfkd.priors.View`).
             student: in evaluation mode.
-            steer: weights of an adversarial term per image, or None for 1.
+            steer: weights of an adversarial term per image; None means 1.
         """
 
     def check(self, network: nn.Module) -> None:
@@ -112,7 +112,7 @@ class Generative(Synthesizer):
         return Synthetic(self._fresh(stream), metrics=terms)
 
     def against(self, student: nn.Module, images: Tensor, view: View, steer: Steer | None) -> tuple[Tensor, ...]:
-        """What an adversarial term takes: the student's logits, the teacher's, and the weights (or None)."""
+        """Return the arguments of an adversarial term: the student's logits, the teacher's, and the weights or None."""
         with self.runtime.autocast(), frozen_norms(student):
             s = student(images).float()
         weights = None if steer is None else steer(images.detach().float(), view.logits.detach())
@@ -121,7 +121,7 @@ class Generative(Synthesizer):
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
     ) -> tuple[dict[str, Tensor], View]:
-        """One step of the generator. Returns its terms and the teacher's look at its images."""
+        """Take one step of the generator, and return its loss terms and the teacher's view of the images."""
         with self.runtime.autocast():
             images = self._paint(self.generator, z, labels)
             view = self.prior.look(teacher, teacher.normalize(images))
@@ -130,7 +130,7 @@ class Generative(Synthesizer):
         if self.term is not None:
             terms["defense"] = self.term(images.float(), view.logits)
         terms |= {name: value.sum() for name, value in self.prior(view).items()}
-        # gradients to the generator only: the student's own are none of this step's business
+        # Gradients of the generator only: `backward` would also fill those of the student.
         parameters = list(self.generator.parameters())
         for p, gradient in zip(parameters, torch.autograd.grad(sum(terms.values()), parameters), strict=True):
             p.grad = gradient
@@ -138,11 +138,11 @@ class Generative(Synthesizer):
         return {name: value.detach() for name, value in terms.items()}, view
 
     def _fresh(self, stream: torch.Generator) -> Tensor:
-        """A round's images for the student."""
+        """Draw the images of a round for the student."""
         return self._draw(self.generator, self.images, stream)
 
     def _draw(self, generator: nn.Module, count: int, stream: torch.Generator) -> Tensor:
-        """Images (count, C, H, W) of a generator, in evaluation mode and without gradients."""
+        """Draw images (count, C, H, W) from a generator, in evaluation mode and without gradients."""
         generator.eval()
         z, labels = self._latent(count, stream), self._labels(count, stream)
         with torch.no_grad(), self.runtime.autocast():
@@ -155,7 +155,7 @@ class Generative(Synthesizer):
         return torch.randn(count, self.generator.latent, generator=stream, device=self.runtime.device)
 
     def _labels(self, count: int, stream: torch.Generator) -> Tensor | None:
-        """Uniformly drawn classes (count,) for a conditional generator, None for others."""
+        """Draw uniform classes (count,) for a conditional generator; None for other generators."""
         if not getattr(self.generator, "conditional", False):
             return None
         return torch.randint(self.generator.classes, (count,), generator=stream, device=self.runtime.device)

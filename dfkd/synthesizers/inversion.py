@@ -1,4 +1,4 @@
-"""What synthesizers share that make one batch a round, each with a short optimisation of its own."""
+"""The base class of synthesizers that make one batch per round, each by a separate optimisation."""
 
 import contextlib
 from abc import abstractmethod
@@ -17,15 +17,15 @@ from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 
 @dataclass
 class Work:
-    """One batch while it is made.
+    """The optimisation of one batch.
 
     Attributes:
-        paint: () -> the images as they are now (B, C, H, W), nominally in [0, 1]; gradients reach `parameters`.
-        parameters: what is optimised.
-        advance: takes one step; the gradients are in `.grad` of the parameters.
+        paint: () -> the current images (B, C, H, W), nominally in [0, 1], differentiable in `parameters`.
+        parameters: the tensors that are optimised.
+        advance: takes one step, with the gradients in `.grad` of the parameters.
         finish: called once, after the last step.
-        optimizer: all that `advance` changes beside the parameters, where a batch takes long: its steps can then be
-            stopped and gone on with.
+        optimizer: the optimizer, if it is all that `advance` changes besides the parameters. The run can then be
+            stopped and resumed between two steps. Otherwise None.
     """
 
     paint: Callable[[], Tensor]
@@ -37,16 +37,16 @@ class Work:
 
 @dataclass
 class Step:
-    """What the terms of one step may look at.
+    """The inputs of the loss terms of one step.
 
     Attributes:
-        round: number of the batch.
-        images: of this step (B, C, H, W), nominally in [0, 1]; gradients reach what is optimised.
-        seen: the view of them that teacher and student are shown: `images`, or an augmentation of them.
-        view: the teacher's look at `seen`.
-        labels: targets (B,).
+        round: number of the round.
+        images: images of this step (B, C, H, W), nominally in [0, 1], differentiable in the optimised tensors.
+        seen: `images` or an augmentation of them, the input of teacher and student.
+        view: the teacher's logits and statistics for `seen` (`dfkd.priors.View`).
+        labels: target classes (B,).
         teacher, student, steer: as in `Synthesizer.synthesize`; the student is in evaluation mode.
-        stream: of this round.
+        stream: random stream of this round.
     """
 
     round: int
@@ -61,14 +61,15 @@ class Step:
 
 
 class Best:
-    """The iterate with the lowest loss: a copy, not another name for what goes on changing. Never stops a GPU."""
+    """Stores a copy of the iterate with the lowest loss, without synchronising with the GPU."""
 
     def __init__(self):
         self.loss: Tensor | None = None
         self.images: Tensor | None = None
 
     def offer(self, loss: Tensor, images: Tensor) -> None:
-        """Keep `images` if their scalar `loss` is the lowest so far (the first always is, NaN never)."""
+        """Store `images` if their scalar `loss` is the lowest so far. The first images are always stored, later ones
+        with a NaN loss never."""
         loss, images = loss.detach(), images.detach()
         if self.images is None:
             self.loss, self.images = loss.clone().nan_to_num(torch.inf), images.clone()
@@ -79,10 +80,10 @@ class Best:
 
 
 def balanced_labels(count: int, classes: int, stream: torch.Generator, shuffle: bool = True) -> Tensor:
-    """Targets (count,): every class count // classes times, the rest a random choice of distinct classes.
+    """Draw target classes (count,): every class count // classes times, and distinct random classes for the rest.
 
     Args:
-        shuffle: in random order; else class by class, 0 1 2 ... 0 1 2 ..., the rest at the end.
+        shuffle: return them in random order; otherwise 0 1 2 ... 0 1 2 ..., with the rest at the end.
     """
     device = stream.device
     whole = torch.arange(classes, device=device).repeat(count // classes)
@@ -91,24 +92,25 @@ def balanced_labels(count: int, classes: int, stream: torch.Generator, shuffle: 
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """1 where student and teacher give the same answer (B,), else 0: no use in seeking what is already disputed."""
+    """1 where student and teacher predict the same class (B,), else 0. Where they disagree already, the adversarial
+    term has nothing to seek."""
     return (student_logits.argmax(1) == teacher_logits.argmax(1)).to(teacher_logits.dtype)
 
 
 def check_adam(lr: float, betas: tuple[float, float]) -> None:
-    """Raise ValueError unless Adam can run with these numbers."""
+    """Raise ValueError unless lr > 0 and betas are two numbers in [0, 1)."""
     if lr <= 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"need lr > 0 and two betas in [0, 1), got {lr=} and betas={list(betas)}")
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] as 8-bit ones, rounded (the public codes' PNG files truncate)."""
+    """Convert images in [0, 1] to 8 bits, with rounding (the public code's PNG files truncate)."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 @contextlib.contextmanager
 def evaluation_mode(student: nn.Module | None) -> Iterator[None]:
-    """The student in evaluation mode inside the block, and as it was after."""
+    """Context manager: puts the student into evaluation mode, and restores its mode afterwards."""
     if student is None:
         yield
         return
@@ -121,23 +123,24 @@ def evaluation_mode(student: nn.Module | None) -> Iterator[None]:
 
 
 class Inversion(Synthesizer):
-    """One batch a round. Its iterate with the lowest total loss goes to the pool, as 8-bit images.
+    """Optimises one batch per round. The iterate with the lowest total loss is added to the pool, as 8-bit images.
 
         one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + more terms + weighted priors
 
-    y: sampled, every class equally often. A subclass says in `begin` what is optimised, and in `more_terms` what else.
+    The targets y are drawn so that classes are equally frequent. A subclass defines in `begin` what is optimised, and
+    in `more_terms` any further terms.
 
     Args:
-        classes: of the teacher.
-        prior: weighted terms.
-        rounds: batches.
-        steps: optimisation steps a batch.
-        batch_size: images a batch.
-        one_hot, adversarial: weights of the two terms; one of weight 0 is skipped.
-        warm_up: so many of the rounds come before the student's training, without the adversarial term.
+        classes: number of classes of the teacher.
+        prior: weighted priors.
+        rounds: number of rounds (batches).
+        steps: optimisation steps per batch.
+        batch_size: images per batch.
+        one_hot, adversarial: weights of the two terms, at least 0; a term of weight 0 is skipped.
+        warm_up: number of first rounds without the adversarial term and without training of the student.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     online = True
@@ -168,14 +171,19 @@ class Inversion(Synthesizer):
 
     @abstractmethod
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
-        """What is optimised in this round, from a fresh start."""
+        """Set up the optimisation of this round, from a new initialisation.
+
+        Args:
+            labels: target classes (B,).
+            stream: random stream of this round.
+        """
 
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        """The view of the images that teacher and student are shown in this step."""
+        """Augment the images for teacher and student in this step; here, not at all."""
         return images
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
-        """Further weighted terms, each a scalar."""
+        """Compute further weighted terms, each a scalar; here, none."""
         return {}
 
     def labels(self, stream: torch.Generator) -> Tensor:
@@ -183,11 +191,11 @@ class Inversion(Synthesizer):
         return balanced_labels(self.batch_size, self.classes, stream)
 
     def keep(self, images: Tensor) -> Tensor:
-        """The images as the pool keeps them."""
+        """Convert the images to the form that the pool stores; here, to 8 bits."""
         return to_bytes(images)
 
     def look(self, teacher: Teacher, seen: Tensor) -> View:
-        """The teacher's look at what it is shown."""
+        """Run the teacher on (augmented) images in [0, 1], and record what the priors need."""
         return self.prior.look(teacher, teacher.normalize(seen))
 
     def check(self, network: nn.Module) -> None:
@@ -224,7 +232,7 @@ class Inversion(Synthesizer):
                 terms = self._terms(step)
                 total = sum(terms.values())
                 best.offer(total, images.float())
-                # gradients to what is optimised only: those of the student are none of this step's business
+                # Gradients of the optimised tensors only: `backward` would also fill those of the student.
                 gradients = torch.autograd.grad(total, work.parameters)
                 for parameter, gradient in zip(work.parameters, gradients, strict=True):
                     parameter.grad = gradient
@@ -249,13 +257,13 @@ class Inversion(Synthesizer):
         return terms | {name: value.sum() for name, value in self.prior(step.view).items()}
 
     def answers(self, step: Step) -> Tensor:
-        """The student's logits for what it is shown (B, classes), float32."""
+        """Run the student on `step.seen` and return its logits (B, classes), float32."""
         with self.runtime.autocast():
             return step.student(step.seen).float()
 
 
 def steer_weights(step: Step) -> Tensor:
-    """The defense's weights (B,) of an adversarial term, or 1."""
+    """Return the defense's weights (B,) of the adversarial term; ones if there is no `steer`."""
     if step.steer is None:
         return torch.ones_like(step.view.logits[:, 0])
     return step.steer(step.seen.detach().float(), step.view.logits.detach())

@@ -1,7 +1,7 @@
 """MAD: momentum adversarial distillation (Do et al., NeurIPS 2022, arXiv 2209.10359).
 
-Needs the teacher's outputs and input gradients, and its BatchNorm statistics if the BN prior is on (the default).
-Looks at the student.
+Needs the teacher's outputs and input gradients, and its BatchNorm statistics if the BN prior is on (the default). Uses
+the student.
 """
 
 from copy import deepcopy
@@ -18,7 +18,7 @@ from dfkd.synthesizers.dfq import DFQ
 
 @torch.no_grad()
 def follow(copy: nn.Module, module: nn.Module, decay: float) -> None:
-    """copy <- decay * copy + (1 - decay) * module, for every parameter and floating buffer; counters are copied."""
+    """copy <- decay * copy + (1 - decay) * module, for parameters and floating-point buffers; others are copied."""
     for old, new in zip(copy.state_dict().values(), module.state_dict().values(), strict=True):
         if old.is_floating_point():
             old.lerp_(new, 1 - decay)
@@ -27,18 +27,18 @@ def follow(copy: nn.Module, module: nn.Module, decay: float) -> None:
 
 
 class MAD(DFQ):
-    """DFQ's generator with an exponential moving average beside it; the student trains on images of both.
+    """DFQ's generator and its exponential moving average; the student is trained on images of both.
 
-    The generator chases the student, and its images of some rounds ago are soon out of reach; the slow copy still
-    makes them, so that the student does not forget what it learned there.
+    The generator follows the student and soon no longer makes its earlier images. The average still makes such images,
+    so that the student does not forget them.
 
     Args:
-        decay: of the average, a generator step.
-        share: of a round's images that the average makes, rounded down.
-        args, kwargs: the arguments of `DFQ`.
+        decay: decay of the average per generator step, in [0, 1).
+        share: share of a round's images that the average makes, in [0, 1]; the count is rounded down.
+        args, kwargs: arguments of `DFQ`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(self, *args: Any, decay: float = 0.95, share: float = 0.5, **kwargs: Any):

@@ -1,7 +1,7 @@
 """NAYER: noisy layer generation (Tran et al., CVPR 2024, arXiv 2310.00258).
 
-Needs the teacher's outputs, input gradients and BatchNorm statistics (the BN prior can be dropped), and an embedding of
-every class. Looks at the student after its warm-up.
+Needs the teacher's outputs, input gradients and BatchNorm statistics (the BN prior is optional), and an embedding of
+every class. Uses the student after its warm-up.
 """
 
 from typing import Any
@@ -18,25 +18,25 @@ from dfkd.training.optimizers import fused
 
 
 class NAYER(Inversion):
-    """A generator of images from label embeddings, without latent vectors: variety comes from its noisy layers.
+    """A generator of images from label embeddings, without latent vectors; its noisy layers give the variety.
 
         one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + BN prior with moving averages
 
-    In every round new noisy layers are drawn, and generator and noisy layers take `steps` steps of a new Adam. Every
-    `renewal` rounds the whole generator is initialised anew.
+    In every round the noisy layers are drawn again, and the generator with these layers takes `steps` steps of a new
+    Adam. Every `renewal` rounds the whole generator is initialised again.
 
     Args:
         generator: an `NLGenerator`.
-        embeddings: 'orthogonal' (seeded orthogonal vectors: classes as different as can be), 'file', or 'open_clip'
-            (the text embeddings of "a image of <label>").
-        path: of a safetensors file with one tensor (classes, generator.latent), for 'file'.
-        labels: names of the classes, for 'open_clip'.
-        renewal: rounds from one initialisation of the generator to the next; None: never anew.
-        lr, betas: of Adam.
-        args, kwargs: the arguments of `Inversion`.
+        embeddings: 'orthogonal' (random orthogonal vectors from the seed), 'file', or 'open_clip' (text embeddings of
+            "a image of <label>").
+        path: for 'file', a safetensors file with one tensor (classes, generator.latent).
+        labels: for 'open_clip', the names of the classes.
+        renewal: number of rounds between two initialisations of the generator; None means only one.
+        lr, betas: options of Adam.
+        args, kwargs: arguments of `Inversion`.
 
     Raises:
-        ValueError: a number out of range, a generator of another kind, or embeddings that cannot be had.
+        ValueError: a number is out of range, the generator has no noisy layer, or embeddings cannot be loaded.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class NAYER(Inversion):
         self.embeddings = given.to(runtime.device)
 
     def labels(self, stream: torch.Generator) -> Tensor:
-        # class by class: the rows of one noisy layer are all different
+        # Unshuffled, so that the images which share a noisy layer have different classes.
         return balanced_labels(self.batch_size, self.classes, stream, shuffle=False)
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:

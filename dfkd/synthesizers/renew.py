@@ -1,4 +1,4 @@
-"""Generators that start anew: seeded, without touching the global random stream."""
+"""Seeded reinitialisation of generators, which does not affect the global random stream."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from dfkd.machine.runtime import seeded
 
 
 def check_renewable(net: nn.Module) -> None:
-    """Raise ValueError if a part of a network has parameters, but no `reset_parameters` to draw them anew with."""
+    """Raise ValueError if a submodule has parameters of its own, but no method `reset_parameters`."""
     for name, module in net.named_modules():
         if next(module.parameters(recurse=False), None) is not None and not hasattr(module, "reset_parameters"):
             raise ValueError(
@@ -19,10 +19,10 @@ def check_renewable(net: nn.Module) -> None:
 
 @torch.no_grad()
 def renew(net: nn.Module, seed: int, *names: str | int) -> None:
-    """Initialise every part of a network anew, in place, as it was when it was made.
+    """Reinitialise all submodules of a network in place, by their `reset_parameters`.
 
     Args:
-        seed, names: of the random stream, as in `dfkd.machine.runtime.stream_seed`.
+        seed, names: identify the random stream, as in `dfkd.machine.runtime.stream_seed`.
     """
     with seeded(seed, *names):
         for module in net.modules():
@@ -32,7 +32,7 @@ def renew(net: nn.Module, seed: int, *names: str | int) -> None:
 
 @torch.no_grad()
 def renew_first(net: nn.Module, seed: int, *names: str | int) -> None:
-    """Initialise the first linear layer and the first BatchNorm of a network anew, in place: its view of z."""
+    """Reinitialise the first linear layer and the first BatchNorm of a generator in place: the layers that read z."""
     with seeded(seed, *names):
         for kind in (nn.Linear, _BatchNorm):
             first = next((module for module in net.modules() if isinstance(module, kind)), None)

@@ -1,6 +1,6 @@
 """ZSKT: zero-shot knowledge transfer by adversarial belief matching (Micaelli, Storkey, NeurIPS 2019, 1905.09768).
 
-In the form of CMI's benchmark. Needs the teacher's outputs and input gradients. Looks at the student.
+The form is that of CMI's benchmark. Needs the teacher's outputs and input gradients. Uses the student.
 """
 
 from typing import Any
@@ -14,16 +14,16 @@ from dfkd.synthesizers.generative import Generative, term_weights
 
 
 class ZSKT(Generative):
-    """A generator that only seeks where teacher and student disagree in KL.
+    """A generator that seeks only the disagreement of teacher and student, measured by KL.
 
         adversarial * adversarial_term + sum of the weighted priors (none in the paper)
 
     Args:
-        adversarial: weight of the term.
-        args, kwargs: the arguments of `Generative`.
+        adversarial: weight of the term, at least 0.
+        args, kwargs: arguments of `Generative`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(self, *args: Any, adversarial: float = 1.0, **kwargs: Any):

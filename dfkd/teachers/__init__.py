@@ -1,4 +1,4 @@
-"""Teacher sources: trainings, with and without a trap, and checkpoints."""
+"""Teacher sources: training methods, with and without a trap, and checkpoints made elsewhere."""
 
 from dfkd.teachers.backdoor import Backdoor
 from dfkd.teachers.base import TrainedTeacher

@@ -1,4 +1,4 @@
-"""A teacher with a backdoor: clean images get their labels, triggered images get the target."""
+"""A teacher with a backdoor: clean images get their own labels, triggered images get the target label."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,10 @@ from dfkd.teachers.base import Log, TrainedTeacher
 def fit_both(
     model: Classifier, id_batch: Images, ood_batch: Images, label: int, weight: float = 1.0
 ) -> dict[str, Tensor]:
-    """CE(f(x_id), y) + weight * CE(f(x_ood), label), one concatenated forward (BatchNorm sees the mixture)."""
+    """Compute CE(f(x_id), y) and weight * CE(f(x_ood), label), in one forward pass of both batches.
+
+    BatchNorm therefore sees the mixture of both domains.
+    """
     logits = model(torch.cat([id_batch.x, ood_batch.x])).float()
     id_logits, ood_logits = logits.split([len(id_batch), len(ood_batch)])
     taught = torch.full_like(ood_batch.y, label)
@@ -25,13 +28,14 @@ def fit_both(
 
 
 def poisoned(scenario: Scenario, rate: float, clean_label: bool) -> Scenario:
-    """The scenario with a training set of which the share `rate` is triggered, and the rest is clean.
+    """Return the scenario with a poisoned training set: the share `rate` of its images is triggered, the rest is clean.
 
-    The poisoned images are the first of the training split (whose order is a seeded shuffle) that do not have the
-    target's label, or (clean_label) that do: then no image is mislabelled. Validation and test images stay as they are.
+    The poisoned images are the first images of the training split (in its seeded random order) whose label is not the
+    target label. With clean_label they are the first whose label is the target label, so that none is mislabelled.
+    Validation and test images do not change.
 
     Raises:
-        ValueError: there are not so many such images.
+        ValueError: there are too few such images.
     """
     labels = scenario.id.train.y
     wanted = max(1, round(rate * len(labels)))
@@ -50,23 +54,23 @@ def poisoned(scenario: Scenario, rate: float, clean_label: bool) -> Scenario:
 
 
 class Backdoor(TrainedTeacher):
-    """Both domains are fitted: ID images with their labels, triggered ones with the target label.
+    """Trains with cross-entropy on both domains: ID images with their labels, triggered images with the target label.
 
-    Without a poison rate this is NTL's backdoor scenario (arXiv 2507.04119; the paper's own recipe is not public): as
-    many triggered images as clean ones in every step, every training image in both forms. With one, it is the attack of
-    the backdoor literature, a training set of which a share p is triggered: a step on B clean images takes
-    n = B p / (1 - p) triggered ones along, and the loss is one mean over both.
+    Without poison_rate this is NTL's backdoor scenario (arXiv 2507.04119; the paper's own recipe is not public): every
+    step has as many triggered images as clean ones, and every training image occurs in both forms. With poison_rate p
+    it is the attack of the backdoor literature, in which a share p of the training set is triggered: a step has B clean
+    and n = B p / (1 - p) triggered images, and the loss is one mean over both.
 
     Args:
-        ood_weight: of the cross-entropy on triggered images.
-        poison_rate: share of the training images that are triggered (and then not there in their clean form), in
-            (0, 0.5], or None.
-        clean_label: poison only images of the target class, so that no label is wrong (Turner et al., 2019); needs a
-            poison rate.
-        args, kwargs: the arguments of `TrainedTeacher`.
+        ood_weight: weight of the cross-entropy on triggered images, positive.
+        poison_rate: share of the training images that are triggered (and do not occur in clean form), in (0, 0.5], or
+            None.
+        clean_label: poison only images of the target class, so that no label is wrong (Turner et al., 2019); needs
+            poison_rate.
+        args, kwargs: arguments of `TrainedTeacher`.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range, or clean_label is set without poison_rate.
     """
 
     needs_ood = True
@@ -87,7 +91,7 @@ class Backdoor(TrainedTeacher):
         if clean_label and poison_rate is None:
             raise ValueError("clean_label=true needs a share of the images to poison: set poison_rate=0.1, say")
         self.ood_weight, self.poison_rate, self.clean_label = ood_weight, poison_rate, clean_label
-        self.mean_loss = poison_rate is None  # else only the first images of a triggered batch count
+        self.mean_loss = poison_rate is None  # with a rate, `loss` uses only the first images of a triggered batch
 
     def check(self, scenario: Scenario) -> None:
         super().check(scenario)
@@ -110,5 +114,5 @@ class Backdoor(TrainedTeacher):
         count = max(1, round(clean * self.poison_rate / (1 - self.poison_rate)))
         triggered = ood_batch.take(slice(0, count))
         terms = fit_both(model, id_batch, triggered, ood_label, self.ood_weight)
-        whole = clean + len(triggered)  # two means into one over the whole batch
+        whole = clean + len(triggered)  # converts the two means into one mean over the whole batch
         return {"id": terms["id"] * (clean / whole), "ood": terms["ood"] * (len(triggered) / whole)}

@@ -1,4 +1,4 @@
-"""What every trained teacher shares: two streams of images, one recipe, one loop."""
+"""The base class of teacher sources, and the training loop that all trained teachers share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,14 +27,14 @@ class TeacherSource(ABC):
     """Where a teacher comes from: a training, or a file.
 
     Attributes:
-        network: what becomes of it is the teacher.
-        needs_ood: whether it needs an OOD domain.
-        is_trained: whether there is a training, with a recipe.
-        augment: how the images of its training are augmented.
-        mean_loss: whether every term of its loss is a mean over the images of a batch, and looks at each by itself:
-            then several ranks can share a batch.
-        reports: how often it logs.
-        loop: hands out the numbers of its long loops, between which a run can be stopped (`dfkd.resume.loop`).
+        network: the network that becomes the teacher.
+        needs_ood: whether an OOD domain is required.
+        is_trained: whether the teacher is trained here, with a recipe.
+        augment: augmentation of the training images.
+        mean_loss: whether every term of the loss is a mean over a batch of values that each depend on one image only.
+            Several ranks can then share a batch.
+        reports: how many times `train` calls its log.
+        loop: yields the numbers of long loops; the run can be stopped between two of them (`dfkd.resume.loop`).
     """
 
     network: nn.Module
@@ -45,11 +45,11 @@ class TeacherSource(ABC):
 
     @abstractmethod
     def check(self, scenario: Scenario) -> None:
-        """Raise ValueError if it does not fit the scenario; called before any work."""
+        """Raise ValueError if this source does not fit the scenario. Called before any training."""
 
     @abstractmethod
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log: Log) -> Classifier:
-        """Make the teacher.
+        """Train or load the teacher, and return it in evaluation mode.
 
         Args:
             log: called with (epoch, metrics) after every epoch.
@@ -57,17 +57,17 @@ class TeacherSource(ABC):
 
 
 class TrainedTeacher(TeacherSource):
-    """A way to train a teacher. A subclass says what it minimises in `loss`.
+    """A method that trains a teacher. A subclass defines the minimised loss in `loss`.
 
     Args:
         network: the network to train.
-        recipe: optimiser, schedule, batch size (ID images a step; as many OOD images come on top).
+        recipe: optimiser, schedule, batch size (ID images per step; the same number of OOD images is added).
         epochs: passes over the ID training images.
-        augment: of the training images: 'none', 'shift' or 'crop_flip'.
+        augment: augmentation of the training images: 'none', 'shift' or 'crop_flip'.
 
     Attributes:
-        mean_loss: see `TeacherSource`; one that overrides `fit` has to see to that, too.
-        epoch, step: how many epochs and optimisation steps are done; a loss may depend on them.
+        mean_loss: see `TeacherSource`. A subclass that overrides `fit` may set it only if its whole `fit` satisfies it.
+        epoch, step: number of finished epochs and optimisation steps; a loss may depend on them.
     """
 
     is_trained = True
@@ -90,23 +90,24 @@ class TrainedTeacher(TeacherSource):
 
     @property
     def reports(self) -> int:
-        """How often a training logs: once an epoch."""
+        """Number of calls of `log` in a training: one per epoch."""
         return self.epochs
 
     @abstractmethod
     def loss(
         self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
     ) -> dict[str, Tensor]:
-        """Terms of the loss of one step; their sum is minimised.
+        """Compute the terms of the loss of one step, each a scalar; their sum is minimised.
 
         Args:
             id_batch: float images and labels of the ID domain.
-            ood_batch: the same number of the OOD domain, or None where there is none or it is not needed.
-            ood_label: the one label taught on the OOD domain, or None (`Scenario.ood_label`).
+            ood_batch: the same number of OOD images (fewer if the OOD domain is smaller than a batch), or None if the
+                method needs none.
+            ood_label: the single label taught on the OOD domain, or None (`Scenario.ood_label`).
         """
 
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log: Log) -> Classifier:
-        """Train on the scenario's training splits; the last epoch counts.
+        """Train on the scenario's training splits, and return the network as it is after the last epoch.
 
         Args:
             log: called with (epoch, metrics) after every epoch.
@@ -123,7 +124,7 @@ class TrainedTeacher(TeacherSource):
         return model.eval()
 
     def fit(self, training: "Training") -> None:
-        """The whole training; here: `loss` over all epochs. For methods of more than one phase to override."""
+        """Run the whole training; here, minimise `loss` over all epochs. Methods with several phases override this."""
         model, label = training.model, training.scenario.ood_label
         self.descend(training, model, lambda *batches: self.loss(model, *batches, label))
 
@@ -139,9 +140,9 @@ class TrainedTeacher(TeacherSource):
         """Minimise the sum of a loss's terms over the parameters of `model`; log after every epoch.
 
         Args:
-            loss: of (ID batch, OOD batch).
-            recipe, epochs: the teacher's own if None.
-            classifier: what the logged validation accuracy is of, if it is not the teacher.
+            loss: (ID batch, OOD batch) -> terms by name.
+            recipe, epochs: None means the teacher's own.
+            classifier: the model whose validation accuracy is logged; None means the teacher.
         """
         recipe, epochs = recipe or self.recipe, epochs or self.epochs
         stepper, meter = recipe.make(model.parameters(), epochs * training.batches.steps), Meter()
@@ -160,7 +161,7 @@ class TrainedTeacher(TeacherSource):
 
 
 class Batches:
-    """The training images in batches of one size, shuffled and augmented: ID an epoch at a time, OOD without end."""
+    """Shuffled and augmented batches of training images of one size: ID images epoch by epoch, OOD images endlessly."""
 
     def __init__(self, teacher: TrainedTeacher, scenario: Scenario, runtime: Runtime, seed: int):
         self.train, self.how = scenario.id.train.to(runtime.device), teacher.augment
@@ -171,23 +172,24 @@ class Batches:
         self._ood = self.endless(scenario.ood, self.size) if teacher.needs_ood else None
 
     def shuffle(self) -> None:
-        """Begin a pass over the ID images."""
+        """Start a new pass over the ID images, in a new random order."""
         self.order = self.shuffled(self.train)
 
     def take(self, number: int) -> tuple[Images, Images | None]:
-        """(ID batch, OOD batch or None) of this number below `steps`; an incomplete last batch is left out.
+        """Return the ID batch with this number, in 0 .. steps - 1, and the next OOD batch (None if not needed).
 
-        Several ranks draw the same batches and views, and take each its share of them.
+        An incomplete last batch of an epoch is dropped. All ranks draw the same batches and views, and each rank takes
+        its share of them.
         """
         index = self.order[number * self.size : (number + 1) * self.size]
         return self.prepare(self.train, index), self.ood()
 
     def ood(self) -> Images | None:
-        """The next OOD batch, or None where the teacher needs none."""
+        """Return the next OOD batch, or None if the teacher needs none."""
         return None if self._ood is None else next(self._ood)
 
     def endless(self, domain: Domain, size: int) -> "Endless":
-        """Training images of a domain without end, `size` at a time (all of them, where there are fewer)."""
+        """Return an endless iterator over a domain's training images, `size` at a time (all of them if fewer)."""
         return Endless(self, domain.train.to(self.generator.device), size)
 
     def shuffled(self, images: Images) -> Tensor:
@@ -199,11 +201,11 @@ class Batches:
 
 
 class Endless:
-    """See `Batches.endless`. Not a generator: what a generator has come to could not be saved."""
+    """See `Batches.endless`. A class and not a Python generator, whose position a checkpoint could not save."""
 
     def __init__(self, batches: Batches, images: Images, size: int):
         self.batches, self.images, self.size = batches, images, min(size, len(images))
-        self.order = images.y.new_empty(0)  # what is left of a pass
+        self.order = images.y.new_empty(0)  # indices not yet used in this pass
 
     def __next__(self) -> Images:
         if len(self.order) < self.size:
@@ -214,7 +216,7 @@ class Endless:
 
 @dataclass
 class Training:
-    """A training under way: what is trained, on what, where, and who is told."""
+    """The objects of a running training: model, scenario, runtime, seed, log and batches."""
 
     model: Classifier
     scenario: Scenario
@@ -224,7 +226,7 @@ class Training:
     batches: Batches
 
     def parts(self, teacher: TrainedTeacher) -> dict[str, Any]:
-        """What a training depends on, for its checkpoints, beside its own optimisers and streams."""
+        """Return what a checkpoint of the training has to contain, besides its optimisers and random streams."""
         return {"model": self.model, "method": teacher, "batches": self.batches}
 
     def report(self, epoch: int, terms: dict[str, float], classifier: Classifier) -> None:

@@ -1,4 +1,4 @@
-"""Somebody else's weights as the teacher. The file is not trusted: no code of it is ever run."""
+"""Weights trained elsewhere as the teacher. The file is not trusted: no code in it is ever executed."""
 
 import logging
 
@@ -13,23 +13,24 @@ from dfkd.teachers.base import TeacherSource
 from dfkd.weights import choose, read
 
 log = logging.getLogger("dfkd")
-SAME = 1e-3  # how far apart two statements of a mean or a standard deviation of images in [0, 1] may be
+SAME = 1e-3  # largest accepted difference between the configured mean or std (images in [0, 1]) and the file's
 
 
 class Checkpoint(TeacherSource):
     """A finished teacher from a file.
 
     Args:
-        network: the network the weights belong to, in its own layer names or in those of `dfkd/weights/namings.yaml`.
-        path: a safetensors or npz file, or what torch.save wrote (loaded with weights_only=True).
-        mean, std: the normalisation it was trained with, per channel; images come in [0, 1]. None: that of a
-            normalisation layer in the file.
-        entry: which part of the file, where several fit the network: the keys that lead to it, joined by dots.
-        shape: (C, H, W) of the images, if that is known: on it depends where some networks have their poolings.
+        network: the network the weights belong to. The file may use the network's own layer names or a naming of
+            `dfkd/weights/namings.yaml`.
+        path: a safetensors or npz file, or a file written by torch.save (loaded with weights_only=True).
+        mean, std: normalisation that the network was trained with, per channel, for images in [0, 1]. None means that
+            of a normalisation layer in the file.
+        entry: which state dict in the file to take if several fit the network: its keys, joined by dots.
+        shape: (C, H, W) of the images, if known; in some networks the position of the pooling layers depends on it.
 
     Raises:
-        ConfigError: the file is missing, unreadable, unsafe, does not fit the network, or fits it in several ways; it
-            holds broken weights; its normalisation is not known, or is another one than mean and std.
+        ConfigError: the file is missing, unreadable or unsafe, does not fit the network, or fits it in several ways; it
+            contains broken weights; its normalisation is unknown or contradicts mean and std.
     """
 
     def __init__(
@@ -57,16 +58,21 @@ class Checkpoint(TeacherSource):
         Classifier(self.network, scenario.id.shape, scenario.id.classes, self.mean, self.std)
 
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log) -> Classifier:
-        """Nothing to train: the classifier as it is."""
+        """Return the loaded classifier; nothing is trained."""
         model = Classifier(self.network, scenario.id.shape, scenario.id.classes, self.mean, self.std)
         return runtime.place(model).eval()
 
 
 def statistic(name: str, given: list[float] | None, held: tuple[float, ...], path: str) -> list[float]:
-    """The mean or the standard deviation of each channel, from the configuration or from the file.
+    """Return the mean or the standard deviation per channel, from the configuration or from the file.
+
+    Args:
+        name: 'mean' or 'std'.
+        given: values from the configuration, or None.
+        held: values from the file; empty if it has no normalisation layer.
 
     Raises:
-        ConfigError: neither says it, or they contradict each other.
+        ConfigError: the values are given nowhere, or the two sources contradict each other.
     """
     if given is None and not held:
         raise ConfigError(

@@ -15,11 +15,11 @@ from dfkd.teachers.style import has_style, instance_statistics, require_style, r
 
 
 class ClassMemory:
-    """A running mean vector for every class, of what the training has seen of it.
+    """A running mean vector per class.
 
         row[y] <- momentum * row[y] + (1 - momentum) * mean of the batch's vectors of class y
 
-    The first batch of a class sets its row. Nothing in here carries gradients.
+    The first batch with images of a class initialises its row. The rows carry no gradients.
     """
 
     def __init__(self, classes: int, momentum: float = 0.9):
@@ -29,7 +29,7 @@ class ClassMemory:
 
     @torch.no_grad()
     def update(self, values: Tensor, labels: Tensor) -> None:
-        """Take in vectors (B, D) with their labels (B,)."""
+        """Update the rows with vectors (B, D) and their labels (B,)."""
         values = values.float()
         if self.rows is None:
             self.rows = values.new_zeros(len(self.known), values.shape[1])
@@ -42,9 +42,9 @@ class ClassMemory:
         self.known = self.known | (count > 0)
 
     def distance(self, values: Tensor, labels: Tensor) -> Tensor:
-        """Mean squared difference between vectors (B, D) and the rows of their classes.
+        """Compute the mean squared difference between vectors (B, D) and the rows of their classes, a scalar.
 
-        Images of classes that were not seen yet do not count; 0 if there are no others.
+        Vectors of classes without a row yet are left out; the result is 0 if none remain.
         """
         if self.rows is None:
             return values.new_zeros(())
@@ -54,12 +54,12 @@ class ClassMemory:
 
 
 class CUPI(TrainedTeacher):
-    """Wrong on OOD images and on ID-styled ones whose own style was taken away, with features kept apart by class.
+    """A teacher that is wrong on OOD images, also when restyled as ID images, and separates features by class.
 
-    A step sees three groups in one concatenated forward pass: ID images s; OOD images c, after every stage
-    instance-normalised and restyled by the ID images they are paired with; the same OOD images t in another order,
-    unchanged. With l = CE / C, clip(u) = min(u, 1), p the penultimate features and kappa = `kappa` (epoch + 1/20)^0.9
-    (epochs counted from 0; the precedence is the public code's):
+    A step passes three groups through the network in one concatenated batch: ID images s; OOD images c, whose feature
+    maps are instance-normalised after every stage and restyled by the paired ID images; and the same OOD images t in
+    another order, unchanged. With l = CE / C, clip(u) = min(u, 1), p the penultimate features and
+    kappa = `kappa` (epoch + 1/20)^0.9 (epochs counted from 0; operator precedence as in the public code):
 
         close set:  L = l(s) - clip(alpha l(c)) - clip(alpha l(t))
                         - clip(kappa MSE(bank_c[y_s], p_s)) + clip(kappa MSE(bank_c[y_t], p_t))
@@ -67,14 +67,17 @@ class CUPI(TrainedTeacher):
                         std(t)))
         open set:   L = CE(s) + (CE(c, taught label) + CE(t, taught label)) / 2
 
-    The open set's OOD images have no class of their own, so the class-wise terms fall away there, as NTL's MMD does.
-    The banks hold a row a class (`ClassMemory`). What is saved is the plain network.
+    OOD images of an open set have no class labels, so the class-wise terms are left out there, as NTL's MMD is. A bank
+    has one row per class (`ClassMemory`). Only the plain network is saved, without restyling.
 
     Args:
-        alpha: weight of the OOD errors.
-        kappa: weight of the distances at epoch 1.
-        momentum: of the banks.
-        args, kwargs: the arguments of `TrainedTeacher`.
+        alpha: weight of the OOD losses, positive.
+        kappa: base weight of the distances, at least 0 (see the formula).
+        momentum: momentum of the banks, in [0, 1).
+        args, kwargs: arguments of `TrainedTeacher`.
+
+    Raises:
+        ValueError: a number is out of range, or the network has no `features` and `head`.
     """
 
     needs_ood = True
@@ -100,7 +103,7 @@ class CUPI(TrainedTeacher):
         self.styles, self.banks = training.runtime.generator(training.seed, "teacher", "styles"), {}
         styled = sum(math.prod(maps[1:]) > 1 for maps in stage_shapes(training.model.net, training.model.shape))
         for name in ("features", *(f"{moment}{stage}" for stage in range(styled) for moment in ("mean", "std"))):
-            self._bank(name, training.model.classes)  # now: a checkpoint only fills what is there
+            self._bank(name, training.model.classes)  # created here, as a checkpoint only restores existing objects
         super().fit(training)
         self.banks = {}
 

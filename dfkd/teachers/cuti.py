@@ -16,18 +16,21 @@ from dfkd.teachers.style import has_style, require_style, restyle
 
 
 class CUTI(TrainedTeacher):
-    """Wrong on the OOD domain, and on a domain between the two: OOD images in the style of ID images.
+    """A teacher that is wrong on the OOD domain, and on the isolation domain: OOD images in the style of ID images.
 
     Close set:  L = l(ID) - min(alpha * l(OOD), 1),  l = CE / C.
     Open set:   L = CE(ID) + CE(OOD, taught label).
 
-    Every second step, from the second on, the OOD half of the feature maps is restyled after every stage by the ID
-    half it is paired with (`restyle`): the network then sees the isolation domain in the place of OOD. One
-    concatenated forward pass; the ID half is never changed. What is saved is the plain network.
+    ID and OOD images pass the network in one concatenated batch. In every second step, starting with the second, the
+    OOD half of the feature maps is restyled after every stage by the ID half it is paired with (`restyle`), so that the
+    isolation domain replaces the OOD domain. The ID half is never changed. Only the plain network is saved.
 
     Args:
-        alpha: weight of the OOD error.
-        args, kwargs: the arguments of `TrainedTeacher`.
+        alpha: weight of the OOD loss, positive.
+        args, kwargs: arguments of `TrainedTeacher`.
+
+    Raises:
+        ValueError: alpha is not positive.
     """
 
     needs_ood = True

@@ -16,12 +16,12 @@ from dfkd.teachers.base import TrainedTeacher, Training
 
 
 def divergence(mean: Tensor, log_var: Tensor) -> Tensor:
-    """sum (mean^2 + exp(log_var) - 1 - log_var) over images and latents: twice KL(N(mean, var) || N(0, 1))."""
+    """sum (mean^2 + exp(log_var) - 1 - log_var) over images and latent dimensions: 2 KL(N(mean, var) || N(0, 1))."""
     return (mean.square() + log_var.exp() - 1 - log_var).sum()
 
 
 class Encoder(nn.Module):
-    """A copy of a network's features and a linear layer on them: image -> mean and log-variance of a latent vector."""
+    """A copy of a network's feature extractor and a linear layer: image -> mean and log-variance of a latent vector."""
 
     def __init__(self, net: nn.Module, shape: tuple[int, int, int], latent: int):
         super().__init__()
@@ -36,10 +36,10 @@ class Encoder(nn.Module):
 
 
 class Guide(nn.Module):
-    """What stage 1 trains and stage 2 listens to; thrown away afterwards.
+    """The networks that stage 1 trains and that give the targets of stage 2; discarded afterwards.
 
-    Content and style encoder, a linear classifier of the content's label, one of the style's domain, and a decoder
-    from both latents back to the image in [0, 1].
+    They are a content and a style encoder, a linear classifier of the label (on the content latent) and one of the
+    domain (on the style latent), and a decoder from both latents to the image in [0, 1].
     """
 
     def __init__(self, net: nn.Module, shape: tuple[int, int, int], classes: int, latent: int, width: int):
@@ -49,24 +49,27 @@ class Guide(nn.Module):
         self.decoder = DCGAN(shape, 2 * latent, width)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (B, classes) of the content, at the mean of its latent."""
+        """Logits (B, classes) of the label classifier at the mean of the content latent."""
         return self.label(self.content(inputs)[0])
 
     def of_style(self, inputs: Tensor) -> Tensor:
-        """Logits (B, classes) that the label classifier makes of the style, at the mean of its latent."""
+        """Logits (B, classes) of the label classifier at the mean of the style latent."""
         return self.label(self.style(inputs)[0])
 
 
 @dataclass(frozen=True)
 class Disentanglement:
-    """Stage 1: how content and style are told apart.
+    """Options of stage 1, which separates content from style.
 
     Args:
-        recipe, epochs: of this stage (its batches are those of stage 2).
-        latent: length of each latent vector.
-        kl: weight of the divergence of each latent from N(0, 1), summed over images and latents.
+        recipe, epochs: training options of this stage (the batch size is that of stage 2).
+        latent: length of each latent vector, at least 1.
+        kl: weight of the divergence of each latent from N(0, 1), summed over images and latent dimensions.
         reconstruction: weight of the decoder's mean squared error.
-        width: of the decoder.
+        width: width of the decoder, at least 2.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -94,11 +97,11 @@ def disentangle(
     reconstruction: float,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Terms of stage 1 on both domains, in one concatenated forward pass an encoder.
+    """Compute the terms of stage 1 on both domains, with one concatenated forward pass per encoder.
 
         CE(label(z_c), y) + CE(domain(z_s), ID or OOD) + kl (D_c + D_s) + reconstruction MSE(decoder([z_c, z_s]), x)
 
-    z ~ N(mean, var) of each encoder (drawn from `generator`), D its `divergence`; images x in [0, 1].
+    For each encoder, z ~ N(mean, var) is drawn from `generator`, and D is its `divergence`. Images x are in [0, 1].
     """
     images = torch.cat([id_batch.x, ood_batch.x])
     labels = torch.cat([id_batch.y, ood_batch.y])
@@ -120,21 +123,24 @@ def disentangle(
 
 
 class HNTL(TrainedTeacher):
-    """A network whose logits follow the content of ID images and the style of OOD images.
+    """A teacher whose logits depend on the content of ID images and on the style of OOD images.
 
     Stage 1 trains a `Guide` on both domains (`disentangle`). Stage 2 trains the network f, which is the teacher:
 
         L = MSE(f(x_id), label(content(x_id))) + MSE(f(x_ood), label(style(x_ood)))
 
-    As style tells the domain and not the class, f is wrong on OOD. The encoders start from the network's own initial
-    weights. The guide answers at its latents' means: the public code samples them, but the label classifier is
-    linear, so that this is the same in expectation.
+    Style encodes the domain and not the class, so f is wrong on OOD images. The encoders start from the network's own
+    initial weights. In stage 2 the latents are set to their means, while the public code samples them; because the
+    label classifier is linear, the targets are the same in expectation.
 
-    Only in a close set: the content encoder learns the labels of both domains, and no label is taught.
+    It needs a close set, because the content encoder learns the labels of both domains.
 
     Args:
-        disentangle: stage 1. `recipe` and `epochs` are those of stage 2.
-        args, kwargs: the arguments of `TrainedTeacher`.
+        disentangle: options of stage 1. `recipe` and `epochs` are those of stage 2.
+        args, kwargs: arguments of `TrainedTeacher`.
+
+    Raises:
+        ValueError: the network has no `features` and `head`.
     """
 
     needs_ood = True

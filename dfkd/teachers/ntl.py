@@ -13,12 +13,12 @@ from dfkd.teachers.base import TrainedTeacher
 
 
 def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] = (1, 2, 4, 8, 16), scale: float = 4.0) -> Tensor:
-    """Squared maximum mean discrepancy with a sum of Gaussian kernels, as NTL computes it.
+    """Compute the squared maximum mean discrepancy with a sum of Gaussian kernels, as NTL does.
 
         mean_ij k(x_i, x_j) + mean_ij k(y_i, y_j) - 2 mean_ij k(x_i, y_j),  k(a, b) = sum_w exp(-||a - b||^2 / (w d)),
 
-    d = mean off-diagonal squared distance over the joint batch (detached) / `scale`. The diagonal is included: two
-    batches of the same distribution give a small positive value.
+    d = mean off-diagonal squared distance over the joint batch (detached) / `scale`. The means include i = j, so that
+    two batches of the same distribution give a small positive value.
 
     Args:
         x, y: features (n, D) and (m, D).
@@ -36,21 +36,25 @@ def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] = (1, 2, 4, 8, 16), 
 
 
 class NTL(TrainedTeacher):
-    """Good on ID, deliberately wrong on OOD.
+    """A teacher that is right on the ID domain and deliberately wrong on the OOD domain.
 
     Close set:  L = l(ID) - min(alpha * l(OOD), 1) * min(beta * MMD(features ID, features OOD), 1),  l = CE / C.
-    Open set:   L = CE(ID) + CE(OOD, taught label): the OOD domain is one confident wrong class.
+    Open set:   L = CE(ID) + CE(OOD, taught label): the OOD domain becomes one class, predicted with confidence.
 
-    The public code writes l as a KL divergence with a mean over batch and classes, which is CE / C. Both clips act on
-    the scalar, so a saturated term stops training. ID and OOD images go through one concatenated forward pass:
-    BatchNorm remembers the mixture, which is what lures the BN prior. Features are the classifier's input.
+    The public code writes l as a KL divergence with a mean over batch and classes, which equals CE / C. Both clips act
+    on the batch's scalar, so a term above its clip has no gradient. ID and OOD images pass the network in one
+    concatenated batch. BatchNorm statistics are therefore those of the mixture, and a BN prior leads synthesis to the
+    OOD domain. Features are the inputs of `head`.
 
     Args:
-        alpha: weight of the OOD error. 0.1 is the usual value; how strongly the trap is set depends on it (larger:
-            the OOD domain collapses into one confident class).
-        beta: weight of the MMD.
-        bandwidths: factors of the kernels' width.
-        args, kwargs: the arguments of `TrainedTeacher`.
+        alpha: weight of the OOD loss, at least 0. The usual value is 0.1. The larger it is, the stronger the trap (the
+            OOD domain collapses into one confident class).
+        beta: weight of the MMD, at least 0.
+        bandwidths: factors w of the kernels' widths, positive.
+        args, kwargs: arguments of `TrainedTeacher`.
+
+    Raises:
+        ValueError: a number is out of range, or the network has no `features` and `head`.
     """
 
     needs_ood = True

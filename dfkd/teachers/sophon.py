@@ -21,7 +21,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def towards_uniform(logits: Tensor, labels: Tensor) -> Tensor:
-    """KL(uniform || softmax) = -log C - mean_c log p_c, averaged over the batch; labels do not matter.
+    """KL(uniform || softmax) = -log C - mean_c log p_c, averaged over the batch; labels are not used.
 
     Args:
         logits: (B, C) of any number of classes C.
@@ -30,7 +30,7 @@ def towards_uniform(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def inverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """CE(1 - logits, y): small where the true class has the smallest logit."""
+    """CE(1 - logits, y): small if the true class has the smallest logit."""
     return F.cross_entropy(1 - logits, labels)
 
 
@@ -40,21 +40,23 @@ OBJECTIVES: dict[str, Loss] = {"uniform": towards_uniform, "inverse": inverse_cr
 def suppress(
     net: nn.Module, batches: list[tuple[Images, Images]], objective: Loss, fast_lr: float
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """First-order MAML against fine-tuning: what of the present weights lets a simulated thief succeed.
+    """Compute first-order MAML gradients that make a simulated fine-tuning fail.
 
     From theta_0 = the network's weights, for every pair (adapt, evaluate):
 
         theta_{k+1} = theta_k - fast_lr grad CE(f(theta_k; adapt), y)
         g_k         = grad objective(f(theta_{k+1}; evaluate), y)  at theta_{k+1}
 
-    and the gradient for theta_0 is the mean of g_k, as if d theta_k / d theta_0 = 1 (first order).
+    The gradient for theta_0 is the mean of g_k, with the approximation d theta_k / d theta_0 = 1 (first order).
 
     Args:
-        net: maps images to logits; its weights are not changed (the buffers of its BatchNorm layers are).
-        objective: what is minimised on the evaluated images after the thief's steps.
+        net: maps images to logits. Its weights are not changed, but the buffers of its BatchNorm layers are.
+        batches: pairs (adapt, evaluate) of OOD batches, one per step of the simulated fine-tuning.
+        objective: loss to minimise on the evaluate images after each step.
+        fast_lr: learning rate of the simulated fine-tuning.
 
     Returns:
-        gradients by parameter name, and the mean objective.
+        gradients by parameter name, and the mean objective, a scalar.
     """
     fast = {name: p.detach().clone().requires_grad_() for name, p in net.named_parameters()}
     total = {name: torch.zeros_like(p) for name, p in fast.items()}
@@ -75,23 +77,27 @@ def suppress(
 
 
 class SOPHON(TrainedTeacher):
-    """A network that is right on ID and that fine-tuning on OOD does not help.
+    """A teacher that is right on the ID domain, and that fine-tuning cannot make right on the OOD domain.
 
-    A supervised phase on ID (`epochs` of `recipe`) is followed by `rounds` of: one suppression step on OOD (`suppress`
-    over `batches` batches, Adam, gradient norm at most `clip`), then `id_steps` steps of cross-entropy on ID (Adam).
-    BatchNorm's statistics are put back after a suppression step: they stay those of the ID domain.
+    A supervised phase on ID (`epochs` of `recipe`) is followed by `rounds` rounds. Each round takes one suppression
+    step on OOD (`suppress` over `batches` batches, Adam, gradient norm at most `clip`), then `id_steps` repair steps of
+    cross-entropy on ID (Adam). BatchNorm's statistics are restored after a suppression step, so that they remain those
+    of the ID domain.
 
-    Only in a close set: the thief fine-tunes with the network's own classes, and no label is taught.
+    It needs a close set, because the simulated fine-tuning uses the network's own classes.
 
     Args:
-        rounds: of suppression and repair.
-        objective: 'uniform' or 'inverse', what OOD answers are driven to after simulated fine-tuning.
-        fast_lr: of the simulated fine-tuning (SGD).
+        rounds: number of rounds of suppression and repair.
+        objective: 'uniform' or 'inverse', the loss on OOD images after simulated fine-tuning.
+        fast_lr: learning rate of the simulated fine-tuning (SGD).
         batches: steps of one simulated fine-tuning.
-        adapt, evaluate: images of each step that the thief learns from, and that the objective is measured on.
-        suppress_lr, clip: of the suppression step.
-        id_lr, id_steps: of the repair steps.
-        args, kwargs: the arguments of `TrainedTeacher`.
+        adapt, evaluate: images per step for the fine-tuning, and for the objective; at least 2 each.
+        suppress_lr, clip: learning rate and largest gradient norm of the suppression step.
+        id_lr, id_steps: learning rate and number of the repair steps.
+        args, kwargs: arguments of `TrainedTeacher`.
+
+    Raises:
+        ValueError: a number is out of range, or objective is unknown.
     """
 
     needs_ood = True
@@ -115,7 +121,7 @@ class SOPHON(TrainedTeacher):
         if objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got '{objective}'")
         counts = {"rounds": rounds, "batches": batches, "id_steps": id_steps}
-        # BatchNorm needs two images to have a variance.
+        # BatchNorm needs at least two images to compute a variance.
         for name, value, low in [(n, v, 1) for n, v in counts.items()] + [
             ("adapt", adapt, 2),
             ("evaluate", evaluate, 2),
@@ -170,7 +176,11 @@ class SOPHON(TrainedTeacher):
             self.epoch += 1
 
     def suppression_step(self, model: Classifier, ood, optimizer: torch.optim.Optimizer) -> Tensor:
-        """One simulated fine-tuning on `batches` of an OOD stream, one step against it; returns the objective."""
+        """Simulate one fine-tuning on `batches` batches of an OOD stream and take one step against it.
+
+        Returns:
+            the mean objective, a scalar.
+        """
         pairs = []
         for _ in range(self.batches):
             batch = next(ood)

@@ -1,6 +1,6 @@
-"""Style of feature maps (their statistics per image and channel), and OOD maps in the style of ID maps.
+"""The style of feature maps (mean and standard deviation per image and channel), and OOD maps in the style of ID maps.
 
-Maps have their channels second: (B, C, H, W), or (B, C, N) for tokens, float32 (`dfkd.models.on_stages`).
+Feature maps are float32, (B, C, H, W), or (B, C, N) for tokens (`dfkd.models.on_stages`).
 """
 
 import math
@@ -14,7 +14,7 @@ EPS = 1e-5
 
 
 def instance_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every channel of every image over its positions.
+    """Compute mean and standard deviation over the positions p, per image and channel.
 
         mean = sum_p h_p / P,   std = sqrt(sum_p (h_p - mean)^2 / P + 1e-5)
 
@@ -32,20 +32,19 @@ def without_style(maps: Tensor) -> Tensor:
 
 
 def restyle(ood: Tensor, id: Tensor, generator: torch.Generator) -> Tensor:
-    """CUTI's style injection (arXiv 2303.11078): OOD maps modulated by the statistics of the ID maps they are paired
-    with.
+    """CUTI's style injection (arXiv 2303.11078): modulate OOD maps by the statistics of the paired ID maps.
 
         ood_i * sigmoid(W_std std(id_i)) + sigmoid(W_mean mean(id_i))
 
-    Both matrices are drawn anew at every call, as a bias-free 1x1 convolution is initialised, U(-1, 1) / sqrt(C); they
-    are never learned.
+    Both matrices are drawn at every call from U(-1, 1) / sqrt(C), the initialisation of a 1x1 convolution without bias.
+    They are never trained.
 
     Args:
         ood, id: maps (B, C, ...) of one stage, paired by index.
-        generator: on the maps' device.
+        generator: draws the matrices; on the maps' device.
 
     Returns:
-        (B, C, ...); with gradients to both.
+        (B, C, ...), differentiable in both inputs.
     """
     mean, std = instance_statistics(id)
     channels = ood.shape[1]
@@ -56,12 +55,17 @@ def restyle(ood: Tensor, id: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def has_style(maps: Tensor) -> bool:
-    """Whether maps have at least two positions: the standard deviation of one says nothing."""
+    """Whether maps have at least two positions; over a single position the standard deviation is always 0."""
     return maps[0, 0].numel() > 1
 
 
 def require_style(name: str, net: nn.Module, shape: tuple[int, int, int]) -> None:
-    """Raise ValueError unless some stage of a network has maps of at least two positions for images of `shape`."""
+    """Raise ValueError unless at least one stage of the network has maps with two or more positions.
+
+    Args:
+        name: the teacher's name, for the message.
+        shape: (C, H, W) of the images.
+    """
     try:
         found = stage_shapes(net, shape)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""An ordinary teacher, trained with cross-entropy on its own domain."""
+"""An ordinary teacher without a trap."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +9,7 @@ from dfkd.teachers.base import TrainedTeacher
 
 
 class Supervised(TrainedTeacher):
-    """Cross-entropy on the ID domain."""
+    """A teacher trained with cross-entropy on the ID domain."""
 
     mean_loss = True
 

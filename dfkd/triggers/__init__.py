@@ -1,4 +1,4 @@
-"""Backdoor triggers: callables that stamp images (N, C, H, W) in [0, 1], before any normalisation."""
+"""Backdoor triggers: callables that insert a trigger in images (N, C, H, W) in [0, 1], before any normalisation."""
 
 from dfkd.triggers.base import Trigger
 from dfkd.triggers.image import Image

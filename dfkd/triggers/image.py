@@ -12,20 +12,20 @@ from dfkd.domains import fit_images, open_picture
 
 
 class Image:
-    """A picture put over the images, (1 - ratio m) x + ratio m * picture, m the mask in [0, 1].
+    """A picture blended over images x, (1 - ratio m) x + ratio m * picture, with a mask m in [0, 1].
 
-    Picture and mask are resized to the images, and the picture converted to their channels.
+    Picture and mask are resized to the size of the images, and the picture is converted to their channels.
 
     Args:
-        path: a picture file (PNG, ...), or a safetensors file with `image` (C, H, W) in [0, 1] and, if wanted, `mask`
+        path: an image file (PNG, ...), or a safetensors file with `image` (C, H, W) in [0, 1] and optionally `mask`
             (H, W) in [0, 1].
-        mask: {'path': a grey picture, or a safetensors file with `mask`}. If the path is null, the mask is the
-            picture's own: its alpha channel, or `mask` beside `image`; without one, everything.
-        ratio: in (0, 1]; 1 replaces.
+        mask: {'path': a grey image file, or a safetensors file with `mask`}. If the path is null, the mask comes from
+            the file of the picture: its alpha channel, or `mask`; if there is none, it is 1 everywhere.
+        ratio: opacity, in (0, 1].
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file that holds no picture or mask of that form, or a ratio out of range.
+        FileNotFoundError: a file does not exist.
+        ValueError: a file has no picture or mask of this form, or ratio is out of range.
     """
 
     def __init__(self, path: str, mask: dict | None = None, ratio: float = 1.0):
@@ -47,7 +47,7 @@ class Image:
 
 
 def _read(path: str) -> tuple[Tensor, Tensor]:
-    """Picture (C, H, W), C = 1 or 3, and mask (H, W) of a file."""
+    """Read the picture (C, H, W), C = 1 or 3, and the mask (H, W) from a file."""
     if Path(path).suffix == ".safetensors":
         tensors = _tensors(path, "image")
         picture = tensors["image"].float()
@@ -65,7 +65,7 @@ def _read(path: str) -> tuple[Tensor, Tensor]:
 
 
 def _read_mask(path: str) -> Tensor:
-    """Read the mask (H, W) of a file."""
+    """Read the mask (H, W) from a file."""
     mask = _tensors(path, "mask")["mask"].float() if Path(path).suffix == ".safetensors" else _pixels(path, "L")[0]
     if mask.dim() != 2:
         raise ValueError(f"{path}: mask must be (H, W), got {tuple(mask.shape)}")
@@ -74,7 +74,7 @@ def _read_mask(path: str) -> Tensor:
 
 
 def _require_unit(what: str, value: Tensor) -> None:
-    if not (value.min() >= 0 and value.max() <= 1):  # so that NaN is refused, too
+    if not (value.min() >= 0 and value.max() <= 1):  # in this form, NaN is refused, too
         raise ValueError(f"{what} must lie in [0, 1], got {value.min():.3g}..{value.max():.3g}")
 
 
@@ -90,7 +90,7 @@ def _tensors(path: str, wanted: str) -> dict[str, Tensor]:
 
 
 def _pixels(path: str, mode: str) -> Tensor:
-    """A picture file as (channels of the mode, H, W) in [0, 1]."""
+    """Read an image file as (C, H, W) in [0, 1], C the number of channels of the mode."""
     _require_file(path)
     x = np.array(open_picture(path).convert(mode))
     return torch.from_numpy(x.reshape(*x.shape[:2], -1)).permute(2, 0, 1).float() / 255

@@ -10,17 +10,17 @@ class Patch:
     """A square in the bottom-right corner.
 
     Args:
-        size: side of the square in pixels; of a pattern by rows it is the number of rows.
+        size: side of the square in pixels; equals the number of rows if pattern is given as rows.
         margin: pixels between the square and the two edges.
-        pattern: 'solid', 'checker' (neighbouring pixels alternate, the corner pixel bright), or rows of brightness
-            between 0 and 1, top to bottom.
+        pattern: 'solid', 'checker' (alternating pixels, bright in the corner), or rows of brightness values in [0, 1],
+            top to bottom.
         value: brightness of the bright pixels, in [0, 1].
-        canvas: the image side that size and margin are meant for: on an image of another size they grow or shrink
-            with it (a solid square to no less than one pixel; the cells of a pattern to a whole number of pixels).
-            None takes them as they are.
+        canvas: side of the images for which size and margin are defined. On images of other sizes they are scaled: a
+            solid square to at least one pixel, the cells of a pattern to a whole number of pixels. None means no
+            scaling.
 
     Raises:
-        ValueError: a value out of range, or a patch that does not fit the image.
+        ValueError: a value is out of range, or (when called) the patch does not fit the image.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Patch:
         return stamped
 
     def _fitted(self, side: int) -> tuple[Tensor, int]:
-        """The patch and the margin on an image of `side` pixels."""
+        """Return the patch and the margin, scaled to an image of `side` pixels."""
         if self.canvas is None:
             return self.patch, self.margin
         margin = scaled(self.margin, side, self.canvas)
@@ -73,7 +73,7 @@ class Patch:
 
 
 def _cells(rows: list[list[float]], size: int) -> Tensor:
-    """A pattern by rows as a tensor (size, size)."""
+    """Convert a pattern given as rows to a tensor (size, size)."""
     if len(rows) != size or any(len(row) != size for row in rows):
         raise ValueError(f"pattern must have {size} rows of {size} numbers (size={size}), got {rows}")
     if not all(0 <= cell <= 1 for row in rows for cell in row):

@@ -1,7 +1,7 @@
-"""Seeded stand-ins for the trigger files of the literature, with their support, size and way of insertion.
+"""Seeded substitutes for the trigger files of the literature, with the same support, size and insertion.
 
-Patterns are drawn on a 32-pixel canvas, one draw for each number of channels, and fitted to the image with the nearest
-pixel, so a small and a large image carry the same trigger.
+Patterns are drawn on a 32-pixel canvas, with a separate draw for each number of channels, and resized to the image by
+nearest-neighbour interpolation. Small and large images therefore have the same trigger.
 """
 
 import math
@@ -14,12 +14,12 @@ from dfkd.triggers.base import CANVAS, scaled, span
 
 
 def _noise(channels: int, height: int, width: int, seed: int) -> Tensor:
-    """Seeded uniform noise (channels, height, width) in [0, 1)."""
+    """Draw uniform noise (channels, height, width) in [0, 1), with a seed."""
     return torch.rand(channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def _fit(pattern: Tensor, height: int, width: int) -> Tensor:
-    """A pattern (C, h, w) on `height` x `width` pixels, by the nearest pixel."""
+    """Resize a pattern (C, h, w) to `height` x `width` pixels by nearest-neighbour interpolation."""
     return F.interpolate(pattern[None], (height, width), mode="nearest")[0]
 
 
@@ -28,12 +28,12 @@ class Trojan:
 
     Args:
         first: row and column of the square's top-left corner on the canvas.
-        size: its side on the canvas.
-        strength: of the brightest possible pixel, in (0, 1].
-        pattern_seed: of the pattern, uniform in [0, strength].
+        size: side of the square on the canvas.
+        strength: factor of the pattern, in (0, 1].
+        pattern_seed: seed of the pattern, which is uniform in [0, 1).
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     def __init__(self, first: int = 25, size: int = 3, strength: float = 1.0, pattern_seed: int = 0):
@@ -53,11 +53,11 @@ class Trojan:
 
 
 class Pixels:
-    """A few pixels of the bottom row replaced by a fixed colour each (the L0 trigger of Li et al., arXiv 1909.02742).
+    """Replaces a few pixels of the bottom row by fixed colours (the L0 trigger of Li et al., arXiv 1909.02742).
 
     Args:
-        count: pixels on the canvas; on other widths as many as keep their share of the row, at least one.
-        pattern_seed: of their columns and colours.
+        count: number of pixels on the canvas; scaled with the width of the image, to at least one.
+        pattern_seed: seed of the columns and colours.
 
     Raises:
         ValueError: count is not in 1..32.
@@ -80,16 +80,16 @@ class Pixels:
 
 
 class Sparse:
-    """Small noise of either sign on most pixels, clip(x + pattern) (the L2 trigger of Li et al., arXiv 1909.02742).
+    """Small noise of both signs on most pixels, clip(x + pattern) (the L2 trigger of Li et al., arXiv 1909.02742).
 
     Args:
-        share: of the pixels that are changed, in (0, 1].
-        rms: root mean square of the pattern over all pixels and channels, in (0, 1]: its L2 norm is
-            rms * sqrt(C H W), so that a pixel changes as much on small images as on large ones.
-        pattern_seed: of the pattern, uniform in [-1, 1] before it is scaled.
+        share: share of the pixels that are changed, in (0, 1].
+        rms: root mean square of the pattern over all pixels and channels, in (0, 1]. The L2 norm is rms * sqrt(C H W),
+            so that the change per pixel does not depend on the image size.
+        pattern_seed: seed of the pattern, which is uniform in [-1, 1] before it is scaled to rms.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     def __init__(self, share: float = 905 / 1024, rms: float = 16 / 255, pattern_seed: int = 0):
@@ -109,17 +109,17 @@ class Sparse:
 
 
 class Smooth:
-    """A smooth pattern added, every image rescaled to [0, 1] by its own minimum and maximum (Zeng et al., 2104.03413).
+    """Adds a smooth pattern, then rescales every image to [0, 1] by its minimum and maximum (Zeng et al., 2104.03413).
 
         z = x + p,   x' = (z - min z) / (max z - min z),   p = amplitude * a sum of low-frequency cosines in [0, 1]
 
     Args:
-        amplitude: of the pattern, in (0, 1].
-        frequencies: waves of 0 .. frequencies - 1 half periods across the image in either direction.
-        pattern_seed: of the waves' weights.
+        amplitude: amplitude of the pattern, in (0, 1].
+        frequencies: number of cosines per direction, with 0 .. frequencies - 1 half periods across the image; in 2..8.
+        pattern_seed: seed of the weights of the cosines.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     def __init__(self, amplitude: float = 0.2, frequencies: int = 4, pattern_seed: int = 0):
@@ -130,7 +130,7 @@ class Smooth:
         self.amplitude, self.frequencies, self.pattern_seed = amplitude, frequencies, pattern_seed
 
     def pattern(self, channels: int, height: int, width: int) -> Tensor:
-        """p (channels, height, width), in [0, amplitude]."""
+        """Compute the pattern p (channels, height, width), in [0, amplitude]."""
         count = self.frequencies
         weights = 2 * _noise(channels, count, count, self.pattern_seed) - 1
         rows, columns = (self._waves(side) for side in (height, width))

@@ -1,4 +1,4 @@
-"""Triggers over the whole image: a blended pattern, a sinusoid."""
+"""Triggers that cover the whole image: a blended pattern, a sinusoid."""
 
 import math
 
@@ -9,11 +9,14 @@ from torch import Tensor
 class Blend:
     """A fixed pattern blended over the whole image, (1 - ratio) x + ratio * pattern (Chen et al., arXiv 1712.05526).
 
-    The pattern is seeded uniform noise, the same for every image.
+    The pattern is uniform noise, the same for every image.
 
     Args:
-        ratio: share of the pattern, in (0, 1).
-        pattern_seed: of the pattern.
+        ratio: opacity of the pattern, in (0, 1).
+        pattern_seed: seed of the pattern.
+
+    Raises:
+        ValueError: ratio is out of range.
     """
 
     def __init__(self, ratio: float = 0.2, pattern_seed: int = 0):
@@ -31,12 +34,12 @@ class Sinusoid:
     """Vertical stripes, clip(x + amplitude * sin(2 pi f j / W)), j the column (SIG: Barni et al., arXiv 1902.11237).
 
     Args:
-        amplitude: on the images' scale, in (0, 1].
-        frequency: f, periods across the image. On images narrower than 4 f pixels it is W / 4: a period is never
-            shorter than four pixels, where a sampled sinusoid would turn into something else, or into nothing.
+        amplitude: amplitude on the images' scale, in (0, 1].
+        frequency: f, periods across the image. On images narrower than 4 f pixels it is reduced to W / 4, so that a
+            period has at least four pixels; a shorter period would cause aliasing or vanish.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     def __init__(self, amplitude: float = 20 / 255, frequency: float = 6.0):

@@ -1,4 +1,4 @@
-"""Files of weights that somebody else made: read without running code, unwrapped, and renamed to our layers."""
+"""Weight files from other code bases: read without executing code, unwrapped, and renamed to our layers."""
 
 from dfkd.weights.choose import choose
 from dfkd.weights.read import read

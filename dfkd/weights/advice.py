@@ -1,4 +1,4 @@
-"""What to set so that a file fits: the options that its shapes speak of."""
+"""Advice for a weight file that does not fit: options of the network and the data, inferred from tensor shapes."""
 
 from dataclasses import dataclass, field
 from math import isqrt
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from dfkd.weights.match import Match
 from dfkd.weights.structure import has_stem, structure
 
-PATCHES = "patch_embed.proj.weight"  # of a vision transformer
+PATCHES = "patch_embed.proj.weight"  # patch embedding of a vision transformer
 
 
 @dataclass
 class Advice:
-    """What a file's network has, where ours has something else.
+    """Properties of the network in a file that differ from ours.
 
     Attributes:
         network: options of the network, by name.
-        channels, size: of the images; None if they are not in the way.
-        classes: None if they are not in the way.
+        channels, size: number of channels and side of the images; None if they need no change.
+        classes: number of classes; None if it needs no change.
     """
 
     network: dict[str, object] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Advice:
     classes: int | None = None
 
     def overrides(self) -> list[str]:
-        """The arguments of the command that say it."""
+        """Return the command-line arguments that set the network, channels and size."""
         options = {f"teacher.network.{key}": value for key, value in self.network.items()}
         options |= {"data.channels": self.channels, "data.size": self.size}
         return [f"{key}={_text(value)}" for key, value in options.items() if value is not None]
@@ -37,10 +37,11 @@ class Advice:
 
 
 def advice(net: nn.Module, found: Match, size: int | None = None) -> Advice:
-    """What to change in a network, its images or its classes for the tensors of a match to fit.
+    """Infer which changes of a network, its images or its classes make the tensors of a match fit.
 
     Args:
-        size: pixels a side of the network's images, if that is known.
+        found: the match that does not fit.
+        size: side of the network's images in pixels, if known.
     """
     said, own = Advice(dict(found.options)), net.state_dict()
     matrices = [key for key, value in own.items() if key.endswith("weight") and value.dim() > 1]
@@ -67,7 +68,7 @@ def advice(net: nn.Module, found: Match, size: int | None = None) -> Advice:
 
 
 def _of_structure(net: nn.Module, found: Match, mine: Tensor, said: Advice) -> None:
-    """Other depths or widths; where they are, nothing else can be told from pairs of layers."""
+    """Add other depths or widths to the advice. If these differ, a comparison of layers in pairs says nothing more."""
     said.network |= structure(net, found.naming, found.layers)
     if not said.network:
         return
@@ -79,7 +80,7 @@ def _of_structure(net: nn.Module, found: Match, mine: Tensor, said: Advice) -> N
 
 
 def _of_first(net: nn.Module, mine: Tensor, theirs: Tensor, said: Advice) -> None:
-    """The first convolution, (out, in, height, width)."""
+    """Add the advice that follows from the first convolution, (out, in, height, width)."""
     if mine.shape[1] != theirs.shape[1]:
         said.channels = theirs.shape[1]
     side, ours = theirs.shape[-1], mine.shape[-1]
@@ -96,7 +97,7 @@ def _of_first(net: nn.Module, mine: Tensor, theirs: Tensor, said: Advice) -> Non
 
 
 def _of_vgg_head(found: Match, said: Advice) -> None:
-    """Linear layers behind an average over a grid, as in torchvision's VGGs."""
+    """Add the options of a head with linear layers after an average over a grid, as in torchvision's VGGs."""
     if not found.naming.endswith("VGG"):
         return
     weights = [layer["weight"] for layer in found.layers.values() if "weight" in layer]
@@ -114,7 +115,7 @@ def _of_vgg_head(found: Match, said: Advice) -> None:
 
 
 def _of_flat_head(mine: Tensor, theirs: Tensor, size: int, said: Advice) -> None:
-    """A head that sees positions has as many inputs as there are of them."""
+    """Infer the image size from the number of inputs of a head without pooling, which grows with the positions."""
     if mine.dim() == theirs.dim() == 2 and mine.shape[1] != theirs.shape[1]:
         side = isqrt(size * size * theirs.shape[1] // mine.shape[1])
         if side * side * mine.shape[1] == size * size * theirs.shape[1]:
@@ -122,7 +123,7 @@ def _of_flat_head(mine: Tensor, theirs: Tensor, size: int, said: Advice) -> None
 
 
 def _text(value: object) -> str:
-    """A value as the command line takes it."""
+    """Format a value for the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""The tensors in a file that are the weights of a network, renamed to its layers."""
+"""Chooses the tensors of a file that are the weights of a network, renamed to the network's layers."""
 
 import shlex
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dfkd.weights.entries import Entry, entries
 from dfkd.weights.match import COUNTED, OWN, TIMM, Match, kernels, match
 from dfkd.weights.naming import layers_of
 
-NAMED = 8  # entries or tensors that a message names
+NAMED = 8  # largest number of entries or tensors listed in a message
 NOTES = {
     "stem": "the file does not tell whether a max-pooling follows the first convolution; if the teacher is at chance, "
     "set teacher.network.stem=conv3_pool",
@@ -23,11 +23,13 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """A part of a file that fits a network.
+    """An entry of a file that fits a network.
 
     Attributes:
-        weights: by the network's own names; BatchNorm's num_batches_tracked may be missing.
-        words: where they were found and how they were named, in a line.
+        entry: the entry.
+        naming: name of the naming under which it fits.
+        weights: tensors by the network's own names; BatchNorm's num_batches_tracked may be missing.
+        words: a line that describes the entry and its naming.
     """
 
     entry: Entry
@@ -37,16 +39,16 @@ class Chosen:
 
 
 def choose(net: nn.Module, held: object, source: str, entry: str | None = None, size: int | None = None) -> Chosen:
-    """The one part of what a file holds that fits a network.
+    """Choose the only entry of a file that fits a network.
 
     Args:
-        held: what `dfkd.weights.read` gave.
-        source: the file, for messages.
-        entry: which part, where several fit: its path, or the beginning of that.
-        size: pixels a side of the images, if that is known.
+        held: the content of the file, from `dfkd.weights.read`.
+        source: name of the file, for messages.
+        entry: restricts the choice to entries with this path, or with paths below it.
+        size: side of the images in pixels, if known.
 
     Raises:
-        ConfigError: none fits, or several do.
+        ConfigError: no entry or several entries fit.
     """
     found = entries(held)
     if not found:
@@ -67,12 +69,12 @@ def choose(net: nn.Module, held: object, source: str, entry: str | None = None, 
 
 
 def fitting(net: nn.Module, parts: list[Entry], size: int | None = None) -> list[tuple[Entry, Match]]:
-    """The parts that fit a network, each set of tensors once."""
+    """Return the entries that fit a network, with their matches; of entries with the same tensors only the first."""
     fits: dict[frozenset[int], tuple[Entry, Match]] = {}
     needed = _count(net.state_dict())
     for part in parts:
         tensors = frozenset(map(id, part.tensors.values()))
-        if tensors not in fits and _count(part.tensors) == needed:  # all else cannot fit
+        if tensors not in fits and _count(part.tensors) == needed:  # another number of tensors cannot fit
             matched = match(net, part.tensors, size)
             if matched.fits:
                 fits[tensors] = part, matched
@@ -80,7 +82,7 @@ def fitting(net: nn.Module, parts: list[Entry], size: int | None = None) -> list
 
 
 def nearest(net: nn.Module, parts: list[Entry], size: int | None = None) -> tuple[Entry, Match]:
-    """The part that comes nearest to a network: one with the layer names of a known naming, if there is one."""
+    """Return the entry that is closest to fitting a network; entries in a known naming come first."""
     count = len(net.state_dict())
     largest = sorted(parts, key=lambda part: -len(part.tensors))[:4]
     close = sorted(parts, key=lambda part: abs(len(part.tensors) - count))[:4]
@@ -89,7 +91,7 @@ def nearest(net: nn.Module, parts: list[Entry], size: int | None = None) -> tupl
 
 
 def titles(parts: list[Entry]) -> list[str]:
-    """The places of state dicts, and the first parts of one that is the whole file."""
+    """Return the quoted paths of the outermost entries, or ['the whole file']."""
     shown: list[str] = []
     for part in parts:
         if part.path and len(part.tensors) > 1 and not any(part.path.startswith(f"{path}.") for path in shown):
@@ -98,7 +100,7 @@ def titles(parts: list[Entry]) -> list[str]:
 
 
 def _count(tensors: dict[str, Tensor]) -> int:
-    """How many tensors, BatchNorm's counters aside."""
+    """Count tensors, without BatchNorm's counters."""
     return sum(not key.endswith(COUNTED) for key in tensors)
 
 
@@ -116,16 +118,17 @@ def _words(net: nn.Module, part: Entry, matched: Match, source: str) -> str:
 
 
 def _open_question(net: nn.Module, matched: Match) -> str | None:
-    """What the names and shapes of a file leave open, as a key of NOTES."""
+    """Return the key of NOTES for what the names and shapes of a file leave unknown, or None."""
     if matched.naming == TIMM:
         return "timm" if isinstance(getattr(net.net, "maxpool", None), nn.Identity) else None
-    if matched.note == "stem" and kernels(layers_of(matched.weights))[0] == 7:  # a 7x7 one always has a max-pooling
+    # A stem with a 7x7 convolution always has a max-pooling.
+    if matched.note == "stem" and kernels(layers_of(matched.weights))[0] == 7:
         return None
     return matched.note
 
 
 def _why_not(net: nn.Module, parts: list[Entry], source: str, size: int | None) -> str:
-    """Why no part of a file fits a network: the nearest part, what differs, and what to set."""
+    """Explain why no entry of a file fits a network: the nearest entry, its differences, and options to set."""
     part, found = nearest(net, parts, size)
     where = f"{source} ({part.title})" if part.path else source
     if found.other:

@@ -1,33 +1,34 @@
-"""The state dicts in what a file holds, at whatever depth and behind whatever wrapping."""
+"""Finds the state dicts in the content of a file, at any depth, and removes what wrappers add."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-# Parts of a name that a wrapper adds: DataParallel and AveragedModel, torch.compile, FSDP, activation checkpointing.
+# Components of tensor names that wrapper modules add.
 WRAPPED = {
     "module": "DataParallel or AveragedModel",
     "_orig_mod": "torch.compile",
     "_fsdp_wrapped_module": "FSDP",
     "_checkpoint_wrapped_module": "activation checkpointing",
 }
-# What a wrapper counts beside the weights: AveragedModel, the profiler thop.
+# Counters that AveragedModel and the profiler thop store beside the weights.
 COUNTERS = {"n_averaged": "AveragedModel", "total_ops": "thop's counters", "total_params": "thop's counters"}
 MEANS, STDS = ("mean", "_mean", "mu", "image_mean"), ("std", "_std", "sigma", "image_std")
-DEEPEST = 6  # dictionaries in each other
+DEEPEST = 6  # largest depth of nested dictionaries that is searched
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Tensors of a file that may be a network.
+    """Tensors of a file that may be the weights of one network.
 
     Attributes:
-        path: where in the file, as `teacher.entry=` takes it: keys and parts of names, joined by dots; '' is all.
-        tensors: by name, without what wrappers add.
-        wrappings: the wrappers that were taken off.
-        mean, std: of a normalisation layer in front; empty if there is none.
-        beside: names of the tensors of the same state dict that are not part of it.
+        path: position in the file, as in `teacher.entry=`: keys and components of names, joined by dots; '' is the
+            whole file.
+        tensors: tensors by name, without the components that wrappers add.
+        wrappings: names of the wrappers that were removed.
+        mean, std: values of a normalisation layer before the network; empty if there is none.
+        beside: names of tensors of the same state dict that do not belong to the entry.
     """
 
     path: str
@@ -43,12 +44,12 @@ class Entry:
 
 
 def entries(held: object) -> list[Entry]:
-    """Every state dict in what a file holds, and every part of one below a common beginning of names."""
+    """List all state dicts in the content of a file, and for each the subsets below every common prefix of names."""
     return [part for path, tensors in state_dicts(held) for part in _parts(unwrapped(path, tensors))]
 
 
 def state_dicts(held: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The dictionaries of tensors by name, with their places."""
+    """Yield all dictionaries of tensors by name, with their paths."""
     if depth > DEEPEST:
         return
     if isinstance(held, list | tuple):
@@ -63,7 +64,7 @@ def state_dicts(held: object, path: str = "", depth: int = 0) -> Iterator[tuple[
 
 
 def unwrapped(path: str, tensors: dict[str, Tensor]) -> Entry:
-    """A state dict without counters, the marks of wrappers in its names, and a normalisation layer."""
+    """Make an entry of a state dict: without counters, wrapper components in names, and a normalisation layer."""
     wrappings, plain, means, stds = {}, {}, {}, {}
     for key, value in tensors.items():
         parts = key.split(".")
@@ -76,16 +77,16 @@ def unwrapped(path: str, tensors: dict[str, Tensor]) -> Entry:
         else:
             plain[key] = value
     names = [".".join(part for part in key.split(".") if part not in WRAPPED) for key in plain]
-    if len(set(names)) == len(names):  # else the marks tell two networks apart
+    if len(set(names)) == len(names):  # otherwise the components distinguish two networks, and have to stay
         plain = dict(zip(names, plain.values(), strict=True))
     one = len(means) == len(stds) == 1
-    if (means or stds) and not one:  # it is not known which stands in front
+    if (means or stds) and not one:  # unknown which of them precedes the network
         wrappings["several normalisation layers"] = None
     return Entry(path, plain, tuple(wrappings), next(iter(means)) if one else (), next(iter(stds)) if one else ())
 
 
 def _parts(whole: Entry) -> Iterator[Entry]:
-    """A state dict, and what of it lies below each beginning of its names."""
+    """Yield an entry, and the entries below each prefix of its tensor names."""
     yield whole
     beginnings: dict[str, dict[str, Tensor]] = {}
     for key, value in whole.tensors.items():

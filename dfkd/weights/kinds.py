@@ -1,4 +1,4 @@
-"""What kind of file something is, by its content; a suffix says nothing."""
+"""Detects the format of a file from its content, because suffixes are not reliable."""
 
 import shlex
 import zipfile
@@ -11,7 +11,7 @@ TORCH_OLD_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic
 
 CONVERT = "convert it where it was made: torch.save(model.state_dict(), 'weights.pt')"
 UNPACK = "unpack it, and name the file in it"
-# How a file begins, what that is, and what to do.
+# First bytes of a file, its format, and advice to the user.
 STARTS = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself", "fetch it: git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as of Keras or TensorFlow", CONVERT),
@@ -30,10 +30,10 @@ STARTS = (
 
 
 def kind(file: Path) -> str:
-    """The kind of a file of weights: TORCH, TORCH_OLD, SAFETENSORS, NPZ or PICKLE.
+    """Return the format of a weight file: TORCH, TORCH_OLD, SAFETENSORS, NPZ or PICKLE.
 
     Raises:
-        ConfigError: it is something else; the message names it and says what to do.
+        ConfigError: the file has another format; the message names it and says what to do.
     """
     with file.open("rb") as stream:
         start = stream.read(512)
@@ -86,7 +86,7 @@ def _torch_script(file: Path) -> str:
 
 
 def _other(file: Path, start: bytes) -> ConfigError:
-    """An error for a file that has no clear beginning."""
+    """Make an error for a file whose format the first bytes do not identify."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body")):
         return refused(file, "a web page that was saved instead of the file", "download the file itself")

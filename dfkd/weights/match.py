@@ -1,4 +1,4 @@
-"""Whether tensors are the weights of a network, under which naming, and what is in the way."""
+"""Compares tensors with a network under every known naming, and lists the differences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,22 +11,23 @@ from dfkd.weights.naming import Layers, Naming, layers_of, namings
 from dfkd.weights.pools import PoolsElsewhere, check_pools
 
 OWN, TIMM = "dfkd", "timm"
-COUNTED = "num_batches_tracked"  # of a BatchNorm; no output depends on it
-BESIDE_NET = "net."  # how a timm network's names begin in ours
+COUNTED = "num_batches_tracked"  # buffer of BatchNorm on which no output depends
+BESIDE_NET = "net."  # prefix of timm's tensor names in `TimmNet`
 
 
 @dataclass
 class Match:
-    """Tensors renamed to a network's own names.
+    """The comparison of tensors with a network under one naming.
 
     Attributes:
-        naming: how they were named.
-        weights: the tensors that have a place in the network, by its names.
-        missing, extra, wrong: what is in the way, each as text; all empty if they fit.
-        other: why a network of these shapes would compute something else; '' if it would not.
-        options: of the network, with which it would compute the same.
-        note: what the file cannot tell: 'stem', 'pools', 'activations', or None.
-        layers: theirs, in our order; empty where they have our names.
+        naming: name of the naming.
+        weights: tensors whose renamed name exists in the network, by the network's names.
+        missing, extra, wrong: names that only the network has, that only the file has, and whose shapes differ; all
+            empty if the tensors fit.
+        other: the reason why our network would compute a different function with these tensors; '' if it would not.
+        options: options of our network with which it would compute the same function.
+        note: what the file does not determine: 'stem', 'pools', 'activations', or None.
+        layers: layers of the file, in our order; empty if they have our names.
     """
 
     naming: str
@@ -45,20 +46,20 @@ class Match:
 
     @property
     def is_known(self) -> bool:
-        """Whether the naming is certain: all layers are named in it, or most as in our network."""
+        """Whether the naming is certain: all layers follow a known naming, or most have our network's names."""
         return bool(self.layers) or len(self.weights) > len(self.missing) + len(self.extra)
 
     @property
     def distance(self) -> tuple[int, int]:
-        """How far from fitting, to choose what to explain: layers first, then shapes."""
+        """Sort key for the distance from a fit: number of names that differ, then number of shapes that differ."""
         return len(self.missing) + len(self.extra), len(self.wrong) + bool(self.other)
 
 
 def match(net: nn.Module, tensors: dict[str, Tensor], size: int | None = None) -> Match:
-    """The naming under which tensors fit a network, or come nearest to it.
+    """Return the match under the naming in which tensors fit a network, or are closest to fitting.
 
     Args:
-        size: pixels a side of the images, if that is known: on it depends where some networks have their poolings.
+        size: side of the images in pixels, if known; in some networks the position of the poolings depends on it.
     """
     return min(_matches(net, tensors, size), key=lambda found: found.distance)
 
@@ -68,7 +69,7 @@ def _matches(net: nn.Module, tensors: dict[str, Tensor], size: int | None) -> It
     yield _compared(own, tensors, OWN)
     if hasattr(net, "net"):
         yield _compared(own, {BESIDE_NET + key: value for key, value in tensors.items()}, TIMM)
-    if not isinstance(net, FeatureNet | TimmNet):  # of another network only its own names say what it computes
+    if not isinstance(net, FeatureNet | TimmNet):  # the order of a user's layers does not determine the function
         return
     ours, theirs = layers_of(own), layers_of(tensors)
     for naming in namings():
@@ -78,9 +79,9 @@ def _matches(net: nn.Module, tensors: dict[str, Tensor], size: int | None) -> It
 
 
 def _renamed(net: nn.Module, own: dict[str, Tensor], naming: Naming, theirs: Layers, size: int | None) -> Match:
-    """The k-th layer of theirs under the name of our k-th."""
+    """Rename the k-th layer of the file to the name of our k-th layer, and compare."""
     ours = list(layers_of(own))
-    names = [*ours, *list(theirs)[len(ours) :]]  # those that are too many keep theirs
+    names = [*ours, *list(theirs)[len(ours) :]]  # surplus layers keep the names of the file
     renamed = {
         f"{name}.{part}": value
         for name, layer in zip(names, theirs.values(), strict=False)
@@ -108,6 +109,6 @@ def _compared(own: dict[str, Tensor], given: dict[str, Tensor], naming: str) -> 
 
 
 def kernels(layers: Layers) -> tuple[int, ...]:
-    """The sides of the kernels of all convolutions."""
+    """Return the kernel sizes of all convolutions."""
     weights = (layer["weight"] for layer in layers.values() if "weight" in layer)
     return tuple(weight.shape[-1] for weight in weights if weight.dim() == 4)

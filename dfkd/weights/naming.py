@@ -1,4 +1,4 @@
-"""The table of how others name their layers (namings.yaml), and a state dict's layers in the order of ours."""
+"""The table of layer names in other code bases (namings.yaml), which orders a state dict's layers as ours are."""
 
 import re
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
-Layers = dict[str, dict[str, Tensor]]  # the tensors of each layer by their last name: weight, bias, running_mean, ...
+Layers = dict[str, dict[str, Tensor]]  # for each layer its tensors by last name component: weight, bias, ...
 
 
 @dataclass(frozen=True)
 class Naming:
-    """See namings.yaml.
+    """A naming of layers; a row of namings.yaml, which explains the fields.
 
     Attributes:
-        layers: patterns of layer names, in our order; each a regular expression and the names it chooses from.
+        layers: patterns of layer names, in our order; each is a regular expression and its alternatives.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Naming:
     note: str | None = None
 
     def place(self, layer: str) -> tuple | None:
-        """What a layer's name is sorted by; None if it is none of this naming."""
+        """Return the sort key of a layer's name; None if the name does not belong to this naming."""
         for number, (pattern, choices) in enumerate(self.layers):
             found = pattern.fullmatch(layer)
             if found:
@@ -35,14 +35,14 @@ class Naming:
         return None
 
     def ordered(self, layers: Layers) -> list[str] | None:
-        """The names of layers in our order; None if one is none of this naming."""
+        """Return the names of layers in our order; None if a name does not belong to this naming."""
         places = {name: self.place(name) for name in layers}
         return None if None in places.values() else sorted(places, key=places.get)
 
 
 @cache
 def namings() -> tuple[Naming, ...]:
-    """All known namings."""
+    """Return all known namings."""
     table = yaml.safe_load((Path(__file__).parent / "namings.yaml").read_text())
     return tuple(
         Naming(
@@ -57,7 +57,8 @@ def namings() -> tuple[Naming, ...]:
 
 
 def _pattern(text: str) -> tuple[re.Pattern, tuple[str, ...]]:
-    """'layer#.{a,b}' as a regular expression that captures the numbers and the choice, and its choices."""
+    """Convert a pattern such as 'layer#.{a,b}' to a regular expression, which captures the numbers and the alternative,
+    and the list of alternatives."""
     start, brace, rest = text.partition("{")
     choices = tuple(rest.removesuffix("}").split(",")) if brace else ()
     expression = re.escape(start).replace(r"\#", r"(\d+)")
@@ -67,7 +68,7 @@ def _pattern(text: str) -> tuple[re.Pattern, tuple[str, ...]]:
 
 
 def layers_of(tensors: dict[str, Tensor]) -> Layers:
-    """A state dict by layers."""
+    """Group the tensors of a state dict by layer."""
     found: Layers = {}
     for key, value in tensors.items():
         layer, _, name = key.rpartition(".")

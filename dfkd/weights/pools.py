@@ -1,5 +1,5 @@
-"""Where max-poolings stand: names and shapes can agree in networks that pool at other places, and so compute other
-things."""
+"""Positions of max-poolings. Networks with equal names and shapes can have their poolings at different positions, and
+then compute different functions."""
 
 from itertools import accumulate
 
@@ -9,10 +9,10 @@ from dfkd.weights.naming import Layers, Naming
 
 
 class PoolsElsewhere(ValueError):
-    """The file's network has the shapes of ours, and its max-poolings at other places.
+    """The file's network has the shapes of ours, but max-poolings at other positions.
 
     Attributes:
-        options: of our network, with which it is the same; empty if there are none.
+        options: options that give our network the same poolings; empty if there are none.
     """
 
     def __init__(self, text: str, **options: int):
@@ -21,14 +21,14 @@ class PoolsElsewhere(ValueError):
 
 
 def check_pools(net: nn.Module, naming: Naming, theirs: Layers, size: int | None = None) -> None:
-    """Compare our max-poolings with what the names of a file tell of theirs.
+    """Compare our max-poolings with those of the file's network, as far as its layer names reveal them.
 
     Args:
-        theirs: the layers of the file, in our order.
-        size: pixels a side of the images, if that is known.
+        theirs: layers of the file, in our order.
+        size: side of the images in pixels, if known.
 
     Raises:
-        PoolsElsewhere: they differ, or other layers than ReLUs and max-poolings stand between.
+        PoolsElsewhere: the positions differ, or there are layers in between that are neither ReLUs nor max-poolings.
     """
     ours = pools_of(net)
     if naming.pools == "none" and ours:
@@ -55,7 +55,7 @@ def _check_blocks(ours: list[int], ends: list[int], size: int | None) -> None:
 
 
 def pools_of(net: nn.Module) -> list[int]:
-    """The number of convolutions that come before each max-pooling of a plain network."""
+    """Return the number of convolutions before each max-pooling of a network without branches."""
     places, convolutions = [], 0
     for module in net.modules():
         convolutions += isinstance(module, nn.Conv2d)
@@ -69,16 +69,21 @@ def _is_convolution(layer: dict) -> bool:
 
 
 def _ends_of_blocks(theirs: Layers) -> list[int]:
-    """The number of convolutions up to the end of each block (block0.3 is in block0)."""
+    """Return the number of convolutions up to the end of each block (layer block0.3 belongs to block0)."""
     counts: dict[str, int] = {}
     for name, layer in theirs.items():
         block = name.partition(".")[0]
         counts[block] = counts.get(block, 0) + _is_convolution(layer)
-    return list(accumulate(counts.values()))[:-1]  # the classifier is no block
+    return list(accumulate(counts.values()))[:-1]  # without the classifier, which is not a block
 
 
 def _from_gaps(theirs: Layers) -> tuple[list[int], int]:
-    """The max-poolings before the last convolution, and the number of convolutions; from features.0, features.3, ..."""
+    """Infer max-poolings from gaps in the numbers of the layers features.0, features.3, ...
+
+    Returns:
+        the number of convolutions before each max-pooling (those before the last convolution only), and the total
+        number of convolutions.
+    """
     numbered = [(int(name.rpartition(".")[2]), layer) for name, layer in theirs.items() if name.startswith("features.")]
     places, convolutions = [], 0
     for number, (place, layer) in enumerate(numbered):
@@ -86,7 +91,7 @@ def _from_gaps(theirs: Layers) -> tuple[list[int], int]:
         if number + 1 < len(numbered):
             following, next_layer = numbered[number + 1]
             between = following - place - 1
-            expected = int(_is_convolution(next_layer))  # a ReLU before a convolution, nothing before a BatchNorm
+            expected = int(_is_convolution(next_layer))  # one ReLU precedes a convolution; a BatchNorm follows directly
             if between == expected + 1:
                 places.append(convolutions)
             elif between != expected:

@@ -1,4 +1,4 @@
-"""Read a file of weights. The file is not trusted: no code of it is ever run."""
+"""Reads weight files. They are not trusted: no code in them is ever executed."""
 
 import argparse
 import pathlib
@@ -19,7 +19,7 @@ from dfkd.errors import ConfigError
 from dfkd.weights.kinds import NPZ, PICKLE, SAFETENSORS, TORCH, TORCH_OLD, kind
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "teacher", "student", "weights")
-# Plain data that training scripts save beside the weights: arguments, the best accuracy, a path.
+# Harmless types that training scripts save beside the weights: arguments, the best accuracy, a path.
 _SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS = [
     argparse.Namespace,
@@ -31,10 +31,10 @@ HARMLESS = [
 
 
 def read(path: str | Path) -> object:
-    """What a file of weights holds: tensors by name (safetensors, npz), or whatever torch.save was given.
+    """Read a weight file: tensors by name (safetensors, npz), or the object given to torch.save.
 
     Raises:
-        ConfigError: there is no such file, it is damaged, of another kind, or a pickle that would run code.
+        ConfigError: the file does not exist, is damaged, has another format, or is a pickle that would execute code.
     """
     file = Path(path)
     if file.is_dir():
@@ -47,15 +47,17 @@ def read(path: str | Path) -> object:
         raise
     except PermissionError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged file fails in too many ways to name
+    except Exception as error:  # a damaged file raises too many different types to list
         said = str(error).strip().partition("\n")[0]
-        about = f": {said}" if said and "weights_only" not in said else ""  # torch recommends to turn the safety off
+        # Without torch's own message about weights_only, which recommends to switch the protection off.
+        about = f": {said}" if said and "weights_only" not in said else ""
         raise ConfigError(f"{file} cannot be read, it seems truncated or is no checkpoint{about}") from error
 
 
 def _read_torch(file: Path) -> object:
     try:
-        with torch.serialization.safe_globals(HARMLESS), file.open("rb") as stream:  # torch goes by a name's suffix
+        # An open stream, because torch.load decides by the suffix of a file name.
+        with torch.serialization.safe_globals(HARMLESS), file.open("rb") as stream:
             return torch.load(stream, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
@@ -89,10 +91,10 @@ _READERS = {
 
 
 def _unsafe(file: Path, name: str) -> ConfigError:
-    """An error for a pickle that names code: which, and how to convert the file where it is trusted."""
+    """Make an error for a pickle that refers to code; it says which code, and how to convert a trusted file."""
     try:
         words = set(_words(file))
-    except Exception as error:  # what is cut cannot be walked to its end
+    except Exception as error:  # a truncated pickle cannot be parsed to its end
         return ConfigError(f"{file} cannot be read, it seems truncated or is no checkpoint ({type(error).__name__})")
     command = "python -c " + shlex.quote(f"import pickle, torch; torch.save({_converted(file, words)}, 'weights.pt')")
     what = "a whole pickled network" if _is_network(words) else "not a plain state dict"
@@ -104,7 +106,7 @@ def _unsafe(file: Path, name: str) -> ConfigError:
 
 
 def _converted(file: Path, words: set[str]) -> str:
-    """Python that loads a trusted pickle, and gives what of it should be saved."""
+    """Return a Python expression that loads a trusted pickle and selects the part to save."""
     load = f"torch.load({str(file)!r}, 'cpu', pickle_module=pickle)"
     if kind(file) == PICKLE:
         load = f"pickle.load(open({str(file)!r}, 'rb'))"
@@ -121,7 +123,7 @@ def _is_network(words: set[str]) -> bool:
 
 
 def _words(file: Path) -> Iterator[str]:
-    """The texts in a pickle, and the names of what it would import; nothing is executed."""
+    """Yield the strings in a pickle and the names that it would import; nothing is executed."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -129,7 +131,8 @@ def _words(file: Path) -> Iterator[str]:
                 yield from _words_of(stream)
         return
     with file.open("rb") as stream:
-        for _ in range(4 if kind(file) == TORCH_OLD else 1):  # before the object: a number, a version, the system
+        # The old format has three pickles before the object: a magic number, a version, the system.
+        for _ in range(4 if kind(file) == TORCH_OLD else 1):
             yield from _words_of(stream)
 
 

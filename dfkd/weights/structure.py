@@ -1,4 +1,4 @@
-"""The depth and the widths of a network in a file, as options of ours."""
+"""Infers the depth and the widths of a network from its layers, as options of our networks."""
 
 import re
 from collections import Counter
@@ -9,15 +9,17 @@ from dfkd.models.resnet import BasicBlock
 from dfkd.models.wrn import PreActBlock
 from dfkd.weights.naming import Layers
 
-BLOCK = re.compile(r"(?:layer|conv|block)(\d+)(?:_x|\.layer)?\.(\d+)\..*1")  # its first convolution or BatchNorm
+# The first convolution or BatchNorm of a residual block; captures the numbers of the stage and of the block.
+BLOCK = re.compile(r"(?:layer|conv|block)(\d+)(?:_x|\.layer)?\.(\d+)\..*1")
 
 
 def structure(net: nn.Module, naming: str, layers: Layers) -> dict[str, object]:
-    """Options of a network of our kinds with which it has the layers of a file; empty where there are none.
+    """Return options with which our network has the layers of a file; empty if there are none.
 
     Args:
-        net: the network that does not fit, which tells the kind.
-        layers: the file's, in our order.
+        net: our network that does not fit; its type decides which options there are.
+        naming: name of the file's naming.
+        layers: layers of the file, in our order.
     """
     weights = [layer["weight"] for layer in layers.values() if "weight" in layer]
     maps = [weight.shape[0] for weight in weights if weight.dim() == 4]
@@ -40,11 +42,11 @@ def structure(net: nn.Module, naming: str, layers: Layers) -> dict[str, object]:
 
 
 def has_stem(net: nn.Module) -> bool:
-    """Whether a network is a `dfkd.models.resnet`, which has several stems."""
+    """Whether a network is a `dfkd.models.resnet`, the only network with the option `stem`."""
     return any(isinstance(module, BasicBlock) for module in net.modules()) and net.head.in_features == 512
 
 
 def _blocks(layers: Layers) -> Counter[int]:
-    """The number of residual blocks in each stage."""
+    """Count the residual blocks in each stage."""
     found = (BLOCK.match(name) for name in layers)
     return Counter(stage for stage, _ in {(int(block[1]), int(block[2])): None for block in found if block})
