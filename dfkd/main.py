@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from dfkd.cli.help import help_text
 from dfkd.config import own_options, paper
 from dfkd.config.arguments import arranged
-from dfkd.config.cell import Cell, replicas
+from dfkd.config.cell import Cell, cells_of
 from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
 from dfkd.errors import ConfigError, NotTogether
@@ -64,17 +64,17 @@ def run_one(cfg: DictConfig) -> float | None:
     cells, scores, failures = [], [], []
     with noting(None, failures):
         check_axes()
-        cells = replicas(cfg)
+        cells = cells_of(cfg)
     together = True
     for i, cell in enumerate(cells):
         with noting(cell, failures):
             others = cells[i + 1 :] if together else []
             try:
-                scores.append(run_replica(cell, others))
+                scores.append(run_or_reuse(cell, others))
             except NotTogether as error:
                 log.warning("  WARNING  the students of %d cells are trained in turn: %s", len(others) + 1, error)
                 together = False
-                scores.append(run_replica(cell, []))
+                scores.append(run_or_reuse(cell, []))
         if failures and isinstance(failures[-1], ConfigError) and not in_a_sweep():
             break  # the other replicas have the same mistake in their configuration
     if failures and not in_a_sweep():
@@ -82,7 +82,7 @@ def run_one(cfg: DictConfig) -> float | None:
     return scores[0] if scores else None
 
 
-def run_replica(cell: Cell, others: list[Cell]) -> float | None:
+def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
     """Run one cell unless it is finished, and log its result; with dry_run=true, show what would be done.
 
     Args:

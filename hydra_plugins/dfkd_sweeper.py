@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from dfkd.config import own_options, paper
-from dfkd.config.cell import Cell, replicas
+from dfkd.config.cell import Cell, cells_of
 from dfkd.errors import ConfigError
 from dfkd.run import provenance
 from dfkd.sweeps import ledger, presets, relaunch
@@ -114,7 +114,7 @@ class CellSweeper(BasicSweeper):
             command = provenance.arguments(cfg.hydra)
             with open_dict(cfg):
                 del cfg["hydra"]
-            yield words, command, replicas(cfg)
+            yield words, command, cells_of(cfg)
 
 
 @functools.cache

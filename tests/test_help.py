@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from runner import process_environment, write_component
+from runner import ROOT, process_environment, write_component
 
 from dfkd.cli.help import GROUPS, help_text
 from dfkd.main import CONF

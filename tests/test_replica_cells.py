@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from dfkd.cli.inventory import take
 from dfkd.cli.store import spare
-from dfkd.config.cell import Cell, replicas
+from dfkd.config.cell import Cell, cells_of
 from dfkd.errors import ConfigError
 from dfkd.report.runs import read as read_run
 from dfkd.run.run_cell import run_cell
@@ -25,7 +25,7 @@ TOGETHER = ("student.replicas=3", "runtime.vectorize=true")
 def cells(outputs, *overrides: str) -> list[Cell]:
     chosen = [o for o in (*SMALL, *overrides) if o.startswith("synthesizer=")]
     rest = [o for o in (*SMALL, *overrides) if o not in chosen]
-    return replicas(composed(*chosen, *TINY, *rest, f"outputs={outputs}"))
+    return cells_of(composed(*chosen, *TINY, *rest, f"outputs={outputs}"))
 
 
 def students(outputs) -> dict[str, dict]:

@@ -101,7 +101,7 @@ class Cell:
         return result if self.config["until"] in made else None
 
 
-def replicas(cfg: DictConfig) -> list[Cell]:
+def cells_of(cfg: DictConfig) -> list[Cell]:
     """Return the cells of a configuration: one, or `student.replicas` of them with consecutive `seeds.student`.
 
     Raises:

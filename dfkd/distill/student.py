@@ -10,7 +10,7 @@ from dfkd.defenses import Defense
 from dfkd.distill.feature_losses import FeatureLoss
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
-from dfkd.machine.data_parallel import Objective, replicated
+from dfkd.machine.data_parallel import Objective, data_parallel_loss
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier, Teacher, classifier_head, watch_features
 from dfkd.pool import Pool
@@ -124,7 +124,7 @@ class Trainer:
             with seeded(seed, "student", "loss"):
                 self.learned = student.loss.start(*widths).to(runtime.device)
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
-        self.loss = replicated(model, self.terms, self.learned)
+        self.loss = data_parallel_loss(model, self.terms, self.learned)
         self.generator = runtime.generator(seed, "student", "batches")
         self.views = runtime.generator(seed, "student", "views")
         self.meter = Meter()

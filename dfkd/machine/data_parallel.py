@@ -18,7 +18,7 @@ from dfkd.machine import distributed
 Loss = Callable[..., dict[str, Tensor]]
 
 
-class Replica(DistributedDataParallel):
+class DataParallelLoss(DistributedDataParallel):
     """A loss module; its backward pass averages the gradients of the model over all ranks."""
 
     def checkpoint_state(self) -> dict:
@@ -44,7 +44,7 @@ class Objective(nn.Module):
         return self.loss(*batch)
 
 
-def replicated(model: nn.Module, loss: Loss, learned: nn.Module | None = None) -> Loss:
+def data_parallel_loss(model: nn.Module, loss: Loss, learned: nn.Module | None = None) -> Loss:
     """Wrap a loss so that its backward pass gives every rank of the team the model's gradients of the whole batch.
 
     With one rank in the team the loss is returned unchanged.
@@ -56,7 +56,7 @@ def replicated(model: nn.Module, loss: Loss, learned: nn.Module | None = None) -
     """
     if distributed.team() == 1:
         return loss
-    return Replica(Objective(model, loss, learned))
+    return DataParallelLoss(Objective(model, loss, learned))
 
 
 def on_whole_batches(network: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dfkd.domains import Domain, Images
 from dfkd.evaluate import accuracy
 from dfkd.machine import distributed
-from dfkd.machine.data_parallel import on_whole_batches, replicated
+from dfkd.machine.data_parallel import data_parallel_loss, on_whole_batches
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier
 from dfkd.recipe import Recipe
@@ -146,7 +146,7 @@ class TrainedTeacher(TeacherSource):
         """
         recipe, epochs = recipe or self.recipe, epochs or self.epochs
         stepper, meter = recipe.make(model.parameters(), epochs * training.batches.steps), Meter()
-        loss = replicated(model, loss)
+        loss = data_parallel_loss(model, loss)
         for _ in self.loop("epoch", epochs, **training.parts(self), stepper=stepper, meter=meter):
             training.batches.shuffle()
             for number in self.loop("batch", training.batches.steps):
