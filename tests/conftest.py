@@ -23,8 +23,8 @@ LOAD, LOADED = OmegaConf.load, {}
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """`-n auto`: two more than there are cores, since some tests mostly wait for processes that they have started."""
-    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 2
+    """`-n auto`: one more than there are cores, since some tests wait for processes that they have started."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,13 +2,14 @@
 
 import json
 import shlex
+from importlib.util import find_spec
 
 import pytest
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from runner import DFQ, TINY, command_line, read_json
 
-pytest.importorskip("hydra_plugins.hydra_optuna_sweeper._impl", reason="needs the extra `optuna`")
+pytestmark = pytest.mark.skipif(find_spec("optuna") is None, reason="needs the extra `optuna`")
 
 SEARCH = ("-m", "hydra/sweeper=optuna", *TINY, *DFQ)
 LR = "synthesizer.lr=tag(log,interval(1e-4,1e-2))"

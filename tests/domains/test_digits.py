@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from dfkd.domains import IMAGES, digits
 from dfkd.domains.digits import scikit_digits
@@ -44,6 +43,8 @@ def test_the_whole_range_of_grey_is_used(small_digits):
 
 def test_the_file_read_is_what_scikit_learn_loads():
     pixels, labels = scikit_digits()
+    from sklearn.datasets import load_digits
+
     expected = load_digits()
     assert np.array_equal(pixels, expected.data) and np.array_equal(labels, expected.target)
 

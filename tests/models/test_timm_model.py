@@ -1,7 +1,6 @@
 """timm's models with patches of their own: they work, or one message says why not."""
 
 import pytest
-import timm
 import torch
 
 from dfkd.models import Classifier, timm_model
@@ -22,7 +21,7 @@ def test_a_model_that_cannot_be_made_for_such_images_is_one_clear_message(monkey
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(timm, "create_model", fail)
+    monkeypatch.setattr("timm.create_model", fail)
     with pytest.raises(ValueError, match=rf"timm cannot make {model} with .* \(.+\); set .*or another model"):
         timm_model((3, 32, 32), 5, model)
 
