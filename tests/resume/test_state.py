@@ -293,18 +293,19 @@ def test_two_objects_that_were_one_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("held", "fresh"),
+    "make",
     [
-        (nn.Linear(1, 1), None),
-        (nn.Linear(1, 1), nn.Conv2d(1, 1, 1)),
-        (Recipe(), None),
-        (
+        lambda: (nn.Linear(1, 1), None),
+        lambda: (nn.Linear(1, 1), nn.Conv2d(1, 1, 1)),
+        lambda: (Recipe(), None),
+        lambda: (
             torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1),
             torch.optim.SGD([torch.ones(1, requires_grad=True)] * 1, 0.1),
         ),
     ],
 )
-def test_data_of_another_program_do_not_fit(held, fresh):
+def test_data_of_another_program_do_not_fit(make):
+    held, fresh = make()
     with pytest.raises(Misfit):
         Put()(Thing(x=fresh), Take()(Thing(x=held), "t"), "t")
 

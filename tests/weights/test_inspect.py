@@ -5,7 +5,6 @@ import pickle
 import shlex
 
 import pytest
-import timm
 import torch
 from foreign import BlockVGG, FeaturesVGG, WideResNet
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -72,6 +71,8 @@ def test_networks_of_others_and_of_other_depths(tmp_path):
 
 
 def test_a_timm_network_where_no_other_fits(tmp_path):
+    import timm
+
     net = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=16, patch_size=8)
     assert fits_of(tmp_path, net)[0] == ("vit", ["teacher.network.patch_size=8", "data.size=16"], 5)
 

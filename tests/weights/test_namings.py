@@ -1,9 +1,7 @@
 """Networks in the layer names of others compute with our layers what they computed with theirs."""
 
 import pytest
-import timm
 import torch
-import torchvision
 from foreign import (
     BlockVGG,
     Bottleneck,
@@ -26,6 +24,21 @@ from dfkd.errors import ConfigError
 from dfkd.models import cnn, cnn_bn, lenet, lenet_half, mlp, resnet, resnet4, timm_model, vgg, wrn
 from dfkd.weights import choose
 
+
+def tv(name: str, **options: object) -> torch.nn.Module:
+    """A network of torchvision, which takes seconds to import."""
+    from torchvision import models
+
+    return getattr(models, name)(**options)
+
+
+def timms(name: str, **options: object) -> torch.nn.Module:
+    """A network of timm, which takes seconds to import."""
+    import timm
+
+    return timm.create_model(name, **options)
+
+
 COLOUR, GREY = (3, 16, 16), (1, 32, 32)
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 TV, CMI = "torchvision and timm ResNet", "CMI, Fast, NAYER and kuangliu ResNet"
@@ -36,22 +49,22 @@ LENET = "DAFL, CMI, Fast and NAYER LeNet"
 # Their network, ours, the shape of an image, the naming that should be recognised.
 PAIRS = {
     "torchvision resnet18": (
-        lambda: torchvision.models.resnet18(num_classes=10), lambda s: resnet(s, 10, stem="conv7_pool"),
+        lambda: tv("resnet18", num_classes=10), lambda s: resnet(s, 10, stem="conv7_pool"),
         (3, 64, 64), TV),
     "torchvision resnet18, CIFAR": (
-        lambda: small_stem(torchvision.models.resnet18(num_classes=10)), lambda s: resnet(s, 10), COLOUR, TV),
+        lambda: small_stem(tv("resnet18", num_classes=10)), lambda s: resnet(s, 10), COLOUR, TV),
     "torchvision resnet18, CIFAR, pooled": (
-        lambda: small_stem(torchvision.models.resnet18(num_classes=7), pool=True),
+        lambda: small_stem(tv("resnet18", num_classes=7), pool=True),
         lambda s: resnet(s, 7, stem="conv3_pool"), (3, 32, 32), TV),
     "timm resnet18, CIFAR (CAKE)": (
-        lambda: small_stem(timm.create_model("resnet18", num_classes=10)), lambda s: resnet(s, 10), COLOUR, TV),
+        lambda: small_stem(timms("resnet18", num_classes=10)), lambda s: resnet(s, 10), COLOUR, TV),
     "timm resnet18 for timm": (
-        lambda: small_stem(timm.create_model("resnet18", num_classes=10)),
+        lambda: small_stem(timms("resnet18", num_classes=10)),
         lambda s: timm_model(s, 10, "resnet18"), COLOUR, "timm"),
     "CMI resnet50 for timm": (
         lambda: CifarResNet(BLOCKS[34], kind=Bottleneck, wide=4), lambda s: timm_model(s, 10, "resnet50"), COLOUR, CMI),
     "timm vit": (
-        lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=16, patch_size=4, depth=12),
+        lambda: timms("vit_tiny_patch16_224", num_classes=5, img_size=16, patch_size=4, depth=12),
         lambda s: timm_model(s, 5, "vit_tiny_patch16_224"), COLOUR, "timm"),
     "CMI resnet18": (lambda: CifarResNet(BLOCKS[18]), lambda s: resnet(s, 10), COLOUR, CMI),
     "weiaicunzai resnet18": (lambda: WeiResNet(BLOCKS[18]), lambda s: resnet(s, 100), COLOUR, WEI),
@@ -110,11 +123,11 @@ def test_a_network_of_others_computes_the_same_with_our_layers(pair):
 LARGE = {
     "CMI resnet34": (lambda: CifarResNet(BLOCKS[34], 1000), lambda s: resnet(s, 1000, BLOCKS[34])),
     "kuangliu vgg16": (lambda: FeaturesVGG(16, classes=1000), lambda s: vgg(s, 1000, 16)),
-    "resnet34": (lambda: torchvision.models.resnet34(), lambda s: resnet(s, 1000, BLOCKS[34], "conv7_pool")),
-    "resnet50": (lambda: torchvision.models.resnet50(), lambda s: timm_model(s, 1000, "resnet50", small_stem=False)),
+    "resnet34": (lambda: tv("resnet34"), lambda s: resnet(s, 1000, BLOCKS[34], "conv7_pool")),
+    "resnet50": (lambda: tv("resnet50"), lambda s: timm_model(s, 1000, "resnet50", small_stem=False)),
     **{
         f"vgg{depth}{'_bn' * norm}": (
-            lambda depth=depth, norm=norm: getattr(torchvision.models, f"vgg{depth}{'_bn' * norm}")(),
+            lambda depth=depth, norm=norm: tv(f"vgg{depth}{'_bn' * norm}"),
             lambda s, depth=depth, norm=norm: vgg(s, 1000, depth, norm, grid=7, hidden=(4096, 4096)),
         )
         for depth in (11, 13, 16, 19)
@@ -193,9 +206,9 @@ def test_a_network_that_is_not_dfkds_takes_its_own_names_only():
 
 
 def test_what_a_file_cannot_tell_is_said():
-    weights = small_stem(torchvision.models.resnet18(num_classes=10)).state_dict()
+    weights = small_stem(tv("resnet18", num_classes=10)).state_dict()
     assert "teacher.network.stem=conv3_pool" in choose(resnet((3, 32, 32), 10), weights, "f").words
-    large = torchvision.models.resnet18(num_classes=10).state_dict()
+    large = tv("resnet18", num_classes=10).state_dict()
     assert "conv3_pool" not in choose(resnet((3, 32, 32), 10, stem="conv7_pool"), large, "f").words
     assert "max-poolings" in choose(cnn((1, 28, 28), 10), CakeCNN().state_dict(), "f").words
 
@@ -206,7 +219,7 @@ def test_what_a_file_cannot_tell_is_said():
 @pytest.mark.parametrize(
     ("net", "weights", "said"),
     [
-        (lambda: resnet((3, 32, 32), 10), lambda: torchvision.models.resnet18(num_classes=10), "stem=conv7_pool"),
+        (lambda: resnet((3, 32, 32), 10), lambda: tv("resnet18", num_classes=10), "stem=conv7_pool"),
         (lambda: resnet((1, 32, 32), 10), lambda: CifarResNet(BLOCKS[18]), "data.channels=3"),
         (lambda: resnet((3, 32, 32), 10), lambda: CifarResNet(BLOCKS[18], 100), "has 100 classes"),
         (lambda: cnn_bn((1, 32, 32), 10), lambda: cnn_bn((1, 16, 16), 10), "data.size=16"),
@@ -237,6 +250,6 @@ def test_a_mismatch_says_what_to_set(net, weights, said):
 )
 def test_a_transformer_of_other_patches_or_images_says_what_to_set(options, said):
     with without_memory():
-        theirs = timm.create_model("vit_tiny_patch16_224", num_classes=10, **options).state_dict()
+        theirs = timms("vit_tiny_patch16_224", num_classes=10, **options).state_dict()
         ours = timm_model((3, 32, 32), 10, "vit_tiny_patch16_224")
     assert said in refusal(ours, theirs)
