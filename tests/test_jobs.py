@@ -73,6 +73,7 @@ def logs(folder: Path) -> str:
     return "".join(file.read_text() for file in (folder / "sweeps" / "slurm").glob("*_log.out"))
 
 
+@pytest.mark.exhaustive
 def test_a_preempted_job_saves_and_goes_on_and_one_that_dies_fails_no_other(tmp_path, own):
     sweep = (*own, "hydra/launcher=slurm_local", "synthesizer=warned,dead", *FOUR)
     done = process("-m", *sweep, "outputs=o", cwd=tmp_path)
@@ -101,6 +102,7 @@ def test_an_array_of_slurm(tmp_path, own):
     assert len(list((tmp_path / "o").glob("runs/*/result.json"))) == 2
 
 
+@pytest.mark.exhaustive
 def test_a_stopped_sweep_lets_its_local_jobs_save_and_leaves_none(tmp_path):
     sweep = ("hydra/launcher=slurm_local", *TINY, *DFQ, *ENDLESS, "outputs=o")
     with (tmp_path / "log").open("w") as log:

@@ -164,6 +164,7 @@ def test_what_the_launcher_cannot_do(tmp_path, words, said):
     assert done.code == 1 and said in done.err and done.err.count("dfkd: ") == 1
 
 
+@pytest.mark.exhaustive
 def test_cells_of_a_sweep_run_each_on_a_device_of_its_own(tmp_path):
     words = (*TINY, "until=premise", "outputs=o")
     words = ["runtime.device=auto" if word.startswith("runtime.device") else word for word in words]

@@ -273,6 +273,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_two_ranks_go_on_the
     assert results[0] == results[1]
 
 
+@pytest.mark.exhaustive
 def test_a_checkpoint_is_for_the_number_of_ranks_that_saved_it_and_for_all_of_them(tmp_path, caplog):
     struck(tmp_path / "one", (0, 3))
     shutil.copytree(tmp_path / "one", tmp_path / "blind")
