@@ -1,7 +1,6 @@
 """Killed again and again, at any moment, by any signal: the numbers are those of an undisturbed run."""
 
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -10,14 +9,11 @@ import time
 
 import pytest
 from killing import left_over, numbers, outcome
+from ranks import context  # children begin with all imports done
 from runner import BACKDOOR, make_cell, read_json, status
 
 from dfkd.cli.inventory import take
 from dfkd.config.cell import Cell
-
-# Children begin with all imports done, of a server that has not computed anything: torch does not survive a fork after.
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["dfkd.run.run_cell", "dfkd.stages.figures"])
 
 SMALL = (
     *("debug=smoke", "runtime.device=cpu", "runtime.precision=float32", "runtime.threads=1", "tracker=files"),
