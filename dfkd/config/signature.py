@@ -1,11 +1,14 @@
 """The parameters of a component, with those that it only passes on to its parent class."""
 
+import functools
 import inspect
+import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 
-def parameters(target: Callable) -> dict[str, inspect.Parameter]:
+@functools.cache  # a sweep asks for the same components in every cell
+def parameters(target: Callable) -> Mapping[str, inspect.Parameter]:
     """Return the named parameters of a function or a class, with evaluated annotations.
 
     A class need not repeat the parameters of its parent. If its `__init__` takes `**kwargs`, these stand for the
@@ -25,8 +28,8 @@ def parameters(target: Callable) -> dict[str, inspect.Parameter]:
             elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 found.setdefault(name, parameter.replace(annotation=hints.get(name, parameter.annotation)))
         if rest is None:
-            return found
-    return found | {rest.name: rest}
+            return types.MappingProxyType(found)
+    return types.MappingProxyType(found | {rest.name: rest})
 
 
 def _chain(target: Callable) -> Iterator[tuple[Callable, Callable]]:
