@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 
 from dfkd.errors import ConfigError
 
@@ -23,6 +24,7 @@ def settle() -> None:
       that is not installed here, and then the first import of matplotlib fails.
     - A character that the encoding of the terminal lacks is printed as a question mark (LANG=C,
       PYTHONIOENCODING=ascii).
+    - With PYTHONWARNINGS=error only this package's warnings are errors: some libraries warn while they are imported.
 
     Raises:
         ConfigError: an environment variable has a value that a library cannot read.
@@ -31,6 +33,9 @@ def settle() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # streams that a test or a notebook has put there lack it
             stream.reconfigure(errors="replace")
+    if any(action == "error" for action, *_ in warnings.filters):
+        warnings.filterwarnings("default", module=r"(?!dfkd\b)")
+        os.environ.pop("PYTHONWARNINGS", None)  # the workers of a sweep read it anew
     for name, (pattern, form) in READ.items():
         value = os.environ.get(name)
         if value and not pattern.fullmatch(value):

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 
 import pytest
 
@@ -39,3 +40,14 @@ def test_what_a_library_cannot_read_is_named(monkeypatch, name, odd, right):
     monkeypatch.setenv(name, odd)
     with pytest.raises(ConfigError, match=f"environment variable {name} must be .*, got '{odd}'"):
         settle()
+
+
+def test_only_our_own_warnings_become_errors(monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("error")
+        settle()
+        warnings.warn_explicit("old", DeprecationWarning, "jit.py", 1, module="torch.jit")
+        with pytest.raises(DeprecationWarning, match="ours"):
+            warnings.warn_explicit("ours", DeprecationWarning, "main.py", 1, module="dfkd.main")
+    assert [str(warning.message) for warning in said] == ["old"] and "PYTHONWARNINGS" not in os.environ

@@ -1,5 +1,7 @@
 """timm's models with patches of their own: they work, or one message says why not."""
 
+from importlib.metadata import version
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from dfkd.models import Classifier, timm_model
 def test_patches_that_clash_with_a_models_stem_are_one_clear_message_and_its_own_work(model):
     with pytest.raises(ValueError, match=rf"timm cannot make {model} with .*patch_size=4 \(.+\); set patch_size=null"):
         timm_model((3, 32, 32), 5, model, patch_size=4)
+    if version("timm") == "1.0.11":
+        pytest.skip("the oldest timm cannot make these for such images")
     with torch.device("meta"):  # nothing is computed: its shapes tell whether it works
         net = timm_model((3, 32, 32), 5, model, patch_size=None)
     assert net.eval()(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 5)

@@ -7,6 +7,7 @@ import builtins
 import errno
 import io
 import os
+import pathlib
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def refuse(monkeypatch):
     def call(*paths: Path, number: int = errno.EACCES) -> None:
         for owner, name in ((io, "open"), (builtins, "open"), (os, "scandir"), (os, "stat"), (os, "access")):
             monkeypatch.setattr(owner, name, refusing(getattr(owner, name), paths, number))
+        before = getattr(pathlib, "_NormalAccessor", None)  # of Python 3.10, which keeps these functions for itself
+        for name in ("open", "scandir", "stat") if before else ():
+            function = refusing(getattr(before, name), paths, number)
+            monkeypatch.setattr(before, name, staticmethod(function))
 
     return call
 
