@@ -15,6 +15,7 @@ from foreign import (
     PreActBlock,
     WeiResNet,
     WideResNet,
+    on_meta,
     randomised,
     small_stem,
 )
@@ -107,7 +108,7 @@ def test_a_network_of_others_computes_the_same_with_our_layers(pair):
     make, own, shape, naming = PAIRS[pair]
     torch.manual_seed(0)
     theirs = randomised(make)
-    with without_memory():
+    with on_meta():
         ours = own(shape)
     weights = dict(sorted(theirs.state_dict().items()))  # the order in a file says nothing
     chosen = choose(ours, weights, "teacher.pt", size=shape[-1])
@@ -249,7 +250,7 @@ def test_a_mismatch_says_what_to_set(net, weights, said):
     ],
 )
 def test_a_transformer_of_other_patches_or_images_says_what_to_set(options, said):
-    with without_memory():
+    with on_meta():
         theirs = timms("vit_tiny_patch16_224", num_classes=10, **options).state_dict()
         ours = timm_model((3, 32, 32), 10, "vit_tiny_patch16_224")
     assert said in refusal(ours, theirs)
