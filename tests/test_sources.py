@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from runner import NOISE, composed, make_cell
@@ -211,3 +212,14 @@ def test_an_edited_method_is_run_anew_with_the_teacher_it_had(tmp_path, monkeypa
     assert computed(text.replace("1", "2")) == ["pool", "split", "student"]
     assert [line for line in caplog.messages if "my_own_method.py has changed since it was last used" in line]
     assert computed(text) == []
+
+
+def test_another_cell_of_the_same_process_sees_a_file_as_it_is_now(tmp_path):
+    words = ("domain@ntl_scenario.id=npz", f"ntl_scenario.id.path={tmp_path / 'mine.npz'}")
+    means = []
+    for value in (50, 200):
+        x, y = np.full((60, 8, 8), value, np.uint8), np.arange(60) % 3
+        x[:, 0, 0] = 0
+        np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        means.append(prepare(make_cell(tmp_path / "o", *words)).scenario.id.train.x.float().mean().item())
+    assert means[0] < 60 < 190 < means[1]

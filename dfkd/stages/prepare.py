@@ -37,7 +37,8 @@ def prepare(cell: Cell) -> Parts:
     runtime = machine.call(make_runtime, config["runtime"], "runtime")
     machine.raise_problems()
 
-    scenario = _scenario(json.dumps([config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]))
+    described = [config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]
+    scenario = _scenario(json.dumps(described), cell.key("scenario", 1, described))
     check_classes(scenario)
     seeds, builder = config["seeds"], _builder(scenario, runtime)
     with seeded(seeds["teacher"], "teacher", "network"):
@@ -66,12 +67,14 @@ def prepare(cell: Cell) -> Parts:
 
 
 @functools.lru_cache(maxsize=1)
-def _scenario(node_and_data: str) -> Scenario:
+def _scenario(node_and_data: str, key: str) -> Scenario:
     """Return the scenario. The last one is cached with its images: most sweeps have the same scenario in all cells.
 
     Args:
         node_and_data: JSON of [section `ntl_scenario`, options of `data` that its domains need], since arguments of a
             cached function must be hashable.
+        key: stands for the bytes of the files and of the user's own code that they name: after a change of these the
+            scenario is built again.
     """
     node, data = json.loads(node_and_data)
     sources = Builder(**data)

@@ -12,8 +12,8 @@ from dfkd.store.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
-def every_report_has_its(pictures):
-    """pictures."""
+def pictures_are_drawn(pictures):
+    """Reports in these tests draw their pictures."""
 
 
 CONFIG = {
