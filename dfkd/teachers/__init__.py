@@ -3,6 +3,7 @@
 from dfkd.teachers.backdoor import Backdoor
 from dfkd.teachers.base import TrainedTeacher
 from dfkd.teachers.checkpoint import Checkpoint
+from dfkd.teachers.clean_twin import CleanTwin
 from dfkd.teachers.cupi import CUPI
 from dfkd.teachers.cuti import CUTI
 from dfkd.teachers.hntl import HNTL, Disentanglement
@@ -18,6 +19,7 @@ __all__ = [
     "SOPHON",
     "Backdoor",
     "Checkpoint",
+    "CleanTwin",
     "Disentanglement",
     "Supervised",
     "TrainedTeacher",
