@@ -121,12 +121,28 @@ def _backdoor(network: str, domain: str, trigger: str, rate: float) -> Member:
 def close_sets() -> Iterator[Member]:
     for network in ("cnn", "cnn_pool", "cnn_no_bn", "resnet4"):
         for method, (words, recipe) in CLOSE_SET.items():
-            yield Member("close_set", method, network, "digits", 0, f"{TEXTURED} {words}", f"{TEXTURED} teacher=clean_twin {recipe}")
+            yield Member(
+                "close_set",
+                method,
+                network,
+                "digits",
+                0,
+                f"{TEXTURED} {words}",
+                f"{TEXTURED} teacher=clean_twin {recipe}",
+            )
     for network in ("cnn", "cnn_pool"):
         for method in ("ntl_firm", "cuti", "cupi"):
             words, recipe = CLOSE_SET[method]
             scenario = "ntl_scenario=close_set domain@ntl_scenario.ood=usps"
-            yield Member("close_set", method, network, "mnist", 0, f"{scenario} {words}", f"{scenario} teacher=clean_twin {recipe}")
+            yield Member(
+                "close_set",
+                method,
+                network,
+                "mnist",
+                0,
+                f"{scenario} {words}",
+                f"{scenario} teacher=clean_twin {recipe}",
+            )
 
 
 def open_sets() -> Iterator[Member]:
@@ -134,7 +150,15 @@ def open_sets() -> Iterator[Member]:
     for network in ("cnn", "cnn_pool", "cnn_no_bn", "resnet4", "mlp"):
         for method in OPEN_SET if network != "mlp" else ("ntl",):
             words, recipe = CLOSE_SET[method]
-            yield Member("open_set", method, network, "digits", 0, f"{scenario} {words}", f"{scenario} teacher=clean_twin {recipe}")
+            yield Member(
+                "open_set",
+                method,
+                network,
+                "digits",
+                0,
+                f"{scenario} {words}",
+                f"{scenario} teacher=clean_twin {recipe}",
+            )
 
 
 def cell(member: Member, data: Path, out: Path, *more: str) -> Cell:

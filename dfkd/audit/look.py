@@ -1,0 +1,152 @@
+"""All looks at one teacher, without any data: what the verdict is founded on."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dfkd.audit.carriers import universal_marks, universal_shifts
+from dfkd.audit.flips import by_class, flip_radii
+from dfkd.audit.last_layer import sum_of_weights
+from dfkd.audit.margins import largest_margins
+from dfkd.audit.masks import smallest_masks
+from dfkd.audit.scouting import answers_to_scouts
+from dfkd.audit.synthetic import invert
+from dfkd.machine.runtime import Runtime
+from dfkd.models import Teacher
+from dfkd.resume.loop import Loop, plain
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent on a teacher.
+
+    Args:
+        images: synthetic images of every class.
+        steps: steps of the inversion, of the largest margins and of the smallest masks.
+        carrier_steps: steps of the universal shifts and marks.
+        attack_steps: steps of an attack.
+        batch: images a class in every step of masks, shifts and marks.
+        scouts: number of images that mean nothing.
+        eps: largest change of a pixel by a universal shift.
+        share: share of the pixels that universal marks change.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    images: int = 8
+    steps: int = 60
+    carrier_steps: int = 20
+    attack_steps: int = 5
+    batch: int = 14
+    scouts: int = 120
+    eps: float = 32 / 255
+    share: float = 0.02
+
+    def __post_init__(self):
+        for name in ("images", "steps", "carrier_steps", "attack_steps", "batch", "scouts"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("eps", "share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)!r}")
+
+
+@dataclass
+class Looks:
+    """What was seen.
+
+    Attributes:
+        values: {name of a look: a number of every class}, in the units of that look.
+        scale: median margin of the teacher's answers to synthetic images, in logits: the unit of its margins.
+        hit: share of the synthetic images that have the class for which they were made, in [0, 1].
+        radii: flip radius of every synthetic image, on the images' scale.
+        labels: its class.
+        pictures: tensors for the page, by name.
+        seconds: seconds of every look.
+    """
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    scale: float = 1.0
+    hit: float = 0.0
+    radii: list[float] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 3)
+
+
+def look(
+    teacher: Teacher,
+    runtime: Runtime,
+    seed: int,
+    effort: Effort,
+    loop: Loop = plain,
+    report: Callable[[str], None] = lambda name: None,
+) -> Looks:
+    """Look at a teacher from all sides.
+
+    Args:
+        loop: see `dfkd.audit.synthetic.invert`.
+        report: called with the name of each look after it.
+    """
+    looks, values = Looks(), {}
+
+    def stream(name: str) -> torch.Generator:
+        return runtime.generator(seed, "audit", name)
+
+    @contextmanager
+    def one(name: str) -> Iterator[torch.Generator]:
+        with looks.timed(name):
+            yield stream(name)
+        report(name)
+
+    with one("images"):
+        made = invert(teacher, runtime, seed, effort.images, effort.steps, loop)
+    classes, images = teacher.classes, made.images
+    with one("flips") as generator:
+        radii = flip_radii(teacher, images, effort.attack_steps, generator)
+        values["flips"] = by_class(radii.log2(), made.labels, classes)
+    with one("margins") as generator:
+        values["margins"] = largest_margins(teacher, 3, effort.steps, generator)
+    with one("scouts") as generator:
+        answers = answers_to_scouts(teacher, effort.scouts, effort.attack_steps, generator)
+        values["scouts"] = answers.firm
+    carrying = (effort.carrier_steps, effort.batch)
+    with one("shifts") as generator:
+        shifts = universal_shifts(teacher, made, effort.eps, *carrying, generator)
+        values["shifts"] = shifts.gain
+    with one("marks") as generator:
+        marks = universal_marks(teacher, made, effort.share, *carrying, generator)
+        values["marks"] = marks.gain
+    with one("masks") as generator:
+        masks = smallest_masks(teacher, made, effort.steps, effort.batch, generator)
+        values["masks"] = masks.size
+    values["last_layer"] = sum_of_weights(teacher)
+    values["shift_success"], values["mark_success"] = shifts.success, marks.success
+
+    top = teacher.predict(images).float().topk(2, 1).values
+    looks.scale, looks.hit = (top[:, 0] - top[:, 1]).median().item(), made.hit
+    looks.values = {name: [round(v, 5) for v in value.tolist()] for name, value in values.items()}
+    looks.radii, looks.labels = [round(r, 5) for r in radii.tolist()], made.labels.tolist()
+    looks.pictures = {
+        "images": images,
+        "scouts": answers.images[:: max(1, effort.scouts // 16)][:16],
+        "confidence": answers.confidence,
+        "shift": shifts.change,
+        "mark": marks.change,
+        "mask": masks.mask,
+        "pattern": masks.pattern,
+    }
+    looks.pictures = {name: value.detach().float().cpu().contiguous() for name, value in looks.pictures.items()}
+    return looks
