@@ -22,6 +22,7 @@ ORDER = (
         "defenses",
         "teachers",
         "distill",
+        "audit",
     ),
     *("tracker", "stages", "run", "report", "sweeps", "cli", "main"),
 )

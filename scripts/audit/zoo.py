@@ -35,7 +35,7 @@ DOMAINS = {
     "mnist": "domain@ntl_scenario.id=mnist data.limit=1000",
     "usps": "domain@ntl_scenario.id=usps data.limit=1000",
 }
-TRIGGERS = "patch badnet_sq badnet_grid blend sig trojan_3x3 trojan_8x8 l0 l2 smooth".split()
+TRIGGERS = ("patch", "badnet_sq", "badnet_grid", "blend", "sig", "trojan_3x3", "trojan_8x8", "l0", "l2", "smooth")
 RATES = (0.1, 0.05, 0.01, 0.005)
 NTL_RECIPE = "recipe@teacher.recipe=ntl teacher.recipe.lr=1e-3"
 TEXTURED = "ntl_scenario=close_set ntl_scenario.ood.strength=0.3"
