@@ -1,5 +1,7 @@
 """Is a teacher trapped? Looks at the teacher alone, without any data, and a verdict with its reasons."""
 
-from dfkd.audit.looks import Effort, Looks, look
+from dfkd.audit.looks import LOOKS, Effort, Looks, look
+from dfkd.audit.page import headline, page
+from dfkd.audit.verdict import Verdict, judge
 
-__all__ = ["Effort", "Looks", "look"]
+__all__ = ["LOOKS", "Effort", "Looks", "Verdict", "headline", "judge", "look", "page"]

@@ -35,8 +35,9 @@ class Carrier:
 def universal_shifts(
     teacher: Teacher, synthetics: Synthetics, eps: float, steps: int, batch: int, stream: torch.Generator
 ) -> Carrier:
-    """Seek for every class the best change of at most `eps` a pixel (a targeted universal perturbation, Moosavi-Dezfooli
-    et al., CVPR 2017, arXiv 1610.08401), by sign gradients with momentum 0.7. It finds triggers that cover the image.
+    """Seek for every class the best change of at most `eps` a pixel, by sign gradients with momentum 0.7: a targeted
+    universal perturbation (Moosavi-Dezfooli et al., CVPR 2017, arXiv 1610.08401). It finds triggers that cover the
+    image.
 
     Args:
         eps: largest change of a pixel, on the images' scale.

@@ -1,7 +1,7 @@
 """Numbers of the last layer that stand out for one class.
 
-HTell (arXiv 2605.18908) and DFBScanner (arXiv 2605.18907) look at nothing else. Only their abstracts are public, so this
-is their idea and not their method.
+HTell (arXiv 2605.18908) and DFBScanner (arXiv 2605.18907) look at nothing else. Only their abstracts are public, so
+this is their idea and not their method.
 """
 
 import torch

@@ -17,7 +17,9 @@ from dfkd.audit.scouting import answers_to_scouts
 from dfkd.audit.synthetic import invert
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
-from dfkd.resume.loop import Loop, plain
+
+# The names of the looks, in their order; all but the first have a value for every class.
+LOOKS = ("images", "flips", "margins", "scouts", "shifts", "marks", "masks", "last_layer")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Looks:
     pictures: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def to_json(self) -> dict:
+        """Everything but the pictures, as JSON values."""
+        return {key: value for key, value in vars(self).items() if key != "pictures"}
+
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         began = time.monotonic()
@@ -91,13 +97,11 @@ def look(
     runtime: Runtime,
     seed: int,
     effort: Effort,
-    loop: Loop = plain,
     report: Callable[[str], None] = lambda name: None,
 ) -> Looks:
     """Look at a teacher from all sides.
 
     Args:
-        loop: see `dfkd.audit.synthetic.invert`.
         report: called with the name of each look after it.
     """
     looks, values = Looks(), {}
@@ -112,7 +116,7 @@ def look(
         report(name)
 
     with one("images"):
-        made = invert(teacher, runtime, seed, effort.images, effort.steps, loop)
+        made = invert(teacher, runtime, seed, effort.images, effort.steps)
     classes, images = teacher.classes, made.images
     with one("flips") as generator:
         radii = flip_radii(teacher, images, effort.attack_steps, generator)
@@ -132,7 +136,8 @@ def look(
     with one("masks") as generator:
         masks = smallest_masks(teacher, made, effort.steps, effort.batch, generator)
         values["masks"] = masks.size
-    values["last_layer"] = sum_of_weights(teacher)
+    with one("last_layer"):
+        values["last_layer"] = sum_of_weights(teacher)
     values["shift_success"], values["mark_success"] = shifts.success, marks.success
 
     top = teacher.predict(images).float().topk(2, 1).values

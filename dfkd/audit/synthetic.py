@@ -8,7 +8,6 @@ from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.models.hooks import batch_norms
 from dfkd.priors import BatchNormPrior, DiagonalTotalVariation, Prior
-from dfkd.resume.loop import Loop, plain
 from dfkd.synthesizers import DeepInversion
 
 
@@ -32,13 +31,12 @@ class Synthetics:
         return (self.labels == self.answers).float().mean().item()
 
 
-def invert(teacher: Teacher, runtime: Runtime, seed: int, per_class: int, steps: int, loop: Loop = plain) -> Synthetics:
+def invert(teacher: Teacher, runtime: Runtime, seed: int, per_class: int, steps: int) -> Synthetics:
     """Make `per_class` images of every class by DeepInversion (arXiv 1912.08795), with BatchNorm's statistics as a
     prior where the network has them.
 
     Args:
         steps: optimisation steps.
-        loop: yields the numbers of the steps; the run can be stopped between two of them.
     """
     terms = {"tv": DiagonalTotalVariation(weight=1e-3)}
     if batch_norms(teacher.net):
@@ -54,7 +52,6 @@ def invert(teacher: Teacher, runtime: Runtime, seed: int, per_class: int, steps:
         flip=False,
         box=(0.0, 1.0),
     )
-    synthesizer.loop = loop
     synthesizer.start(runtime, seed)
     made = synthesizer.synthesize(range(1), teacher)
     images = made.images.float() / 255

@@ -4,17 +4,22 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from dfkd.audit import Effort, Looks, look
+from dfkd.audit import LOOKS, Effort, Looks, headline, judge, look, page
 from dfkd.config.cell import Cell
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 
+PAGE = "audit.html"
+
 
 class AuditStage(Stage):
-    """Looks at the teacher (`dfkd.audit.look`). The looks are stored; the verdict is made of them whenever it is needed.
+    """Looks at the teacher (`dfkd.audit.look`), and makes a verdict and a page of it.
+
+    The looks are stored. The verdict and the page are made of them whenever a run needs them, so that a better model of
+    the verdict asks for no new looks.
 
     Args:
         always: audit the teacher also in runs that go on to a student.
@@ -30,27 +35,26 @@ class AuditStage(Stage):
         return self.always
 
     def content(self, cell: Cell, parts: Parts) -> dict:
-        runtime = cell.config["runtime"]
-        effort = dataclasses.asdict(self.effort)
-        return {"effort": effort, "seed": cell.config["seeds"]["synthesis"], "precision": runtime["precision"]}
+        precision, seed = cell.config["runtime"]["precision"], cell.config["seeds"]["synthesis"]
+        return {"effort": dataclasses.asdict(self.effort), "seed": seed, "precision": precision}
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        teacher, runtime = run.given["teacher"], run.parts.runtime
+        teacher, seed = run.given["teacher"], run.cell.config["seeds"]["synthesis"]
         before = teacher.evals.copy()
-        with run.bar(8, "audit") as progress, teacher.counted_as("audit"):
-            looks = look(
-                teacher,
-                runtime,
-                run.cell.config["seeds"]["synthesis"],
-                self.effort,
-                report=lambda name: progress.update(),
-            )
+        with run.bar(len(LOOKS), "audit") as progress, teacher.counted_as("audit"):
+            looks = look(teacher, run.parts.runtime, seed, self.effort, lambda name: progress.update())
         save_file(looks.pictures, folder / "pictures.safetensors")
-        told = {key: value for key, value in vars(looks).items() if key != "pictures"}
-        return {"looks": told, "evals": dict(teacher.evals - before)}
+        return {"looks": looks.to_json(), "evals": dict(teacher.evals - before)}
 
     def load(self, run: Run, artifact: Artifact) -> Looks:
-        return Looks(**artifact.meta["looks"])
+        looks = Looks(**artifact.meta["looks"])
+        run.say(headline(judge(looks)))
+        return looks
 
     def result(self, run: Run, artifact: Artifact) -> dict:
-        return {"audit": artifact.meta["looks"]}
+        looks = run.given["audit"]
+        verdict = judge(looks)
+        pictures = load_file(artifact.path / "pictures.safetensors")
+        text = page(run.cell.name, dataclasses.replace(looks, pictures=pictures), verdict)
+        (run.cell.folder / PAGE).write_text(text, encoding="utf-8")
+        return {"audit": verdict.to_json() | {"looks": looks.values}}
