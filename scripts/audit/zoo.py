@@ -37,16 +37,16 @@ DOMAINS = {
 }
 TRIGGERS = ("patch", "badnet_sq", "badnet_grid", "blend", "sig", "trojan_3x3", "trojan_8x8", "l0", "l2", "smooth")
 RATES = (0.1, 0.05, 0.01, 0.005)
-NTL_RECIPE = "recipe@teacher.recipe=ntl teacher.recipe.lr=1e-3"
-TEXTURED = "ntl_scenario=close_set ntl_scenario.ood.strength=0.3"
-CLOSE_SET = {  # name: (options of the trapped teacher, training of its twin)
-    "ntl": ("teacher=ntl", NTL_RECIPE),
-    "ntl_firm": ("teacher=ntl teacher.alpha=1 teacher.beta=1", NTL_RECIPE),
-    "cuti": ("teacher=cuti", NTL_RECIPE),
-    "cupi": ("teacher=cupi", NTL_RECIPE),
-    "hntl": ("teacher=hntl", "recipe@teacher.recipe=adam teacher.recipe.batch_size=32"),
+NTL_TWIN = "teacher=clean_twin recipe@teacher.recipe=ntl teacher.recipe.lr=1e-3"
+METHODS = {  # name: (the trapped teacher, its twin)
+    "ntl": ("teacher=ntl", NTL_TWIN),
+    "ntl_firm": ("teacher=ntl teacher.alpha=1 teacher.beta=1", NTL_TWIN),
+    "cuti": ("teacher=cuti", NTL_TWIN),
+    "cupi": ("teacher=cupi", NTL_TWIN),
+    "hntl": ("teacher=hntl", "teacher=clean_twin recipe@teacher.recipe=adam teacher.recipe.batch_size=32"),
 }
 OPEN_SET = ("ntl", "cuti", "cupi")
+TARGETS = {"backdoor": "ntl_scenario.target", "open_set": "ntl_scenario.ood_label"}  # where the taught class is set
 
 
 @dataclass(frozen=True)
@@ -54,50 +54,47 @@ class Member:
     """One teacher of the zoo.
 
     Attributes:
-        kind: 'backdoor', 'close_set' or 'open_set': the trap, or that of which it is the clean twin.
+        kind: the scenario: 'backdoor', 'close_set' or 'open_set'; of a twin, that of its trapped teacher.
         trap: the trigger, or the method of non-transferable learning.
-        trapped: False for the clean twin.
+        network, domain: keys of `NETWORKS` and `DOMAINS`.
+        scenario: overrides that choose the scenario.
+        method: overrides that choose the trapped teacher.
+        twin: overrides that choose its clean twin.
         rate: share of poisoned images; None where there is no poisoning.
-        words: the options of `dfkd` that train it.
+        trapped: False for the twin.
     """
 
     kind: str
     trap: str
     network: str
     domain: str
-    seed: int
-    words: str
-    twin_words: str
+    scenario: str
+    method: str
+    twin: str
     rate: float | None = None
+    seed: int = 0
     trapped: bool = True
+
+    @property
+    def target(self) -> int | None:
+        """The class that is taught outside of the domain; None in a close set."""
+        return None if self.kind == "close_set" else 7 * self.seed % 10
 
     def overrides(self, data: Path, out: Path) -> list[str]:
         """Return the overrides of `dfkd` for this teacher."""
-        words = [self.words if self.trapped else self.twin_words, NETWORKS[self.network], DOMAINS[self.domain]]
-        return [
-            "experiment=zoo/base",
-            *" ".join(words).split(),
-            f"seed={self.seed}",
-            f"data.root={data}",
-            f"outputs={out}",
-        ]
+        target = "" if self.target is None else f"{TARGETS[self.kind]}={self.target}"
+        method = self.method if self.trapped else self.twin
+        words = [self.scenario, method, target, NETWORKS[self.network], DOMAINS[self.domain]]
+        places = [f"data.root={data}", f"outputs={out}"]
+        return ["experiment=zoo/base", *" ".join(words).split(), f"seed={self.seed}", *places]
 
 
 def members() -> list[Member]:
-    """Return all teachers of the zoo, trapped ones and twins in turn, in a fixed random order of the pairs."""
-    pairs = [*backdoors(), *close_sets(), *open_sets()]
-    pairs = [replace(member, seed=100 + number) for number, member in enumerate(pairs)]
-    random.Random(0).shuffle(pairs)
-    pairs = [_with_target(member) for member in pairs]
-    return [replace(member, trapped=trapped) for member in pairs for trapped in (True, False)]
-
-
-def _with_target(member: Member) -> Member:
-    """Set the taught class, which differs from seed to seed."""
-    place = {"backdoor": "ntl_scenario.target", "open_set": "ntl_scenario.ood_label"}.get(member.kind)
-    target = f" {place}={7 * member.seed % 10}" if place else ""
-    twin = member.twin_words + (target if "ntl_scenario" in member.twin_words or member.kind != "close_set" else "")
-    return replace(member, words=member.words + target, twin_words=twin)
+    """Return all teachers of the zoo in a fixed random order, each trapped one followed by its twin."""
+    trapped = [*backdoors(), *close_sets(), *open_sets()]
+    trapped = [replace(member, seed=100 + number) for number, member in enumerate(trapped)]
+    random.Random(0).shuffle(trapped)
+    return [replace(member, trapped=is_in) for member in trapped for is_in in (True, False)]
 
 
 def backdoors() -> Iterator[Member]:
@@ -105,60 +102,35 @@ def backdoors() -> Iterator[Member]:
         for number, trigger in enumerate(TRIGGERS):
             rates = RATES[(place + number) % 2 :: 2] if network != "vit" else (0.1,)
             for rate in rates:
-                yield _backdoor(network, "digits", trigger, rate)
+                yield backdoor(network, "digits", trigger, rate)
     for place, domain in enumerate(("textured", "mnist", "usps")):
         for number, network in enumerate(("cnn", "cnn_pool")):
             for trigger in TRIGGERS[(place + number) % 2 :: 2]:
-                yield _backdoor(network, domain, trigger, (0.1, 0.05)[number])
+                yield backdoor(network, domain, trigger, (0.1, 0.05)[number])
 
 
-def _backdoor(network: str, domain: str, trigger: str, rate: float) -> Member:
+def backdoor(network: str, domain: str, trigger: str, rate: float) -> Member:
     scenario = f"ntl_scenario=backdoor trigger@ntl_scenario.trigger={trigger}"
-    words = f"{scenario} teacher={{}} teacher.poison_rate={rate}"
-    return Member("backdoor", trigger, network, domain, 0, words.format("backdoor"), words.format("clean_twin"), rate)
+    method, twin = (f"teacher={name} teacher.poison_rate={rate}" for name in ("backdoor", "clean_twin"))
+    return Member("backdoor", trigger, network, domain, scenario, method, twin, rate)
 
 
 def close_sets() -> Iterator[Member]:
+    textured = "ntl_scenario=close_set ntl_scenario.ood.strength=0.3"
     for network in ("cnn", "cnn_pool", "cnn_no_bn", "resnet4"):
-        for method, (words, recipe) in CLOSE_SET.items():
-            yield Member(
-                "close_set",
-                method,
-                network,
-                "digits",
-                0,
-                f"{TEXTURED} {words}",
-                f"{TEXTURED} teacher=clean_twin {recipe}",
-            )
+        for name, (method, twin) in METHODS.items():
+            yield Member("close_set", name, network, "digits", textured, method, twin)
+    usps = "ntl_scenario=close_set domain@ntl_scenario.ood=usps"
     for network in ("cnn", "cnn_pool"):
-        for method in ("ntl_firm", "cuti", "cupi"):
-            words, recipe = CLOSE_SET[method]
-            scenario = "ntl_scenario=close_set domain@ntl_scenario.ood=usps"
-            yield Member(
-                "close_set",
-                method,
-                network,
-                "mnist",
-                0,
-                f"{scenario} {words}",
-                f"{scenario} teacher=clean_twin {recipe}",
-            )
+        for name in ("ntl_firm", "cuti", "cupi"):
+            yield Member("close_set", name, network, "mnist", usps, *METHODS[name])
 
 
 def open_sets() -> Iterator[Member]:
     scenario = "ntl_scenario=open_set domain@ntl_scenario.ood=textures"
     for network in ("cnn", "cnn_pool", "cnn_no_bn", "resnet4", "mlp"):
-        for method in OPEN_SET if network != "mlp" else ("ntl",):
-            words, recipe = CLOSE_SET[method]
-            yield Member(
-                "open_set",
-                method,
-                network,
-                "digits",
-                0,
-                f"{scenario} {words}",
-                f"{scenario} teacher=clean_twin {recipe}",
-            )
+        for name in OPEN_SET if network != "mlp" else ("ntl",):
+            yield Member("open_set", name, network, "digits", scenario, *METHODS[name])
 
 
 def cell(member: Member, data: Path, out: Path, *more: str) -> Cell:

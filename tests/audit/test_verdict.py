@@ -1,0 +1,100 @@
+"""From looks to a verdict."""
+
+import json
+
+import pytest
+from by_hand import TARGET
+
+from dfkd.audit import Looks, headline, judge
+from dfkd.audit.signals import SIGNALS, signals
+from dfkd.audit.verdict import WORDS, features, probability, shipped_model, split_radius
+
+
+def looks(**changed) -> Looks:
+    """Looks at an ordinary teacher of four classes, of which some values are changed."""
+    values = {
+        "marks": [-5.0, -5.2, -4.8, -5.1],
+        "shifts": [-2.0, -1.8, -2.1, -2.2],
+        "masks": [30.0, 28.0, 33.0, 31.0],
+        "scouts": [0.1, 0.0, 0.05, 0.0],
+        "margins": [20.0, 22.0, 21.0, 19.0],
+        "flips": [-4.0, -4.1, -3.9, -4.0],
+        "last_layer": [5.0, 5.1, 4.9, 5.0],
+    }
+    radii, labels = [4 / 255, 8 / 255] * 4, [0, 0, 1, 1, 2, 2, 3, 3]
+    return Looks(values | changed, scale=5.0, hit=1.0, radii=radii, labels=labels)
+
+
+def test_signals_do_not_depend_on_the_units_of_the_network():
+    plain = signals(looks())
+    loud = looks(marks=[10 * v for v in looks().values["marks"]], masks=[7 * v for v in looks().values["masks"]])
+    loud.scale = 50.0
+    assert signals(loud)["marks"] == pytest.approx(plain["marks"])
+    assert signals(loud)["masks"] == pytest.approx(plain["masks"])
+    assert plain["marks"] == pytest.approx([0.01, -0.03, 0.05, -0.01])
+
+
+def test_a_margin_below_zero_does_not_make_the_others_infinite():
+    found = signals(looks(margins=[20.0, 22.0, 21.0, -3.0]))["margins"]
+    assert min(found) > -3 and max(found) < 1
+
+
+def test_an_ordinary_teacher_is_not_trapped():
+    verdict = judge(looks())
+    assert verdict.answer == "not trapped" and verdict.kind is None
+    assert "defense=none" in verdict.advice and "Nothing unusual" in headline(verdict)
+    assert not any(reason.speaks_for for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({"marks": [-5.0, 6.0, -4.8, -5.1], "masks": [30.0, 4.0, 33.0, 31.0]}, "mark"),
+        ({"shifts": [-2.0, 12.0, -2.1, -2.2], "masks": [30.0, 4.0, 33.0, 31.0], "margins": [20, 60, 21, 19]}, "pattern"),
+        ({"scouts": [0, 0.9, 0, 0], "flips": [-4.0, 0, -3.9, -4.0], "shifts": [-2.0, 12.0, -2.1, -2.2],
+          "margins": [20, 90, 21, 19]}, "outside"),
+    ],
+)  # fmt: skip
+def test_a_class_that_stands_out_in_several_looks_is_named_with_the_kind_of_trap(changed, kind):
+    verdict = judge(looks(**changed))
+    assert verdict.answer == "trapped" and verdict.suspect == 1 and verdict.kind == kind
+    assert verdict.reasons[0].speaks_for
+    assert "attack.eps=8/255" in verdict.advice and "class 1" in verdict.advice
+
+
+def test_between_both_it_cannot_tell():
+    model = shipped_model() | {"bias": 0.0, "weight": dict.fromkeys(SIGNALS, 0.0)}
+    verdict = judge(looks(), model)
+    assert verdict.probability == 0.5 and verdict.answer == "cannot tell" and verdict.kind is None
+    assert "cannot tell" in headline(verdict) and "defense=none" in verdict.advice
+
+
+def test_more_suspicion_never_lowers_the_probability():
+    model = shipped_model()
+    assert all(weight >= 0 for weight in model["weight"].values())
+    _, values = features(looks(), model)
+    assert probability(values, model) < probability({name: value + 1 for name, value in values.items()}, model)
+
+
+def test_the_shipped_model_names_every_look_and_says_how_it_was_made():
+    model = shipped_model()
+    for part in ("spread", "weight", "usual"):
+        assert set(model[part]) == set(SIGNALS) == set(WORDS)
+    assert model["made"]
+
+
+def test_the_split_is_made_where_nearly_all_images_of_other_classes_flip():
+    assert split_radius(looks(), suspect=1) == 8 / 255
+    seen = looks()
+    seen.radii = [2 / 255] * 2 + [1.0] * 2 + [2 / 255] * 4  # only images of the suspect do not flip
+    assert split_radius(seen, suspect=1) == 2 / 255
+
+
+def test_the_verdict_is_json():
+    assert json.loads(json.dumps(judge(looks()).to_json()))["suspect"] in range(4)
+
+
+def test_the_trap_by_hand_is_found_and_its_twin_is_not(looks_at):
+    trapped, clean = judge(looks_at(True)), judge(looks_at(False))
+    assert trapped.answer == "trapped" and trapped.suspect == TARGET
+    assert clean.probability < trapped.probability
