@@ -40,11 +40,12 @@ class AuditStage(Stage):
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         teacher, seed = run.given["teacher"], run.cell.config["seeds"]["synthesis"]
-        before = teacher.evals.copy()
+        before = teacher.evals["audit"]
         with run.bar(len(LOOKS), "audit") as progress, teacher.counted_as("audit"):
             looks = look(teacher, run.parts.runtime, seed, self.effort, lambda name: progress.update())
         save_file(looks.pictures, folder / "pictures.safetensors")
-        return {"looks": looks.to_json(), "evals": dict(teacher.evals - before)}
+        # No `evals`: a result counts there what a distillation costs.
+        return {"looks": looks.to_json(), "images_shown": teacher.evals["audit"] - before}
 
     def load(self, run: Run, artifact: Artifact) -> Looks:
         looks = Looks(**artifact.meta["looks"])
@@ -57,4 +58,4 @@ class AuditStage(Stage):
         pictures = load_file(artifact.path / "pictures.safetensors")
         text = page(run.cell.name, dataclasses.replace(looks, pictures=pictures), verdict)
         (run.cell.folder / PAGE).write_text(text, encoding="utf-8")
-        return {"audit": verdict.to_json() | {"looks": looks.values}}
+        return {"audit": verdict.to_json() | {"looks": looks.values, "images_shown": artifact.meta["images_shown"]}}

@@ -15,6 +15,7 @@ from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, multiplies_bfloat16
 from dfkd.models import Classifier, check_training_mode
 from dfkd.scenarios import Scenario
+from dfkd.stages.audit import AuditStage
 from dfkd.stages.modality import modality_problems
 from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Stage
@@ -169,6 +170,13 @@ def _check_stages(parts: Parts, config: dict, problems: list[str]) -> None:
     ends = [stage.name for stage in parts.stages if stage.may_end]
     if config["until"] not in ends:
         problems.append(f"until={config['until']}: a run cannot end there; choose one of {', '.join(ends)}")
+    known = parts.scenario.id
+    audited = any(isinstance(s, AuditStage) and (s.always or config["until"] == s.name) for s in parts.stages)
+    if audited and not known.modality.has_pixels:
+        problems.append(
+            f"until=audit: the audit paints images, and '{known.name}' is a domain of {known.modality.name}; set until "
+            f"to another stage, and stages.audit.always=false"
+        )
     if config["until"] in ("pool", "split") and parts.synthesizer.online:
         problems.append(
             f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "

@@ -50,7 +50,8 @@ def test_an_ordinary_teacher_is_not_trapped():
     ("changed", "kind"),
     [
         ({"marks": [-5.0, 6.0, -4.8, -5.1], "masks": [30.0, 4.0, 33.0, 31.0]}, "mark"),
-        ({"shifts": [-2.0, 12.0, -2.1, -2.2], "masks": [30.0, 4.0, 33.0, 31.0], "margins": [20, 60, 21, 19]}, "pattern"),
+        ({"shifts": [-2.0, 12.0, -2.1, -2.2], "masks": [30.0, 4.0, 33.0, 31.0], "margins": [20, 60, 21, 19]},
+         "pattern"),
         ({"scouts": [0, 0.9, 0, 0], "flips": [-4.0, 0, -3.9, -4.0], "shifts": [-2.0, 12.0, -2.1, -2.2],
           "margins": [20, 90, 21, 19]}, "outside"),
     ],
