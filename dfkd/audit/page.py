@@ -74,8 +74,9 @@ def _reasons(verdict: Verdict) -> str:
         for reason in verdict.reasons
     ]
     return (
-        f"<p>How much class {verdict.suspect} stands out among the classes, and the number that 95 of 100 clean "
-        f"teachers stay below.</p><table><tr><th>speaks</th><th>what was seen</th><th>here</th><th>usual</th></tr>"
+        f"<p>How much class {verdict.suspect} stands out, in standard deviations of the other classes, and the number "
+        f"that 95 of 100 clean teachers stay below.</p><table><tr><th>speaks</th><th>what was seen</th><th>here</th>"
+        f"<th>usual</th></tr>"
         f"{''.join(rows)}</table>"
     )
 

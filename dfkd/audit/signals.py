@@ -1,49 +1,63 @@
-"""From what was seen to how suspicious each class is, on scales that do not depend on the network."""
+"""From what was seen to how much each class stands out among the others, on a scale that no network changes."""
 
 import math
 import statistics
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from dfkd.audit.looks import Looks
 
-Rows = list[float]
-FLOOR = 1e-6
+TINY = 1e-6
 
 
-def _above(values: Rows, looks: Looks) -> Rows:
-    """value - median."""
-    middle = statistics.median(values)
-    return [value - middle for value in values]
+@dataclass(frozen=True)
+class Signal:
+    """How a look becomes a signal.
+
+    Attributes:
+        form: 'plain'; 'margin': in units of the teacher's usual margin; 'ratio': the logarithm of value / median;
+            'inverse': that of median / value.
+        floor: smallest spread of the other classes that is believed, in the same units.
+        words: what it means that a class stands out.
+    """
+
+    form: str
+    floor: float
+    words: str
 
 
-def _in_margins(values: Rows, looks: Looks) -> Rows:
-    """(value - median) / the teacher's usual margin: of gains in logits."""
-    return [value / max(looks.scale, FLOOR) for value in _above(values, looks)]
-
-
-def _times(values: Rows, looks: Looks) -> Rows:
-    """ln(value / median); what is below a tenth of the median counts as a tenth, negative values too."""
-    middle = max(statistics.median(values), FLOOR)
-    return [math.log(max(value / middle, 0.1)) for value in values]
-
-
-def _smaller(values: Rows, looks: Looks) -> Rows:
-    """ln(median / value)."""
-    return [-value for value in _times(values, looks)]
-
-
-# How a class stands out among the others, for every look; larger is more suspicious.
-SIGNALS: dict[str, Callable[[Rows, Looks], Rows]] = {
-    "marks": _in_margins,
-    "shifts": _in_margins,
-    "masks": _smaller,
-    "scouts": _above,
-    "margins": _times,
-    "flips": _above,
-    "last_layer": _times,
+SIGNALS = {
+    "marks": Signal("margin", 0.15, "changing a few pixels, the same everywhere, pulls images of other classes to it"),
+    "mark_success": Signal(
+        "plain", 0.1, "changing a few pixels, the same everywhere, turns images of other classes into it"
+    ),
+    "shifts": Signal("margin", 0.15, "a weak pattern over the whole image pulls images of other classes to it"),
+    "masks": Signal("inverse", 0.1, "the patch that carries all other classes to it is smaller than for other classes"),
+    "margins": Signal("ratio", 0.1, "the network can be made more certain of it than of other classes"),
+    "scouts": Signal("plain", 0.1, "images that mean nothing are firmly called this class"),
+    "flips": Signal("plain", 0.5, "its synthetic images are harder to change than those of other classes"),
+    "last_layer": Signal("ratio", 0.05, "its weights in the last layer are larger than those of other classes"),
 }
 
 
-def signals(looks: Looks) -> dict[str, Rows]:
-    """Return {look: how much each class stands out among the others}."""
-    return {name: rule(looks.values[name], looks) for name, rule in SIGNALS.items()}
+def signals(looks: Looks) -> dict[str, list[float]]:
+    """Return for every look how much each class stands out: (value - mean of the other classes) / their standard
+    deviation, not below the floor. Larger is more suspicious."""
+    found = {}
+    for name, signal in SIGNALS.items():
+        row = _in_units(looks.values[name], signal.form, looks.scale)
+        found[name] = [_stands_out(row, place, signal.floor) for place in range(len(row))]
+    return found
+
+
+def _in_units(values: list[float], form: str, scale: float) -> list[float]:
+    if form == "margin":
+        return [value / max(scale, TINY) for value in values]
+    if form in ("ratio", "inverse"):  # below a tenth of the median counts as a tenth, and so do negative values
+        middle, sign = max(statistics.median(values), TINY), 1 if form == "ratio" else -1
+        return [sign * math.log(max(value / middle, 0.1)) for value in values]
+    return list(values)
+
+
+def _stands_out(row: list[float], place: int, floor: float) -> float:
+    others = [*row[:place], *row[place + 1 :]]
+    return (row[place] - statistics.mean(others)) / math.hypot(statistics.pstdev(others), floor)

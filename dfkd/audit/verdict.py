@@ -7,20 +7,11 @@ from functools import cache
 from pathlib import Path
 
 from dfkd.audit.looks import Looks
-from dfkd.audit.signals import signals
+from dfkd.audit.signals import SIGNALS, signals
 
 SURE = 0.8  # from this probability on a teacher is called trapped, and up to 1 - SURE not trapped
 EVERYWHERE = 0.5  # share of the scouts with one firm answer from which on a class is confident outside of the domain
 FLIPPED = 0.9  # share of the other classes' images that flip at the advised radius
-WORDS = {
-    "marks": "changing a few pixels, the same in every image, carries images of other classes to it",
-    "shifts": "a weak pattern over the whole image carries images of other classes to it",
-    "masks": "the smallest patch that carries images of other classes to it is smaller than for other classes",
-    "scouts": "images that mean nothing are firmly called this class",
-    "margins": "the network can be made far more certain of it than of other classes",
-    "flips": "its synthetic images are harder to change than those of other classes",
-    "last_layer": "its weights in the last layer are larger than those of other classes",
-}
 KINDS = {
     "mark": "a trigger of a few pixels",
     "pattern": "a trigger that covers the image",
@@ -34,7 +25,7 @@ class Reason:
 
     Attributes:
         look: its name.
-        value: how much the suspect stands out among the classes (`dfkd.audit.signals`).
+        value: how much the suspect stands out, in standard deviations of the other classes (`dfkd.audit.signals`).
         usual: the value that 95 of 100 clean teachers of the study stay below.
         speaks_for: whether it is larger than usual, which speaks for a trap.
         words: what a large value means.
@@ -76,48 +67,53 @@ class Verdict:
 
 @cache
 def shipped_model() -> dict:
-    """Return the coefficients that `scripts/audit/study.py` fitted: {'spread', 'weight', 'usual': {look: number},
-    'cap', 'bias', 'made': how}."""
+    """Return the numbers of the verdict, which `scripts/audit/study.py --fit` makes.
+
+    They are 'weight' and 'usual' of every look, the 'cap' of a signal, and 'slope' and 'bias' of the probability;
+    'made' says how they were made.
+    """
     return json.loads((Path(__file__).parent / "model.json").read_text())
 
 
-def features(looks: Looks, model: dict) -> tuple[int, dict[str, float]]:
-    """Return the suspect, the class that stands out most in all looks together, and its signals in units of the model's
-    spreads, limited to [-1, cap]."""
+def suspicion(looks: Looks, model: dict) -> tuple[int, float]:
+    """Return the suspect, the class with the largest sum of weight * signal over all looks, and that sum. Signals are
+    limited to [0, cap], so that no look decides alone."""
     found = signals(looks)
-    scaled = {name: [value / model["spread"][name] for value in row] for name, row in found.items()}
-    cap = model["cap"]
-    total = [sum(min(max(v, 0.0), cap) for v in column) for column in zip(*scaled.values(), strict=True)]
-    suspect = total.index(max(total))
-    return suspect, {name: min(max(row[suspect], -1.0), cap) for name, row in scaled.items()}
+    totals = [
+        sum(model["weight"][name] * min(max(row[number], 0.0), model["cap"]) for name, row in found.items())
+        for number in range(len(looks.values["marks"]))
+    ]
+    suspect = totals.index(max(totals))
+    return suspect, totals[suspect]
 
 
-def probability(values: dict[str, float], model: dict) -> float:
-    """Return 1 / (1 + exp(-(bias + sum of weight * feature)))."""
-    logit = model["bias"] + sum(model["weight"][name] * value for name, value in values.items())
-    return 1 / (1 + math.exp(-max(min(logit, 50.0), -50.0)))
+def probability(total: float, model: dict) -> float:
+    """Return 1 / (1 + exp(-(slope * total + bias)))."""
+    return 1 / (1 + math.exp(-model["slope"] * total - model["bias"]))
 
 
 def judge(looks: Looks, model: dict | None = None) -> Verdict:
-    """Make the verdict of the looks at a teacher."""
+    """Make the verdict of the looks at a teacher. With fewer than three classes no class can stand out: the answer is
+    'cannot tell'."""
     model = shipped_model() if model is None else model
-    suspect, values = features(looks, model)
-    chance = probability(values, model)
+    suspect, total = suspicion(looks, model)
+    enough = len(looks.values["marks"]) > 2
+    chance = probability(total, model) if enough else 0.5
     answer = "trapped" if chance >= SURE else "not trapped" if chance <= 1 - SURE else "cannot tell"
     found = {name: row[suspect] for name, row in signals(looks).items()}
     reasons = [
-        Reason(name, round(value, 3), usual := model["usual"][name], value > usual, WORDS[name])
-        for name, value in sorted(found.items(), key=lambda item: -item[1] / model["spread"][item[0]])
+        Reason(name, round(value, 3), model["usual"][name], value > model["usual"][name], SIGNALS[name].words)
+        for name, value in sorted(found.items(), key=lambda item: model["usual"][item[0]] - item[1])
     ]
-    kind = _kind(looks, suspect, values) if answer == "trapped" else None
+    kind = _kind(looks, suspect, found) if answer == "trapped" else None
     radius = split_radius(looks, suspect)
-    return Verdict(round(chance, 4), answer, kind, suspect, reasons, radius, _advice(answer, kind, suspect, radius))
+    return Verdict(round(chance, 4), answer, kind, suspect, reasons, radius, _advice(answer, suspect, radius))
 
 
-def _kind(looks: Looks, suspect: int, values: dict[str, float]) -> str:
+def _kind(looks: Looks, suspect: int, found: dict[str, float]) -> str:
     if looks.values["scouts"][suspect] >= EVERYWHERE:
         return "outside"
-    return "mark" if values["marks"] >= values["shifts"] else "pattern"
+    return "mark" if max(found["marks"], found["mark_success"]) >= found["shifts"] else "pattern"
 
 
 def split_radius(looks: Looks, suspect: int) -> float:
@@ -126,7 +122,7 @@ def split_radius(looks: Looks, suspect: int) -> float:
     return others[min(math.ceil(FLIPPED * len(others)), len(others)) - 1]
 
 
-def _advice(answer: str, kind: str | None, suspect: int, radius: float) -> str:
+def _advice(answer: str, suspect: int, radius: float) -> str:
     eps = f"attack.eps={radius * 255:.0f}/255"
     if answer == "not trapped":
         return "Distil it as it is (defense=none)."

@@ -15,19 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import torch
+import torch.nn.functional as F
 from scores import auroc, calibration, caught, interval
 from zoo import Member, cell, members
 
 from dfkd.audit import Looks
 from dfkd.audit.signals import SIGNALS, signals
-from dfkd.audit.verdict import features, judge, shipped_model
+from dfkd.audit.verdict import judge, shipped_model, suspicion
 
 MODEL = Path(__file__).resolve().parents[2] / "dfkd" / "audit" / "model.json"
 OBEYED = 90.0  # percent of triggered or OOD images that the teacher gives the taught class
 # What the verdict is fitted on. A teacher with any other network, trap or domain is kept for the end.
 NETWORKS, DOMAINS = ("cnn", "cnn_no_bn", "mlp"), ("digits",)
 TRAPS = ("patch", "badnet_sq", "blend", "sig", "l0", "smooth", "ntl", "ntl_firm", "cuti")
-CAP, STRENGTH = 3.0, 1.0  # limit of a feature; inverse weight of the penalty of the logistic regression
+COUNTED = ("marks", "mark_success", "shifts", "masks", "margins", "scouts")  # the looks that count, all alike
+CAP = 6.0  # limit of a signal, so that no look decides alone
 
 
 @dataclass(frozen=True)
@@ -78,60 +81,73 @@ def chosen(teachers: Iterable[Audited]) -> list[Audited]:
 
 
 def fit(teachers: list[Audited]) -> dict:
-    """Fit the model of the verdict: spreads from clean teachers, weights by logistic regression with weights >= 0."""
-    clean = [signals(t.looks) for t in teachers if not t.member.trapped]
+    """Fit the numbers of the verdict. The looks in WEIGHT count alike; only the slope and the bias of the probability are
+    fitted, by logistic regression, because few numbers are known better than many from so few teachers."""
+    clean = [t for t in teachers if not t.member.trapped]
     if not clean or len(clean) == len(teachers):
         raise SystemExit("study: the part to choose on needs clean and trapped teachers; train more of the zoo")
-    spread = {name: max(median(max(row[name]) for row in clean), 0.05) for name in SIGNALS}
-    model = {"spread": spread, "cap": CAP}
-    rows = [features(t.looks, model)[1] for t in teachers]
-    bias, weight = _logistic([[row[name] for name in SIGNALS] for row in rows], [t.member.trapped for t in teachers])
-    at_suspect = [_at_suspect(t, model) for t in teachers if not t.member.trapped]
-    usual = {name: sorted(row[name] for row in at_suspect)[int(0.95 * (len(at_suspect) - 1))] for name in SIGNALS}
-    trapped = len(teachers) - len(clean)
+    weight = {name: int(name in COUNTED) for name in SIGNALS}
+    model = {"weight": weight, "cap": CAP}
+    totals = [suspicion(t.looks, model)[1] for t in teachers]
+    slope, bias = logistic(totals, [t.member.trapped for t in teachers])
+    found = [at_suspect(t.looks, model) for t in clean]
+    usual = {name: round(sorted(row[name] for row in found)[int(0.95 * (len(found) - 1))], 2) for name in SIGNALS}
     made = (
-        f"scripts/audit/study.py --fit on {trapped} trapped teachers and {len(clean)} clean ones of the zoo (networks "
-        f"{', '.join(sorted({t.member.network for t in teachers}))}; traps that are obeyed): logistic regression, L2"
+        f"scripts/audit/study.py --fit on {len(teachers) - len(clean)} teachers that obey a trap and {len(clean)} clean "
+        f"ones (networks: {', '.join(sorted({t.member.network for t in teachers}))}): the same weight for every look "
+        f"that counts, and logistic regression on their sum"
     )
-    parts = {"spread": spread, "weight": dict(zip(SIGNALS, weight, strict=True)), "usual": usual}
-    rounded = {part: {name: round(value, 4) for name, value in row.items()} for part, row in parts.items()}
-    return {"made": made, "cap": CAP, "bias": round(bias, 4)} | rounded
+    return {
+        "made": made,
+        "cap": CAP,
+        "slope": round(slope, 3),
+        "bias": round(bias, 3),
+        "weight": weight,
+        "usual": usual,
+    }
 
 
-def _at_suspect(teacher: Audited, model: dict) -> dict[str, float]:
-    suspect, _ = features(teacher.looks, model)
-    return {name: row[suspect] for name, row in signals(teacher.looks).items()}
+def at_suspect(looks: Looks, model: dict) -> dict[str, float]:
+    """Return how much the suspect stands out in every look."""
+    suspect, _ = suspicion(looks, model)
+    return {name: row[suspect] for name, row in signals(looks).items()}
 
 
-def _logistic(rows: list[list[float]], labels: list[bool]) -> tuple[float, list[float]]:
-    """Minimise mean cross-entropy + |w|^2 / (2 STRENGTH n) over a bias and weights w >= 0, both classes weighted alike:
-    more suspicion must never lower the probability."""
-    import torch
-    import torch.nn.functional as F
+def logistic(totals: list[float], labels: list[bool]) -> tuple[float, float]:
+    """Return (slope, bias) of P(trapped | total) = 1 / (1 + exp(-(slope total + bias))), with clean and trapped teachers
+    weighted alike. Labels are smoothed as by Platt (1999), since the totals of both may not overlap."""
+    x, y = torch.tensor(totals, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
+    count = {True: y.sum().item(), False: (1 - y).sum().item()}
+    wanted = torch.where(y > 0, (count[True] + 1) / (count[True] + 2), 1 / (count[False] + 2))
+    weight = torch.where(y > 0, 0.5 / count[True], 0.5 / count[False])
+    fitted = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    centre, spread = x.mean(), x.std()
+    optimizer = torch.optim.LBFGS([fitted], max_iter=200, line_search_fn="strong_wolfe")
 
-    x, y = torch.tensor(rows, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
-    balance = torch.where(y > 0, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
-    w, b = torch.zeros(x.shape[1], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    optimizer = torch.optim.Adam([w.requires_grad_(), b.requires_grad_()], lr=0.05)
-    for _ in range(2000):
-        loss = F.binary_cross_entropy_with_logits(x @ w + b, y, balance) + w.square().sum() / (2 * STRENGTH * len(y))
+    def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        w.data.clamp_(min=0)
-    return b.item(), w.tolist()
+        logits = fitted[0] * (x - centre) / spread + fitted[1]
+        value = (weight * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    slope, bias = (fitted[0] / spread).item(), (fitted[1] - fitted[0] * centre / spread).item()
+    return slope, bias
 
 
-# The scores beside the verdict's probability, each from the looks at one teacher.
-def _top_over_second(values: list[float]) -> float:
+def largest_over_second(values: list[float]) -> float:
     first, second = sorted(values, reverse=True)[:2]
     return first / max(second, 1e-6)
 
 
+# The audit and what stands beside it: scores that are larger for trapped teachers.
 SCORES: dict[str, Callable[[Audited], float]] = {
-    "**audit**": lambda t: judge(t.looks).probability,
-    "smallest mask (Neural Cleanse's, the plain ratio)": lambda t: max(signals(t.looks)["masks"]),
-    "largest margin (MM-BD's)": lambda t: _top_over_second(t.looks.values["margins"]),
+    "**audit**": lambda t: suspicion(t.looks, shipped_model())[1],
+    "smallest mask (Neural Cleanse), median / smallest": lambda t: (
+        median(t.looks.values["masks"]) / min(t.looks.values["masks"])
+    ),
+    "largest margin (MM-BD), largest / second": lambda t: largest_over_second(t.looks.values["margins"]),
     "last layer (the idea of HTell, DFBScanner)": lambda t: max(signals(t.looks)["last_layer"]),
     "flip radius": lambda t: max(signals(t.looks)["flips"]),
     "scouts": lambda t: max(t.looks.values["scouts"]),
