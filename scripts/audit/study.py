@@ -26,9 +26,11 @@ from dfkd.audit.verdict import judge, shipped_model, suspicion
 
 MODEL = Path(__file__).resolve().parents[2] / "dfkd" / "audit" / "model.json"
 OBEYED = 90.0  # percent of triggered or OOD images that the teacher gives the taught class
-# What the verdict is fitted on. A teacher with any other network, trap or domain is kept for the end.
-NETWORKS, DOMAINS = ("cnn", "cnn_no_bn", "mlp"), ("digits",)
-TRAPS = ("patch", "badnet_sq", "blend", "sig", "l0", "smooth", "ntl", "ntl_firm", "cuti")
+# What the verdict is fitted on. Teachers with another network, trap or domain, and a third of the seeds, are kept.
+NETWORKS, DOMAINS = ("cnn_no_bn", "cnn_pool", "mlp"), ("digits",)
+KEPT_TRAPS = ("trojan_8x8", "badnet_grid", "l2", "cupi")
+# Seeds of teachers that were looked at while the looks were designed: never part of what is kept.
+EARLY = (120, 122, 131, 132, 143, 158, 166, 168, 171, 174, 188, 192, 217, 234, 272)
 COUNTED = ("marks", "mark_success", "shifts", "masks", "margins", "scouts")  # the looks that count, all alike
 CAP = 6.0  # limit of a signal, so that no look decides alone
 
@@ -59,7 +61,8 @@ class Audited:
     def to_choose(self) -> bool:
         """Whether thresholds may be chosen on it; a twin belongs to the part of its trapped teacher."""
         m = self.member
-        return m.network in NETWORKS and m.domain in DOMAINS and m.trap in TRAPS and m.seed % 3 != 0
+        known = m.network in NETWORKS and m.domain in DOMAINS and m.trap not in KEPT_TRAPS
+        return m.seed in EARLY or (known and m.seed % 3 != 0)
 
 
 def audited(out: Path, data: Path) -> list[Audited]:
@@ -81,8 +84,8 @@ def chosen(teachers: Iterable[Audited]) -> list[Audited]:
 
 
 def fit(teachers: list[Audited]) -> dict:
-    """Fit the numbers of the verdict. The looks in WEIGHT count alike; only the slope and the bias of the probability are
-    fitted, by logistic regression, because few numbers are known better than many from so few teachers."""
+    """Fit the numbers of the verdict. The looks in COUNTED weigh the same; only the slope and the bias of the
+    probability are fitted, because few teachers tell little about many numbers."""
     clean = [t for t in teachers if not t.member.trapped]
     if not clean or len(clean) == len(teachers):
         raise SystemExit("study: the part to choose on needs clean and trapped teachers; train more of the zoo")
@@ -93,18 +96,12 @@ def fit(teachers: list[Audited]) -> dict:
     found = [at_suspect(t.looks, model) for t in clean]
     usual = {name: round(sorted(row[name] for row in found)[int(0.95 * (len(found) - 1))], 2) for name in SIGNALS}
     made = (
-        f"scripts/audit/study.py --fit on {len(teachers) - len(clean)} teachers that obey a trap and {len(clean)} clean "
-        f"ones (networks: {', '.join(sorted({t.member.network for t in teachers}))}): the same weight for every look "
+        f"scripts/audit/study.py --fit on {len(teachers) - len(clean)} teachers that obey a trap and {len(clean)} "
+        f"clean ones (networks: {', '.join(sorted({t.member.network for t in teachers}))}): the same weight for every look "
         f"that counts, and logistic regression on their sum"
     )
-    return {
-        "made": made,
-        "cap": CAP,
-        "slope": round(slope, 3),
-        "bias": round(bias, 3),
-        "weight": weight,
-        "usual": usual,
-    }
+    fitted = {"slope": round(slope, 3), "bias": round(bias, 3)}
+    return {"made": made, "cap": CAP} | fitted | {"weight": weight, "usual": usual}
 
 
 def at_suspect(looks: Looks, model: dict) -> dict[str, float]:
@@ -114,8 +111,8 @@ def at_suspect(looks: Looks, model: dict) -> dict[str, float]:
 
 
 def logistic(totals: list[float], labels: list[bool]) -> tuple[float, float]:
-    """Return (slope, bias) of P(trapped | total) = 1 / (1 + exp(-(slope total + bias))), with clean and trapped teachers
-    weighted alike. Labels are smoothed as by Platt (1999), since the totals of both may not overlap."""
+    """Return (slope, bias) of P(trapped | total) = 1 / (1 + exp(-(slope total + bias))), with clean and trapped
+    teachers weighted alike. Labels are smoothed as by Platt (1999), since the totals of both may not overlap."""
     x, y = torch.tensor(totals, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
     count = {True: y.sum().item(), False: (1 - y).sum().item()}
     wanted = torch.where(y > 0, (count[True] + 1) / (count[True] + 2), 1 / (count[False] + 2))
