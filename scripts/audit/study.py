@@ -95,10 +95,11 @@ def fit(teachers: list[Audited]) -> dict:
     slope, bias = logistic(totals, [t.member.trapped for t in teachers])
     found = [at_suspect(t.looks, model) for t in clean]
     usual = {name: round(sorted(row[name] for row in found)[int(0.95 * (len(found) - 1))], 2) for name in SIGNALS}
+    networks = ", ".join(sorted({t.member.network for t in teachers}))
     made = (
         f"scripts/audit/study.py --fit on {len(teachers) - len(clean)} teachers that obey a trap and {len(clean)} "
-        f"clean ones (networks: {', '.join(sorted({t.member.network for t in teachers}))}): the same weight for every look "
-        f"that counts, and logistic regression on their sum"
+        f"clean ones (networks: {networks}): the same weight for every look that counts, and logistic regression on "
+        f"their sum"
     )
     fitted = {"slope": round(slope, 3), "bias": round(bias, 3)}
     return {"made": made, "cap": CAP} | fitted | {"weight": weight, "usual": usual}
