@@ -8,8 +8,8 @@ import pytest
 from runner import ROOT, composed
 
 sys.path.insert(0, str(ROOT / "scripts" / "audit"))
-import scores  # noqa: E402
-import zoo  # noqa: E402
+import scores
+import zoo
 
 
 def test_half_of_the_zoo_are_clean_twins_that_share_everything_with_a_trapped_teacher():
