@@ -81,11 +81,10 @@ defenses: .venv/installed  ## every defense in every scenario on the built-in di
 	$(BIN)/dfkd -m experiment=matrix/open_set seed=0,1,2
 	$(BIN)/dfkd -m experiment=matrix/backdoor seed=0,1,2
 
-AUDIT := --out outputs/audit --data $(DATA)
 audit-study: .venv/installed  ## the tables of docs/audit.md: 358 teachers, audited; with MNIST and USPS in DATA=folder (two hours on a CPU core of its own)
-	$(BIN)/python scripts/audit/zoo.py $(AUDIT)
-	$(BIN)/python scripts/audit/study.py $(AUDIT) --fit
-	$(BIN)/python scripts/audit/study.py $(AUDIT)
+	$(BIN)/python scripts/audit/zoo.py --out outputs/audit --data $(DATA)
+	$(BIN)/python scripts/audit/study.py --out outputs/audit --fit
+	$(BIN)/python scripts/audit/study.py --out outputs/audit
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

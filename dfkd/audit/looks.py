@@ -21,6 +21,9 @@ from dfkd.models import Teacher
 # The names of the looks, in their order; all but the first have a value for every class.
 LOOKS = ("images", "flips", "margins", "scouts", "shifts", "marks", "masks", "last_layer")
 
+CARRIED = 80  # largest number of images on which changes are measured: the cost grows with their number times classes
+MOST = 100  # largest number of classes
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -92,6 +95,19 @@ class Looks:
         self.seconds[name] = round(time.monotonic() - began, 3)
 
 
+def why_not(classes: int, has_pixels: bool = True) -> str | None:
+    """Return the reason why a teacher cannot be audited; None if it can.
+
+    Args:
+        has_pixels: whether it classifies images.
+    """
+    if not has_pixels:
+        return "the audit paints images, and this is a teacher of something else"
+    if classes > MOST:
+        return f"the audit compares every class with every other one, for at most {MOST} classes; there are {classes}"
+    return None
+
+
 def look(
     teacher: Teacher,
     runtime: Runtime,
@@ -126,15 +142,16 @@ def look(
     with one("scouts") as generator:
         answers = answers_to_scouts(teacher, effort.scouts, effort.attack_steps, generator)
         values["scouts"] = answers.firm
+    few = made.first(CARRIED)
     carrying = (effort.carrier_steps, effort.batch)
     with one("shifts") as generator:
-        shifts = universal_shifts(teacher, made, effort.eps, *carrying, generator)
+        shifts = universal_shifts(teacher, few, effort.eps, *carrying, generator)
         values["shifts"] = shifts.gain
     with one("marks") as generator:
-        marks = universal_marks(teacher, made, effort.share, *carrying, generator)
+        marks = universal_marks(teacher, few, effort.share, *carrying, generator)
         values["marks"] = marks.gain
     with one("masks") as generator:
-        masks = smallest_masks(teacher, made, effort.steps, effort.batch, generator)
+        masks = smallest_masks(teacher, few, effort.steps, effort.batch, generator)
         values["masks"] = masks.size
     with one("last_layer"):
         values["last_layer"] = sum_of_weights(teacher)

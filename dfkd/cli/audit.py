@@ -78,7 +78,7 @@ def run(given: Given) -> str:
     Raises:
         ConfigError: the file cannot be read, fits no network or several, or an option is wrong.
     """
-    from dfkd.audit import Effort, headline, judge, look, page
+    from dfkd.audit import Effort, headline, judge, look, page, why_not
     from dfkd.machine.runtime import make_runtime
 
     config, builder = composed(given), Builder()
@@ -87,6 +87,8 @@ def run(given: Given) -> str:
     effort = builder.call(Effort, options, "stages.audit")
     builder.raise_problems()
     teacher = runtime.place(described(given) or fitted(given))
+    if why := why_not(teacher.classes):
+        raise ConfigError(f"{given.file}: {why}")
     looks = look(teacher, runtime, config["seeds"]["synthesis"], effort)
     verdict = judge(looks)
     folder = given.to or given.file.with_name(f"{given.file.name}.audit")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from dfkd.audit import why_not
 from dfkd.config import paper
 from dfkd.config.build import Builder, nearest, not_finite, number
 from dfkd.config.cell import GROUPS, Cell, stages_until
@@ -172,11 +173,8 @@ def _check_stages(parts: Parts, config: dict, problems: list[str]) -> None:
         problems.append(f"until={config['until']}: a run cannot end there; choose one of {', '.join(ends)}")
     known = parts.scenario.id
     audited = any(isinstance(s, AuditStage) and (s.always or config["until"] == s.name) for s in parts.stages)
-    if audited and not known.modality.has_pixels:
-        problems.append(
-            f"until=audit: the audit paints images, and '{known.name}' is a domain of {known.modality.name}; set until "
-            f"to another stage, and stages.audit.always=false"
-        )
+    if audited and (why := why_not(known.classes, known.modality.has_pixels)):
+        problems.append(f"until=audit: {why}; set until to another stage, and stages.audit.always=false")
     if config["until"] in ("pool", "split") and parts.synthesizer.online:
         problems.append(
             f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "

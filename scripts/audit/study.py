@@ -1,7 +1,7 @@
 """The study of the audit: how well it tells trapped teachers from clean ones, in the tables of docs/audit.md.
 
-    python scripts/audit/study.py --out outputs/audit --data DIR --fit      fit the verdict on one part of the zoo
-    python scripts/audit/study.py --out outputs/audit --data DIR            the tables of the other part
+    python scripts/audit/study.py --out outputs/audit --fit      fit the verdict on one part of the zoo
+    python scripts/audit/study.py --out outputs/audit            the tables of the other part
 
 The teachers are those of scripts/audit/zoo.py which are finished; the others are left out. `--fit` looks at the part to
 choose on only, and writes dfkd/audit/model.json. Without it, the verdict is tried on the other part; every such look is
@@ -18,7 +18,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from scores import auroc, calibration, caught, interval
-from zoo import Member, cell, members
+from zoo import Member, members
 
 from dfkd.audit import Looks
 from dfkd.audit.signals import SIGNALS, signals
@@ -65,17 +65,21 @@ class Audited:
         return m.seed in EARLY or (known and m.seed % 3 != 0)
 
 
-def audited(out: Path, data: Path) -> list[Audited]:
-    """Return the finished teachers of the zoo."""
-    found = []
+def audited(out: Path) -> list[Audited]:
+    """Return the finished teachers of the zoo; a pair has a seed of its own, by which its results are known."""
+    found = {}
+    for file in out.glob("runs/*/result.json"):
+        result = json.loads(file.read_text())
+        if "audit" in result:
+            found[result["seed"], result["config"]["teacher"]["name"] != "clean_twin"] = result
+    teachers = []
     for member in members():
-        result = cell(member, data, out).finished()
-        if result is None:
-            continue
-        artifact = out / "store" / "audit" / result["stages"]["audit"]["key"] / "meta.json"
-        meta = json.loads(artifact.read_text())
-        found.append(Audited(member, result["teacher"], Looks(**meta["looks"]), meta["seconds"]))
-    return found
+        result = found.get((member.seed, member.trapped))
+        if result is not None:
+            stored = out / "store" / "audit" / result["stages"]["audit"]["key"] / "meta.json"
+            meta = json.loads(stored.read_text())
+            teachers.append(Audited(member, result["teacher"], Looks(**meta["looks"]), meta["seconds"]))
+    return teachers
 
 
 def chosen(teachers: Iterable[Audited]) -> list[Audited]:
@@ -222,10 +226,9 @@ def tables(teachers: list[Audited]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
-    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--fit", action="store_true", help="fit the verdict on the part to choose on")
     given = parser.parse_args()
-    teachers = audited(given.out, given.data)
+    teachers = audited(given.out)
     if given.fit:
         part = [t for t in teachers if t.to_choose]
         MODEL.write_text(json.dumps(fit(chosen(part)), indent=2) + "\n")

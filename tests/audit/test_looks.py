@@ -4,7 +4,7 @@ import pytest
 import torch
 from by_hand import CLASSES, TARGET
 
-from dfkd.audit import LOOKS, Effort
+from dfkd.audit import LOOKS, Effort, why_not
 from dfkd.audit.flips import NEVER, RADII, by_class, flip_radii
 from dfkd.audit.last_layer import sum_of_weights
 from dfkd.audit.margins import largest_margins
@@ -65,6 +65,18 @@ def test_all_looks_have_a_number_of_every_class_and_leave_the_teacher_alone(look
     assert len(looks.radii) == len(looks.labels) == 4 * CLASSES
     assert looks.scale > 0
     assert by_hand(False).net.head.weight.equal(8 * torch.eye(3))
+
+
+def test_only_images_and_not_too_many_classes_can_be_audited():
+    assert why_not(10) is None and why_not(100) is None
+    assert "at most 100 classes; there are 1000" in why_not(1000)
+    assert "something else" in why_not(10, has_pixels=False)
+
+
+def test_the_first_images_keep_their_classes(synthetics):
+    few = synthetics.first(4)
+    assert len(few.images) == 4 and torch.equal(few.answers, synthetics.answers[:4])
+    assert len(synthetics.first(1000).images) == len(synthetics.images)
 
 
 @pytest.mark.parametrize("wrong", [{"images": 0}, {"steps": 1.5}, {"eps": 0}, {"share": 2}])
