@@ -1,25 +1,26 @@
 """How well a score tells trapped teachers from clean ones."""
 
-import random
 from collections.abc import Sequence
 from statistics import mean
+
+import numpy as np
 
 BINS = 5  # of a calibration diagram
 
 
 def auroc(trapped: Sequence[float], clean: Sequence[float]) -> float:
     """Return the share of pairs (trapped, clean) in which the trapped teacher has the higher score; ties count half."""
-    wins = sum((t > c) + 0.5 * (t == c) for t in trapped for c in clean)
-    return wins / (len(trapped) * len(clean))
+    ordered = np.sort(clean)
+    wins = np.searchsorted(ordered, trapped, "left") + np.searchsorted(ordered, trapped, "right")
+    return float(wins.mean() / (2 * len(clean)))
 
 
-def interval(trapped: Sequence[float], clean: Sequence[float], times: int = 1000, seed: int = 0) -> tuple[float, float]:
+def interval(trapped: Sequence[float], clean: Sequence[float], times: int = 1000) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the AUROC: teachers of both kinds are drawn again with replacement."""
-    draw = random.Random(seed)
-    found = sorted(
-        auroc(draw.choices(trapped, k=len(trapped)), draw.choices(clean, k=len(clean))) for _ in range(times)
-    )
-    return found[int(0.025 * times)], found[int(0.975 * times) - 1]
+    draw, (trapped, clean) = np.random.default_rng(0), (np.asarray(trapped), np.asarray(clean))
+    found = [auroc(draw.choice(trapped, len(trapped)), draw.choice(clean, len(clean))) for _ in range(times)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def caught(trapped: Sequence[float], clean: Sequence[float], false_alarms: float) -> float:
