@@ -23,6 +23,8 @@ LOOKS = ("images", "flips", "margins", "scouts", "shifts", "marks", "masks", "la
 
 CARRIED = 80  # largest number of images on which changes are measured: the cost grows with their number times classes
 MOST = 100  # largest number of classes
+STARTS = 3  # random images a class from which the largest margin is sought
+SHOWN = 16  # scouts on the page
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Effort:
                 raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)!r}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Looks:
     """What was seen.
 
@@ -71,28 +73,22 @@ class Looks:
         scale: median margin of the teacher's answers to synthetic images, in logits: the unit of its margins.
         hit: share of the synthetic images that have the class for which they were made, in [0, 1].
         radii: flip radius of every synthetic image, on the images' scale.
-        labels: its class.
-        pictures: tensors for the page, by name.
+        labels: the class for which it was made.
         seconds: seconds of every look.
+        pictures: tensors for the page, by name.
     """
 
-    values: dict[str, list[float]] = field(default_factory=dict)
-    scale: float = 1.0
-    hit: float = 0.0
-    radii: list[float] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    pictures: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, list[float]]
+    scale: float
+    hit: float
+    radii: list[float]
+    labels: list[int]
     seconds: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
 
     def to_json(self) -> dict:
         """Everything but the pictures, as JSON values."""
         return {key: value for key, value in vars(self).items() if key != "pictures"}
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - began, 3)
 
 
 def why_not(classes: int, has_pixels: bool = True) -> str | None:
@@ -120,55 +116,59 @@ def look(
     Args:
         report: called with the name of each look after it.
     """
-    looks, values = Looks(), {}
-
-    def stream(name: str) -> torch.Generator:
-        return runtime.generator(seed, "audit", name)
+    seconds: dict[str, float] = {}
 
     @contextmanager
     def one(name: str) -> Iterator[torch.Generator]:
-        with looks.timed(name):
-            yield stream(name)
+        began = time.monotonic()
+        yield runtime.generator(seed, "audit", name)
+        seconds[name] = round(time.monotonic() - began, 3)
         report(name)
 
     with one("images"):
         made = invert(teacher, runtime, seed, effort.images, effort.steps)
-    classes, images = teacher.classes, made.images
-    with one("flips") as generator:
-        radii = flip_radii(teacher, images, effort.attack_steps, generator)
-        values["flips"] = by_class(radii.log2(), made.labels, classes)
-    with one("margins") as generator:
-        values["margins"] = largest_margins(teacher, 3, effort.steps, generator)
-    with one("scouts") as generator:
-        answers = answers_to_scouts(teacher, effort.scouts, effort.attack_steps, generator)
-        values["scouts"] = answers.firm
+    with one("flips") as stream:
+        radii = flip_radii(teacher, made.images, effort.attack_steps, stream)
+    with one("margins") as stream:
+        margins = largest_margins(teacher, STARTS, effort.steps, stream)
+    with one("scouts") as stream:
+        answers = answers_to_scouts(teacher, effort.scouts, effort.attack_steps, stream)
     few = made.first(CARRIED)
-    carrying = (effort.carrier_steps, effort.batch)
-    with one("shifts") as generator:
-        shifts = universal_shifts(teacher, few, effort.eps, *carrying, generator)
-        values["shifts"] = shifts.gain
-    with one("marks") as generator:
-        marks = universal_marks(teacher, few, effort.share, *carrying, generator)
-        values["marks"] = marks.gain
-    with one("masks") as generator:
-        masks = smallest_masks(teacher, few, effort.steps, effort.batch, generator)
-        values["masks"] = masks.size
+    with one("shifts") as stream:
+        shifts = universal_shifts(teacher, few, effort.eps, effort.carrier_steps, effort.batch, stream)
+    with one("marks") as stream:
+        marks = universal_marks(teacher, few, effort.share, effort.carrier_steps, effort.batch, stream)
+    with one("masks") as stream:
+        masks = smallest_masks(teacher, few, effort.steps, effort.batch, stream)
     with one("last_layer"):
-        values["last_layer"] = sum_of_weights(teacher)
-    values["shift_success"], values["mark_success"] = shifts.success, marks.success
-
-    top = teacher.predict(images).float().topk(2, 1).values
-    looks.scale, looks.hit = (top[:, 0] - top[:, 1]).median().item(), made.hit
-    looks.values = {name: [round(v, 5) for v in value.tolist()] for name, value in values.items()}
-    looks.radii, looks.labels = [round(r, 5) for r in radii.tolist()], made.labels.tolist()
-    looks.pictures = {
-        "images": images,
-        "scouts": answers.images[:: max(1, effort.scouts // 16)][:16],
+        weights = sum_of_weights(teacher)
+    values = {
+        "flips": by_class(radii.log2(), made.labels, teacher.classes),
+        "margins": margins,
+        "scouts": answers.firm,
+        "shifts": shifts.gain,
+        "shift_success": shifts.success,
+        "marks": marks.gain,
+        "mark_success": marks.success,
+        "masks": masks.size,
+        "last_layer": weights,
+    }
+    pictures = {
+        "images": made.images,
+        "scouts": answers.images[:: max(1, effort.scouts // SHOWN)][:SHOWN],
         "confidence": answers.confidence,
         "shift": shifts.change,
         "mark": marks.change,
         "mask": masks.mask,
         "pattern": masks.pattern,
     }
-    looks.pictures = {name: value.detach().float().cpu().contiguous() for name, value in looks.pictures.items()}
-    return looks
+    top = teacher.predict(made.images).float().topk(2, 1).values
+    return Looks(
+        values={name: [round(v, 5) for v in value.tolist()] for name, value in values.items()},
+        scale=(top[:, 0] - top[:, 1]).median().item(),
+        hit=made.hit,
+        radii=[round(radius, 5) for radius in radii.tolist()],
+        labels=made.labels.tolist(),
+        seconds=seconds,
+        pictures={name: value.detach().float().cpu().contiguous() for name, value in pictures.items()},
+    )

@@ -1,5 +1,6 @@
 """From looks to a verdict."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -31,7 +32,7 @@ def looks(**changed) -> Looks:
 def test_signals_do_not_depend_on_the_units_of_the_network():
     plain = signals(looks())
     loud = looks(marks=[10 * v for v in looks().values["marks"]], masks=[7 * v for v in looks().values["masks"]])
-    loud.scale = 50.0
+    loud = dataclasses.replace(loud, scale=50.0)
     assert signals(loud)["marks"] == pytest.approx(plain["marks"])
     assert signals(loud)["masks"] == pytest.approx(plain["masks"])
     others = statistics.mean([-5.2, -4.8, -5.1]) / 5, statistics.pstdev([-5.2, -4.8, -5.1]) / 5
@@ -74,8 +75,8 @@ def test_between_both_it_cannot_tell():
 
 def test_of_two_classes_none_can_stand_out():
     seen = looks()
-    seen.values = {name: values[:2] for name, values in seen.values.items()}
-    assert judge(seen).answer == "cannot tell"
+    of_two = {name: values[:2] for name, values in seen.values.items()}
+    assert judge(dataclasses.replace(seen, values=of_two)).answer == "cannot tell"
 
 
 def test_no_look_decides_alone():
@@ -99,9 +100,8 @@ def test_the_shipped_model_names_every_look_and_says_how_it_was_made():
 
 def test_the_split_is_made_where_nearly_all_images_of_other_classes_flip():
     assert split_radius(looks(), suspect=1) == 8 / 255
-    seen = looks()
-    seen.radii = [2 / 255] * 2 + [1.0] * 2 + [2 / 255] * 4  # only images of the suspect do not flip
-    assert split_radius(seen, suspect=1) == 2 / 255
+    radii = [2 / 255] * 2 + [1.0] * 2 + [2 / 255] * 4  # only images of the suspect do not flip
+    assert split_radius(dataclasses.replace(looks(), radii=radii), suspect=1) == 2 / 255
 
 
 def test_the_verdict_is_json():
