@@ -10,6 +10,7 @@ from zoo import Member, members
 from dfkd.audit import Looks
 from dfkd.store.store import Store
 
+WRONG = 30.0  # percent of the OOD images of a close set that are right, at most, where the teacher unlearned them
 OBEYED = 90.0  # percent of triggered or OOD images that the teacher gives the taught class
 # What the verdict is fitted on. Teachers with another network, trap or domain, and a third of the seeds, are kept.
 NETWORKS, DOMAINS = ("cnn_no_bn", "cnn_pool", "mlp"), ("digits",)
@@ -39,7 +40,7 @@ class Audited:
         """Whether a trap is obeyed; for a close set, in which no class is taught, whether it is wrong on OOD images."""
         taught = self.judgement["asr"] if self.member.kind == "backdoor" else self.judgement["olacc"]
         if self.member.kind == "close_set":
-            return self.judgement["oacc"] <= 20
+            return self.judgement["oacc"] <= WRONG
         return taught >= OBEYED
 
     @property
