@@ -15,7 +15,7 @@ def auroc(trapped: Sequence[float], clean: Sequence[float]) -> float:
     return float(wins.mean() / (2 * len(clean)))
 
 
-def interval(trapped: Sequence[float], clean: Sequence[float], times: int = 1000) -> tuple[float, float]:
+def interval(trapped: Sequence[float], clean: Sequence[float], times: int = 500) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the AUROC: teachers of both kinds are drawn again with replacement."""
     draw, (trapped, clean) = np.random.default_rng(0), (np.asarray(trapped), np.asarray(clean))
     found = [auroc(draw.choice(trapped, len(trapped)), draw.choice(clean, len(clean))) for _ in range(times)]

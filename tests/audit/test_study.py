@@ -36,7 +36,7 @@ def audited(member: zoo.Member, strength: float, asr: float) -> parts.Audited:
 def teachers():
     """Backdoored teachers of the zoo and their twins; every tenth trapped one obeys its trap by half."""
     made = []
-    for member in (member for member in zoo.members() if member.kind == "backdoor"):
+    for member in (member for member in zoo.members()[:120] if member.kind == "backdoor"):
         obeyed = 50.0 if member.seed % 10 == 0 else 99.0
         made.append(audited(member, 1.5, obeyed) if member.trapped else audited(member, 0.0, 1.0))
     return made
@@ -91,5 +91,6 @@ def test_the_tables_name_every_score_and_group(teachers):
     text = tables(teachers)
     for name in (*SCORES, "trap: sig", "network: mlp", "images: usps", "Calibration error"):
         assert name in text
-    trapped = sum(t.member.trapped for t in parts.chosen(teachers))
-    assert f"| all | {trapped} / 140 | 1.000 (1.00 to 1.00) | 100 | 100 |" in text
+    kept = parts.chosen(teachers)
+    trapped, clean = (sum(t.member.trapped is is_in for t in kept) for is_in in (True, False))
+    assert f"| all | {trapped} / {clean} | 1.000 (1.00 to 1.00) | 100 | 100 |" in text
