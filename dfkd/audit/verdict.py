@@ -69,8 +69,8 @@ class Verdict:
 def shipped_model() -> dict:
     """Return the numbers of the verdict, which `scripts/audit/study.py --fit` makes.
 
-    They are 'weight' and 'usual' of every look, the 'cap' of a signal, and 'slope' and 'bias' of the probability;
-    'made' says how they were made.
+    They are 'weight' and 'usual' of every look, the 'cap' of a signal, and 'slope', 'bias' and 'enough' of the
+    probability; 'made' says how they were made.
     """
     return json.loads((Path(__file__).parent / "model.json").read_text())
 
@@ -88,8 +88,8 @@ def suspicion(looks: Looks, model: dict) -> tuple[int, float]:
 
 
 def probability(total: float, model: dict) -> float:
-    """Return 1 / (1 + exp(-(slope * total + bias)))."""
-    return 1 / (1 + math.exp(-model["slope"] * total - model["bias"]))
+    """Return 1 / (1 + exp(-(slope * min(total, enough) + bias)))."""
+    return 1 / (1 + math.exp(-model["slope"] * min(total, model["enough"]) - model["bias"]))
 
 
 def judge(looks: Looks, model: dict | None = None) -> Verdict:

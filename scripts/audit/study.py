@@ -27,6 +27,7 @@ MODEL, DOC = ROOT / "dfkd" / "audit" / "model.json", ROOT / "docs" / "audit.md"
 WRITTEN = "<!-- everything below is written by scripts/audit/study.py -->"
 LOOKED = "looked_at_the_end.jsonl"  # a line for each look at the part that was kept
 COUNTED = ("marks", "mark_success", "shifts", "masks", "margins", "scouts")  # the looks that count, all alike
+ENOUGH = 20.0  # sum of signals from which on a larger one makes a trap no more likely
 CAP = 6.0  # limit of a signal, so that no look decides alone
 # The examples whose pictures are shown, by seed and whether they are trapped.
 EXAMPLES = {(174, True): "l0", (128, True): "sig", (128, False): "clean"}
@@ -40,7 +41,7 @@ def fit(teachers: list[Audited]) -> dict:
         raise SystemExit("study: the part to choose on needs clean and trapped teachers; train more of the zoo")
     weight = {name: int(name in COUNTED) for name in SIGNALS}
     model = {"weight": weight, "cap": CAP}
-    totals = [suspicion(t.looks, model)[1] for t in teachers]
+    totals = [min(suspicion(t.looks, model)[1], ENOUGH) for t in teachers]
     slope, bias = logistic(totals, [t.member.trapped for t in teachers])
     found = [at_suspect(t.looks, model) for t in clean]
     usual = {name: round(sorted(row[name] for row in found)[int(0.95 * (len(found) - 1))], 2) for name in SIGNALS}
@@ -51,7 +52,7 @@ def fit(teachers: list[Audited]) -> dict:
         f"their sum"
     )
     fitted = {"slope": round(slope, 3), "bias": round(bias, 3)}
-    return {"made": made, "cap": CAP} | fitted | {"weight": weight, "usual": usual}
+    return {"made": made, "cap": CAP, "enough": ENOUGH} | fitted | {"weight": weight, "usual": usual}
 
 
 def at_suspect(looks: Looks, model: dict) -> dict[str, float]:

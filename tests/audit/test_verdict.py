@@ -88,7 +88,7 @@ def test_no_look_decides_alone():
 def test_more_suspicion_never_lowers_the_probability():
     model = shipped_model()
     assert model["slope"] > 0 and all(weight >= 0 for weight in model["weight"].values())
-    assert 0 < probability(0, model) < probability(10, model) < probability(40, model) <= 1
+    assert 0 < probability(0, model) < probability(10, model) < probability(20, model) <= probability(40, model) <= 1
 
 
 def test_the_shipped_model_names_every_look_and_says_how_it_was_made():
