@@ -196,8 +196,8 @@ def test_the_state_of_a_stage_is_saved_as_often_as_asked_for(tmp_path, given, ev
     from dfkd.stages.prepare import prepare
 
     cell = make_cell(tmp_path, *METHODS["online"], f"runtime.checkpoint_every={given}")
-    parts = prepare(cell)
-    assert Pipeline(cell, parts, parts.tracker).run.checkpoints.every == every
+    components = prepare(cell)
+    assert Pipeline(cell, components, components.tracker).run.checkpoints.every == every
 
 
 def test_the_teacher_is_the_same_after_the_run(tmp_path):

@@ -165,12 +165,12 @@ def test_an_online_student_has_no_replicas(tmp_path):
     ],
 )
 def test_when_they_are_trained_in_turn(tmp_path, override, reason):
-    parts = prepare(cells(tmp_path, *TOGETHER, override, "data.size=32")[0])
-    found = student_stage.why_in_turn(parts)
+    components = prepare(cells(tmp_path, *TOGETHER, override, "data.size=32")[0])
+    found = student_stage.why_in_turn(components)
     assert found is None if reason is None else found.startswith(reason)
 
 
 def test_dropout_is_trained_in_turn(tmp_path):
-    parts = prepare(cells(tmp_path, *TOGETHER)[0])
-    parts.student.network.body.append(torch.nn.Dropout(0.5))
-    assert student_stage.why_in_turn(parts).startswith("dropout")
+    components = prepare(cells(tmp_path, *TOGETHER)[0])
+    components.student.network.body.append(torch.nn.Dropout(0.5))
+    assert student_stage.why_in_turn(components).startswith("dropout")

@@ -24,7 +24,7 @@ def make_result(pipeline: Pipeline, began: float) -> dict:
         the content of result.json without checksums.
     """
     run, artifacts, started = pipeline.run, pipeline.artifacts, time.monotonic()
-    told, warnings = {}, list(run.parts.warnings)
+    told, warnings = {}, list(run.components.warnings)
     for name, artifact in artifacts.items():
         stage = run.planned[name].stage
         told |= stage.result(run, artifact)
@@ -40,9 +40,9 @@ def make_result(pipeline: Pipeline, began: float) -> dict:
         "command": command(),
         "commit": commit(),
         "versions": installed_versions(),
-        "device": device_name(run.parts.runtime.device),
+        "device": device_name(run.components.runtime.device),
         "ranks": distributed.ranks(),
-        "precision": str(run.parts.runtime.precision).removeprefix("torch."),
+        "precision": str(run.components.runtime.precision).removeprefix("torch."),
         "seconds": seconds_by_phase(pipeline, time.monotonic() - started),
         "seconds_this_run": round(time.monotonic() - began, 3),
         "peak_memory_mb": max(artifact.meta.get("peak_memory_mb", 0.0) for artifact in artifacts.values()),

@@ -16,7 +16,7 @@ from dfkd.machine import distributed
 from dfkd.resume.state import Misfit
 from dfkd.run.provenance import command
 from dfkd.run.result import make_result
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.precision import choose_precision
 from dfkd.stages.prepare import prepare
@@ -44,8 +44,8 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
         Exception: the run failed. The run folder's status.json holds the error; finished stages stay in the store.
     """
     with distributed.one_at_first():
-        parts = prepare(cell)
-    for warning in parts.warnings:
+        components = prepare(cell)
+    for warning in components.warnings:
         log.warning("  WARNING  %s", warning)
     distributed.barrier()  # no rank begins before all of them are prepared
     alone = RunFolder(cell.folder).claimed() if distributed.is_first() else contextlib.nullcontext()
@@ -54,16 +54,16 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
         if done is not None:
             return done
         try:
-            return _run(cell, parts, siblings, group, quiet)
+            return _run(cell, components, siblings, group, quiet)
         except Misfit as error:
             log.warning("  WARNING  a checkpoint does not fit and is dropped, its stage begins anew (%s)", error)
             return _run(cell, prepare(cell), siblings, group, quiet)
 
 
-def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
-    pipeline = Pipeline(cell, parts, Guarded(parts.tracker), siblings, quiet)
+def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
+    pipeline = Pipeline(cell, components, Guarded(components.tracker), siblings, quiet)
     if not distributed.is_first():
-        parts.runtime = choose_precision(cell, parts)
+        components.runtime = choose_precision(cell, components)
         pipeline.make()
         return {}
     folder, tracker, result = RunFolder(cell.folder), pipeline.tracker, None
@@ -71,13 +71,15 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
     before = folder.whole_result() or {}
     folder.begin(cell.config, keys(pipeline.run.planned))
     for sibling in siblings:  # their students may be made with this one: `gc` must keep them, even if we are killed
-        RunFolder(sibling.folder).expect(sibling.config, keys(planned_stages(sibling, parts)), cell.name, command())
+        RunFolder(sibling.folder).expect(
+            sibling.config, keys(planned_stages(sibling, components)), cell.name, command()
+        )
     place = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.set_status("running", command=command(), **place)
     try:
         tracker.start(cell.folder, cell.name, cell.config, group)
         began = time.monotonic()
-        parts.runtime = choose_precision(cell, parts)
+        components.runtime = choose_precision(cell, components)
         pipeline.make()
         result = with_earlier(before, make_result(pipeline, began))
         for path in sorted(cell.folder.glob("*.png")):

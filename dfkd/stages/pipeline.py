@@ -15,7 +15,7 @@ from dfkd.machine.profiling import profiled
 from dfkd.machine.runtime import PeakMemory
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.state import Misfit
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.stage import Planned, Run, metrics_row, planned_stages
 from dfkd.store.store import Artifact, Store
 from dfkd.tracker import Tracker
@@ -29,7 +29,7 @@ class Pipeline:
 
     Args:
         cell: the cell.
-        parts: its objects.
+        components: its objects.
         tracker: gets the metrics of every stage, also of a reused one.
         siblings: cells that differ only in the seed of the student; their students may be trained together with this
             one.
@@ -41,10 +41,12 @@ class Pipeline:
         artifacts: {name: artifact} of the finished stages, in order.
     """
 
-    def __init__(self, cell: Cell, parts: Parts, tracker: Tracker, siblings: Sequence[Cell] = (), quiet: bool = False):
-        checkpoints = Checkpoints(cell.config["runtime"].get("checkpoint_every"), parts.runtime.device)
-        store, planned = Store(cell.outputs / "store"), planned_stages(cell, parts)
-        self.run = Run(cell, parts, store, siblings, quiet, checkpoints, planned=planned)
+    def __init__(
+        self, cell: Cell, components: Components, tracker: Tracker, siblings: Sequence[Cell] = (), quiet: bool = False
+    ):
+        checkpoints = Checkpoints(cell.config["runtime"].get("checkpoint_every"), components.runtime.device)
+        store, planned = Store(cell.outputs / "store"), planned_stages(cell, components)
+        self.run = Run(cell, components, store, siblings, quiet, checkpoints, planned=planned)
         self.tracker = tracker
         self.artifacts: dict[str, Artifact] = {}
 
@@ -90,7 +92,7 @@ class Pipeline:
         log.info("  %-9s %s ...%s", planned.name, planned.key, how)
         if together:
             distributed.broadcast(JOIN)
-        runtime, checkpoints = self.run.parts.runtime, self.run.checkpoints
+        runtime, checkpoints = self.run.components.runtime, self.run.checkpoints
         peak = PeakMemory(runtime.device)
         watched = contextlib.nullcontext()
         if runtime.profile:

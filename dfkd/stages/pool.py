@@ -11,7 +11,7 @@ from dfkd.machine import distributed
 from dfkd.machine.runtime import seeded
 from dfkd.models import Teacher
 from dfkd.pool import Pool, Split, Stack
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 from dfkd.synthesizers import Synthesizer, Synthetic
@@ -28,14 +28,14 @@ class PoolStage(Stage):
 
     name, version, phase, inputs = "pool", 2, "synthesis", ("teacher",)
 
-    def is_part(self, cell: Cell, parts: Parts) -> bool:
-        return not parts.synthesizer.online
+    def is_part(self, cell: Cell, components: Components) -> bool:
+        return not components.synthesizer.online
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         return synthesis_content(cell)
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        synthesizer, runtime, teacher = run.parts.synthesizer, run.parts.runtime, run.given["teacher"]
+        synthesizer, runtime, teacher = run.components.synthesizer, run.components.runtime, run.given["teacher"]
         seed, meter, before = run.cell.config["seeds"]["synthesis"], Meter(), teacher.evals.copy()
         synthesizer.loop = run.loop
         synthesizer.start(runtime, seed)
@@ -73,11 +73,11 @@ class PoolStage(Stage):
         return {"images": len(pool), "labels": labels, "evals": dict(teacher.evals - before)}
 
     def load(self, run: Run, artifact: Artifact) -> Pool:
-        runtime = run.parts.runtime
+        runtime = run.components.runtime
         return Pool.load(artifact.path / "pool.safetensors").place(runtime.device, runtime.home)
 
     def why_alone(self, run: Run) -> str | None:
-        synthesizer = run.parts.synthesizer
+        synthesizer = run.components.synthesizer
         if synthesizer.rounds <= synthesizer.at_once:
             return ""
         return None if synthesizer.independent else "its rounds depend on each other"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dfkd.config.cell import Cell, is_shipped
 from dfkd.pool import Split
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 
@@ -20,20 +20,27 @@ class SplitStage(Stage):
 
     name, version, phase, inputs = "split", 4, "split", ("pool",)
 
-    def is_part(self, cell: Cell, parts: Parts) -> bool:
-        return not parts.synthesizer.online
+    def is_part(self, cell: Cell, components: Components) -> bool:
+        return not components.synthesizer.online
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         # The split of a shipped defense with a criterion depends on the criterion only, so other losses share it.
         defense = cell.config["defense"]
         decides = defense.get("criterion", defense) if is_shipped(defense) else defense
         content = {"criterion": decides, "seed": cell.config["seeds"]["synthesis"]}
-        if parts.defense.uses_real_data:  # the keys of an ordinary teacher and its pool do not contain the OOD domain
+        if (
+            components.defense.uses_real_data
+        ):  # the keys of an ordinary teacher and its pool do not contain the OOD domain
             content |= cell.content("ntl_scenario")
         return content
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        teacher, pool, defense, runtime = run.given["teacher"], run.given["pool"], run.parts.defense, run.parts.runtime
+        teacher, pool, defense, runtime = (
+            run.given["teacher"],
+            run.given["pool"],
+            run.components.defense,
+            run.components.runtime,
+        )
         before, generator = teacher.evals.copy(), runtime.generator(run.cell.config["seeds"]["synthesis"], "split")
         found: dict[str, list[Tensor]] = {"fragile": [], "score": []}
         run.keep(teacher=teacher, defense=defense, generator=generator, before=before, found=found)
@@ -50,7 +57,7 @@ class SplitStage(Stage):
         return {"evals": dict(teacher.evals - before), "warnings": defense.warnings()}
 
     def load(self, run: Run, artifact: Artifact) -> Split:
-        found = load_file(artifact.path / "split.safetensors", str(run.parts.runtime.device))
+        found = load_file(artifact.path / "split.safetensors", str(run.components.runtime.device))
         run.given["pool"].split = split = Split(found["fragile"], found["score"])
         return split
 

@@ -13,7 +13,7 @@ from dfkd.config.cell import Cell, is_shipped
 from dfkd.machine import distributed
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.loop import Loop
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.store.store import Artifact, Store
 
 log = logging.getLogger("dfkd")
@@ -26,7 +26,7 @@ class Run:
 
     Attributes:
         cell: the cell, with its name and configuration.
-        parts: the objects of the run.
+        components: the objects of the run.
         store: the store of artifacts.
         siblings: cells that differ only in the seed of the student; their students may be trained together with this
             one.
@@ -37,7 +37,7 @@ class Run:
     """
 
     cell: Cell
-    parts: Parts
+    components: Components
     store: Store
     siblings: Sequence[Cell] = ()
     quiet: bool = False
@@ -99,16 +99,16 @@ class Stage(ABC):
     inputs: ClassVar[tuple[str, ...]] = ()
     may_end: ClassVar[bool] = True
 
-    def is_part(self, cell: Cell, parts: Parts) -> bool:
+    def is_part(self, cell: Cell, components: Components) -> bool:
         """Return whether a run that ends with a later stage contains this stage."""
         return True
 
-    def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
+    def fed_by(self, cell: Cell, components: Components) -> tuple[str, ...]:
         """Return the names of the stages whose keys are part of its key. The default is `inputs`; override it if they
         depend on the cell."""
         return self.inputs
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         """Return the part of the configuration that can change what the stage makes. The key is a hash of it, the name,
         the version and the keys of the inputs. The default is the stage's own options and the seed."""
         return {"options": cell.config["stages"][self.name], "seed": cell.config["seed"]}
@@ -169,14 +169,14 @@ class Planned:
         return self.stage.name
 
 
-def planned_stages(cell: Cell, parts: Parts) -> dict[str, Planned]:
+def planned_stages(cell: Cell, components: Components) -> dict[str, Planned]:
     """Return {name: stage with its key} of a cell up to `until`, in the order in which they are made. The keys are
     computed from the configuration; no stage has to be made for it."""
     found: dict[str, Planned] = {}
-    for stage in parts.stages:
-        if stage.name == cell.config["until"] or stage.is_part(cell, parts):
-            inputs = {name: found[name].key for name in stage.fed_by(cell, parts) if name in found}
-            content = stage.content(cell, parts) | _own_target(cell, stage.name)
+    for stage in components.stages:
+        if stage.name == cell.config["until"] or stage.is_part(cell, components):
+            inputs = {name: found[name].key for name in stage.fed_by(cell, components) if name in found}
+            content = stage.content(cell, components) | _own_target(cell, stage.name)
             key = cell.key(stage.name, stage.version, content, inputs)
             found[stage.name] = Planned(stage, content, inputs, key)
         if stage.name == cell.config["until"]:

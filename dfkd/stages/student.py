@@ -20,7 +20,7 @@ from dfkd.machine.runtime import seeded
 from dfkd.metrics import own_content
 from dfkd.models import Classifier, Teacher, load_classifier, save_classifier
 from dfkd.pool import Pool
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.pool import synthesis_content
 from dfkd.stages.prepare import student_of
 from dfkd.stages.stage import Log, Run, Stage, metrics_row, planned_stages
@@ -43,24 +43,24 @@ class StudentStage(Stage):
 
     name, version, phase = "student", 5, "distill"
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         checks = {key: cell.config["evaluate"][key] for key in ("checks", "images")}
         content = cell.content("student", "defense", "ntl_scenario", "seeds")
         return content | {"synthesis": synthesis_content(cell)} | checks | own_content(cell.config, "each_round")
 
-    def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
-        return ("teacher",) if parts.synthesizer.online else ("pool", "split")  # the pool's key covers the teacher
+    def fed_by(self, cell: Cell, components: Components) -> tuple[str, ...]:
+        return ("teacher",) if components.synthesizer.online else ("pool", "split")  # the pool's key covers the teacher
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         if run.siblings:
-            reason = why_in_turn(run.parts)
+            reason = why_in_turn(run.components)
             how = f"in turn ({reason})" if reason else "in one program"
             run.say(f"{1 + len(run.siblings)} students to train, {how}")
             if reason is None:
                 return self._make_together(run, folder, log)
         seeds = run.cell.config["seeds"]
         with seeded(seeds["student"], "student", "training"):
-            work = self._distillation(run, run.parts.student, seeds, log)
+            work = self._distillation(run, run.components.student, seeds, log)
             run.keep(teacher=run.given["teacher"], model=work.model, work=work)
             with rounds_of(run, work.rounds) as (rounds, show):
                 work.run(show, rounds)
@@ -72,8 +72,8 @@ class StudentStage(Stage):
         Raises:
             NotTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too small.
         """
-        cells, parts = (run.cell, *run.siblings), run.parts
-        students = [parts.student, *(student_of(cell, parts) for cell in run.siblings)]
+        cells, components = (run.cell, *run.siblings), run.components
+        students = [components.student, *(student_of(cell, components) for cell in run.siblings)]
         rows: list[list[dict]] = [[] for _ in cells]
 
         def note(place: int) -> Log:
@@ -96,7 +96,7 @@ class StudentStage(Stage):
             raise NotTogether(str(error).splitlines()[0]) from error
         seconds = round(run.checkpoints.seconds / len(works), 3)
         for cell, work, own in list(zip(cells, works, rows, strict=True))[1:]:
-            planned = planned_stages(cell, parts)[self.name]
+            planned = planned_stages(cell, components)[self.name]
 
             def build(to: Path, work: Distillation = work, own: list[dict] = own) -> dict:
                 (to / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
@@ -106,17 +106,17 @@ class StudentStage(Stage):
         return _save(run, works[0], folder)
 
     def _distillation(self, run: Run, student: Student, seeds: dict[str, int], log: Log) -> Distillation:
-        parts, checks, pool = run.parts, run.cell.config["evaluate"], run.given.get("pool")
-        metrics = [metric for metric in parts.metrics if metric.each_round]
+        components, checks, pool = run.components, run.cell.config["evaluate"], run.given.get("pool")
+        metrics = [metric for metric in components.metrics if metric.each_round]
         if pool is None:
-            parts.synthesizer.loop = run.loop
+            components.synthesizer.loop = run.loop
         return Distillation(
             student,
-            parts.synthesizer,
-            parts.defense,
+            components.synthesizer,
+            components.defense,
             run.given["teacher"],
-            Examiner(run.given["teacher"], parts.scenario, parts.runtime, checks["images"], metrics),
-            parts.runtime,
+            Examiner(run.given["teacher"], components.scenario, components.runtime, checks["images"], metrics),
+            components.runtime,
             None if pool is None else pool.keep(student.keep),
             seeds,
             checks["checks"],
@@ -125,13 +125,13 @@ class StudentStage(Stage):
         )
 
     def why_alone(self, run: Run) -> str | None:
-        parts, pool = run.parts, run.given.get("pool")
-        if not parts.defense.mean_loss:
+        components, pool = run.components, run.given.get("pool")
+        if not components.defense.mean_loss:
             return "the defense's loss looks at a batch as a whole"
         if pool is None:  # several ranks never have an online synthesizer: `dfkd.stages.checks` refuses it
             return ""
-        images = min(parts.student.recipe.batch_size, len(pool.keep(parts.student.keep)))
-        return why_not_shared(parts.student.network, images, parts.runtime.device)
+        images = min(components.student.recipe.batch_size, len(pool.keep(components.student.keep)))
+        return why_not_shared(components.student.network, images, components.runtime.device)
 
     def load(self, run: Run, artifact: Artifact) -> Classifier:
         return self._load(run, artifact, "student")
@@ -141,19 +141,19 @@ class StudentStage(Stage):
         returns the entries for result.json."""
         from dfkd.stages import figures  # the import takes half a second and is only needed here
 
-        parts, folder, teacher, meta = run.parts, run.cell.folder, run.given["teacher"], artifact.meta
+        components, folder, teacher, meta = run.components, run.cell.folder, run.given["teacher"], artifact.meta
         for name in ("student", "student_best_on_validation"):
             for suffix in (".safetensors", ".json"):
                 shutil.copyfile(artifact.path / f"{name}{suffix}", folder / f"{name}{suffix}")
-        examiner = Examiner(teacher, parts.scenario, parts.runtime, metrics=parts.metrics)
-        domain = parts.scenario.id
+        examiner = Examiner(teacher, components.scenario, components.runtime, metrics=components.metrics)
+        domain = components.scenario.id
         best = examiner(self._load(run, artifact, "student_best_on_validation"), "test")
         best |= {"round": meta["best_on_validation"]["round"], "val_iacc": meta["best_on_validation"]["iacc"]}
         student = self._load(run, artifact, "student")
         measured = examiner(student, "test")
         samples = load_file(artifact.path / "samples.safetensors")
         rows = read_rows(artifact.path / "metrics.jsonl")
-        figures.training_curves(rows, run.given["judgement"], parts.metrics, folder / "curves.png")
+        figures.training_curves(rows, run.given["judgement"], components.metrics, folder / "curves.png")
         figure = domain.modality.figure
         if figure == "field":
             grid = figures.field_grid(domain)
@@ -174,13 +174,13 @@ class StudentStage(Stage):
         }
 
     def _load(self, run: Run, artifact: Artifact, name: str) -> Classifier:
-        model = load_classifier(artifact.path / f"{name}.json", net=run.parts.student.network)
-        return run.parts.runtime.place(model)
+        model = load_classifier(artifact.path / f"{name}.json", net=run.components.student.network)
+        return run.components.runtime.place(model)
 
 
-def why_in_turn(parts: Parts) -> str | None:
+def why_in_turn(components: Components) -> str | None:
     """Return why the students of `student.replicas` are trained one after the other; None if in one program."""
-    runtime, student = parts.runtime, parts.student
+    runtime, student = components.runtime, components.student
     if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
         return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
     if distributed.ranks() > 1:
@@ -208,7 +208,7 @@ def _save(run: Run, work: Distillation, folder: Path) -> dict:
 
     The model is left with the best state.
     """
-    network, figure = run.cell.config["student"]["network"], run.parts.scenario.id.modality.figure
+    network, figure = run.cell.config["student"]["network"], run.components.scenario.id.modality.figure
     save_classifier(work.model, network, folder, "student")
     save_samples(work.pool, folder / "samples.safetensors", SAMPLES[figure], newest=work.online)
     work.model.net.load_state_dict(work.best.pop("state"))

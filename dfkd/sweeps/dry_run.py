@@ -19,10 +19,13 @@ def plan(cell: Cell) -> dict:
     from dfkd.stages.prepare import prepare  # here, because it imports torch, which finished cells do not need
     from dfkd.stages.stage import planned_stages
 
-    parts = prepare(cell)
-    for warning in parts.warnings:
+    components = prepare(cell)
+    for warning in components.warnings:
         log.warning("  WARNING  %s", warning)
-    return {"status": "planned", "stages": {name: stage.key for name, stage in planned_stages(cell, parts).items()}}
+    return {
+        "status": "planned",
+        "stages": {name: stage.key for name, stage in planned_stages(cell, components).items()},
+    }
 
 
 def plan_all(cells: list[Cell]) -> None:
