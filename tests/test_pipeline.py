@@ -210,7 +210,7 @@ def test_the_teacher_is_the_same_after_the_run(tmp_path):
     tracker.start(cell.folder, cell.name, cell.config)
     pipeline = Pipeline(cell, prepare(cell), tracker)
     pipeline.make()
-    teacher = pipeline.run.given["teacher"]
+    teacher = pipeline.run.stage_outputs["teacher"]
     tracker.finish(None)
     stored = load_file(pipeline.artifacts["teacher"].path / "teacher.safetensors")
     assert all(torch.equal(value, stored[key]) for key, value in teacher.net.state_dict().items())

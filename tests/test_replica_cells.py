@@ -166,11 +166,11 @@ def test_an_online_student_has_no_replicas(tmp_path):
 )
 def test_when_they_are_trained_in_turn(tmp_path, override, reason):
     components = prepare(cells(tmp_path, *TOGETHER, override, "data.size=32")[0])
-    found = student_stage.why_in_turn(components)
+    found = student_stage.sequential_reason(components)
     assert found is None if reason is None else found.startswith(reason)
 
 
 def test_dropout_is_trained_in_turn(tmp_path):
     components = prepare(cells(tmp_path, *TOGETHER)[0])
     components.student.network.body.append(torch.nn.Dropout(0.5))
-    assert student_stage.why_in_turn(components).startswith("dropout")
+    assert student_stage.sequential_reason(components).startswith("dropout")

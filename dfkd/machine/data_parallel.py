@@ -78,7 +78,7 @@ def has_dropout(network: nn.Module) -> bool:
     return any((isinstance(m, _DropoutNd) and m.p > 0) or getattr(m, "drop_prob", 0) for m in network.modules())
 
 
-def why_not_shared(network: nn.Module, images: int, device: torch.device) -> str | None:
+def single_rank_reason(network: nn.Module, images: int, device: torch.device) -> str | None:
     """Return the reason why several ranks cannot train a network on shares of a batch; None if they can.
 
     Args:

@@ -19,13 +19,13 @@ class JudgementStage(Stage):
         return cell.content("ntl_scenario") | own_content(cell.config, "of_teacher")
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        teacher, components = run.given["teacher"], run.components
+        teacher, components = run.stage_outputs["teacher"], run.components
         return Examiner(teacher, components.scenario, components.runtime, metrics=of_teacher(components))(
             teacher, "test"
         )
 
     def result(self, run: Run, artifact: Artifact) -> dict:
-        return {"teacher": run.given["judgement"]}
+        return {"teacher": run.stage_outputs["judgement"]}
 
     def load(self, run: Run, artifact: Artifact) -> dict[str, float | None]:
         for words in self.warnings(run, artifact):

@@ -36,8 +36,8 @@ class Pipeline:
         quiet: whether to hide the progress bars.
 
     Attributes:
-        run: the state that the stages work on: `run.planned` has their keys, `run.given` the outputs of finished
-            stages.
+        run: the state that the stages work on: `run.planned` has their keys, `run.stage_outputs` the outputs of
+            finished stages.
         artifacts: {name: artifact} of the finished stages, in order.
     """
 
@@ -56,7 +56,7 @@ class Pipeline:
             self.run.store.check_access(name, planned.key)
 
     def make(self) -> None:
-        """Read every stage from the store or make it, in order. Fills `artifacts` and `run.given`."""
+        """Read every stage from the store or make it, in order. Fills `artifacts` and `run.stage_outputs`."""
         for name, planned in self.run.planned.items():
             artifact = self.artifacts[name] = self.lead(planned) if distributed.is_first() else self.follow(planned)
             if artifact.reused and distributed.is_first():
@@ -64,7 +64,7 @@ class Pipeline:
                     self.tracker.log(json.loads(line))
             spent = "reused" if artifact.reused else f"{artifact.meta['seconds']:.1f} s"
             log.info("  %-9s %s %s", name, planned.key, spent)
-            self.run.given[name] = planned.stage.load(self.run, artifact)
+            self.run.stage_outputs[name] = planned.stage.load(self.run, artifact)
 
     def lead(self, planned: Planned) -> Artifact:
         """Fetch a stage on the first rank, and send its artifact to the other ranks.
@@ -72,10 +72,9 @@ class Pipeline:
         Raises:
             Misfit: the checkpoint of the stage does not fit it; the other ranks raise it too.
         """
-        alone = planned.stage.why_alone(self.run) if distributed.ranks() > 1 else None
-        together = distributed.ranks() > 1 and alone is None
-
-        build = functools.partial(self.build, planned, together, f" (by one rank: {alone})" if alone else "")
+        reason = planned.stage.single_rank_reason(self.run) if distributed.ranks() > 1 else None
+        together = distributed.ranks() > 1 and reason is None
+        build = functools.partial(self.build, planned, together, f" (by one rank: {reason})" if reason else "")
         try:
             fetched = self.run.store.fetch(planned.name, planned.key, build, planned.content, planned.inputs)
             return distributed.broadcast(fetched)

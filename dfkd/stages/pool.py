@@ -35,7 +35,7 @@ class PoolStage(Stage):
         return synthesis_content(cell)
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        synthesizer, runtime, teacher = run.components.synthesizer, run.components.runtime, run.given["teacher"]
+        synthesizer, runtime, teacher = run.components.synthesizer, run.components.runtime, run.stage_outputs["teacher"]
         seed, meter, before = run.cell.config["seeds"]["synthesis"], Meter(), teacher.evals.copy()
         synthesizer.loop = run.loop
         synthesizer.start(runtime, seed)
@@ -76,7 +76,7 @@ class PoolStage(Stage):
         runtime = run.components.runtime
         return Pool.load(artifact.path / "pool.safetensors").place(runtime.device, runtime.home)
 
-    def why_alone(self, run: Run) -> str | None:
+    def single_rank_reason(self, run: Run) -> str | None:
         synthesizer = run.components.synthesizer
         if synthesizer.rounds <= synthesizer.at_once:
             return ""

@@ -28,7 +28,9 @@ class PremiseStage(Stage):
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         attack, components = run.planned["premise"].content, run.components
         seed, eps, steps, images = (attack[key] for key in ("seed", "eps", "steps", "images"))
-        return measure_premise(run.given["teacher"], components.scenario, components.runtime, seed, eps, steps, images)
+        return measure_premise(
+            run.stage_outputs["teacher"], components.scenario, components.runtime, seed, eps, steps, images
+        )
 
     def load(self, run: Run, artifact: Artifact) -> dict:
         words, fails = self.words(run, artifact)

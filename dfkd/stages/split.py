@@ -36,8 +36,8 @@ class SplitStage(Stage):
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         teacher, pool, defense, runtime = (
-            run.given["teacher"],
-            run.given["pool"],
+            run.stage_outputs["teacher"],
+            run.stage_outputs["pool"],
             run.components.defense,
             run.components.runtime,
         )
@@ -58,7 +58,7 @@ class SplitStage(Stage):
 
     def load(self, run: Run, artifact: Artifact) -> Split:
         found = load_file(artifact.path / "split.safetensors", str(run.components.runtime.device))
-        run.given["pool"].split = split = Split(found["fragile"], found["score"])
+        run.stage_outputs["pool"].split = split = Split(found["fragile"], found["score"])
         return split
 
     def result(self, run: Run, artifact: Artifact) -> dict:

@@ -32,7 +32,7 @@ class Run:
             one.
         quiet: whether to hide the progress bars, for parallel cells that share a terminal.
         checkpoints: saves and restores the state of the current stage.
-        given: {name: output of `Stage.load`} of the finished stages.
+        stage_outputs: {name: output of `Stage.load`} of the finished stages.
         planned: {name: stage with its key} of the cell.
     """
 
@@ -42,7 +42,7 @@ class Run:
     siblings: Sequence[Cell] = ()
     quiet: bool = False
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    given: dict[str, Any] = field(default_factory=dict)
+    stage_outputs: dict[str, Any] = field(default_factory=dict)
     planned: "dict[str, Planned]" = field(default_factory=dict)
 
     @property
@@ -118,8 +118,8 @@ class Stage(ABC):
         """Compute the stage and write its files.
 
         Args:
-            run: the cell, its objects, the outputs of the stages before (`run.given`), and `run.loop` and `run.keep`,
-                by which a killed run is resumed inside the stage (`dfkd.resume.loop`).
+            run: the cell, its objects, the outputs of the stages before (`run.stage_outputs`), and `run.loop` and
+                `run.keep`, by which a killed run is resumed inside the stage (`dfkd.resume.loop`).
             folder: the folder for the files; None on all ranks but the first.
             log: called with (step, metrics).
 
@@ -129,13 +129,13 @@ class Stage(ABC):
         """
 
     def load(self, run: Run, artifact: Artifact) -> Any:
-        """Return the output of the stage, stored in `run.given` under its name for later stages. May log a line about
-        it. The default is the metadata."""
+        """Return the output of the stage for later stages (`run.stage_outputs`). May log a line about it. The default
+        is the metadata."""
         return artifact.meta
 
-    def why_alone(self, run: Run) -> str | None:
-        """With several ranks: the reason why the first rank makes the stage alone, for the log; '' if there is little
-        to compute; None if all ranks make it together."""
+    def single_rank_reason(self, run: Run) -> str | None:
+        """Return the reason why one of several ranks makes the stage alone, for the log; '' if there is little to
+        compute; None if all ranks make it together."""
         return ""
 
     def result(self, run: Run, artifact: Artifact) -> dict:

@@ -15,7 +15,7 @@ from dfkd.distill import Distillation, Replicas, Student
 from dfkd.errors import NonFiniteLoss, NotTogether
 from dfkd.evaluate import Examiner
 from dfkd.machine import distributed
-from dfkd.machine.data_parallel import has_dropout, why_not_shared
+from dfkd.machine.data_parallel import has_dropout, single_rank_reason
 from dfkd.machine.runtime import seeded
 from dfkd.metrics import own_content
 from dfkd.models import Classifier, Teacher, load_classifier, save_classifier
@@ -53,7 +53,7 @@ class StudentStage(Stage):
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         if run.siblings:
-            reason = why_in_turn(run.components)
+            reason = sequential_reason(run.components)
             how = f"in turn ({reason})" if reason else "in one program"
             run.say(f"{1 + len(run.siblings)} students to train, {how}")
             if reason is None:
@@ -61,7 +61,7 @@ class StudentStage(Stage):
         seeds = run.cell.config["seeds"]
         with seeded(seeds["student"], "student", "training"):
             work = self._distillation(run, run.components.student, seeds, log)
-            run.keep(teacher=run.given["teacher"], model=work.model, work=work)
+            run.keep(teacher=run.stage_outputs["teacher"], model=work.model, work=work)
             with rounds_of(run, work.rounds) as (rounds, show):
                 work.run(show, rounds)
         return {} if folder is None else _save(run, work, folder)
@@ -88,7 +88,7 @@ class StudentStage(Stage):
                     for place, (student, cell) in enumerate(zip(students, cells, strict=True))
                 ]
                 together = Replicas(works)
-                run.keep(teacher=run.given["teacher"], models=[work.model for work in works], works=works)
+                run.keep(teacher=run.stage_outputs["teacher"], models=[work.model for work in works], works=works)
                 run.keep(replicas=together, rows=rows)
                 with rounds_of(run, works[0].rounds) as (rounds, show):
                     together.run(show, rounds)
@@ -106,7 +106,7 @@ class StudentStage(Stage):
         return _save(run, works[0], folder)
 
     def _distillation(self, run: Run, student: Student, seeds: dict[str, int], log: Log) -> Distillation:
-        components, checks, pool = run.components, run.cell.config["evaluate"], run.given.get("pool")
+        components, checks, pool = run.components, run.cell.config["evaluate"], run.stage_outputs.get("pool")
         metrics = [metric for metric in components.metrics if metric.each_round]
         if pool is None:
             components.synthesizer.loop = run.loop
@@ -114,8 +114,8 @@ class StudentStage(Stage):
             student,
             components.synthesizer,
             components.defense,
-            run.given["teacher"],
-            Examiner(run.given["teacher"], components.scenario, components.runtime, checks["images"], metrics),
+            run.stage_outputs["teacher"],
+            Examiner(run.stage_outputs["teacher"], components.scenario, components.runtime, checks["images"], metrics),
             components.runtime,
             None if pool is None else pool.keep(student.keep),
             seeds,
@@ -124,14 +124,14 @@ class StudentStage(Stage):
             run.loop,
         )
 
-    def why_alone(self, run: Run) -> str | None:
-        components, pool = run.components, run.given.get("pool")
+    def single_rank_reason(self, run: Run) -> str | None:
+        components, pool = run.components, run.stage_outputs.get("pool")
         if not components.defense.mean_loss:
             return "the defense's loss looks at a batch as a whole"
         if pool is None:  # several ranks never have an online synthesizer: `dfkd.stages.checks` refuses it
             return ""
         images = min(components.student.recipe.batch_size, len(pool.keep(components.student.keep)))
-        return why_not_shared(components.student.network, images, components.runtime.device)
+        return single_rank_reason(components.student.network, images, components.runtime.device)
 
     def load(self, run: Run, artifact: Artifact) -> Classifier:
         return self._load(run, artifact, "student")
@@ -141,7 +141,7 @@ class StudentStage(Stage):
         returns the entries for result.json."""
         from dfkd.stages import figures  # the import takes half a second and is only needed here
 
-        components, folder, teacher, meta = run.components, run.cell.folder, run.given["teacher"], artifact.meta
+        components, folder, teacher, meta = run.components, run.cell.folder, run.stage_outputs["teacher"], artifact.meta
         for name in ("student", "student_best_on_validation"):
             for suffix in (".safetensors", ".json"):
                 shutil.copyfile(artifact.path / f"{name}{suffix}", folder / f"{name}{suffix}")
@@ -153,7 +153,7 @@ class StudentStage(Stage):
         measured = examiner(student, "test")
         samples = load_file(artifact.path / "samples.safetensors")
         rows = read_rows(artifact.path / "metrics.jsonl")
-        figures.training_curves(rows, run.given["judgement"], components.metrics, folder / "curves.png")
+        figures.training_curves(rows, run.stage_outputs["judgement"], components.metrics, folder / "curves.png")
         figure = domain.modality.figure
         if figure == "field":
             grid = figures.field_grid(domain)
@@ -165,7 +165,7 @@ class StudentStage(Stage):
             for name, images in samples.items():
                 title = f"{name}: {len(images)} synthetic images"
                 figures.sample_grid(images, title, folder / f"samples_{name}.png")
-        return ({} if "pool" in run.given else {"pool_labels": None}) | {
+        return ({} if "pool" in run.stage_outputs else {"pool_labels": None}) | {
             "student": measured,
             "student_best_on_validation": best,
             "validation": meta["validation"],
@@ -178,7 +178,7 @@ class StudentStage(Stage):
         return run.components.runtime.place(model)
 
 
-def why_in_turn(components: Components) -> str | None:
+def sequential_reason(components: Components) -> str | None:
     """Return why the students of `student.replicas` are trained one after the other; None if in one program."""
     runtime, student = components.runtime, components.student
     if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):

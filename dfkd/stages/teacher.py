@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from dfkd.config.cell import Cell, is_shipped
 from dfkd.errors import DivergedTeacher, NonFiniteLoss
-from dfkd.machine.data_parallel import why_not_shared
+from dfkd.machine.data_parallel import single_rank_reason
 from dfkd.models import Teacher, broken_weights, load_weights, save_classifier
 from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
@@ -56,14 +56,14 @@ class TeacherStage(Stage):
         teacher = Teacher(network, tuple(about["shape"]), about["classes"], about["mean"], about["std"])
         return run.components.runtime.place(teacher)
 
-    def why_alone(self, run: Run) -> str | None:
+    def single_rank_reason(self, run: Run) -> str | None:
         source = run.components.teacher
         if not source.is_trained:
             return ""
         if not source.mean_loss:
             return "its loss looks at a batch as a whole"
         images = min(source.recipe.batch_size, len(run.components.scenario.id.train))
-        return why_not_shared(source.network, images, run.components.runtime.device)
+        return single_rank_reason(source.network, images, run.components.runtime.device)
 
     def result(self, run: Run, artifact: Artifact) -> dict:
         return {}

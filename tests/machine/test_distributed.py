@@ -368,8 +368,8 @@ def test_stages_that_one_rank_has_to_make_alone(tmp_path, ranks, overrides, alon
     components = prepare(cell)
     ranks(2)
     pool = Pool(images=torch.zeros(31 if "student.recipe.batch_size=100" in overrides else 400, 1, 2, 1))
-    run = Run(cell, components, Store(tmp_path), given={"pool": pool})
-    assert {stage.name: stage.why_alone(run) for stage in components.stages if stage.name in alone} == alone
+    run = Run(cell, components, Store(tmp_path), stage_outputs={"pool": pool})
+    assert {stage.name: stage.single_rank_reason(run) for stage in components.stages if stage.name in alone} == alone
 
 
 def test_a_teacher_draws_whole_batches_and_takes_its_share(ranks, monkeypatch, tiny_domain, runtime):
