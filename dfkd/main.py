@@ -100,7 +100,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
         return show_plan(cell, result) if distributed.is_first() else None
     log.info("%s%s", cell.name, before(cell, result))
     if result is None:
-        ledger.record(cell, "running", **ledger.place())
+        ledger.record(cell, "running", **ledger.this_process())
         from dfkd.run.run_cell import run_cell
 
         left = distributed.by_first(lambda: [other.finished() is None for other in others])

@@ -42,7 +42,7 @@ class Pool:
 
     Attributes:
         images: (N, C, H, W), uint8 or float; CAKE's float images may have values outside of [0, 1]. They may be in the
-            CPU's memory while all other tensors are on a GPU (`place`).
+            CPU's memory while all other tensors are on a GPU (`to`).
         logits: (N, classes), the teacher's logits, computed once per image.
         split: the split of the images.
         columns: {name: (N,)}.
@@ -137,21 +137,21 @@ class Pool:
             mask &= (self.columns[name] >= low) & (self.columns[name] <= high)
         if not mask.any():
             raise ValueError(f"student.keep={ranges} leaves none of the pool's {len(self)} images")
-        kept = Pool(self.capacity)
-        kept._set({name: value[mask.to(value.device)] for name, value in self._tensors().items()})
-        return kept
+        chosen = Pool(self.capacity)
+        chosen._set({name: value[mask.to(value.device)] for name, value in self._tensors().items()})
+        return chosen
 
-    def place(self, device: torch.device, home: Callable[[int], torch.device]) -> "Pool":
+    def to(self, device: torch.device, home: Callable[[int], torch.device]) -> "Pool":
         """Return the pool with its tensors on a device.
 
         Args:
             device: the device for all tensors except the images.
             home: gets the size of the images in bytes and returns the device for them (`Runtime.home`).
         """
-        placed = Pool(self.capacity)
+        moved = Pool(self.capacity)
         tensors = {name: value.to(device) for name, value in self._tensors().items() if name != "images"}
-        placed._set(tensors | {"images": self.images.to(home(self.images.nbytes))})
-        return placed
+        moved._set(tensors | {"images": self.images.to(home(self.images.nbytes))})
+        return moved
 
     def save(self, path: Path) -> None:
         """Write the pool into one safetensors file."""

@@ -151,8 +151,8 @@ class WandB(Tracker):
             return
         import wandb
 
-        run_id, place = cell.rsplit("-", 1)[-1], Path(os.environ.get("WANDB_DIR") or folder)
-        for earlier in (place / "wandb").glob(f"offline-run-*-{run_id}"):  # a failed attempt: this run logs all again
+        run_id, parent = cell.rsplit("-", 1)[-1], Path(os.environ.get("WANDB_DIR") or folder)
+        for earlier in (parent / "wandb").glob(f"offline-run-*-{run_id}"):  # a failed attempt: this run logs all again
             shutil.rmtree(earlier)
         settings = {name: value for name, value in SETTINGS.items() if f"WANDB_{name.upper()}" not in os.environ}
         try:
@@ -163,7 +163,7 @@ class WandB(Tracker):
                 name=cell,
                 id=run_id,
                 resume="allow" if self.mode == "online" else None,
-                dir=str(place),
+                dir=str(parent),
                 config=config,
                 settings=wandb.Settings(**settings),
             )

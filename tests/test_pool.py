@@ -140,7 +140,7 @@ def test_images_may_lie_on_the_host_and_come_to_the_device_when_asked_for():
     pool.add(*batch(0, 6, ["eps"]))
     asked = []
     with elsewhere():
-        placed = pool.place(ELSEWHERE, lambda size: asked.append(size) or CPU)
+        placed = pool.to(ELSEWHERE, lambda size: asked.append(size) or CPU)
         assert placed.images.device == CPU and placed.logits.device == placed.columns["eps"].device == ELSEWHERE
         for index in (torch.tensor([5, 1]), torch.tensor([5, 1]).to(ELSEWHERE), slice(1, 3)):
             found = placed.pixels(index)

@@ -123,7 +123,7 @@ def test_a_placed_module_computes_the_same():
     torch.manual_seed(0)
     net, x = nn.Conv2d(3, 4, 3), torch.rand(2, 3, 8, 8)
     before = net(x)
-    assert torch.allclose(Runtime(CPU).place(net)(x), before, atol=1e-6)
+    assert torch.allclose(Runtime(CPU).to_device(net)(x), before, atol=1e-6)
 
 
 def test_peak_memory_sees_what_was_freed_again():

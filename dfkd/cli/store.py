@@ -165,12 +165,12 @@ def read_again(artifacts: list[Path], runs: list[Path]) -> tuple[list[str], list
         messages about damage; messages about denied access; the number of run folders without checksums.
     """
     damaged, unreadable, unchecked = [], [], 0
-    todo = [(place, read_record) for place in artifacts] + [(place, checked) for place in runs]
-    for place, read in tqdm(todo, disable=None, leave=False):
+    todo = [(folder, read_record) for folder in artifacts] + [(folder, checked) for folder in runs]
+    for folder, read in tqdm(todo, disable=None, leave=False):
         try:
-            unchecked += not read(place)
+            unchecked += not read(folder)
         except Damaged as error:
-            damaged.append(f"{place}: {error}")
+            damaged.append(f"{folder}: {error}")
         except Inaccessible as error:
             unreadable.append(str(error))
     return damaged, unreadable, unchecked

@@ -197,7 +197,7 @@ def not_finite(node: Any, where: str = "") -> Iterator[str]:
         for key, value in node.items():
             yield from not_finite(value, f"{where}.{key}" if where else str(key))
     elif isinstance(node, list):
-        for place, value in enumerate(node):
-            yield from not_finite(value, f"{where}[{place}]")
+        for i, value in enumerate(node):
+            yield from not_finite(value, f"{where}[{i}]")
     elif isinstance(node, float) and not math.isfinite(node):
         yield f"{where} must be a finite number, got {node}"

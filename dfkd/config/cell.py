@@ -115,9 +115,9 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     if count == 1 or "student" not in stages_until(first.config) or not isinstance(seed, int):
         return [first]
 
-    def replica(place: int) -> Cell:
+    def replica(index: int) -> Cell:
         own = copy.deepcopy(cfg)
-        OmegaConf.update(own, "seeds.student", seed + place)
+        OmegaConf.update(own, "seeds.student", seed + index)
         return Cell(own)
 
     return [first, *map(replica, range(1, count))]

@@ -72,7 +72,7 @@ class Distillation:
             self.warm_up = 0
         mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
         network = on_whole_batches(student.network)
-        self.model = runtime.place(Classifier(network, teacher.shape, teacher.classes, mean, std))
+        self.model = runtime.to_device(Classifier(network, teacher.shape, teacher.classes, mean, std))
         total = (self.rounds - self.warm_up) * self.steps
         self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], total, teacher, loop)
         self.generator = runtime.generator(seeds["synthesis"], "split")

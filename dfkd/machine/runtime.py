@@ -58,7 +58,7 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def to_device(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, its 4-D tensors in channels_last: convolutions are faster with it on GPUs, and
         for small images on CPUs."""
         return module.to(self.device).to(memory_format=torch.channels_last)

@@ -103,10 +103,10 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _reports(place: Path) -> Path:
+def _reports(path: Path) -> Path:
     """Return the folder `reports` next to the folder `runs` of a path; outputs/reports if there is none."""
-    place = place.resolve()
-    for folder in (place, *place.parents):
+    path = path.resolve()
+    for folder in (path, *path.parents):
         if (folder / "runs").is_dir():
             return folder / "reports"
     return Path("outputs") / "reports"

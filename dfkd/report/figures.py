@@ -158,17 +158,17 @@ def bars(report: Report, ink: str) -> Figure | None:
         return None
     figure = Figure(figsize=(9, 0.9 + 0.36 * len(groups)), layout="constrained")
     for axes, m in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        for place, (i, group) in enumerate(groups):
+        for row, (i, group) in enumerate(groups):
             number = m.over(group)
             if not number.values:
                 continue
             gid = _gid(i, f"{group.name}: {number}")
-            axes.barh(place, number.mean, xerr=number.std, color=colour(i), ecolor=ink, height=0.66, capsize=2, gid=gid)
-            axes.annotate(str(number), (1, place), (3, 0), xycoords=("axes fraction", "data"), va="center",
+            axes.barh(row, number.mean, xerr=number.std, color=colour(i), ecolor=ink, height=0.66, capsize=2, gid=gid)
+            axes.annotate(str(number), (1, row), (3, 0), xycoords=("axes fraction", "data"), va="center",
                           textcoords="offset points", fontsize=8.5, annotation_clip=False)  # fmt: skip
             theirs = m.of_teacher().over(group)
             if theirs.values:
-                axes.vlines(theirs.mean, place - 0.45, place + 0.45, colors=ink, linestyles=":")
+                axes.vlines(theirs.mean, row - 0.45, row + 0.45, colors=ink, linestyles=":")
         axes.set(xlim=(0, 102), xlabel="%", title=f"{m.name} (dotted: teacher)")
     figure.get_layout_engine().set(w_pad=0.15)
     axes.set_yticks(range(len(groups)), [_called(report, i) for i, _ in groups])

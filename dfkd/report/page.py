@@ -95,7 +95,7 @@ def _table(table: Table, report: Report, name: str) -> Element:
     rows = []
     for line, group in zip(table.lines, table.groups, strict=True):
         i = numbers.get(id(group))
-        cells = [_entry(entry, place < table.words) for place, entry in enumerate(line)]
+        cells = [_entry(entry, column < table.words) for column, entry in enumerate(line)]
         if i is not None:
             cells[0] = tag("th", _dot(i), tag("small", f"{i + 1} "), str(line[0]), scope="row", data_text=str(line[0]))
         rows.append(tag("tr", *cells, data_group=None if i is None else f"group-{i}"))

@@ -52,25 +52,25 @@ class Run:
         return self.config.get("seed")
 
 
-def find(places: list[Path]) -> list[Run]:
+def find(paths: list[Path]) -> list[Run]:
     """Find all cells at these paths, without duplicates, in the order of their sweeps; cells of no sweep by name.
 
     Args:
-        places: run folders, outputs folders, their `runs` folders, or sweep lists (outputs/sweeps/*.jsonl).
+        paths: run folders, outputs folders, their `runs` folders, or sweep lists (outputs/sweeps/*.jsonl).
 
     Raises:
         ConfigError: no path has runs. If only some have none, these are logged as warnings.
     """
     runs: dict[object, Run] = {}
-    for place in places:
+    for path in paths:
         try:
-            found = _runs_at(place)
+            path_runs = _runs_at(path)
         except ConfigError as error:
-            if place == places[-1] and not runs:
+            if path == paths[-1] and not runs:
                 raise
             log.warning("WARNING: %s", error)
             continue
-        for run in found:
+        for run in path_runs:
             runs.setdefault(run.folder.resolve() if run.folder else (run.command, run.reason), run)
     _set_replaced(list(runs.values()))
     return list(runs.values())
@@ -91,25 +91,25 @@ def _set_replaced(runs: list[Run]) -> None:
         newest[same] = run
 
 
-def _runs_at(place: Path) -> list[Run]:
-    if place.is_file():
-        return list(_listed(place))
-    if _is_run(place):
-        return [read(place, _commands(place.parent.parent).get(place.name))]
-    folder = place / "runs" if (place / "runs").is_dir() else place
-    found = list(run_folders(folder))
-    if not found and place.is_dir() and folder == place:
+def _runs_at(path: Path) -> list[Run]:
+    if path.is_file():
+        return list(_listed(path))
+    if _is_run(path):
+        return [read(path, _commands(path.parent.parent).get(path.name))]
+    folder = path / "runs" if (path / "runs").is_dir() else path
+    folders = list(run_folders(folder))
+    if not folders and path.is_dir() and folder == path:
         raise ConfigError(
-            f"{place} holds no runs; name an outputs folder, run folders, or sweep lists (outputs/sweeps/*.jsonl)"
+            f"{path} holds no runs; name an outputs folder, run folders, or sweep lists (outputs/sweeps/*.jsonl)"
         )
-    if not found and folder == place:
-        beside = [path.name for path in place.parent.iterdir()] if place.parent.is_dir() else []
-        near = nearest(place.name, beside)
-        raise ConfigError(f"there is no '{place}'" + (near if "did you mean" in near else ""))
+    if not folders and folder == path:
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = nearest(path.name, beside)
+        raise ConfigError(f"there is no '{path}'" + (near if "did you mean" in near else ""))
     commands = _commands(folder.parent)
     order = {name: i for i, name in enumerate(commands)}
-    found.sort(key=lambda path: order.get(path.name, len(order)))
-    return [read(path, commands.get(path.name)) for path in found]
+    folders.sort(key=lambda file: order.get(file.name, len(order)))
+    return [read(file, commands.get(file.name)) for file in folders]
 
 
 def _is_run(folder: Path) -> bool:

@@ -115,12 +115,12 @@ class Pack:
 
     def _tensor(self, tensor: Tensor) -> list:
         storage = tensor.untyped_storage()
-        place = (str(storage.device), storage.data_ptr())
-        if place not in self._names or not storage.nbytes():
-            name = self._names[place] = str(len(self.storages))
+        address = (str(storage.device), storage.data_ptr())
+        if address not in self._names or not storage.nbytes():
+            name = self._names[address] = str(len(self.storages))
             self.storages[name] = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage).cpu()
         kind = str(tensor.dtype).removeprefix("torch.")
-        where = [self._names[place], storage.device.type != "cpu", tensor.storage_offset()]
+        where = [self._names[address], storage.device.type != "cpu", tensor.storage_offset()]
         return [kind, *where, list(tensor.shape), list(tensor.stride())]
 
 

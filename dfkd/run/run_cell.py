@@ -74,8 +74,8 @@ def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: st
         RunFolder(sibling.folder).expect(
             sibling.config, keys(planned_stages(sibling, components)), cell.name, command()
         )
-    place = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    folder.set_status("running", command=command(), **place)
+    process = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    folder.set_status("running", command=command(), **process)
     try:
         tracker.start(cell.folder, cell.name, cell.config, group)
         began = time.monotonic()

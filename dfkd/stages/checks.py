@@ -148,7 +148,7 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
         builder.problems.append(
             f"student.replicas={student.replicas} share a finished pool, and synthesizer={name} makes images for one "
             f"student as it goes; for {student.replicas} of them: dfkd -m seeds.student="
-            f"{','.join(str(config['seeds']['student'] + place) for place in range(student.replicas))}"
+            f"{','.join(str(config['seeds']['student'] + i) for i in range(student.replicas))}"
         )
     builder.problems += modality_problems(components, builder.context["prior"], name)
     for column in student.keep:

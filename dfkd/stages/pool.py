@@ -74,7 +74,7 @@ class PoolStage(Stage):
 
     def load(self, run: Run, artifact: Artifact) -> Pool:
         runtime = run.components.runtime
-        return Pool.load(artifact.path / "pool.safetensors").place(runtime.device, runtime.home)
+        return Pool.load(artifact.path / "pool.safetensors").to(runtime.device, runtime.home)
 
     def single_rank_reason(self, run: Run) -> str | None:
         synthesizer = run.components.synthesizer

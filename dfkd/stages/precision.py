@@ -106,8 +106,8 @@ def step(runtime: Runtime, teacher: Classifier, student: Classifier, images: Ten
         teacher, student: the models; they are moved to the device.
         images: the batch (B, C, H, W).
     """
-    runtime.place(teacher).eval().requires_grad_(False)
-    runtime.place(student).train()
+    runtime.to_device(teacher).eval().requires_grad_(False)
+    runtime.to_device(student).train()
     parameters = [p for p in student.parameters() if p.requires_grad]
 
     def run() -> None:

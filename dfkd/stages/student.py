@@ -76,16 +76,16 @@ class StudentStage(Stage):
         students = [components.student, *(student_of(cell, components) for cell in run.siblings)]
         rows: list[list[dict]] = [[] for _ in cells]
 
-        def note(place: int) -> Log:
+        def note(index: int) -> Log:
             return (
-                log if place == 0 else lambda step, metrics: rows[place].append(metrics_row(self.name, step, metrics))
+                log if index == 0 else lambda step, metrics: rows[index].append(metrics_row(self.name, step, metrics))
             )
 
         try:
             with seeded(run.cell.config["seeds"]["student"], "student", "training"):
                 works = [
-                    self._distillation(run, student, cell.config["seeds"], note(place))
-                    for place, (student, cell) in enumerate(zip(students, cells, strict=True))
+                    self._distillation(run, student, cell.config["seeds"], note(index))
+                    for index, (student, cell) in enumerate(zip(students, cells, strict=True))
                 ]
                 together = Replicas(works)
                 run.keep(teacher=run.stage_outputs["teacher"], models=[work.model for work in works], works=works)
@@ -175,7 +175,7 @@ class StudentStage(Stage):
 
     def _load(self, run: Run, artifact: Artifact, name: str) -> Classifier:
         model = load_classifier(artifact.path / f"{name}.json", net=run.components.student.network)
-        return run.components.runtime.place(model)
+        return run.components.runtime.to_device(model)
 
 
 def sequential_reason(components: Components) -> str | None:

@@ -54,7 +54,7 @@ class TeacherStage(Stage):
         about = json.loads((folder / "teacher.json").read_text())
         load_weights(network, load_file(folder / "teacher.safetensors"), str(folder))
         teacher = Teacher(network, tuple(about["shape"]), about["classes"], about["mean"], about["std"])
-        return run.components.runtime.place(teacher)
+        return run.components.runtime.to_device(teacher)
 
     def single_rank_reason(self, run: Run) -> str | None:
         source = run.components.teacher

@@ -128,7 +128,7 @@ def of_job(number: int) -> list[dict]:
     return [row for row in standing() if number in (row["number"], row.get("with"))]
 
 
-def place() -> dict[str, int | str | None]:
+def this_process() -> dict[str, int | str | None]:
     """Return the entries of a row that identify this process: as "process", which `stop_workers` may stop, or as "job",
     which only its launcher may stop."""
     mine = os.getpid()

@@ -102,7 +102,7 @@ class CAKEGenerator(Synthesizer):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         self.prior.start()
-        runtime.place(self.generator)
+        runtime.to_device(self.generator)
         self.trained = False
 
     def synthesize(

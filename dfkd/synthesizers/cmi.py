@@ -125,7 +125,7 @@ class CMI(Inversion):
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
-        runtime.place(self.generator).train()
+        runtime.to_device(self.generator).train()
         self.bank, self.head, self.width = Bank(self.bank_size), None, None
 
     def checkpoint_expect(self, data: dict) -> None:

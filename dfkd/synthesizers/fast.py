@@ -72,7 +72,7 @@ class Fast(Inversion):
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
-        runtime.place(self.generator).train()
+        runtime.to_device(self.generator).train()
         self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.meta_lr, betas=self.betas)
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:

@@ -94,7 +94,7 @@ class Generative(Synthesizer):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         self.prior.start()
-        runtime.place(self.generator)
+        runtime.to_device(self.generator)
         self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.lr, betas=self.betas)
 
     def synthesize(

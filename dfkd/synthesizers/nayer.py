@@ -68,7 +68,7 @@ class NAYER(Inversion):
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
-        runtime.place(self.generator).train()
+        runtime.to_device(self.generator).train()
         given = self.given
         if given is None:
             given = orthogonal(self.classes, self.generator.latent, stream_seed(seed, "synthesis", "embeddings"))

@@ -117,7 +117,7 @@ class TrainedTeacher(TeacherSource):
         """
         network, known = on_whole_batches(self.network), scenario.id
         model = Classifier(network, known.shape, known.classes, known.mean, known.std)
-        runtime.place(model).train()
+        runtime.to_device(model).train()
         self.epoch = self.step = 0
         with seeded(seed, "teacher", "training"):
             self.fit(Training(model, scenario, runtime, seed, log, Batches(self, scenario, runtime, seed)))

@@ -60,7 +60,7 @@ class Checkpoint(TeacherSource):
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log) -> Classifier:
         """Return the loaded classifier; nothing is trained."""
         model = Classifier(self.network, scenario.id.shape, scenario.id.classes, self.mean, self.std)
-        return runtime.place(model).eval()
+        return runtime.to_device(model).eval()
 
 
 def statistic(name: str, given: list[float] | None, held: tuple[float, ...], path: str) -> list[float]:

@@ -62,7 +62,7 @@ def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     n, _, height, width = images.shape
     device = images.device
     donor = torch.randperm(n, generator=generator, device=device)
-    pasted, *place = torch.rand(5, n, generator=generator, device=device)
+    pasted, *extents = torch.rand(5, n, generator=generator, device=device)
     donor = torch.where(pasted < 0.5, donor, torch.arange(n, device=device))
 
     def inside(length: int, side: Tensor, start: Tensor) -> Tensor:  # (B, length), bool: rows or columns of the box
@@ -72,7 +72,7 @@ def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
         position = torch.arange(length, device=device)
         return (position >= start) & (position < start + side[:, None])
 
-    box = inside(height, *place[:2])[:, None, :, None] & inside(width, *place[2:])[:, None, None, :]
+    box = inside(height, *extents[:2])[:, None, :, None] & inside(width, *extents[2:])[:, None, None, :]
     return torch.where(box, images[donor], images), donor
 
 

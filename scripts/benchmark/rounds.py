@@ -37,7 +37,7 @@ def components(bench: Bench, *overrides: str) -> Components:
 def frozen(made: Components, network: torch.nn.Module) -> Teacher:
     """A network of the cell as its teacher."""
     domain = made.scenario.id
-    return made.runtime.place(Teacher(network, domain.shape, domain.classes, domain.mean, domain.std))
+    return made.runtime.to_device(Teacher(network, domain.shape, domain.classes, domain.mean, domain.std))
 
 
 def distillation(made: Components, teacher: Teacher) -> Distillation:
@@ -91,9 +91,9 @@ def dfq(bench: Bench) -> list[Row]:
     ours = Rounds(distillation(made, teacher))
     ours.fill()
 
-    place, batch = made.runtime.place, made.student.recipe.batch_size
+    to_device, batch = made.runtime.to_device, made.student.recipe.batch_size
     z = torch.randn(made.synthesizer.batch_size, again.synthesizer.generator.latent, device=made.runtime.device)
-    student, generator = place(again.student.network), place(again.synthesizer.generator)
+    student, generator = to_device(again.student.network), to_device(again.synthesizer.generator)
     x = teacher.normalize(ours.work.pool.pixels(slice(0, batch))).contiguous(memory_format=torch.channels_last)
     bare = plain.Round(generator, teacher.net, student, z, x)
 
@@ -145,7 +145,7 @@ def generator(bench: Bench) -> list[Row]:
     runtime, side, count = bench.runtime, bench.size(8, 32, 32), bench.size(8, 32, 256)
     with seeded(0, "generator"):
         net = DCGAN((3, side, side), latent=bench.size(8, 256, 256), width=bench.size(8, 128, 128))
-    net = runtime.place(net)
+    net = runtime.to_device(net)
     z = torch.randn(count, net.latent, generator=runtime.generator(0, "z"), device=runtime.device)
 
     def gradients(images: Callable[[torch.Tensor], torch.Tensor], where: Runtime) -> tuple[torch.Tensor, ...]:

@@ -36,7 +36,7 @@ def pool(runtime: Runtime, count: int) -> Pool:
 def trainer(runtime: Runtime, recipe: Recipe, steps: int) -> Trainer:
     """A student as CAKE trains it."""
     student = Student(network(), recipe, CrossEntropy("soft"), epochs=1)
-    model = runtime.place(Classifier(student.network, SHAPE, CLASSES, MEAN, STD))
+    model = runtime.to_device(Classifier(student.network, SHAPE, CLASSES, MEAN, STD))
     return Trainer(model, student, Defense(), runtime, seed=0, total_steps=steps)
 
 
@@ -62,7 +62,7 @@ def student(bench: Bench) -> list[Row]:
     runtime, size, steps = bench.runtime, bench.size(16, 128, 128), bench.size(2, 40, 400)
     images = pool(runtime, size * bench.size(2, 40, 400))
     ours = trainer(runtime, Recipe(batch_size=size), steps * (bench.repeats + 1))
-    bare = runtime.place(network())
+    bare = runtime.to_device(network())
     x = ((images.images[:size] - MEAN[0]) / STD[0]).contiguous(memory_format=torch.channels_last)
     target = images.logits[:size].softmax(1)
     taken = bench.seconds(
@@ -91,7 +91,7 @@ def distillations(runtime: Runtime, images: Pool, seeds: range, epochs: int, ste
     Args:
         steps: an epoch.
     """
-    teacher = runtime.place(Teacher(network(), SHAPE, CLASSES, MEAN, STD))
+    teacher = runtime.to_device(Teacher(network(), SHAPE, CLASSES, MEAN, STD))
     recipe = Recipe(batch_size=len(images) // steps)
     return [
         Distillation(
@@ -152,7 +152,7 @@ def teacher(bench: Bench) -> list[Row]:
     scenario = none(domain(runtime, bench.size(60, 8_000, 60_000)))
     recipe, train = Recipe(batch_size=size), scenario.id.train
     steps = len(train) // size
-    bare = runtime.place(network())
+    bare = runtime.to_device(network())
     x = ((train.pixels(slice(0, size)) - MEAN[0]) / STD[0]).to(runtime.device)
     x, y = x.contiguous(memory_format=torch.channels_last), train.y[:size].to(runtime.device)
 

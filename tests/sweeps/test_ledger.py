@@ -44,6 +44,6 @@ def test_a_sweep_that_is_stopped_signals_its_own_processes_only(sleepers, monkey
 
 def test_a_row_tells_a_process_from_a_later_one_of_its_number(monkeypatch):
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
-    assert ledger.place() == {"process": os.getpid(), "started": started(os.getpid())}
+    assert ledger.this_process() == {"process": os.getpid(), "started": started(os.getpid())}
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    assert ledger.place()["job"] == os.getpid()
+    assert ledger.this_process()["job"] == os.getpid()
