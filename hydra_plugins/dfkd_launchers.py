@@ -177,7 +177,7 @@ class LocalJobs(Jobs, LocalLauncher):
         gets one signal only, since a second one would interrupt the writing of its status."""
         told: set[int] = set()
         while not all(job.done() for job in jobs):
-            running = [row for row in ledger.standing() if row["status"] == "running" and "job" in row]
+            running = [row for row in ledger.last_rows() if row["status"] == "running" and "job" in row]
             for row in running:
                 if row["job"] not in told and is_held(Path(row["folder"]) / ".lock"):
                     told.add(row["job"])

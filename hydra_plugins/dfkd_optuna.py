@@ -85,7 +85,7 @@ class Search(Sweeper):
         except Stopped:
             return
         except ValueError:  # Optuna has no best trial
-            if any(row["status"] == "done" for row in ledger.standing()):
+            if any(row["status"] == "done" for row in ledger.last_rows()):
                 raise
             return
         self.say_best()

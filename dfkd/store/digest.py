@@ -46,7 +46,7 @@ class Digests:
 
     @functools.cached_property
     def known(self) -> dict[str, list]:
-        """{absolute path: [file stamp, digest]}, see `_looks` for the stamp. A stamp of None means that the digest must
+        """{absolute path: [file stamp, digest]}, see `_stamp` for the stamp. A stamp of None means that the digest must
         be computed again the next time."""
         return _read(self.memory)
 
@@ -74,21 +74,21 @@ class Digests:
         """Store a digest that the caller has computed. It is only used to log a change of the file; `of` does not
         rely on it."""
         before = self.known.get(str(file))
-        self._keep(str(file), None, digest)
+        self._cache(str(file), None, digest)
         self._tell(file, before, digest)
 
     def _of_file(self, file: str, algorithm: str = "sha256") -> str:
         try:
-            looks = _looks(file)
+            stamp = _stamp(file)
             seen, digest = self.known.get(file, (None, ""))
-            if seen == looks and digest.startswith(f"{algorithm}:"):
+            if seen == stamp and digest.startswith(f"{algorithm}:"):
                 return digest
             began = time.time_ns()
             digest = file_digest(Path(file), algorithm)
-            settled = began - max(looks[2:]) > RECENT and _looks(file) == looks
+            settled = began - max(stamp[2:]) > RECENT and _stamp(file) == stamp
         except OSError as error:
             return f"unreadable:{error.strerror}"
-        self._keep(file, looks if settled else None, digest)
+        self._cache(file, stamp if settled else None, digest)
         return digest
 
     def _of_folder(self, where: Path) -> str:
@@ -107,15 +107,15 @@ class Digests:
             digest = "" if is_folder else self._of_file(path)
             body.update(os.fsencode(path[len(str(where)) :]) + f"\0{digest}\n".encode())
         digest = f"folder:{body.hexdigest()}"
-        self._keep(str(where), None, digest)
+        self._cache(str(where), None, digest)
         took = time.monotonic() - began
         if took > LONG:
             self._walked[where] = time.monotonic() + min(20 * took, 10)
         return digest
 
-    def _keep(self, path: str, looks: list[int] | None, digest: str) -> None:
-        self.has_news |= self.known.get(path) != [looks, digest]
-        self.known[path] = [looks, digest]
+    def _cache(self, path: str, stamp: list[int] | None, digest: str) -> None:
+        self.has_news |= self.known.get(path) != [stamp, digest]
+        self.known[path] = [stamp, digest]
 
     def _tell(self, where: Path, before: list | None, digest: str) -> None:
         """Log that a file or folder has changed, if it has, and save the cache.
@@ -149,7 +149,7 @@ def remembered(outputs: Path) -> Digests:
     return Digests(outputs / MEMORY)
 
 
-def _looks(file: str) -> list[int]:
+def _stamp(file: str) -> list[int]:
     """Return the stamp of a file: [size in bytes, inode, mtime, ctime], both times in nanoseconds.
 
     A user can set the mtime but not the ctime. So a changed file of the same size is noticed even if its old mtime was

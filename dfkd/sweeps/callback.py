@@ -17,7 +17,7 @@ from dfkd.machine import interrupt
 from dfkd.store.files import write_atomic
 from dfkd.store.run_folder import RunFolder
 from dfkd.store.store import Store
-from dfkd.sweeps.ledger import GROUP, LIST, OWNER, me, standing
+from dfkd.sweeps.ledger import GROUP, LIST, OWNER, last_rows, me
 from dfkd.sweeps.plan import plan_in_words
 
 
@@ -42,7 +42,7 @@ class SweepReport(Callback):
             interrupt.shield_children()
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        rows, path = list(map(ended, standing())), Path(os.environ[LIST])
+        rows, path = list(map(ended, last_rows())), Path(os.environ[LIST])
         outputs, problems = Path(home(config.outputs)), 0
         if config.dry_run:
             path.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ def plan(cell: Cell) -> dict:
 
 def plan_all(cells: list[Cell]) -> None:
     """Plan all cells of a sweep, and write each plan, or the reason why the cell cannot run, to the sweep's list."""
-    rows = {row["folder"]: row for row in ledger.standing()}
+    rows = {row["folder"]: row for row in ledger.last_rows()}
     for cell in counted(cells, len(cells), "planned"):
         try:
             found = plan(cell)

@@ -78,7 +78,7 @@ def announce(jobs: list[list[tuple[Cell, list[str], dict | None]]]) -> None:
 def announce_again(numbers: list[int]) -> int:
     """Append rows for cells that wait for another launch; return the job number that the launcher must give to the
     first of them."""
-    first, last = len(launched()), {row["number"]: row for row in standing()}
+    first, last = len(launched()), {row["number"]: row for row in last_rows()}
     for number in numbers:
         append({key: last[number][key] for key in ("number", "folder", "arguments")} | {"status": "waiting"})
     return first
@@ -125,7 +125,7 @@ def lost(at: int, arguments: list[str], error: str) -> None:
 
 def of_job(number: int) -> list[dict]:
     """Return the last rows of a cell and of the replicas that run in its job."""
-    return [row for row in standing() if number in (row["number"], row.get("with"))]
+    return [row for row in last_rows() if number in (row["number"], row.get("with"))]
 
 
 def this_process() -> dict[str, int | str | None]:
@@ -156,7 +156,7 @@ def events() -> list[dict]:
     return read_list(Path(os.environ[LIST])) if LIST in os.environ else []
 
 
-def standing() -> list[dict]:
+def last_rows() -> list[dict]:
     """Return the last row of every cell, in the order of the sweep, which parallel cells do not finish in."""
     last = {row["number"]: row for row in events()}
     return [last[number] for number in sorted(last)]
@@ -173,10 +173,10 @@ def stop_workers() -> None:
     for process, start in workers:
         if process != os.getpid():
             processes.send_signal(process, start, signal.SIGTERM)
-    while any(is_of_another(row) and is_held(Path(row["folder"]) / ".lock") for row in standing()):
+    while any(is_of_another(row) and is_held(Path(row["folder"]) / ".lock") for row in last_rows()):
         time.sleep(0.05)
     late = time.monotonic() + LAST_WORD  # a process writes its last row after it has released its cell's lock
-    while any(map(is_of_another, standing())) and time.monotonic() < late:
+    while any(map(is_of_another, last_rows())) and time.monotonic() < late:
         time.sleep(0.05)
 
 

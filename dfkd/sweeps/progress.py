@@ -11,7 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dfkd.sweeps.ledger import standing
+from dfkd.sweeps.ledger import last_rows
 
 log = logging.getLogger("dfkd")
 Thing = TypeVar("Thing")
@@ -47,7 +47,7 @@ class Progress(contextlib.ExitStack):
         self.show()
 
     def show(self) -> None:
-        rows = standing()
+        rows = last_rows()
         ended = sum(row["status"] in ("done", "failed") and not row.get("cached") for row in rows)
         text = in_words(rows, time.monotonic() - self.began)
         if self.bar is not None:

@@ -160,7 +160,7 @@ def test_a_damaged_list_of_a_sweep_ends_neither_the_sweep_nor_a_report(outputs, 
     progress.show()
     if kind not in ("folder", "missing"):
         ledger.append({"number": 5, "status": "waiting"})
-        assert ledger.standing()[-1]["number"] == 5  # whatever stands before it
+        assert ledger.last_rows()[-1]["number"] == 5  # whatever stands before it
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cut", "altered", "empty", "missing")])

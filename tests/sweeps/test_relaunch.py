@@ -86,7 +86,7 @@ def waiting(tmp_path, monkeypatch):
 
 
 def ended() -> str:
-    return " ".join(row["status"] for row in ledger.standing())
+    return " ".join(row["status"] for row in ledger.last_rows())
 
 
 def test_nothing_killed_is_launched_once(waiting):
@@ -144,7 +144,7 @@ def test_the_guilty_one_fails_by_itself_and_all_others_come_through(waiting, cap
     # c takes d along, goes on beside it and takes it along again; the others are through before either is tried alone
     assert pool.launched == [["a", "b", "c", "d", "e"], ["c", "d", "e"], ["e"], ["c"], ["d"]]
     assert ended() == "done done done failed done done"
-    (failed,) = [row for row in ledger.standing() if row["status"] == "failed"]
+    (failed,) = [row for row in ledger.last_rows() if row["status"] == "failed"]
     assert failed["error"] == "its process was killed (SIGKILL(-9)), for its memory?"
     assert [record.message for record in caplog.records] == [
         "a process was killed (SIGKILL(-9)): 2 cells launched again"
