@@ -13,7 +13,7 @@ from test_experiments import EXPERIMENTS
 
 from dfkd.config import paper
 from dfkd.config.cell import Cell
-from dfkd.config.keys import option, same, word
+from dfkd.config.lookup import option, same, word
 from dfkd.main import CONF
 from dfkd.stages.checks import check_names
 from dfkd.stages.prepare import prepare

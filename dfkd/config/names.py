@@ -3,7 +3,7 @@
 import os
 import re
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import plain
 from dfkd.errors import ConfigError
 
 LONGEST = 255  # largest number of bytes in a file name, on nearly every file system

@@ -20,7 +20,7 @@ import yaml
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import Cell
-from dfkd.config.keys import all_keys, flatten, option, plain, same, suggestion, word
+from dfkd.config.lookup import all_keys, flatten, option, plain, same, suggestion, word
 from dfkd.errors import ConfigError
 from dfkd.metrics import TABLE, columns, own_metrics
 from dfkd.store.run_folder import RunFolder

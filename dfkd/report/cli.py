@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dfkd.config.build import nearest
-from dfkd.config.keys import NAMES
+from dfkd.config.lookup import NAMES
 from dfkd.config.paths import path
 from dfkd.errors import ConfigError
 from dfkd.machine.environment import settle

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from dfkd.config.keys import NAMES, all_keys, option, plain, same, suggestion
+from dfkd.config.lookup import NAMES, all_keys, option, plain, same, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.report import groups as grouping

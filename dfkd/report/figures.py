@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from dfkd.config.keys import measured
+from dfkd.config.lookup import measured
 from dfkd.report.content import Report
 from dfkd.report.groups import undefended
 from dfkd.report.runs import Run

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from dfkd.config.cell import content
-from dfkd.config.keys import NAMES, flatten, option, word
+from dfkd.config.lookup import NAMES, flatten, option, word
 from dfkd.report.runs import Run
 
 SEEDS = ("seed", "seeds")

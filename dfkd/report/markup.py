@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from io import BytesIO
 from pathlib import Path
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import plain
 from dfkd.report.figures import FAINT, INK
 
 Child = ET.Element | str | None

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
 from dfkd import __version__
-from dfkd.config.keys import NAMES, option
+from dfkd.config.lookup import NAMES, option
 from dfkd.report import figures
 from dfkd.report.content import Report
 from dfkd.report.groups import Group

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import content
-from dfkd.config.keys import lookup, plain
+from dfkd.config.lookup import plain, value_at
 from dfkd.errors import ConfigError, Damaged, Inaccessible
 from dfkd.store.run_folder import RunFolder, run_folders
 from dfkd.store.sweep_list import read_list
@@ -206,7 +206,7 @@ def _fill(run: Run, files: RunFolder) -> None:
 
 def _name_loss(config: dict) -> None:
     """Add the name of the loss to an old cell, from before losses were options, so that new cells can be in its row."""
-    loss = lookup(config, "student.loss")
+    loss = value_at(config, "student.loss")
     if isinstance(loss, dict) and loss.get("_target_") in LOSSES:
         loss.setdefault("name", LOSSES[loss["_target_"]])
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from dfkd.config.keys import flatten, measured, suggestion
+from dfkd.config.lookup import flatten, measured, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.metrics import FORMS, TABLE, Metric, columns, own_metrics

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import plain
 from dfkd.config.paper import published
 from dfkd.report.content import Report
 from dfkd.report.tables import Number, Table

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dfkd.config.keys import flatten, lookup, measured, option, same
+from dfkd.config.lookup import flatten, measured, option, same, value_at
 from dfkd.errors import ConfigError
 from dfkd.report.content import Question, answer
 from dfkd.report.groups import undefended
@@ -212,7 +212,7 @@ def test_a_warning_is_said_once_whatever_its_numbers(finished):
 
 def test_looking_up_and_flattening():
     node = {"a": {"b": 1, "c": [1, 2]}, "d": None}
-    assert lookup(node, "a.b") == 1 and lookup(node, "a.x") is None and lookup(node, "d.x") is None
+    assert value_at(node, "a.b") == 1 and value_at(node, "a.x") is None and value_at(node, "d.x") is None
     assert measured({"evals": {"synthesis": 3, "distill": 4}}, "evals") == 7
     assert flatten(node) == {"a.b": 1, "a.c": [1, 2], "d": None}
 

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import plain
 from dfkd.report import text
 from dfkd.report.content import Question, answer
 from dfkd.report.runs import find

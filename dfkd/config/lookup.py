@@ -21,7 +21,7 @@ NAMES = {
 }
 
 
-def lookup(node: object, path: str) -> object:
+def value_at(node: object, path: str) -> object:
     """Return the value under a dotted path; None if the path does not exist."""
     for key in path.split("."):
         node = node.get(key) if isinstance(node, dict) else None
@@ -30,7 +30,7 @@ def lookup(node: object, path: str) -> object:
 
 def measured(result: dict, path: str) -> float | None:
     """Return the number under a dotted path of a result (of a dict of numbers: their sum); None if it is not finite."""
-    value = lookup(result, path)
+    value = value_at(result, path)
     if isinstance(value, dict) and all(isinstance(part, int | float) for part in value.values()):
         value = sum(value.values())
     plain = isinstance(value, int | float) and not isinstance(value, bool)
@@ -55,10 +55,10 @@ def option(config: dict, key: str) -> str | None:
             section without one gives the names of its entries (`prior`: 'bn+balance').
     """
     path = NAMES.get(key, key)
-    parent = lookup(config, path.rpartition(".")[0]) if "." in path else config
+    parent = value_at(config, path.rpartition(".")[0]) if "." in path else config
     if not isinstance(parent, dict) or path.rpartition(".")[2] not in parent:
         return None
-    value = lookup(config, path)
+    value = value_at(config, path)
     if isinstance(value, dict):
         value = value["name"] if "name" in value else "+".join(map(str, value)) or "none"
     return word(value)
