@@ -129,23 +129,23 @@ class Builder:
         Only numbers, booleans and strings are checked. A value of a wrong type is added to `problems`.
         """
         choices = set(typing.get_args(hint)) if _is_union(hint) else {hint}
-        plain = choices & {int, float, bool, str}
-        if not plain or value is FAILED or (value is None and type(None) in choices):
+        scalars = choices & {int, float, bool, str}
+        if not scalars or value is FAILED or (value is None and type(None) in choices):
             return value
-        if float in plain and isinstance(value, str) and str not in plain:
+        if float in scalars and isinstance(value, str) and str not in scalars:
             with contextlib.suppress(ConfigError):
                 return number(value)
         if isinstance(value, bool):
-            fits = bool in plain
+            fits = bool in scalars
         elif isinstance(value, int):
-            fits = bool(plain & {int, float})
+            fits = bool(scalars & {int, float})
         elif isinstance(value, float):
-            fits = float in plain or (int in plain and value.is_integer())
-            value = int(value) if fits and float not in plain else value
+            fits = float in scalars or (int in scalars and value.is_integer())
+            value = int(value) if fits and float not in scalars else value
         elif isinstance(value, str):
-            fits = str in plain
+            fits = str in scalars
         else:
-            fits = plain != choices - {type(None)}  # a list or an object, if the annotation has other types too
+            fits = scalars != choices - {type(None)}  # a list or an object, if the annotation has other types too
         if not fits:
             self.problems.append(f"{where} must be {_describe(hint)}, got {value!r}")
         return value

@@ -33,8 +33,8 @@ def measured(result: dict, path: str) -> float | None:
     value = value_at(result, path)
     if isinstance(value, dict) and all(isinstance(part, int | float) for part in value.values()):
         value = sum(value.values())
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if plain and math.isfinite(value) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
 
 
 def flatten(node: object, prefix: str = "") -> dict[str, object]:
@@ -66,10 +66,10 @@ def option(config: dict, key: str) -> str | None:
 
 def word(value: object) -> str:
     """Return a value as the user writes it on the command line."""
-    return plain(value if isinstance(value, str) else json.dumps(value))
+    return one_line(value if isinstance(value, str) else json.dumps(value))
 
 
-def plain(text: object) -> str:
+def one_line(text: object) -> str:
     """Return the text on one line, with spaces in place of control, surrogate and text-direction characters."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+", " ", str(text))
 

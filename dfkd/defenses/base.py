@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.synthesizers.base import Steer, SynthesisTerm, Synthesizer
 
 
@@ -72,7 +72,7 @@ class Defense:
         pool: Pool,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
-        loop: Loop = plain,
+        loop: Loop = plain_loop,
     ) -> dict[str, float]:
         """Train the student further after the last round.
 

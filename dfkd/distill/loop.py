@@ -15,7 +15,7 @@ from dfkd.machine.data_parallel import on_whole_batches
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.synthesizers import Synthesizer
 from dfkd.training.meter import Meter
 
@@ -58,7 +58,7 @@ class Distillation:
         seeds: dict[str, int],
         checks: int,
         log: Callable[[int, dict[str, float]], None],
-        loop: Loop = plain,
+        loop: Loop = plain_loop,
     ):
         self.synthesizer, self.defense, self.teacher, self.examiner = synthesizer, defense, teacher, examiner
         self.runtime, self.log, self.loop = runtime, log, loop

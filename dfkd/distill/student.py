@@ -15,7 +15,7 @@ from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier, Teacher, classifier_head, watch_features
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.training.augment import AUGMENTATIONS, augment, cut_mix
 from dfkd.training.meter import Meter
 
@@ -111,7 +111,7 @@ class Trainer:
         seed: int,
         total_steps: int,
         teacher: Teacher | None = None,
-        loop: Loop = plain,
+        loop: Loop = plain_loop,
     ):
         if student.augment != "none" and teacher is None:
             raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
@@ -174,23 +174,23 @@ class Trainer:
 
         All ranks draw the same batches and views; each rank takes its share of them.
         """
-        count, mine, plain = len(index), distributed.share(len(index)), self.student.augment == "none"
-        index = index[mine] if plain else index
+        count, share, unaugmented = len(index), distributed.share(len(index)), self.student.augment == "none"
+        index = index[share] if unaugmented else index
         here = index.to(pool.logits.device, non_blocking=True)
         images, logits, fragile = pool.pixels(index), pool.logits[here], pool.split.fragile[here]
-        if plain and self.student.matches_features:
+        if unaugmented and self.student.matches_features:
             return images, logits, fragile, self._ask(images, count)[1]
-        if plain:
+        if unaugmented:
             return images, logits, fragile
         label, donor = logits.argmax(1), torch.arange(len(here), device=here.device)
         if self.student.augment == "cut_mix":
             images, donor = cut_mix(images, self.views)
         else:
             images = augment(images, self.student.augment, self.views)
-        images, donor = images[mine], donor[mine]
+        images, donor = images[share], donor[share]
         logits, *features = self._ask(images, count)
         answer = logits.argmax(1)
-        robust = (~fragile[mine] & (answer == label[mine])) | (~fragile[donor] & (answer == label[donor]))
+        robust = (~fragile[share] & (answer == label[share])) | (~fragile[donor] & (answer == label[donor]))
         return images, logits, ~robust, *features
 
     def _ask(self, images: Tensor, count: int) -> tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from dfkd.config.lookup import NAMES, all_keys, option, plain, same, suggestion
+from dfkd.config.lookup import NAMES, all_keys, one_line, option, same, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.report import groups as grouping
@@ -164,6 +164,6 @@ def _warnings(runs: list[Run]) -> dict[str, list[str]]:
     for run in runs:
         said = run.result.get("warnings")
         for text in said if isinstance(said, list) else []:
-            text = texts.setdefault(re.sub(r"[\d.]+", "#", plain(text)), plain(text))
+            text = texts.setdefault(re.sub(r"[\d.]+", "#", one_line(text)), one_line(text))
             cells.setdefault(text, []).append(run.name)
     return {text: list(dict.fromkeys(names)) for text, names in cells.items()}

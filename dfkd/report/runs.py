@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import content
-from dfkd.config.lookup import plain, value_at
+from dfkd.config.lookup import one_line, value_at
 from dfkd.errors import ConfigError, Damaged, Inaccessible
 from dfkd.store.run_folder import RunFolder, run_folders
 from dfkd.store.sweep_list import read_list
@@ -133,12 +133,12 @@ def _listed(sweep: Path) -> Iterator[Run]:
         if folder is not None and _is_run(folder):
             run = read(folder, command)
             if run.status == "damaged" and row.get("error"):
-                run.reason = plain(row["error"])
+                run.reason = one_line(row["error"])
             yield run
         else:
-            name = plain(folder.name if folder else " ".join(row["arguments"]))
+            name = one_line(folder.name if folder else " ".join(row["arguments"]))
             waits = row.get("status") == "waiting"
-            reason = "not started yet" if waits else plain(row.get("error") or "its folder is gone")
+            reason = "not started yet" if waits else one_line(row.get("error") or "its folder is gone")
             yield Run(name, None, "waiting" if waits else "failed", reason=reason, command=command)
 
 
@@ -160,7 +160,7 @@ def _rows(sweep: Path) -> list[dict]:
 
 
 def _command(row: dict) -> str:
-    return plain(shlex.join(["dfkd", *row["arguments"]]))
+    return one_line(shlex.join(["dfkd", *row["arguments"]]))
 
 
 def read(folder: Path, command: str | None = None) -> Run:
@@ -169,11 +169,11 @@ def read(folder: Path, command: str | None = None) -> Run:
     Args:
         command: command that repeats the cell, if the folder does not contain it.
     """
-    run = Run(plain(folder.name), folder, "done", command=command)
+    run = Run(one_line(folder.name), folder, "done", command=command)
     try:
         _fill(run, RunFolder(folder))
     except Inaccessible as error:
-        run.status, run.config, run.result, run.reason = "unreadable", {}, {}, plain(error)
+        run.status, run.config, run.result, run.reason = "unreadable", {}, {}, one_line(error)
     return run
 
 
@@ -186,14 +186,14 @@ def _fill(run: Run, files: RunFolder) -> None:
     except Damaged as error:
         damage = str(error)
     said = run.result.get("command") or status.get("command") or run.command
-    run.command = said and plain(said)
+    run.command = said and one_line(said)
     if _complete(run.result):
         run.config = run.result["config"]
         _name_loss(run.config)
         return
     run.result, run.config = {}, _known(files.config())
     _name_loss(run.config)
-    run.status, run.reason = status.get("status"), plain(status.get("error") or "")
+    run.status, run.reason = status.get("status"), one_line(status.get("error") or "")
     if run.status == "running":
         run.reason = "still at work"
         if not files.is_held:

@@ -144,8 +144,8 @@ class Checkpoints:
         Returns:
             an iterable; its attribute `start` is the first number.
         """
-        plain = self.file is None or self._ranks != distributed.team()
-        return range(0, total, step) if plain else ResumableLoop(self, name, total, step, parts)
+        outside = self.file is None or self._ranks != distributed.team()
+        return range(0, total, step) if outside else ResumableLoop(self, name, total, step, parts)
 
     def _parts(self) -> dict[str, Any]:
         merged = dict(self._kept)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 
 # A defense's weights of a generator's adversarial term: images (B, C, H, W), the teacher's logits for them (B, classes)
 # -> weights (B,).
@@ -80,7 +80,7 @@ class Synthesizer(ABC):
     needs_box = False
     generator: nn.Module | None = None
     term: SynthesisTerm | None = None
-    loop: Loop = staticmethod(plain)
+    loop: Loop = staticmethod(plain_loop)
     warm_up = 0
 
     def __init__(self, rounds: int):

@@ -15,7 +15,7 @@ from dfkd.machine.data_parallel import data_parallel_loss, on_whole_batches
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier
 from dfkd.recipe import Recipe
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.scenarios import Scenario
 from dfkd.training.augment import AUGMENTATIONS, augment
 from dfkd.training.meter import Meter
@@ -41,7 +41,7 @@ class TeacherSource(ABC):
     needs_ood = is_trained = mean_loss = False
     augment = "none"
     reports = 1
-    loop: Loop = staticmethod(plain)
+    loop: Loop = staticmethod(plain_loop)
 
     @abstractmethod
     def check(self, scenario: Scenario) -> None:
