@@ -56,7 +56,7 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def run_one(cfg: DictConfig) -> float | None:
-    """See `task`. With several replicas the returned accuracy is that of the first successful one.
+    """See `task`. With several siblings the returned accuracy is that of the first successful one.
 
     Raises:
         Failed: the first failure of a cell; not in a sweep, whose list holds the failures.
@@ -76,7 +76,7 @@ def run_one(cfg: DictConfig) -> float | None:
                 together = False
                 scores.append(run_or_reuse(cell, []))
         if failures and isinstance(failures[-1], ConfigError) and not in_a_sweep():
-            break  # the other replicas have the same mistake in their configuration
+            break  # its siblings have the same mistake in their configuration
     if failures and not in_a_sweep():
         raise Failed(failures[0])
     return scores[0] if scores else None
@@ -86,7 +86,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
     """Run one cell unless it is finished, and log its result; with dry_run=true, show what would be done.
 
     Args:
-        others: the replicas after this one; their students may be trained together with this one.
+        others: the siblings after this one; their students may be trained together with this one.
 
     Returns:
         the accuracy as in `task`; None on other ranks than the first, with dry_run=true, and after a failure of another

@@ -82,7 +82,7 @@ def test_the_other_device_is_one():
         assert torch.tensor([1.0], device=ELSEWHERE).cpu().device == torch.device("cpu")
 
 
-def test_replicas_stay_on_it_too(outputs):
+def test_siblings_stay_on_it_too(outputs):
     words = (*NOISE, *SMALL, *HOST, "student.augment=cut_mix", "student.replicas=2", "runtime.vectorize=true")
     first, other = (make_cell(outputs, *words, f"seeds.student={seed}") for seed in (5, 6))
     with elsewhere():

@@ -115,12 +115,12 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     if count == 1 or "student" not in stages_until(first.config) or not isinstance(seed, int):
         return [first]
 
-    def replica(index: int) -> Cell:
+    def sibling(index: int) -> Cell:
         own = copy.deepcopy(cfg)
         OmegaConf.update(own, "seeds.student", seed + index)
         return Cell(own)
 
-    return [first, *map(replica, range(1, count))]
+    return [first, *map(sibling, range(1, count))]
 
 
 def named(cfg: DictConfig) -> list[str]:

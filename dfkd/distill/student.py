@@ -38,7 +38,7 @@ class Student:
             run again on the view (counted as 'distill'). A defense splits an image once, when it enters the pool. A
             view counts as robust if the teacher gives it the same label as a robust image that it was made from.
         replicas: number of students trained on the same finished pool, each with a seed and a cell of its own
-            (`dfkd.config.cell.replicas`). This object is one of them.
+            (`dfkd.config.cell.cells_of`). This object is one of them.
 
     Raises:
         ValueError: neither epochs nor steps is given, a number is below 1, loss is not callable, a range of keep is not

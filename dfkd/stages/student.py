@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dfkd.config.cell import Cell
-from dfkd.distill import Distillation, Replicas, Student
+from dfkd.distill import Distillation, SiblingDistillation, Student
 from dfkd.errors import NonFiniteLoss, NotTogether
 from dfkd.evaluate import Examiner
 from dfkd.machine import distributed
@@ -60,11 +60,11 @@ class StudentStage(Stage):
                 return self._make_together(run, folder, log)
         seeds = run.cell.config["seeds"]
         with seeded(seeds["student"], "student", "training"):
-            work = self._distillation(run, run.components.student, seeds, log)
-            run.keep(teacher=run.stage_outputs["teacher"], model=work.model, work=work)
-            with rounds_of(run, work.rounds) as (rounds, show):
-                work.run(show, rounds)
-        return {} if folder is None else _save(run, work, folder)
+            distillation = self._distillation(run, run.components.student, seeds, log)
+            run.keep(teacher=run.stage_outputs["teacher"], model=distillation.model, distillation=distillation)
+            with rounds_of(run, distillation.rounds) as (rounds, show):
+                distillation.run(show, rounds)
+        return {} if folder is None else _save(run, distillation, folder)
 
     def _make_together(self, run: Run, folder: Path, log: Log) -> dict:
         """Distil the student and its siblings in one program, and store the artifacts of the siblings.
@@ -83,27 +83,27 @@ class StudentStage(Stage):
 
         try:
             with seeded(run.cell.config["seeds"]["student"], "student", "training"):
-                works = [
+                distillations = [
                     self._distillation(run, student, cell.config["seeds"], note(index))
                     for index, (student, cell) in enumerate(zip(students, cells, strict=True))
                 ]
-                together = Replicas(works)
-                run.keep(teacher=run.stage_outputs["teacher"], models=[work.model for work in works], works=works)
-                run.keep(replicas=together, rows=rows)
-                with rounds_of(run, works[0].rounds) as (rounds, show):
+                together = SiblingDistillation(distillations)
+                run.keep(teacher=run.stage_outputs["teacher"], models=[one.model for one in distillations])
+                run.keep(distillations=distillations, together=together, rows=rows)
+                with rounds_of(run, distillations[0].rounds) as (rounds, show):
                     together.run(show, rounds)
         except (NonFiniteLoss, torch.OutOfMemoryError) as error:
             raise NotTogether(str(error).splitlines()[0]) from error
-        seconds = round(run.checkpoints.seconds / len(works), 3)
-        for cell, work, own in list(zip(cells, works, rows, strict=True))[1:]:
+        seconds = round(run.checkpoints.seconds / len(distillations), 3)
+        for cell, distillation, own in list(zip(cells, distillations, rows, strict=True))[1:]:
             planned = planned_stages(cell, components)[self.name]
 
-            def build(to: Path, work: Distillation = work, own: list[dict] = own) -> dict:
+            def build(to: Path, distillation: Distillation = distillation, own: list[dict] = own) -> dict:
                 (to / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
-                return _save(run, work, to) | {"seconds": seconds}
+                return _save(run, distillation, to) | {"seconds": seconds}
 
             run.store.fetch(self.name, planned.key, build, planned.content, planned.inputs)
-        return _save(run, works[0], folder)
+        return _save(run, distillations[0], folder)
 
     def _distillation(self, run: Run, student: Student, seeds: dict[str, int], log: Log) -> Distillation:
         components, checks, pool = run.components, run.cell.config["evaluate"], run.stage_outputs.get("pool")
@@ -203,24 +203,24 @@ def rounds_of(run: Run, total: int) -> Iterator[tuple[Iterable[int], Callable[[d
         yield rounds, show
 
 
-def _save(run: Run, work: Distillation, folder: Path) -> dict:
+def _save(run: Run, distillation: Distillation, folder: Path) -> dict:
     """Save a finished student, its best state on validation and samples; returns the metadata for meta.json.
 
     The model is left with the best state.
     """
     network, figure = run.cell.config["student"]["network"], run.components.scenario.id.modality.figure
-    save_classifier(work.model, network, folder, "student")
-    save_samples(work.pool, folder / "samples.safetensors", SAMPLES[figure], newest=work.online)
-    work.model.net.load_state_dict(work.best.pop("state"))
-    save_classifier(work.model, network, folder, "student_best_on_validation")
+    save_classifier(distillation.model, network, folder, "student")
+    save_samples(distillation.pool, folder / "samples.safetensors", SAMPLES[figure], newest=distillation.online)
+    distillation.model.net.load_state_dict(distillation.best.pop("state"))
+    save_classifier(distillation.model, network, folder, "student_best_on_validation")
     return {
-        "evals": work.evals(),
-        "seconds_by_phase": work.seconds(),
-        "fragile_share": round(work.fragile_share, 4),
-        "validation": work.validation,
-        "best_on_validation": work.best,
-        "warnings": work.defense.warnings(),
-    } | ({"replicas": work.students} if work.students > 1 else {})
+        "evals": distillation.evals(),
+        "seconds_by_phase": distillation.seconds(),
+        "fragile_share": round(distillation.fragile_share, 4),
+        "validation": distillation.validation,
+        "best_on_validation": distillation.best,
+        "warnings": distillation.defense.warnings(),
+    } | ({"replicas": distillation.students} if distillation.students > 1 else {})
 
 
 def save_samples(pool: Pool, path: Path, count: int, newest: bool) -> None:

@@ -124,7 +124,7 @@ def lost(at: int, arguments: list[str], error: str) -> None:
 
 
 def of_job(number: int) -> list[dict]:
-    """Return the last rows of a cell and of the replicas that run in its job."""
+    """Return the last rows of a cell and of the siblings that run in its job."""
     return [row for row in last_rows() if number in (row["number"], row.get("with"))]
 
 

@@ -28,7 +28,7 @@ def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
 
 
 def alone(repeat: list[str], cell: Cell) -> list[str]:
-    """Return the arguments that repeat a single cell of a job, also if the job has several replicas.
+    """Return the arguments that repeat a single cell of a job, also if the job has several siblings.
 
     Args:
         repeat: arguments that repeat the whole job.

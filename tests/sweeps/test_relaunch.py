@@ -126,7 +126,7 @@ def test_half_a_line_does_not_take_the_next_one_along(waiting):
     assert ended() == "done waiting done waiting waiting waiting"
 
 
-def test_what_is_launched_again_keeps_its_place_beside_replicas(tmp_path, monkeypatch):
+def test_what_is_launched_again_keeps_its_place_beside_siblings(tmp_path, monkeypatch):
     monkeypatch.setenv(ledger.LIST, str(tmp_path / "list.jsonl"))
     for number in (0, 2):
         ledger.append({"number": number, "status": "waiting"} | OF_A_ROW)
@@ -134,7 +134,7 @@ def test_what_is_launched_again_keeps_its_place_beside_replicas(tmp_path, monkey
     pool = Pool({"b"})
     relaunch.launch(pool, [["a"], ["b"]], 0)
     assert pool.launched == [["a", "b"], ["a", "b"], ["a"], ["b"]]
-    assert ended() == "done waiting failed failed"  # a's replica: this pool says nothing of it
+    assert ended() == "done waiting failed failed"  # a's sibling: this pool says nothing of it
 
 
 def test_the_guilty_one_fails_by_itself_and_all_others_come_through(waiting, caplog):

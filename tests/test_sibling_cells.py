@@ -32,7 +32,7 @@ def students(outputs) -> dict[str, dict]:
     return {file.parent.name: load_file(file) for file in (outputs / "runs").glob("*/student.safetensors")}
 
 
-def test_replicas_are_cells_whose_student_seeds_follow_each_other(tmp_path):
+def test_siblings_are_cells_whose_student_seeds_follow_each_other(tmp_path):
     found = cells(tmp_path, "seed=4", "student.replicas=3")
     assert [cell.config["seeds"]["student"] for cell in found] == [4, 5, 6]
     alone = [make_cell(tmp_path, *SMALL, "seed=4", f"seeds.student={seed}") for seed in (4, 5, 6)]
@@ -41,7 +41,7 @@ def test_replicas_are_cells_whose_student_seeds_follow_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "two", "true", "null"])
-def test_a_number_of_replicas_that_cannot_be_is_named(tmp_path, count):
+def test_a_number_of_siblings_that_cannot_be_is_named(tmp_path, count):
     with pytest.raises(ConfigError, match=r"student\.replicas must be a whole number of at least 1"):
         cells(tmp_path, f"student.replicas={count}")
 
@@ -149,7 +149,7 @@ def test_in_turn_one_that_fails_is_not_trained_twice(tmp_path):
     assert "are trained in turn" not in done.err and done.err.count("  student ") == 2
 
 
-def test_an_online_student_has_no_replicas(tmp_path):
+def test_an_online_student_has_no_siblings(tmp_path):
     done = command_line(*TINY, *DFQ, "student.replicas=2", f"outputs={tmp_path / 'o'}")
     (said,) = (line for line in done.err.splitlines() if "share a finished pool" in line)
     assert done.code == 1 and said.startswith("dfkd: ") and said.endswith("dfkd -m seeds.student=0,1")
