@@ -99,27 +99,28 @@ class Pool:
             raise ValueError(f"the pool has the columns {sorted(old)}, the new images have {sorted(fresh)}")
         limit = len(self) + len(images) if self.capacity is None else self.capacity
         count = min(len(images), limit)
-        keep = min(len(self), limit - count)
+        remaining = min(len(self), limit - count)
         end = self._end + count
         ours = all(value is self._shown.get(name) for name, value in old.items())
         if ours and end <= len(self._room["images"]):
             for name, value in fresh.items():
                 self._room[name][self._end : end] = value[len(value) - count :]
         else:  # new buffers, with free rows for as many images again
-            end = keep + count
+            end = remaining + count
             parts = {
-                name: (value[len(value) - keep :], fresh[name][len(images) - count :]) for name, value in old.items()
+                name: (value[len(value) - remaining :], fresh[name][len(images) - count :])
+                for name, value in old.items()
             }
             self._room = {name: torch.cat([*part, *map(torch.empty_like, part)]) for name, part in parts.items()}
         self._end = end
-        self._set({name: value[end - keep - count : end] for name, value in self._room.items()})
+        self._set({name: value[end - remaining - count : end] for name, value in self._room.items()})
         self._shown = self._tensors()
 
     def checkpoint_state(self) -> dict:
         """Return the state for a checkpoint: everything except the buffers of `add`."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
-    def keep(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
+    def select(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
         """Return a pool of the images whose columns are in the given ranges; the pool itself if no range is given.
 
         Args:

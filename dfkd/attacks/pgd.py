@@ -142,8 +142,8 @@ class PGD:
             current = current + step * gradient.sign()
             current = torch.minimum(torch.maximum(current, low[alive]), high[alive])
             if stop_when_flipped:
-                keep = ~result.flipped[alive]
-                alive, current = alive[keep], current[keep]
+                unflipped = ~result.flipped[alive]
+                alive, current = alive[unflipped], current[unflipped]
                 if len(alive) == 0:
                     break
         return result

@@ -1,6 +1,6 @@
 """Checkpoints of stages: the state of a stage is saved at intervals, and the next run resumes from it.
 
-A stage names the objects that it depends on (`keep`) and takes its steps in loops (`loop`), which may be nested.
+A stage names the objects that it depends on (`register`) and takes its steps in loops (`loop`), which may be nested.
 Between two steps no such object is changing: there the state is saved if a checkpoint is due, and there a signal stops
 the run. The next run of the same stage creates all objects anew and reaches the same loops. It skips the finished ones,
 restores the state in the loop in which the run was stopped, and continues at the next step. The result is the same to
@@ -55,7 +55,7 @@ class Checkpoints:
         self.file: Path | None = None
         self.rows: list[dict] = []
         self.between: Callable[[], None] = lambda: None
-        self._kept: dict[str, Any] = {}
+        self._registered: dict[str, Any] = {}
         self._loops: list[ResumableLoop] = []
         self._entered = [Counter()]  # for every depth of nested loops: {name: how many loops of that name were entered}
         self._fresh: dict[str, Any] = {}  # outline (`Take.outline`) of all parts when they were named
@@ -116,7 +116,7 @@ class Checkpoints:
         """Seconds spent on the stage, with those of the earlier runs that it resumes."""
         return self._before + time.monotonic() - self._began
 
-    def keep(self, **parts: Any) -> None:
+    def register(self, **parts: Any) -> None:
         """Name the objects that the stage depends on from here to its end; they are part of its checkpoints.
 
         Args:
@@ -124,7 +124,7 @@ class Checkpoints:
                 student, must come first.
         """
         if self.file is not None:
-            self._kept |= parts
+            self._registered |= parts
             self._outline(parts)
 
     def loop(self, name: str, total: int, step: int = 1, **parts: Any) -> "range | ResumableLoop":
@@ -138,7 +138,7 @@ class Checkpoints:
             name: what is counted, in the singular, for messages: 'epoch', 'step'.
             total: end of the numbers, exclusive.
             step: distance between two numbers.
-            parts: objects that the stage depends on during the loop in addition to those of `keep`, for instance an
+            parts: objects that the stage depends on during the loop in addition to those of `register`, for instance an
                 optimizer that is created for it.
 
         Returns:
@@ -148,7 +148,7 @@ class Checkpoints:
         return range(0, total, step) if outside else ResumableLoop(self, name, total, step, parts)
 
     def _parts(self) -> dict[str, Any]:
-        merged = dict(self._kept)
+        merged = dict(self._registered)
         for loop in self._loops:
             merged |= loop.parts
         return merged
@@ -184,7 +184,9 @@ class Checkpoints:
         here = name == loop.id
         arrived = here and depth == len(position) - 1
         # If not arrived, the same data are restored again at the next loop, and the stage must not change them before.
-        self._put_back(self._found if arrived else copy.deepcopy(self._found), self._parts() if here else self._kept)
+        self._put_back(
+            self._found if arrived else copy.deepcopy(self._found), self._parts() if here else self._registered
+        )
         if not here:
             return loop.total  # the earlier run has finished this loop
         if depth == 0:

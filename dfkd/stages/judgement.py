@@ -33,8 +33,8 @@ class JudgementStage(Stage):
         return {metric.key: artifact.meta[metric.key] for metric in of_teacher(run.components)}
 
     def warnings(self, run: Run, artifact: Artifact) -> list[str]:
-        known, source = run.components.scenario.id, run.components.teacher
-        words = chance_in_words(artifact.meta["iacc"], known.test.y, known.classes)
+        id_domain, source = run.components.scenario.id, run.components.teacher
+        words = chance_in_words(artifact.meta["iacc"], id_domain.test.y, id_domain.classes)
         if words is None:
             return []
         look = "its training" if source.is_trained else "teacher.mean, teacher.std and the order of the classes"

@@ -43,8 +43,8 @@ class PoolStage(Stage):
         columns: dict[str, list[Tensor]] = {}
         known: list[Tensor] = []  # logits that the synthesizer returns with the images
         logits: list[Tensor] = []
-        run.keep(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
-        run.keep(images=images, columns=columns, known=known, logits=logits)
+        run.register(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
+        run.register(images=images, columns=columns, known=known, logits=logits)
         with seeded(seed, "synthesis"):
             todo = run.loop("round", synthesizer.rounds, synthesizer.at_once * distributed.team())
             with run.bar(synthesizer.rounds, "synthesis", todo.start) as progress:

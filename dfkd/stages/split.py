@@ -43,7 +43,7 @@ class SplitStage(Stage):
         )
         before, generator = teacher.evals.copy(), runtime.generator(run.cell.config["seeds"]["synthesis"], "split")
         found: dict[str, list[Tensor]] = {"fragile": [], "score": []}
-        run.keep(teacher=teacher, defense=defense, generator=generator, before=before, found=found)
+        run.register(teacher=teacher, defense=defense, generator=generator, before=before, found=found)
         todo = run.loop("image", len(pool), AT_ONCE)
         with run.bar(len(pool), "split", todo.start) as progress:
             for first in todo:

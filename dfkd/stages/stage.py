@@ -51,12 +51,12 @@ class Run:
         resumed there (`dfkd.resume.loop`)."""
         return self.checkpoints.loop
 
-    def keep(self, **parts: Any) -> None:
+    def register(self, **parts: Any) -> None:
         """Name objects that the stage depends on from here to its end; they are saved in its checkpoints."""
-        self.checkpoints.keep(**parts)
+        self.checkpoints.register(**parts)
 
     @property
-    def reported(self) -> int:
+    def log_calls(self) -> int:
         """The number of rows of metrics so far; after a resume it includes those of the earlier run of the stage."""
         return len(self.checkpoints.rows)
 
@@ -119,7 +119,7 @@ class Stage(ABC):
 
         Args:
             run: the cell, its objects, the outputs of the stages before (`run.stage_outputs`), and `run.loop` and
-                `run.keep`, by which a killed run is resumed inside the stage (`dfkd.resume.loop`).
+                `run.register`, by which a killed run is resumed inside the stage (`dfkd.resume.loop`).
             folder: the folder for the files; None on all ranks but the first.
             log: called with (step, metrics).
 

@@ -61,7 +61,7 @@ class StudentStage(Stage):
         seeds = run.cell.config["seeds"]
         with seeded(seeds["student"], "student", "training"):
             distillation = self._distillation(run, run.components.student, seeds, log)
-            run.keep(teacher=run.stage_outputs["teacher"], model=distillation.model, distillation=distillation)
+            run.register(teacher=run.stage_outputs["teacher"], model=distillation.model, distillation=distillation)
             with rounds_of(run, distillation.rounds) as (rounds, show):
                 distillation.run(show, rounds)
         return {} if folder is None else _save(run, distillation, folder)
@@ -88,8 +88,8 @@ class StudentStage(Stage):
                     for index, (student, cell) in enumerate(zip(students, cells, strict=True))
                 ]
                 together = SiblingDistillation(distillations)
-                run.keep(teacher=run.stage_outputs["teacher"], models=[one.model for one in distillations])
-                run.keep(distillations=distillations, together=together, rows=rows)
+                run.register(teacher=run.stage_outputs["teacher"], models=[one.model for one in distillations])
+                run.register(distillations=distillations, together=together, rows=rows)
                 with rounds_of(run, distillations[0].rounds) as (rounds, show):
                     together.run(show, rounds)
         except (NonFiniteLoss, torch.OutOfMemoryError) as error:
@@ -117,7 +117,7 @@ class StudentStage(Stage):
             run.stage_outputs["teacher"],
             Examiner(run.stage_outputs["teacher"], components.scenario, components.runtime, checks["images"], metrics),
             components.runtime,
-            None if pool is None else pool.keep(student.keep),
+            None if pool is None else pool.select(student.keep),
             seeds,
             checks["checks"],
             log,
@@ -130,7 +130,7 @@ class StudentStage(Stage):
             return "the defense's loss looks at a batch as a whole"
         if pool is None:  # several ranks never have an online synthesizer: `dfkd.stages.checks` refuses it
             return ""
-        images = min(components.student.recipe.batch_size, len(pool.keep(components.student.keep)))
+        images = min(components.student.recipe.batch_size, len(pool.select(components.student.keep)))
         return single_rank_reason(components.student.network, images, components.runtime.device)
 
     def load(self, run: Run, artifact: Artifact) -> Classifier:

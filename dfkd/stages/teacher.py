@@ -28,7 +28,7 @@ class TeacherStage(Stage):
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         source, components = run.components.teacher, run.components
         source.loop = run.loop
-        with run.bar(source.reports, "teacher", run.reported) as progress:
+        with run.bar(source.log_calls, "teacher", run.log_calls) as progress:
 
             def report(epoch: int, metrics: dict[str, float]) -> None:
                 log(epoch, metrics)

@@ -92,7 +92,7 @@ class CAKEGenerator(Synthesizer):
         self.training_steps, self.rows, self.images = training_steps, batch_size // 4, images
         self.class_weight, self.contrast_weight, self.repel_weight = class_weight, contrast_weight, repel_weight
         self.lr, self.betas = lr, tuple(betas)
-        self.keep = (lambda images: images) if box is None else to_bytes
+        self.to_pool_format = (lambda images: images) if box is None else to_bytes
 
     def check(self, network: nn.Module) -> None:
         if not self.class_weight:
@@ -115,7 +115,7 @@ class CAKEGenerator(Synthesizer):
         z = self._latent(self.images, stream)
         with torch.no_grad(), self.runtime.autocast():
             images = self._paint(z, labels).float()
-        return Synthetic(self.keep(images), {"target": labels}, metrics)
+        return Synthetic(self.to_pool_format(images), {"target": labels}, metrics)
 
     def _train(self, teacher: Teacher) -> dict[str, Tensor]:
         """Train the generator and return the terms of the last step."""

@@ -125,8 +125,8 @@ class DeepInversion(Inversion):
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return move(images, *self.moves.pop(0))
 
-    def keep(self, images: Tensor) -> Tensor:
-        return super().keep(images) if self.clip else images
+    def to_pool_format(self, images: Tensor) -> Tensor:
+        return super().to_pool_format(images) if self.clip else images
 
 
 class AdaptiveDeepInversion(DeepInversion):

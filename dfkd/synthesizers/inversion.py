@@ -190,7 +190,7 @@ class Inversion(Synthesizer):
         """Draw the target classes (B,) of a batch."""
         return balanced_labels(self.batch_size, self.classes, stream)
 
-    def keep(self, images: Tensor) -> Tensor:
+    def to_pool_format(self, images: Tensor) -> Tensor:
         """Convert the images to the form that the pool stores; here, to 8 bits."""
         return to_bytes(images)
 
@@ -242,7 +242,7 @@ class Inversion(Synthesizer):
                     metrics |= {name: value.detach() for name, value in terms.items()}
                     metrics["hit"] = (view.logits.argmax(1) == labels).float().mean()
         work.finish()
-        return Synthetic(self.keep(best.images), {"target": labels}, metrics)
+        return Synthetic(self.to_pool_format(best.images), {"target": labels}, metrics)
 
     def _terms(self, step: Step) -> dict[str, Tensor]:
         t, terms = step.view.logits, {}

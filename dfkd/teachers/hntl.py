@@ -154,7 +154,7 @@ class HNTL(TrainedTeacher):
         self.noise = torch.Generator()
 
     @property
-    def reports(self) -> int:
+    def log_calls(self) -> int:
         return self.disentangle.epochs + self.epochs
 
     def check(self, scenario: Scenario) -> None:

@@ -136,7 +136,7 @@ class SOPHON(TrainedTeacher):
         self.id_lr, self.id_steps = id_lr, id_steps
 
     @property
-    def reports(self) -> int:
+    def log_calls(self) -> int:
         return self.epochs + self.rounds
 
     def check(self, scenario: Scenario) -> None:

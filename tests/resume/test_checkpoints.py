@@ -39,7 +39,7 @@ class Story:
     def tell(self) -> list:
         work, point = Work(), self.checkpoints
         with point.stage("student", self.about["key"], self.file, self.about.get("code", "")):
-            point.keep(work=work)
+            point.register(work=work)
             for a in point.loop("a", 3):
                 self.step(work, f"a{a}")
                 for b in point.loop("b", 2):
@@ -141,7 +141,7 @@ def test_rows_seconds_and_random_numbers_go_on(tmp_path, monkeypatch, caplog):
         torch.manual_seed(3)
         point, drawn = Checkpoints(0), []
         with point.stage("student", "key", tmp_path / "file"):
-            point.keep(drawn=drawn)
+            point.register(drawn=drawn)
             for i in point.loop("round", 4):
                 now[0] += 10
                 drawn.append(torch.rand(()).item())
@@ -191,7 +191,7 @@ def test_a_stage_that_is_made_otherwise_now_is_a_misfit_and_its_file_is_gone(tmp
         Story(tmp_path, kill_at=8).tell()
     point = Checkpoints(0)
     with pytest.raises(Misfit), point.stage("student", "key", tmp_path / ".key.checkpoint"):
-        point.keep(work=torch.Generator())
+        point.register(work=torch.Generator())
         for _ in point.loop("a", 3):
             pass
     assert os.listdir(tmp_path) == [] and point.loop("a", 3) == range(3)
@@ -202,7 +202,7 @@ def test_a_loop_that_never_comes_again_is_a_misfit(tmp_path):
         Story(tmp_path, kill_at=8).tell()
     point = Checkpoints(0)
     with pytest.raises(Misfit, match="never came"), point.stage("student", "key", tmp_path / ".key.checkpoint"):
-        point.keep(work=Work())
+        point.register(work=Work())
         assert list(point.loop("other", 3)) == []
 
 
@@ -219,7 +219,7 @@ def test_a_full_disk_is_said_once_and_the_stage_goes_on(tmp_path, monkeypatch, c
 def test_what_cannot_be_saved_is_said_once_and_the_stage_goes_on(tmp_path, caplog):
     point, work = Checkpoints(0), Work()
     with point.stage("student", "key", tmp_path / "file"):
-        point.keep(work=work)
+        point.register(work=work)
         for i in point.loop("round", 5):
             if i == 2:
                 work.late = torch.nn.Linear(1, 1)
@@ -237,7 +237,7 @@ def test_an_object_that_breaks_when_it_is_looked_at_does_not_break_the_stage(tmp
 
     point = Checkpoints(0)
     with point.stage("student", "key", tmp_path / "file"):
-        point.keep(strange=Strange())
+        point.register(strange=Strange())
         assert list(point.loop("round", 3)) == [0, 1, 2]
     assert caplog.text.count("do not look") == 1 and not (tmp_path / "file").exists()
 
