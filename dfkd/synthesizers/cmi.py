@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dfkd.machine.runtime import seeded
 from dfkd.models import Teacher, batch_norms, watch_channel_means
 from dfkd.priors import View
-from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam
+from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam
 from dfkd.synthesizers.renew import check_renewable, renew
 from dfkd.training.augment import augment, resized_crop
 from dfkd.training.optimizers import fused
@@ -133,7 +133,7 @@ class CMI(Inversion):
         if data["width"] is not None:
             self._make_head(data["width"])
 
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         renew(self.generator, self.seed, "synthesis", "generator", round)
         size = (len(labels), self.generator.latent)
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
@@ -153,7 +153,7 @@ class CMI(Inversion):
             if self.features is not None:
                 self.bank.add(self.features)
 
-        return Work(lambda: self.generator(z), parameters, advance, finish)
+        return Optimization(lambda: self.generator(z), parameters, advance, finish)
 
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return augment(images, "crop_flip" if self.flip else "shift", stream)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dfkd.models import Teacher
 from dfkd.priors import Prior
-from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam, steer_weights
+from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam, steer_weights
 from dfkd.training.optimizers import fused
 
 
@@ -108,7 +108,7 @@ class DeepInversion(Inversion):
         self.lr, self.betas = lr, tuple(betas)
         self.independent = not prior.memories
 
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         x = torch.randn(len(labels), *self.shape, generator=stream, device=self.runtime.device).requires_grad_()
         self.moves = draw_moves(self.steps, self.jitter, self.flip, stream)
         optimizer = fused(torch.optim.Adam, [x], lr=self.lr, betas=self.betas)
@@ -120,7 +120,7 @@ class DeepInversion(Inversion):
             if self.clip:
                 x.data.clamp_(low, high)
 
-        return Work(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
+        return Optimization(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
 
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return move(images, *self.moves.pop(0))

@@ -16,7 +16,7 @@ from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 
 
 @dataclass
-class Work:
+class Optimization:
     """The optimisation of one batch.
 
     Attributes:
@@ -170,7 +170,7 @@ class Inversion(Synthesizer):
         self.one_hot, self.adversarial, self.warm_up = one_hot, adversarial, warm_up
 
     @abstractmethod
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         """Set up the optimisation of this round, from a new initialisation.
 
         Args:
@@ -217,15 +217,15 @@ class Inversion(Synthesizer):
     ) -> Synthetic:
         round, stream = rounds.start, self.stream(rounds.start)
         labels = self.labels(stream)
-        work, best, metrics = self.begin(round, labels, teacher, stream), Best(), {}
+        optimization, best, metrics = self.begin(round, labels, teacher, stream), Best(), {}
         todo = range(self.steps)
-        if work.optimizer is not None:
-            parts = {"parameters": work.parameters, "optimizer": work.optimizer, "stream": stream}
+        if optimization.optimizer is not None:
+            parts = {"parameters": optimization.parameters, "optimizer": optimization.optimizer, "stream": stream}
             todo = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
         with evaluation_mode(student):
             for number in todo:
                 with self.runtime.autocast():
-                    images = work.paint()
+                    images = optimization.paint()
                     seen = self.augmented(images, stream)
                     view = self.look(teacher, seen)
                 step = Step(round, images, seen, view, labels, teacher, student, steer, stream)
@@ -233,15 +233,15 @@ class Inversion(Synthesizer):
                 total = sum(terms.values())
                 best.offer(total, images.float())
                 # Gradients of the optimised tensors only: `backward` would also fill those of the student.
-                gradients = torch.autograd.grad(total, work.parameters)
-                for parameter, gradient in zip(work.parameters, gradients, strict=True):
+                gradients = torch.autograd.grad(total, optimization.parameters)
+                for parameter, gradient in zip(optimization.parameters, gradients, strict=True):
                     parameter.grad = gradient
-                work.advance()
+                optimization.advance()
                 if number == self.steps - 1:
                     self.prior.remember(view)
                     metrics |= {name: value.detach() for name, value in terms.items()}
                     metrics["hit"] = (view.logits.argmax(1) == labels).float().mean()
-        work.finish()
+        optimization.finish()
         return Synthetic(self.to_pool_format(best.images), {"target": labels}, metrics)
 
     def _terms(self, step: Step) -> dict[str, Tensor]:
