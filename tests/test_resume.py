@@ -14,7 +14,7 @@ from dfkd.machine.runtime import Runtime
 from dfkd.models import cnn_bn
 from dfkd.recipe import Recipe
 from dfkd.resume.checkpoints import Checkpoints
-from dfkd.resume.state import Take
+from dfkd.resume.state import Extractor
 from dfkd.scenarios import backdoor, close_set
 from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.prepare import prepare
@@ -163,7 +163,7 @@ def test_every_teacher_goes_on_where_it_was(tmp_path, tiny_domain, caplog, name)
             model = source.train(scenario, Runtime(torch.device("cpu")), 0, log)
             rows = checkpoints.rows
         (tmp_path / "file").unlink()
-        return digest(Take()(model, "model")), rows
+        return digest(Extractor()(model, "model")), rows
 
     with watched() as steps:
         undisturbed = trained()

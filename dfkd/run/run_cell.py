@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from dfkd.config.cell import Cell
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
-from dfkd.resume.state import Misfit
+from dfkd.resume.state import CheckpointMismatch
 from dfkd.run.provenance import command
 from dfkd.run.result import make_result
 from dfkd.stages.components import Components
@@ -55,7 +55,7 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
             return done
         try:
             return _run(cell, components, siblings, group, quiet)
-        except Misfit as error:
+        except CheckpointMismatch as error:
             log.warning("  WARNING  a checkpoint does not fit and is dropped, its stage begins anew (%s)", error)
             return _run(cell, prepare(cell), siblings, group, quiet)
 

@@ -14,7 +14,7 @@ from dfkd.machine import distributed
 from dfkd.machine.profiling import profiled
 from dfkd.machine.runtime import PeakMemory
 from dfkd.resume.checkpoints import Checkpoints
-from dfkd.resume.state import Misfit
+from dfkd.resume.state import CheckpointMismatch
 from dfkd.stages.components import Components
 from dfkd.stages.stage import Planned, Run, metrics_row, planned_stages
 from dfkd.store.store import Artifact, Store
@@ -70,7 +70,7 @@ class Pipeline:
         """Fetch a stage on the first rank, and send its artifact to the other ranks.
 
         Raises:
-            Misfit: the checkpoint of the stage does not fit it; the other ranks raise it too.
+            CheckpointMismatch: the checkpoint of the stage does not fit it; the other ranks raise it too.
         """
         reason = planned.stage.single_rank_reason(self.run) if distributed.ranks() > 1 else None
         together = distributed.ranks() > 1 and reason is None
@@ -78,7 +78,7 @@ class Pipeline:
         try:
             fetched = self.run.store.fetch(planned.name, planned.key, build, planned.content, planned.inputs)
             return distributed.broadcast(fetched)
-        except Misfit as error:
+        except CheckpointMismatch as error:
             distributed.broadcast(error)
             raise
 
@@ -119,14 +119,17 @@ class Pipeline:
         """On the other ranks: make the stage together with the first rank if it asks for that, and get the artifact.
 
         Raises:
-            Misfit: the checkpoint of the stage does not fit it.
+            CheckpointMismatch: the checkpoint of the stage does not fit it.
         """
         said = distributed.broadcast(None)
         if said == JOIN:
-            with contextlib.suppress(Misfit), self.resumable(planned, True):  # the first rank sends the same Misfit
+            with (
+                contextlib.suppress(CheckpointMismatch),
+                self.resumable(planned, True),
+            ):  # the first rank sends the same CheckpointMismatch
                 planned.stage.make(self.run, None, lambda step, metrics: None)
             said = distributed.broadcast(None)
-        if isinstance(said, Misfit):
+        if isinstance(said, CheckpointMismatch):
             raise said
         return said
 

@@ -12,7 +12,7 @@ from dfkd.machine import interrupt
 from dfkd.machine.interrupt import Interrupted
 from dfkd.resume import checkpoints as module
 from dfkd.resume.checkpoints import Checkpoints
-from dfkd.resume.state import Misfit
+from dfkd.resume.state import CheckpointMismatch
 
 
 class Work:
@@ -190,7 +190,7 @@ def test_a_stage_that_is_made_otherwise_now_is_a_misfit_and_its_file_is_gone(tmp
     with pytest.raises(Killed):
         Story(tmp_path, kill_at=8).tell()
     point = Checkpoints(0)
-    with pytest.raises(Misfit), point.stage("student", "key", tmp_path / ".key.checkpoint"):
+    with pytest.raises(CheckpointMismatch), point.stage("student", "key", tmp_path / ".key.checkpoint"):
         point.register(work=torch.Generator())
         for _ in point.loop("a", 3):
             pass
@@ -201,7 +201,10 @@ def test_a_loop_that_never_comes_again_is_a_misfit(tmp_path):
     with pytest.raises(Killed):
         Story(tmp_path, kill_at=8).tell()
     point = Checkpoints(0)
-    with pytest.raises(Misfit, match="never came"), point.stage("student", "key", tmp_path / ".key.checkpoint"):
+    with (
+        pytest.raises(CheckpointMismatch, match="never came"),
+        point.stage("student", "key", tmp_path / ".key.checkpoint"),
+    ):
         point.register(work=Work())
         assert list(point.loop("other", 3)) == []
 
