@@ -17,7 +17,7 @@ from dfkd.config.arguments import arranged
 from dfkd.config.cell import Cell, cells_of
 from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
-from dfkd.errors import ConfigError, NotTogether
+from dfkd.errors import CannotTrainTogether, ConfigError
 from dfkd.machine import distributed, interrupt
 from dfkd.machine.environment import settle
 from dfkd.metrics import TABLE, own_metrics
@@ -71,7 +71,7 @@ def run_one(cfg: DictConfig) -> float | None:
             others = cells[i + 1 :] if together else []
             try:
                 scores.append(run_or_reuse(cell, others))
-            except NotTogether as error:
+            except CannotTrainTogether as error:
                 log.warning("  WARNING  the students of %d cells are trained in turn: %s", len(others) + 1, error)
                 together = False
                 scores.append(run_or_reuse(cell, []))

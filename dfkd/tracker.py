@@ -53,7 +53,7 @@ class Tracker:
         """Called after a method has failed: from now on, only write the files of the run folder."""
 
 
-class Guarded(Tracker):
+class GuardedTracker(Tracker):
     """Wraps a tracker so that its failures do not stop the run. The first failure is logged as a warning, and after
     each one `give_up` of the tracker is called.
 

@@ -130,8 +130,8 @@ class Distillation:
             error.state = self.trainer.last_good
             raise
         if metrics:
-            found = self._validate(self.rounds)
-            self.log(self.rounds, metrics | {f"val/{name}": value for name, value in found.items()})
+            validation = self._validate(self.rounds)
+            self.log(self.rounds, metrics | {f"val/{name}": value for name, value in validation.items()})
 
     def grow(self, number: int) -> None:
         """Synthesize the images of one round, label and split them, and add them to the pool."""
@@ -161,9 +161,9 @@ class Distillation:
         synthesis = self._read_synthesis()  # first: NaN images make the student's loss NaN too, so report the cause
         metrics = {f"loss/{name}": value for name, value in self.trainer.read().items()} | synthesis
         metrics |= {f"evals/{purpose}": count for purpose, count in self.evals().items()}
-        found = self._validate(number) if check else {}
-        self.log(number, metrics | {f"val/{name}": value for name, value in found.items()})
-        return found
+        validation = self._validate(number) if check else {}
+        self.log(number, metrics | {f"val/{name}": value for name, value in validation.items()})
+        return validation
 
     def evals(self) -> dict[str, int]:
         """Teacher evaluations per student so far, in images, for 'synthesis', 'split' and 'distill'."""
@@ -187,10 +187,10 @@ class Distillation:
 
     def _validate(self, number: int) -> dict[str, float]:
         with self.clock("evaluate"), self.teacher.counted_as("evaluate"):
-            found = self.examiner(self.model, "val")
-        if found["iacc"] > self.best["iacc"]:
-            self.best = {"round": number, "iacc": found["iacc"], "state": self.trainer.weights()}
-        self.validation = {name: value for name, value in found.items() if value is not None}
+            metrics = self.examiner(self.model, "val")
+        if metrics["iacc"] > self.best["iacc"]:
+            self.best = {"round": number, "iacc": metrics["iacc"], "state": self.trainer.weights()}
+        self.validation = {name: value for name, value in metrics.items() if value is not None}
         return self.validation
 
     def _steered(self, images: Tensor, logits: Tensor) -> Tensor:

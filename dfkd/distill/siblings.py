@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dfkd.distill.loop import Distillation
-from dfkd.errors import NotTogether
+from dfkd.errors import CannotTrainTogether
 from dfkd.pool import Pool
 from dfkd.training.meter import Meter
 
@@ -26,7 +26,7 @@ class SiblingDistillation:
         distillations: K of them, with the same teacher, pool and recipe; only their seeds differ.
 
     Raises:
-        NotTogether: during training, torch cannot run the networks as one program, or runs out of memory.
+        CannotTrainTogether: during training, torch cannot run the networks as one program, or runs out of memory.
         NonFiniteLoss: a loss of one student became NaN or infinite; carries that student's last finite weights.
     """
 
@@ -71,7 +71,7 @@ class SiblingDistillation:
                 terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))
                 self.stepper.step(sum(terms.values()).sum())
             except RuntimeError as error:
-                raise NotTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
+                raise CannotTrainTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
             meter.add(terms)
         if not tied:
             self._tie()

@@ -20,9 +20,9 @@ from dfkd.stages.components import Components
 from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.precision import choose_precision
 from dfkd.stages.prepare import prepare
-from dfkd.stages.stage import Planned, planned_stages
+from dfkd.stages.stage import PlannedStage, planned_stages
 from dfkd.store.run_folder import RunFolder
-from dfkd.tracker import Guarded
+from dfkd.tracker import GuardedTracker
 
 log = logging.getLogger("dfkd")
 
@@ -61,7 +61,7 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
 
 
 def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
-    pipeline = Pipeline(cell, components, Guarded(components.tracker), siblings, quiet)
+    pipeline = Pipeline(cell, components, GuardedTracker(components.tracker), siblings, quiet)
     if not distributed.is_first():
         components.runtime = choose_precision(cell, components)
         pipeline.make()
@@ -88,10 +88,10 @@ def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: st
         folder.set_status("done", command=command())
         return result
     except BaseException as error:
-        result, why = None, distributed.reason(error)
-        kind = "interrupted" if isinstance(why, KeyboardInterrupt | SystemExit) else "failed"
-        told = getattr(why, "traceback", traceback.format_exc())
-        folder.set_status(kind, command=command(), error=f"{type(why).__name__}: {why}", traceback=told)
+        result, cause = None, distributed.reason(error)
+        kind = "interrupted" if isinstance(cause, KeyboardInterrupt | SystemExit) else "failed"
+        text = getattr(cause, "traceback", traceback.format_exc())
+        folder.set_status(kind, command=command(), error=f"{type(cause).__name__}: {cause}", traceback=text)
         if isinstance(error, NonFiniteLoss) and error.state is not None:
             last_good = {name: value.contiguous() for name, value in error.state.items()}
             save_file(last_good, cell.folder / "student_last_good.safetensors")
@@ -100,7 +100,7 @@ def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: st
         tracker.finish(result)
 
 
-def keys(planned: dict[str, Planned]) -> dict[str, str]:
+def keys(planned: dict[str, PlannedStage]) -> dict[str, str]:
     """Return {name: key} of planned stages."""
     return {name: stage.key for name, stage in planned.items()}
 

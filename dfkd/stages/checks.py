@@ -164,8 +164,8 @@ def _check_stages(components: Components, config: dict, problems: list[str]) -> 
     """Add to `problems` objects under `stages` that are no stages, and an `until` with which the run cannot end."""
     for name, stage in zip(config["stages"], components.stages, strict=True):
         if not isinstance(stage, Stage) or stage.name != name:
-            said = f"stages.{name} must be a dfkd.stages.Stage with name = '{name}', got {type(stage).__name__}"
-            problems.append(said)
+            message = f"stages.{name} must be a dfkd.stages.Stage with name = '{name}', got {type(stage).__name__}"
+            problems.append(message)
     ends = [stage.name for stage in components.stages if stage.may_end]
     if config["until"] not in ends:
         problems.append(f"until={config['until']}: a run cannot end there; choose one of {', '.join(ends)}")

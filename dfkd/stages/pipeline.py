@@ -16,7 +16,7 @@ from dfkd.machine.runtime import PeakMemory
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.state import CheckpointMismatch
 from dfkd.stages.components import Components
-from dfkd.stages.stage import Planned, Run, metrics_row, planned_stages
+from dfkd.stages.stage import PlannedStage, Run, metrics_row, planned_stages
 from dfkd.store.store import Artifact, Store
 from dfkd.tracker import Tracker
 
@@ -66,7 +66,7 @@ class Pipeline:
             log.info("  %-9s %s %s", name, planned.key, spent)
             self.run.stage_outputs[name] = planned.stage.load(self.run, artifact)
 
-    def lead(self, planned: Planned) -> Artifact:
+    def lead(self, planned: PlannedStage) -> Artifact:
         """Fetch a stage on the first rank, and send its artifact to the other ranks.
 
         Raises:
@@ -82,7 +82,7 @@ class Pipeline:
             distributed.broadcast(error)
             raise
 
-    def build(self, planned: Planned, together: bool, how: str, folder: Path) -> dict:
+    def build(self, planned: PlannedStage, together: bool, how: str, folder: Path) -> dict:
         """Make a stage on the first rank, or `together` on all; return the metadata for its meta.json.
 
         Args:
@@ -115,26 +115,24 @@ class Pipeline:
         ranks = {"ranks": distributed.ranks()} if together else {}
         return meta | {"peak_memory_mb": peak.read(), "seconds": seconds} | ranks
 
-    def follow(self, planned: Planned) -> Artifact:
+    def follow(self, planned: PlannedStage) -> Artifact:
         """On the other ranks: make the stage together with the first rank if it asks for that, and get the artifact.
 
         Raises:
             CheckpointMismatch: the checkpoint of the stage does not fit it.
         """
-        said = distributed.broadcast(None)
-        if said == JOIN:
-            with (
-                contextlib.suppress(CheckpointMismatch),
-                self.resumable(planned, True),
-            ):  # the first rank sends the same CheckpointMismatch
+        message = distributed.broadcast(None)
+        if message == JOIN:
+            # The first rank sends the same CheckpointMismatch.
+            with contextlib.suppress(CheckpointMismatch), self.resumable(planned, True):
                 planned.stage.make(self.run, None, lambda step, metrics: None)
-            said = distributed.broadcast(None)
-        if isinstance(said, CheckpointMismatch):
-            raise said
-        return said
+            message = distributed.broadcast(None)
+        if isinstance(message, CheckpointMismatch):
+            raise message
+        return message
 
     @contextlib.contextmanager
-    def resumable(self, planned: Planned, together: bool) -> Iterator[None]:
+    def resumable(self, planned: PlannedStage, together: bool) -> Iterator[None]:
         """Inside the block a stage is made; it resumes from the checkpoint of an earlier run, if there is one."""
         file, code = self.run.store.checkpoint(planned.name, planned.key), code_digest(self.run.cell.config)
         stage = self.run.checkpoints.stage(planned.name, planned.key, file, code)

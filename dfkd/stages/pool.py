@@ -46,10 +46,10 @@ class PoolStage(Stage):
         run.register(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
         run.register(images=images, columns=columns, known=known, logits=logits)
         with seeded(seed, "synthesis"):
-            todo = run.loop("round", synthesizer.rounds, synthesizer.at_once * distributed.team())
+            todo = run.loop("round", synthesizer.rounds, synthesizer.rounds_per_call * distributed.team())
             with run.bar(synthesizer.rounds, "synthesis", todo.start) as progress:
                 for first in todo:
-                    for rounds, batch in synthesized(synthesizer, first, teacher):
+                    for rounds, batch in synthesize_on_ranks(synthesizer, first, teacher):
                         images.add(batch.images, len(batch.images) // len(rounds) * synthesizer.rounds)
                         known += [] if batch.logits is None else [batch.logits]
                         for name, column in batch.columns.items():
@@ -78,7 +78,7 @@ class PoolStage(Stage):
 
     def single_rank_reason(self, run: Run) -> str | None:
         synthesizer = run.components.synthesizer
-        if synthesizer.rounds <= synthesizer.at_once:
+        if synthesizer.rounds <= synthesizer.rounds_per_call:
             return ""
         return None if synthesizer.independent else "its rounds depend on each other"
 
@@ -86,8 +86,8 @@ class PoolStage(Stage):
         return {"pool_labels": artifact.meta["labels"]}
 
 
-def synthesized(synthesizer: Synthesizer, first: int, teacher: Teacher) -> list[tuple[range, Synthetic]]:
-    """Make the images of the next `synthesizer.at_once` rounds on each rank of the team, from round `first` on.
+def synthesize_on_ranks(synthesizer: Synthesizer, first: int, teacher: Teacher) -> list[tuple[range, Synthetic]]:
+    """Make the images of the next `synthesizer.rounds_per_call` rounds on each rank of the team, from round `first` on.
 
     Which rounds are made in one call does not depend on the number of ranks, so the images are the same to the last
     bit. The teacher evaluations of all ranks are counted on the first one.
@@ -96,13 +96,13 @@ def synthesized(synthesizer: Synthesizer, first: int, teacher: Teacher) -> list[
         [(rounds, images)] in order, on the first rank; an empty list on the others.
     """
     team, device = distributed.team(), synthesizer.runtime.device
-    ends = [first + i * synthesizer.at_once for i in range(team + 1)]
+    ends = [first + i * synthesizer.rounds_per_call for i in range(team + 1)]
     todo = [range(a, min(b, synthesizer.rounds)) for a, b in itertools.pairwise(ends)]
     mine, before, batch = todo[distributed.rank() % team], teacher.evals.copy(), None
     with teacher.counted_as("synthesis"), distributed.alone():
         if mine:  # at the end there may be fewer rounds than ranks
             batch = synthesizer.synthesize(mine, teacher).to("cpu" if team > 1 else device)
-    made = distributed.gather((batch, teacher.evals - before))
-    for _, spent in made[1:]:
+    results = distributed.gather((batch, teacher.evals - before))
+    for _, spent in results[1:]:
         teacher.evals.update(spent)
-    return [(rounds, batch.to(device)) for rounds, (batch, _) in zip(todo, made, strict=False) if rounds]
+    return [(rounds, batch.to(device)) for rounds, (batch, _) in zip(todo, results, strict=False) if rounds]

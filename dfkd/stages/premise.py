@@ -43,9 +43,9 @@ class PremiseStage(Stage):
         return premise_in_words(artifact.meta, run.components.defense.radius)
 
     def result(self, run: Run, artifact: Artifact) -> dict:
-        told = {key: artifact.meta[key] for key in ("id_confidence", "ood_confidence", "holds")}
+        report = {key: artifact.meta[key] for key in ("id_confidence", "ood_confidence", "holds")}
         words, _ = self.words(run, artifact)
-        return {"flip_rates": artifact.meta["flip_rates"], "premise": told | {"words": words}}
+        return {"flip_rates": artifact.meta["flip_rates"], "premise": report | {"words": words}}
 
     def warnings(self, run: Run, artifact: Artifact) -> list[str]:
         words, fails = self.words(run, artifact)

@@ -43,7 +43,7 @@ class Run:
     quiet: bool = False
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     stage_outputs: dict[str, Any] = field(default_factory=dict)
-    planned: "dict[str, Planned]" = field(default_factory=dict)
+    planned: "dict[str, PlannedStage]" = field(default_factory=dict)
 
     @property
     def loop(self) -> Loop:
@@ -149,7 +149,7 @@ class Stage(ABC):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStage:
     """A stage of a cell with its key.
 
     Attributes:
@@ -169,19 +169,19 @@ class Planned:
         return self.stage.name
 
 
-def planned_stages(cell: Cell, components: Components) -> dict[str, Planned]:
+def planned_stages(cell: Cell, components: Components) -> dict[str, PlannedStage]:
     """Return {name: stage with its key} of a cell up to `until`, in the order in which they are made. The keys are
     computed from the configuration; no stage has to be made for it."""
-    found: dict[str, Planned] = {}
+    planned: dict[str, PlannedStage] = {}
     for stage in components.stages:
         if stage.name == cell.config["until"] or stage.is_part(cell, components):
-            inputs = {name: found[name].key for name in stage.fed_by(cell, components) if name in found}
+            inputs = {name: planned[name].key for name in stage.fed_by(cell, components) if name in planned}
             content = stage.content(cell, components) | _own_target(cell, stage.name)
             key = cell.key(stage.name, stage.version, content, inputs)
-            found[stage.name] = Planned(stage, content, inputs, key)
+            planned[stage.name] = PlannedStage(stage, content, inputs, key)
         if stage.name == cell.config["until"]:
             break
-    return found
+    return planned
 
 
 def _own_target(cell: Cell, name: str) -> dict:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dfkd.config.cell import Cell
 from dfkd.distill import Distillation, SiblingDistillation, Student
-from dfkd.errors import NonFiniteLoss, NotTogether
+from dfkd.errors import CannotTrainTogether, NonFiniteLoss
 from dfkd.evaluate import Examiner
 from dfkd.machine import distributed
 from dfkd.machine.data_parallel import has_dropout, single_rank_reason
@@ -70,7 +70,8 @@ class StudentStage(Stage):
         """Distil the student and its siblings in one program, and store the artifacts of the siblings.
 
         Raises:
-            NotTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too small.
+            CannotTrainTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too
+                small.
         """
         cells, components = (run.cell, *run.siblings), run.components
         students = [components.student, *(student_of(cell, components) for cell in run.siblings)]
@@ -93,7 +94,7 @@ class StudentStage(Stage):
                 with rounds_of(run, distillations[0].rounds) as (rounds, show):
                     together.run(show, rounds)
         except (NonFiniteLoss, torch.OutOfMemoryError) as error:
-            raise NotTogether(str(error).splitlines()[0]) from error
+            raise CannotTrainTogether(str(error).splitlines()[0]) from error
         seconds = round(run.checkpoints.seconds / len(distillations), 3)
         for cell, distillation, own in list(zip(cells, distillations, rows, strict=True))[1:]:
             planned = planned_stages(cell, components)[self.name]
@@ -139,7 +140,7 @@ class StudentStage(Stage):
     def result(self, run: Run, artifact: Artifact) -> dict:
         """Copy the students into the run folder, draw their figures there, and measure the students on the test splits;
         returns the entries for result.json."""
-        from dfkd.stages import figures  # the import takes half a second and is only needed here
+        from dfkd.stages import run_figures  # the import takes half a second and is only needed here
 
         components, folder, teacher, meta = run.components, run.cell.folder, run.stage_outputs["teacher"], artifact.meta
         for name in ("student", "student_best_on_validation"):
@@ -153,18 +154,18 @@ class StudentStage(Stage):
         measured = examiner(student, "test")
         samples = load_file(artifact.path / "samples.safetensors")
         rows = read_rows(artifact.path / "metrics.jsonl")
-        figures.training_curves(rows, run.stage_outputs["judgement"], components.metrics, folder / "curves.png")
+        run_figures.training_curves(rows, run.stage_outputs["judgement"], components.metrics, folder / "curves.png")
         figure = domain.modality.figure
         if figure == "field":
-            grid = figures.field_grid(domain)
+            grid = run_figures.field_grid(domain)
             measured["grid_agreement"] = _same_answers(teacher, student, grid)
-            figures.decision_fields(teacher, student, domain, samples["all"], folder / "decision_fields.png")
+            run_figures.decision_fields(teacher, student, domain, samples["all"], folder / "decision_fields.png")
         elif figure == "projection":
-            figures.projection(teacher, domain, samples["all"], folder / "projection.png")
+            run_figures.projection(teacher, domain, samples["all"], folder / "projection.png")
         else:
             for name, images in samples.items():
                 title = f"{name}: {len(images)} synthetic images"
-                figures.sample_grid(images, title, folder / f"samples_{name}.png")
+                run_figures.sample_grid(images, title, folder / f"samples_{name}.png")
         return ({} if "pool" in run.stage_outputs else {"pool_labels": None}) | {
             "student": measured,
             "student_best_on_validation": best,

@@ -55,7 +55,7 @@ class Synthesizer(ABC):
     Attributes:
         online: whether the student is trained while the images are made.
         columns: names of the per-image values returned with the images (`Synthetic.columns`).
-        at_once: number of rounds per call of `synthesize`; more than 1 only if that does not change the images.
+        rounds_per_call: number of rounds per call of `synthesize`; more than 1 only if that does not change the images.
         independent: whether the images of a round depend on no other round, and on no random numbers except those of
             its `stream`. Several ranks can then make rounds in parallel.
         takes_term: whether `term` is added to the loss of the images.
@@ -74,7 +74,7 @@ class Synthesizer(ABC):
 
     online = False
     columns: tuple[str, ...] = ()
-    at_once = 1
+    rounds_per_call = 1
     independent = False
     takes_term = False
     needs_box = False

@@ -168,7 +168,7 @@ class CAKE(Synthesizer):
         self.contrast, self.temperature = contrast, temperature
         self.optimizer, self.step_size = optimizer, step_size
         self.moments = [steps * (k + 1) // snapshots for k in range(snapshots)]
-        self.at_once = max(1, chunk // batch_size)
+        self.rounds_per_call = max(1, chunk // batch_size)
 
     def check(self, network: nn.Module) -> None:
         if not (self.class_weight or self.contrast_weight or self.prior.terms):

@@ -7,7 +7,7 @@ import torch
 
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, SiblingDistillation, Student
-from dfkd.errors import NonFiniteLoss, NotTogether
+from dfkd.errors import CannotTrainTogether, NonFiniteLoss
 from dfkd.machine.runtime import seeded
 from dfkd.models import cnn_bn, resnet4
 from dfkd.models.common import FeatureNet
@@ -183,7 +183,7 @@ def test_networks_of_which_torch_makes_no_program_are_named(make, monkeypatch):
         net = cnn_bn(shape, classes, **sizes)
         return Stubborn(net.body, net.head)
 
-    with pytest.raises(NotTogether, match=r"torch makes no program of them \(.*item.*\)"):
+    with pytest.raises(CannotTrainTogether, match=r"torch makes no program of them \(.*item.*\)"):
         SiblingDistillation(make(network=stubborn)).run()
 
 
@@ -191,5 +191,5 @@ def test_a_loss_that_torch_makes_no_program_of_is_said(make):
     def branching(student, teacher):
         return (student - teacher).square().mean(1) if student.sum() > 0 else student.square().mean(1)
 
-    with pytest.raises(NotTogether, match="torch makes no program of them"):
+    with pytest.raises(CannotTrainTogether, match="torch makes no program of them"):
         SiblingDistillation(make(loss=lambda: branching)).run()
