@@ -95,7 +95,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
     if cell.config["fail_fast"] and ledger.has_failed():
         return None
     distributed.start()
-    result = distributed.by_first(cell.finished)
+    result = distributed.on_first_rank(cell.finished)
     if cell.config["dry_run"]:
         return show_plan(cell, result) if distributed.is_first() else None
     log.info("%s%s", cell.name, before(cell, result))
@@ -103,7 +103,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
         ledger.record(cell, "running", **ledger.this_process())
         from dfkd.run.run_cell import run_cell
 
-        left = distributed.by_first(lambda: [other.finished() is None for other in others])
+        left = distributed.on_first_rank(lambda: [other.finished() is None for other in others])
         siblings, group = list(itertools.compress(others, left)), os.environ.get(ledger.GROUP)
         result = run_cell(cell, siblings, group, quiet=ledger.in_a_worker())
     elif distributed.is_first():

@@ -174,7 +174,7 @@ class Trainer:
 
         All ranks draw the same batches and views; each rank takes its share of them.
         """
-        count, share, unaugmented = len(index), distributed.share(len(index)), self.student.augment == "none"
+        count, share, unaugmented = len(index), distributed.rank_slice(len(index)), self.student.augment == "none"
         index = index[share] if unaugmented else index
         here = index.to(pool.logits.device, non_blocking=True)
         images, logits, fragile = pool.pixels(index), pool.logits[here], pool.split.fragile[here]

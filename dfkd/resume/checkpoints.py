@@ -63,7 +63,7 @@ class Checkpoints:
         self._earlier_seconds, self._began = 0.0, time.monotonic()
         self._next_save = time.monotonic() + (self.every or 0)
         self._cannot_save, self._warned = False, set()
-        self._ranks, self._stop = distributed.team(), distributed.StopSign()
+        self._ranks, self._stop = distributed.team_size(), distributed.StopSign()
 
     @contextlib.contextmanager
     def stage(self, name: str, key: str, file: Path, code: str = "") -> Iterator[None]:
@@ -109,7 +109,9 @@ class Checkpoints:
         read."""
         own_position = self._earlier and self._earlier["position"]
         positions = distributed.gather(own_position)
-        if self._ranks > 1 and distributed.by_first(lambda: any(position != own_position for position in positions)):
+        if self._ranks > 1 and distributed.on_first_rank(
+            lambda: any(position != own_position for position in positions)
+        ):
             raise CheckpointMismatch("not every rank can read it")
 
     @property
@@ -145,7 +147,7 @@ class Checkpoints:
         Returns:
             an iterable; its attribute `start` is the first number.
         """
-        outside = self.file is None or self._ranks != distributed.team()
+        outside = self.file is None or self._ranks != distributed.team_size()
         return range(0, total, step) if outside else ResumableLoop(self, name, total, step, parts)
 
     def _parts(self) -> dict[str, Any]:

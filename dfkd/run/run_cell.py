@@ -43,14 +43,16 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
         ConfigError: the cell cannot run; nothing was computed.
         Exception: the run failed. The run folder's status.json holds the error; finished stages stay in the store.
     """
-    with distributed.one_at_first():
+    with distributed.first_local_rank_first():
         components = prepare(cell)
     for warning in components.warnings:
         log.warning("  WARNING  %s", warning)
     distributed.barrier()  # no rank begins before all of them are prepared
     alone = RunFolder(cell.folder).claimed() if distributed.is_first() else contextlib.nullcontext()
     with alone:
-        done = distributed.by_first(cell.finished)  # another process may have finished it while we waited for the lock
+        done = distributed.on_first_rank(
+            cell.finished
+        )  # another process may have finished it while we waited for the lock
         if done is not None:
             return done
         try:
@@ -88,7 +90,7 @@ def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: st
         folder.set_status("done", command=command())
         return result
     except BaseException as error:
-        result, cause = None, distributed.reason(error)
+        result, cause = None, distributed.original_error(error)
         kind = "interrupted" if isinstance(cause, KeyboardInterrupt | SystemExit) else "failed"
         text = getattr(cause, "traceback", traceback.format_exc())
         folder.set_status(kind, command=command(), error=f"{type(cause).__name__}: {cause}", traceback=text)

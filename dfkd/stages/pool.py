@@ -46,7 +46,7 @@ class PoolStage(Stage):
         run.register(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
         run.register(images=images, columns=columns, known=known, logits=logits)
         with seeded(seed, "synthesis"):
-            todo = run.loop("round", synthesizer.rounds, synthesizer.rounds_per_call * distributed.team())
+            todo = run.loop("round", synthesizer.rounds, synthesizer.rounds_per_call * distributed.team_size())
             with run.bar(synthesizer.rounds, "synthesis", todo.start) as progress:
                 for first in todo:
                     for rounds, batch in synthesize_on_ranks(synthesizer, first, teacher):
@@ -95,13 +95,13 @@ def synthesize_on_ranks(synthesizer: Synthesizer, first: int, teacher: Teacher) 
     Returns:
         [(rounds, images)] in order, on the first rank; an empty list on the others.
     """
-    team, device = distributed.team(), synthesizer.runtime.device
-    ends = [first + i * synthesizer.rounds_per_call for i in range(team + 1)]
-    todo = [range(a, min(b, synthesizer.rounds)) for a, b in itertools.pairwise(ends)]
-    mine, before, batch = todo[distributed.rank() % team], teacher.evals.copy(), None
+    team, device = distributed.team_size(), synthesizer.runtime.device
+    bounds = [first + i * synthesizer.rounds_per_call for i in range(team + 1)]
+    todo = [range(a, min(b, synthesizer.rounds)) for a, b in itertools.pairwise(bounds)]
+    own_rounds, before, batch = todo[distributed.rank() % team], teacher.evals.copy(), None
     with teacher.counted_as("synthesis"), distributed.alone():
-        if mine:  # at the end there may be fewer rounds than ranks
-            batch = synthesizer.synthesize(mine, teacher).to("cpu" if team > 1 else device)
+        if own_rounds:  # at the end there may be fewer rounds than ranks
+            batch = synthesizer.synthesize(own_rounds, teacher).to("cpu" if team > 1 else device)
     results = distributed.gather((batch, teacher.evals - before))
     for _, spent in results[1:]:
         teacher.evals.update(spent)

@@ -43,7 +43,7 @@ def choose_precision(cell: Cell, components: Components) -> Runtime:
     runtime = components.runtime
     if cell.config["runtime"]["precision"] != "auto" or runtime.precision == torch.float32:
         return runtime
-    precision = distributed.by_first(lambda: faster_precision(cell, components))
+    precision = distributed.on_first_rank(lambda: faster_precision(cell, components))
     return replace(runtime, precision=getattr(torch, precision))
 
 

@@ -196,7 +196,7 @@ class Batches:
         return torch.randperm(len(images), generator=self.generator, device=self.generator.device)
 
     def prepare(self, images: Images, index: Tensor) -> Images:
-        share = distributed.share(len(index))
+        share = distributed.rank_slice(len(index))
         return Images(augment(images.pixels(index), self.augment, self.generator)[share], images.y[index][share])
 
 

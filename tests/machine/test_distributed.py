@@ -392,7 +392,7 @@ def test_a_teacher_draws_whole_batches_and_takes_its_share(ranks, monkeypatch, t
 
 
 def test_one_rank_alone_shares_nothing():
-    assert distributed.share(7) == slice(0, 7)
+    assert distributed.rank_slice(7) == slice(0, 7)
     net = cnn_bn((1, 8, 8), 3, widths=(4, 4, 4))
     assert on_whole_batches(net) is net
 
@@ -404,7 +404,7 @@ def test_batch_norm_over_all_ranks_is_another_network_with_the_same_weights(rank
         shared = on_whole_batches(net)
         assert on_whole_batches(linear := nn.Linear(1, 1)) is linear
         with pytest.raises(ValueError, match="a batch of 7 images cannot be shared evenly by 2 ranks"):
-            distributed.share(7)
+            distributed.rank_slice(7)
     kinds = [type(module) for module in shared.modules()]
     assert kinds.count(nn.SyncBatchNorm) == 3 and nn.BatchNorm2d not in kinds
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())
