@@ -76,11 +76,11 @@ class GpuLauncher(Launcher):
         workers = min(len(names) * self.jobs, len(job_overrides))
         joblib = ParallelLauncher(n_jobs=workers, batch_size=1)
         joblib.setup(**self.context)
-        os.environ[devices.OURS] = json.dumps([names, self.jobs])
+        os.environ[devices.SWEEP_DEVICES] = json.dumps([names, self.jobs])
         try:
             return joblib.launch(job_overrides, initial_job_idx)
         finally:
-            del os.environ[devices.OURS]
+            del os.environ[devices.SWEEP_DEVICES]
 
     def names(self) -> list[str]:
         if not isinstance(self.jobs, int) or self.jobs < 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dfkd.machine import devices, distributed
+from dfkd.machine import distributed
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def make_runtime(
     """Check the options of the section `runtime` and prepare this process.
 
     Args:
-        device: 'auto' (the device that this process holds, `dfkd.machine.devices`, else CUDA if available), 'cpu',
-            'cuda', 'cuda:N'. With several ranks, 'auto' or 'cuda' gives each rank a CUDA device of its own.
+        device: 'auto' (CUDA if available), 'cpu', 'cuda', 'cuda:N'. With several ranks, 'auto' or 'cuda' gives each
+            rank a CUDA device of its own.
         precision: 'float32', 'bfloat16', or 'auto': bfloat16 if the hardware has instructions for it, else float32. A
             run then measures whether bfloat16 is faster (`dfkd.stages.precision`).
         chunk: see `Runtime`.
@@ -113,8 +113,6 @@ def make_runtime(
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto" and devices.held is not None:
-        return torch.device(devices.held.name if devices.held.name.startswith("cuda") else "cpu")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -31,10 +31,9 @@ def prepare(cell: Cell) -> Components:
     """
     config, data = cell.config, cell.config["data"]
     check_names(config).raise_problems()
-    if not config["dry_run"]:
-        devices.claim(config["runtime"]["device"])
+    device = config["runtime"]["device"] if config["dry_run"] else devices.claim(config["runtime"]["device"])
     machine = Builder()
-    runtime = machine.call(make_runtime, config["runtime"], "runtime")
+    runtime = machine.call(make_runtime, config["runtime"] | {"device": device}, "runtime")
     machine.raise_problems()
 
     described = [config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]
