@@ -24,8 +24,8 @@ def started(process: int) -> str | None:
         except (OSError, IndexError):
             return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = ["ps", "-o", "lstart=", "-p", str(process)]
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip() or None
+        call = ["ps", "-o", "lstart=", "-p", str(process)]
+        return subprocess.run(call, capture_output=True, text=True, timeout=10).stdout.strip() or None
     return None
 
 

@@ -102,7 +102,7 @@ class Checkpoints:
             raise
         finally:
             self._clear()
-            interrupt.deferred = False
+            interrupt.defer(False)
 
     def _check_ranks(self) -> None:
         """Raise CheckpointMismatch unless all ranks resume from the same position. No rank saves before all ranks have
@@ -178,7 +178,7 @@ class Checkpoints:
         self._loops.append(loop)
         self._entered.append(Counter())
         self._outline(loop.parts)
-        interrupt.deferred = self.every is not None
+        interrupt.defer(self.every is not None)
         return 0 if self._earlier is None else self._resume(loop)
 
     def _resume(self, loop: "ResumableLoop") -> int:
@@ -235,7 +235,8 @@ class Checkpoints:
         if loop in self._loops:
             del self._entered[self._loops.index(loop) + 1 :]
             del self._loops[self._loops.index(loop) :]
-        interrupt.deferred = interrupt.deferred and bool(self._loops)
+        if not self._loops:
+            interrupt.defer(False)
 
     def stop_if_asked(self) -> None:
         """Called after the last step of a loop: stop if a signal has asked for it. Several ranks must stop at the same

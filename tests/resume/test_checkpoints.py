@@ -249,7 +249,7 @@ def test_an_object_that_breaks_when_it_is_looked_at_does_not_break_the_stage(tmp
 def asked(monkeypatch):
     """Ask to stop, without a signal."""
     yield lambda: monkeypatch.setattr(interrupt, "asked", True)
-    interrupt.deferred = False
+    interrupt.defer(False)
 
 
 def test_a_stage_that_is_asked_to_stop_saves_and_stops(tmp_path, asked, monkeypatch):
