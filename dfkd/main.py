@@ -19,7 +19,7 @@ from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
 from dfkd.errors import CannotTrainTogether, ConfigError
 from dfkd.machine import distributed, interrupt
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 from dfkd.metrics import TABLE, own_metrics
 from dfkd.store.run_folder import RunFolder, is_checkable
 from dfkd.store.store import Store
@@ -199,7 +199,7 @@ def cli() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them itself
     try:
         with interrupt.listening(ledger.stop_workers), distributed.failing_together():
-            settle()
+            prepare_environment()
             check_alone(sys.argv[1:])
             try:
                 task()

@@ -142,16 +142,16 @@ class Pool:
         chosen._set({name: value[mask.to(value.device)] for name, value in self._tensors().items()})
         return chosen
 
-    def to(self, device: torch.device, home: Callable[[int], torch.device]) -> "Pool":
+    def to(self, device: torch.device, device_for: Callable[[int], torch.device]) -> "Pool":
         """Return the pool with its tensors on a device.
 
         Args:
             device: the device for all tensors except the images.
-            home: gets the size of the images in bytes and returns the device for them (`Runtime.home`).
+            device_for: gets the size of the images in bytes and returns the device for them (`Runtime.pool_device`).
         """
         moved = Pool(self.capacity)
         tensors = {name: value.to(device) for name, value in self._tensors().items() if name != "images"}
-        moved._set(tensors | {"images": self.images.to(home(self.images.nbytes))})
+        moved._set(tensors | {"images": self.images.to(device_for(self.images.nbytes))})
         return moved
 
     def save(self, path: Path) -> None:
@@ -184,11 +184,11 @@ class Stack:
     """Concatenates batches into one tensor that is allocated once. `torch.cat` would need twice the memory.
 
     Args:
-        home: gets the size of the tensor in bytes and returns its device (`Runtime.home`).
+        device_for: gets the size of the tensor in bytes and returns its device (`Runtime.pool_device`).
     """
 
-    def __init__(self, home: Callable[[int], torch.device]):
-        self.home, self.length = home, 0
+    def __init__(self, device_for: Callable[[int], torch.device]):
+        self.device_for, self.length = device_for, 0
         self.rows: Tensor | None = None
 
     def add(self, batch: Tensor, expected: int) -> None:
@@ -201,7 +201,7 @@ class Stack:
         end = self.length + len(batch)
         if self.rows is None or end > len(self.rows):
             old, count = self.rows, max(end, expected)
-            self.rows = batch.new_empty(count, *batch.shape[1:], device=self.home(batch[:1].nbytes * count))
+            self.rows = batch.new_empty(count, *batch.shape[1:], device=self.device_for(batch[:1].nbytes * count))
             if old is not None:
                 self.rows[: self.length] = old[: self.length]
         self.rows[self.length : end] = batch

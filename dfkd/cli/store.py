@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dfkd.cli.inventory import Inventory, Item, Leftover, Run, changed, size, take
 from dfkd.config.paths import path
 from dfkd.errors import ConfigError, Damaged, Inaccessible
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 from dfkd.store.files import try_lock
 from dfkd.store.run_folder import KEY, RunFolder, is_checkable
 from dfkd.store.store import read_record, remove
@@ -42,7 +42,7 @@ def main() -> None:
     tidy.add_argument("--unfinished", action="store_true", help="also what only cells need that are not finished")
     arguments = parser.parse_args()
     try:
-        settle()
+        prepare_environment()
         if not (arguments.outputs / "store").is_dir():
             raise ConfigError(f"there is no store in {arguments.outputs}; name the folder of your runs: --outputs DIR")
         found = take(arguments.outputs)

@@ -172,7 +172,7 @@ class Distillation:
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds per student spent so far, by phase."""
-        return {phase: round(spent / self.students, 3) for phase, spent in self.clock.settle().items()}
+        return {phase: round(spent / self.students, 3) for phase, spent in self.clock.read().items()}
 
     @property
     def fragile_share(self) -> float:

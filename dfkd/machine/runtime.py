@@ -28,7 +28,7 @@ class Runtime:
         profile: whether to profile each stage (`dfkd.machine.profiling`).
         vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU.
         pool: where the images of a finished pool are stored: 'device', 'host' (the CPU's memory), or 'auto' (see
-            `home`).
+            `pool_device`).
     """
 
     device: torch.device
@@ -38,7 +38,7 @@ class Runtime:
     vectorize: bool | None = None
     pool: str = "auto"
 
-    def home(self, size: int) -> torch.device:
+    def pool_device(self, size: int) -> torch.device:
         """Return the device on which to store images of a pool.
 
         With `pool='auto'` this is the compute device, or the CPU if they would take more than half of a GPU's free

@@ -8,7 +8,7 @@ from dfkd.config.build import nearest
 from dfkd.config.lookup import NAMES
 from dfkd.config.paths import path
 from dfkd.errors import ConfigError
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 from dfkd.metrics import columns
 from dfkd.report import short_name
 from dfkd.report.output import FORMATS
@@ -56,7 +56,7 @@ def parser() -> Parser:
 def cli(given: list[str] | None = None) -> None:
     """Run `dfkd-report`: print the tables of finished cells, and save the report. Exits with a message on an error."""
     try:
-        settle()
+        prepare_environment()
         run(parser().parse_args(given))
     except (ConfigError, OSError) as error:
         sys.exit(f"dfkd-report: {error}")

@@ -39,7 +39,7 @@ class PoolStage(Stage):
         seed, meter, before = run.cell.config["seeds"]["synthesis"], Meter(), teacher.evals.copy()
         synthesizer.loop = run.loop
         synthesizer.start(runtime, seed)
-        images = Stack(runtime.home)
+        images = Stack(runtime.pool_device)
         columns: dict[str, list[Tensor]] = {}
         known: list[Tensor] = []  # logits that the synthesizer returns with the images
         logits: list[Tensor] = []
@@ -74,7 +74,7 @@ class PoolStage(Stage):
 
     def load(self, run: Run, artifact: Artifact) -> Pool:
         runtime = run.components.runtime
-        return Pool.load(artifact.path / "pool.safetensors").to(runtime.device, runtime.home)
+        return Pool.load(artifact.path / "pool.safetensors").to(runtime.device, runtime.pool_device)
 
     def single_rank_reason(self, run: Run) -> str | None:
         synthesizer = run.components.synthesizer

@@ -132,7 +132,7 @@ def this_process() -> dict[str, int | str | None]:
     """Return the entries of a row that identify this process: as "process", which `stop_workers` may stop, or as "job",
     which only its launcher may stop."""
     mine = os.getpid()
-    return {"job" if "SUBMITIT_EXECUTOR" in os.environ else "process": mine, "started": processes.started(mine)}
+    return {"job" if "SUBMITIT_EXECUTOR" in os.environ else "process": mine, "started": processes.start_time(mine)}
 
 
 def has_failed() -> bool:

@@ -81,7 +81,7 @@ def test_an_online_run_grows_the_pool_and_counts_its_teachers_evaluations(teache
     assert work.fragile_share == 1.0
     assert torch.allclose(work.pool.logits, teacher.predict(work.pool.pixels()), atol=1e-5)
     assert {"loss/kd", "bn", "one_hot", "adversarial", "fragile_share", "val/iacc"} <= set(log[-1][1])
-    assert set(work.clock.settle()) == {"synthesis", "split", "distill", "evaluate"}
+    assert set(work.clock.read()) == {"synthesis", "split", "distill", "evaluate"}
 
 
 def test_an_online_pool_keeps_the_newest_images(teacher, small_digits, runtime):
