@@ -55,8 +55,8 @@ from dfkd.priors import PriorTerm
 class Bright(PriorTerm):
     """Images should be bright."""
 
-    def __call__(self, view):
-        return -view.inputs.flatten(1).mean(1).view(view.sets, -1).mean(1)
+    def __call__(self, teacher_pass):
+        return -teacher_pass.inputs.flatten(1).mean(1).view(teacher_pass.sets, -1).mean(1)
 '''
 DEFENSE = '''
 from dfkd.defenses import Defense

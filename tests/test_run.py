@@ -237,8 +237,8 @@ class Breaks(Defense):
 
 
 class Term(PriorTerm):
-    def __call__(self, view):
-        return view.logits.view(view.sets, -1).mean(1) * float("nan")
+    def __call__(self, teacher_pass):
+        return teacher_pass.logits.view(teacher_pass.sets, -1).mean(1) * float("nan")
 """
 
 

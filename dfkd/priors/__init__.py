@@ -2,7 +2,7 @@
 
 from dfkd.priors.activation import Activation
 from dfkd.priors.balance import Balance
-from dfkd.priors.base import Prior, PriorTerm, View
+from dfkd.priors.base import Prior, PriorTerm, TeacherPass
 from dfkd.priors.bn import BatchNormPrior
 from dfkd.priors.bn_ema import BatchNormEMA
 from dfkd.priors.l2 import L2
@@ -19,7 +19,7 @@ __all__ = [
     "MeanImage",
     "Prior",
     "PriorTerm",
+    "TeacherPass",
     "TotalVariation",
     "TotalVariationL2",
-    "View",
 ]

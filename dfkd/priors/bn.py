@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dfkd.models.hooks import BatchNormStatistics
-from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.base import PriorTerm, TeacherPass
 
 NOTHING = 1e-30  # lower bound of squared distances: at 0 the gradient of the square root is not defined
 
@@ -23,8 +23,8 @@ class BatchNormPrior(PriorTerm):
 
     needs_batch_norm = True
 
-    def __call__(self, view: View) -> Tensor:
-        return distance(view.statistics, [(s.mean, s.var) for s in view.statistics])
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        return distance(teacher_pass.statistics, [(s.mean, s.var) for s in teacher_pass.statistics])
 
 
 def distance(statistics: Sequence[BatchNormStatistics], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -254,8 +254,8 @@ class CAKE(Synthesizer):
     def _terms(self, sets: list[Tensor], labels: Tensor, teacher: Teacher) -> tuple[dict[str, Tensor], Tensor]:
         """Compute the weighted terms per set, each (S,), and the teacher's logits for all images (S * B * G, C)."""
         with self.runtime.autocast():
-            view = self.prior.look(teacher, torch.cat(sets), len(sets))
-        logits = view.logits
+            teacher_pass = self.prior.run_teacher(teacher, torch.cat(sets), len(sets))
+        logits = teacher_pass.logits
         grouped = logits.view(len(sets), self.rows, self.groups, -1)
         terms = {}
         if self.class_weight > 0:
@@ -263,5 +263,5 @@ class CAKE(Synthesizer):
         if self.contrast_weight > 0:
             pull = contrast_mse(grouped) if self.contrast == "mse" else contrast_snn(grouped, labels, self.temperature)
             terms["contrast"] = self.contrast_weight * pull
-        terms |= self.prior(view)
+        terms |= self.prior(teacher_pass)
         return terms, logits.detach()

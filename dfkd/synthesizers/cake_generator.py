@@ -145,16 +145,16 @@ class CAKEGenerator(Synthesizer):
         labels = pair.repeat(2, 1)  # (2 B, 2)
         with self.runtime.autocast():
             images = self._paint(z.repeat_interleave(2, 0), labels.flatten())
-            view = self.prior.look(teacher, teacher.normalize(images))
-        grouped = view.logits.view(1, 2 * rows, 2, -1)
+            teacher_pass = self.prior.run_teacher(teacher, teacher.normalize(images))
+        grouped = teacher_pass.logits.view(1, 2 * rows, 2, -1)
         terms = {"class": self.class_weight * class_term(grouped, labels[None]).sum()}
         if self.contrast_weight > 0:
             terms["contrast"] = self.contrast_weight * contrast_mse(grouped).sum()
         if self.repel_weight > 0:
             first, second = images.float().view(2, rows, 2, *images.shape[1:])
             terms["repel"] = self.repel_weight * repel_term(first, second)
-        terms |= {name: value.sum() for name, value in self.prior(view).items()}
-        self.prior.remember(view)
+        terms |= {name: value.sum() for name, value in self.prior(teacher_pass).items()}
+        self.prior.remember(teacher_pass)
         return terms
 
     def _paint(self, z: Tensor, labels: Tensor) -> Tensor:

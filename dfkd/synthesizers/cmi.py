@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dfkd.machine.runtime import seeded
 from dfkd.models import Teacher, batch_norms, watch_channel_means
-from dfkd.priors import View
+from dfkd.priors import TeacherPass
 from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam
 from dfkd.synthesizers.renew import check_renewable, renew
 from dfkd.training.augment import augment, resized_crop
@@ -158,11 +158,11 @@ class CMI(Inversion):
     def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return augment(images, "crop_flip" if self.flip else "shift", stream)
 
-    def look(self, teacher: Teacher, seen: Tensor) -> View:
+    def run_teacher(self, teacher: Teacher, seen: Tensor) -> TeacherPass:
         with watch_channel_means(teacher.net) as means:
-            view = super().look(teacher, seen)
+            teacher_pass = super().run_teacher(teacher, seen)
         self.global_features = torch.cat(means, 1) if self.contrast > 0 else None
-        return view
+        return teacher_pass
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         if self.contrast == 0:

@@ -157,5 +157,5 @@ class AdaptiveDeepInversion(DeepInversion):
         super().check(network)
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
-        divergence = jensen_shannon(self.answers(step), step.view.logits, self.temperature)
+        divergence = jensen_shannon(self.answers(step), step.teacher_pass.logits, self.temperature)
         return {"competition": self.alpha * competition_term(divergence, steer_weights(step))}

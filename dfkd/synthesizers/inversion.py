@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.priors import Prior, View
+from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 
@@ -43,7 +43,7 @@ class Step:
         round: number of the round.
         images: images of this step (B, C, H, W), nominally in [0, 1], differentiable in the optimised tensors.
         seen: `images` or an augmentation of them, the input of teacher and student.
-        view: the teacher's logits and statistics for `seen` (`dfkd.priors.View`).
+        teacher_pass: the teacher's logits and statistics for `seen` (`dfkd.priors.TeacherPass`).
         labels: target classes (B,).
         teacher, student, steer: as in `Synthesizer.synthesize`; the student is in evaluation mode.
         stream: random stream of this round.
@@ -52,7 +52,7 @@ class Step:
     round: int
     images: Tensor
     seen: Tensor
-    view: View
+    teacher_pass: TeacherPass
     labels: Tensor
     teacher: Teacher
     student: nn.Module | None
@@ -194,9 +194,9 @@ class Inversion(Synthesizer):
         """Convert the images to the form that the pool stores; here, to 8 bits."""
         return to_bytes(images)
 
-    def look(self, teacher: Teacher, seen: Tensor) -> View:
+    def run_teacher(self, teacher: Teacher, seen: Tensor) -> TeacherPass:
         """Run the teacher on (augmented) images in [0, 1], and record what the priors need."""
-        return self.prior.look(teacher, teacher.normalize(seen))
+        return self.prior.run_teacher(teacher, teacher.normalize(seen))
 
     def check(self, network: nn.Module) -> None:
         if not (self.one_hot or self.adversarial or self.prior.terms):
@@ -227,8 +227,8 @@ class Inversion(Synthesizer):
                 with self.runtime.autocast():
                     images = optimization.paint()
                     seen = self.augmented(images, stream)
-                    view = self.look(teacher, seen)
-                step = Step(round, images, seen, view, labels, teacher, student, steer, stream)
+                    teacher_pass = self.run_teacher(teacher, seen)
+                step = Step(round, images, seen, teacher_pass, labels, teacher, student, steer, stream)
                 terms = self._terms(step)
                 total = sum(terms.values())
                 best.offer(total, images.float())
@@ -238,14 +238,14 @@ class Inversion(Synthesizer):
                     parameter.grad = gradient
                 optimization.advance()
                 if number == self.steps - 1:
-                    self.prior.remember(view)
+                    self.prior.remember(teacher_pass)
                     metrics |= {name: value.detach() for name, value in terms.items()}
-                    metrics["hit"] = (view.logits.argmax(1) == labels).float().mean()
+                    metrics["hit"] = (teacher_pass.logits.argmax(1) == labels).float().mean()
         optimization.finish()
         return Synthetic(self.to_pool_format(best.images), {"target": labels}, metrics)
 
     def _terms(self, step: Step) -> dict[str, Tensor]:
-        t, terms = step.view.logits, {}
+        t, terms = step.teacher_pass.logits, {}
         if self.one_hot > 0:
             terms["one_hot"] = self.one_hot * F.cross_entropy(t, step.labels)
         if self.adversarial > 0 and step.round >= self.warm_up:
@@ -254,7 +254,7 @@ class Inversion(Synthesizer):
         if self.term is not None:
             terms["defense"] = self.term(step.seen.float(), t)
         terms |= self.more_terms(step)
-        return terms | {name: value.sum() for name, value in self.prior(step.view).items()}
+        return terms | {name: value.sum() for name, value in self.prior(step.teacher_pass).items()}
 
     def answers(self, step: Step) -> Tensor:
         """Run the student on `step.seen` and return its logits (B, classes), float32."""
@@ -265,5 +265,5 @@ class Inversion(Synthesizer):
 def steer_weights(step: Step) -> Tensor:
     """Return the defense's weights (B,) of the adversarial term; ones if there is no `steer`."""
     if step.steer is None:
-        return torch.ones_like(step.view.logits[:, 0])
-    return step.steer(step.seen.detach().float(), step.view.logits.detach())
+        return torch.ones_like(step.teacher_pass.logits[:, 0])
+    return step.steer(step.seen.detach().float(), step.teacher_pass.logits.detach())

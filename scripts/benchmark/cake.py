@@ -178,8 +178,8 @@ def bn_prior(bench: Bench) -> list[Row]:
     def gradient(images: torch.Tensor, where: Runtime) -> torch.Tensor:
         images = images.detach().requires_grad_()
         with where.autocast():
-            view = prior.look(frozen, images)
-        return torch.autograd.grad(view.logits.sum() + prior(view)["bn"].sum(), images)[0]
+            teacher_pass = prior.run_teacher(frozen, images)
+        return torch.autograd.grad(teacher_pass.logits.sum() + prior(teacher_pass)["bn"].sum(), images)[0]
 
     def plainly(precision: torch.dtype) -> list[torch.Tensor]:
         net, leaf = copy.deepcopy(frozen.net).to(precision), x.to(precision).requires_grad_()
