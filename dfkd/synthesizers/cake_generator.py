@@ -114,7 +114,7 @@ class CAKEGenerator(Synthesizer):
         labels = torch.randint(self.classes, (self.images,), generator=stream, device=self.runtime.device)
         z = self._latent(self.images, stream)
         with torch.no_grad(), self.runtime.autocast():
-            images = self._paint(z, labels).float()
+            images = self._generate(z, labels).float()
         return Synthetic(self.to_pool_format(images), {"target": labels}, metrics)
 
     def _train(self, teacher: Teacher) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class CAKEGenerator(Synthesizer):
         z = self._latent(2 * rows, stream)  # first z1 of all rows, then z2
         labels = pair.repeat(2, 1)  # (2 B, 2)
         with self.runtime.autocast():
-            images = self._paint(z.repeat_interleave(2, 0), labels.flatten())
+            images = self._generate(z.repeat_interleave(2, 0), labels.flatten())
             teacher_pass = self.prior.run_teacher(teacher, teacher.normalize(images))
         grouped = teacher_pass.logits.view(1, 2 * rows, 2, -1)
         terms = {"class": self.class_weight * class_term(grouped, labels[None]).sum()}
@@ -157,7 +157,7 @@ class CAKEGenerator(Synthesizer):
         self.prior.remember(teacher_pass)
         return terms
 
-    def _paint(self, z: Tensor, labels: Tensor) -> Tensor:
+    def _generate(self, z: Tensor, labels: Tensor) -> Tensor:
         return self.generator(torch.cat([z, F.one_hot(labels, self.classes).to(z.dtype)], 1))
 
     def _latent(self, count: int, stream: torch.Generator) -> Tensor:

@@ -155,12 +155,12 @@ class CMI(Inversion):
 
         return Optimization(lambda: self.generator(z), parameters, advance, finish)
 
-    def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return augment(images, "crop_flip" if self.flip else "shift", stream)
 
-    def run_teacher(self, teacher: Teacher, seen: Tensor) -> TeacherPass:
+    def run_teacher(self, teacher: Teacher, images: Tensor) -> TeacherPass:
         with watch_channel_means(teacher.net) as means:
-            teacher_pass = super().run_teacher(teacher, seen)
+            teacher_pass = super().run_teacher(teacher, images)
         self.global_features = torch.cat(means, 1) if self.contrast > 0 else None
         return teacher_pass
 

@@ -122,7 +122,7 @@ class DeepInversion(Inversion):
 
         return Optimization(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
 
-    def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return move(images, *self.moves.pop(0))
 
     def to_pool_format(self, images: Tensor) -> Tensor:

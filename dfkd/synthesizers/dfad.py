@@ -36,4 +36,4 @@ class DFAD(Generative):
         weight = self.weights["adversarial"]
         if weight == 0:
             return {}
-        return {"adversarial": weight * adversarial_l1(*self.against(student, images, teacher_pass, steer))}
+        return {"adversarial": weight * adversarial_l1(*self.adversarial_inputs(student, images, teacher_pass, steer))}

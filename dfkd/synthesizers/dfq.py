@@ -41,6 +41,6 @@ class DFQ(Generative):
         if weights["one_hot"] > 0:
             terms["one_hot"] = weights["one_hot"] * F.cross_entropy(teacher_pass.logits, labels)
         if weights["adversarial"] > 0:
-            pair = self.against(student, images, teacher_pass, steer)
+            pair = self.adversarial_inputs(student, images, teacher_pass, steer)
             terms["adversarial"] = weights["adversarial"] * adversarial_term(*pair)
         return terms

@@ -109,9 +109,9 @@ class Generative(Synthesizer):
             terms, teacher_pass = self._step(z, labels, teacher, student, steer)
         self.prior.remember(teacher_pass)
         student.train(mode)
-        return Synthetic(self._fresh(stream), metrics=terms)
+        return Synthetic(self._student_images(stream), metrics=terms)
 
-    def against(
+    def adversarial_inputs(
         self, student: nn.Module, images: Tensor, teacher_pass: TeacherPass, steer: Steer | None
     ) -> tuple[Tensor, ...]:
         """Return the arguments of an adversarial term: the student's logits, the teacher's, and the weights or None."""
@@ -125,7 +125,7 @@ class Generative(Synthesizer):
     ) -> tuple[dict[str, Tensor], TeacherPass]:
         """Take one step of the generator, and return its loss terms and the teacher's forward pass on the images."""
         with self.runtime.autocast():
-            images = self._paint(self.generator, z, labels)
+            images = self._generate(self.generator, z, labels)
             teacher_pass = self.prior.run_teacher(teacher, teacher.normalize(images))
         labels = teacher_pass.logits.argmax(1) if labels is None else labels
         terms = self.terms(images, labels, teacher_pass, student, steer)
@@ -139,18 +139,18 @@ class Generative(Synthesizer):
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}, teacher_pass
 
-    def _fresh(self, stream: torch.Generator) -> Tensor:
+    def _student_images(self, stream: torch.Generator) -> Tensor:
         """Draw the images of a round for the student."""
-        return self._draw(self.generator, self.images, stream)
+        return self._sample(self.generator, self.images, stream)
 
-    def _draw(self, generator: nn.Module, count: int, stream: torch.Generator) -> Tensor:
+    def _sample(self, generator: nn.Module, count: int, stream: torch.Generator) -> Tensor:
         """Draw images (count, C, H, W) from a generator, in evaluation mode and without gradients."""
         generator.eval()
         z, labels = self._latent(count, stream), self._labels(count, stream)
         with torch.no_grad(), self.runtime.autocast():
-            return self._paint(generator, z, labels).float()
+            return self._generate(generator, z, labels).float()
 
-    def _paint(self, generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
+    def _generate(self, generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
         return generator(z) if labels is None else generator(z, labels)
 
     def _latent(self, count: int, stream: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ class Optimization:
     """The optimisation of one batch.
 
     Attributes:
-        paint: () -> the current images (B, C, H, W), nominally in [0, 1], differentiable in `parameters`.
+        current_images: () -> the current images (B, C, H, W), nominally in [0, 1], differentiable in `parameters`.
         parameters: the tensors that are optimised.
         advance: takes one step, with the gradients in `.grad` of the parameters.
         finish: called once, after the last step.
@@ -28,7 +28,7 @@ class Optimization:
             stopped and resumed between two steps. Otherwise None.
     """
 
-    paint: Callable[[], Tensor]
+    current_images: Callable[[], Tensor]
     parameters: list[Tensor]
     advance: Callable[[], None]
     finish: Callable[[], None] = lambda: None
@@ -42,8 +42,8 @@ class Step:
     Attributes:
         round: number of the round.
         images: images of this step (B, C, H, W), nominally in [0, 1], differentiable in the optimised tensors.
-        seen: `images` or an augmentation of them, the input of teacher and student.
-        teacher_pass: the teacher's logits and statistics for `seen` (`dfkd.priors.TeacherPass`).
+        augmented: `images` or an augmentation of them, the input of teacher and student.
+        teacher_pass: the teacher's logits and statistics for `augmented` (`dfkd.priors.TeacherPass`).
         labels: target classes (B,).
         teacher, student, steer: as in `Synthesizer.synthesize`; the student is in evaluation mode.
         stream: random stream of this round.
@@ -51,7 +51,7 @@ class Step:
 
     round: int
     images: Tensor
-    seen: Tensor
+    augmented: Tensor
     teacher_pass: TeacherPass
     labels: Tensor
     teacher: Teacher
@@ -178,7 +178,7 @@ class Inversion(Synthesizer):
             stream: random stream of this round.
         """
 
-    def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
         """Augment the images for teacher and student in this step; here, not at all."""
         return images
 
@@ -194,9 +194,9 @@ class Inversion(Synthesizer):
         """Convert the images to the form that the pool stores; here, to 8 bits."""
         return to_bytes(images)
 
-    def run_teacher(self, teacher: Teacher, seen: Tensor) -> TeacherPass:
+    def run_teacher(self, teacher: Teacher, images: Tensor) -> TeacherPass:
         """Run the teacher on (augmented) images in [0, 1], and record what the priors need."""
-        return self.prior.run_teacher(teacher, teacher.normalize(seen))
+        return self.prior.run_teacher(teacher, teacher.normalize(images))
 
     def check(self, network: nn.Module) -> None:
         if not (self.one_hot or self.adversarial or self.prior.terms):
@@ -218,17 +218,17 @@ class Inversion(Synthesizer):
         round, stream = rounds.start, self.stream(rounds.start)
         labels = self.labels(stream)
         optimization, best, metrics = self.begin(round, labels, teacher, stream), Best(), {}
-        todo = range(self.steps)
+        steps = range(self.steps)
         if optimization.optimizer is not None:
             parts = {"parameters": optimization.parameters, "optimizer": optimization.optimizer, "stream": stream}
-            todo = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
+            steps = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
         with evaluation_mode(student):
-            for number in todo:
+            for number in steps:
                 with self.runtime.autocast():
-                    images = optimization.paint()
-                    seen = self.augmented(images, stream)
-                    teacher_pass = self.run_teacher(teacher, seen)
-                step = Step(round, images, seen, teacher_pass, labels, teacher, student, steer, stream)
+                    images = optimization.current_images()
+                    augmented = self.augment(images, stream)
+                    teacher_pass = self.run_teacher(teacher, augmented)
+                step = Step(round, images, augmented, teacher_pass, labels, teacher, student, steer, stream)
                 terms = self._terms(step)
                 total = sum(terms.values())
                 best.offer(total, images.float())
@@ -252,18 +252,18 @@ class Inversion(Synthesizer):
             s = self.answers(step)
             terms["adversarial"] = self.adversarial * adversarial_term(s, t, agreement(s, t) * steer_weights(step))
         if self.term is not None:
-            terms["defense"] = self.term(step.seen.float(), t)
+            terms["defense"] = self.term(step.augmented.float(), t)
         terms |= self.more_terms(step)
         return terms | {name: value.sum() for name, value in self.prior(step.teacher_pass).items()}
 
     def answers(self, step: Step) -> Tensor:
-        """Run the student on `step.seen` and return its logits (B, classes), float32."""
+        """Run the student on `step.augmented` and return its logits (B, classes), float32."""
         with self.runtime.autocast():
-            return step.student(step.seen).float()
+            return step.student(step.augmented).float()
 
 
 def steer_weights(step: Step) -> Tensor:
     """Return the defense's weights (B,) of the adversarial term; ones if there is no `steer`."""
     if step.steer is None:
         return torch.ones_like(step.teacher_pass.logits[:, 0])
-    return step.steer(step.seen.detach().float(), step.teacher_pass.logits.detach())
+    return step.steer(step.augmented.detach().float(), step.teacher_pass.logits.detach())

@@ -60,7 +60,7 @@ class MAD(DFQ):
         follow(self.average, self.generator, self.decay)
         return terms, teacher_pass
 
-    def _fresh(self, stream: torch.Generator) -> Tensor:
+    def _student_images(self, stream: torch.Generator) -> Tensor:
         slow = int(self.share * self.images)
         pairs = ((self.generator, self.images - slow), (self.average, slow))
-        return torch.cat([self._draw(generator, count, stream) for generator, count in pairs if count > 0])
+        return torch.cat([self._sample(generator, count, stream) for generator, count in pairs if count > 0])

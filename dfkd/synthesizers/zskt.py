@@ -36,4 +36,6 @@ class ZSKT(Generative):
         weight = self.weights["adversarial"]
         if weight == 0:
             return {}
-        return {"adversarial": weight * adversarial_term(*self.against(student, images, teacher_pass, steer))}
+        return {
+            "adversarial": weight * adversarial_term(*self.adversarial_inputs(student, images, teacher_pass, steer))
+        }

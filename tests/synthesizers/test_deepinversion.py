@@ -107,7 +107,7 @@ def test_the_pixels_are_clipped_to_the_box_in_every_step(runtime, pair):
     optimization = method.begin(0, method.labels(stream), teacher, stream)
     optimization.parameters[0].grad = torch.randn(optimization.parameters[0].shape, generator=stream)
     optimization.advance()
-    images = optimization.paint().detach()
+    images = optimization.current_images().detach()
     assert (images.min().item(), images.max().item()) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
