@@ -93,8 +93,8 @@ def wrong_attack(patch):
 
 
 def wrong_batches(patch):
-    views = SiblingDistillation._views
-    patch.setattr(SiblingDistillation, "_views", lambda self, pool: [part.flip(0) for part in views(self, pool)])
+    views = SiblingDistillation._load_batches
+    patch.setattr(SiblingDistillation, "_load_batches", lambda self, pool: [part.flip(0) for part in views(self, pool)])
 
 
 def wrong_kernel(patch):

@@ -131,16 +131,16 @@ def test_a_stage_that_fails_leaves_the_finished_ones_and_the_next_try_gives_the_
 
     undisturbed = run(tmp_path / "a", *METHODS["online"])
 
-    grow = Distillation.grow
+    synthesize_round = Distillation.synthesize_round
 
     def fail_in_the_second_round(self, number):
         if number == 1:
             raise RuntimeError("the disk is full, say")
-        grow(self, number)
+        synthesize_round(self, number)
 
     cell = make_cell(tmp_path / "b", *METHODS["online"])
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(Distillation, "grow", fail_in_the_second_round)
+        patch.setattr(Distillation, "synthesize_round", fail_in_the_second_round)
         run_cell(cell)
     assert stages(tmp_path / "b") == {"teacher": 1, "judgement": 1, "premise": 1, "student": 0}
     assert not list((tmp_path / "b" / "store").rglob("*.tmp"))

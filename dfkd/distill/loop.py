@@ -79,7 +79,7 @@ class Distillation:
         self.steer = defense.steer(teacher, self.generator)
         if synthesizer.takes_term:
             synthesizer.term = defense.synthesis_term(teacher, runtime.generator(seeds["synthesis"], "defense"))
-        self.finishing = runtime.generator(seeds["student"], "finish")
+        self.finish_generator = runtime.generator(seeds["student"], "finish")
         self.check_every = max(1, self.rounds // checks)
         self.log_every = max(1, self.rounds // LOGGED_ROUNDS)
         self.clock, self.meter = Clock(runtime.device, runtime.profile), Meter()
@@ -87,7 +87,7 @@ class Distillation:
         self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
         self.validation: dict[str, float] = {}
         self.students = 1  # students trained side by side; they share one clock and the teacher's counts
-        self.grown = 0  # number of rounds whose images are in the pool
+        self.synthesized_rounds = 0  # number of rounds whose images are in the pool
         self.split_images, self.fragile_images = 0, torch.zeros((), device=runtime.device)
         if not self.online:
             self._count(self.pool.split)
@@ -112,12 +112,13 @@ class Distillation:
         """
         for number in range(self.rounds) if rounds is None else rounds:
             self.model.train()  # a checkpoint saved during synthesis restores the student in evaluation mode
-            if self.online and number == self.grown:  # a checkpoint from this round's steps already has its images
-                self.grow(number)
+            # A checkpoint from this round's steps has the round's images already.
+            if self.online and number == self.synthesized_rounds:
+                self.synthesize_round(number)
             if number >= self.warm_up:
                 with self.clock("distill"):
                     self.trainer.train(self.pool, self.steps)
-            after_round(self.review(number))
+            after_round(self.log_round(number))
         self.finish()
 
     def finish(self) -> None:
@@ -125,7 +126,9 @@ class Distillation:
         loss = self.trainer.student.loss
         try:
             with self.clock("distill"), self.teacher.counted_as("distill"):
-                metrics = self.defense.finish(self.model, self.teacher, self.pool, loss, self.finishing, self.loop)
+                metrics = self.defense.finish(
+                    self.model, self.teacher, self.pool, loss, self.finish_generator, self.loop
+                )
         except NonFiniteLoss as error:
             error.state = self.trainer.last_good
             raise
@@ -133,7 +136,7 @@ class Distillation:
             validation = self._validate(self.rounds)
             self.log(self.rounds, metrics | {f"val/{name}": value for name, value in validation.items()})
 
-    def grow(self, number: int) -> None:
+    def synthesize_round(self, number: int) -> None:
         """Synthesize the images of one round, label and split them, and add them to the pool."""
         with self.clock("synthesis"), self.teacher.counted_as("synthesis"):
             steer = self._steered if self.steer is not None else None
@@ -147,9 +150,9 @@ class Distillation:
         self._count(split)
         self.meter.add({"fragile_share": split.fragile.float().mean()})
         self.pool.add(batch.images, logits, split, batch.columns)
-        self.grown = number + 1
+        self.synthesized_rounds = number + 1
 
-    def review(self, number: int) -> dict[str, float]:
+    def log_round(self, number: int) -> dict[str, float]:
         """Log the round. On every `check_every`-th round and the last one, validate.
 
         Returns:

@@ -55,7 +55,7 @@ class SiblingDistillation:
         for number in range(first.rounds) if rounds is None else rounds:
             with first.clock("distill"):
                 self.train(first.pool, first.steps)
-            shown, *_ = [distillation.review(number) for distillation in self.distillations]
+            shown, *_ = [distillation.log_round(number) for distillation in self.distillations]
             after_round(shown)
         for distillation in self.distillations:
             distillation.finish()
@@ -68,7 +68,7 @@ class SiblingDistillation:
         for _ in self.trainers[0].loop("student step", steps, meter=meter):
             tied = tied or self._tie()  # not before the loop: its first iteration may restore a checkpoint
             try:
-                terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))
+                terms = vmap(self._terms)(self.parameters, self.buffers, *self._load_batches(pool))
                 self.stepper.step(sum(terms.values()).sum())
             except RuntimeError as error:
                 raise CannotTrainTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
@@ -87,13 +87,13 @@ class SiblingDistillation:
                 buffer.data = self.buffers[name][index]
         return True
 
-    def _views(self, pool: Pool) -> list[Tensor]:
+    def _load_batches(self, pool: Pool) -> list[Tensor]:
         """Return the next batch of every student: images (K, B, C, H, W), the teacher's logits (K, B, classes), and
         whether each image is fragile (K, B), bool."""
-        index = torch.stack([trainer.batch(pool) for trainer in self.trainers])  # (K, B)
+        index = torch.stack([trainer.next_index(pool) for trainer in self.trainers])  # (K, B)
         if self.trainers[0].student.augment == "none":
-            return [tensor.unflatten(0, index.shape) for tensor in self.trainers[0].view(pool, index.flatten())]
-        views = [trainer.view(pool, batch) for trainer, batch in zip(self.trainers, index, strict=True)]
+            return [tensor.unflatten(0, index.shape) for tensor in self.trainers[0].load_batch(pool, index.flatten())]
+        views = [trainer.load_batch(pool, batch) for trainer, batch in zip(self.trainers, index, strict=True)]
         return [torch.stack(tensors) for tensors in zip(*views, strict=True)]
 
     def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:

@@ -135,7 +135,7 @@ class Trainer:
         """Take `steps` steps on batches of the pool. Each pass is shuffled anew and drops its incomplete last batch."""
         self.begin()
         for _ in self.loop("student step", steps):
-            terms = self.loss(*self.view(pool, self.batch(pool)))
+            terms = self.loss(*self.load_batch(pool, self.next_index(pool)))
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 
@@ -160,7 +160,7 @@ class Trainer:
             fragile: (B,), bool.
             teacher_features: (B, D_t) if the loss compares features.
         """
-        with self.runtime.autocast(), self._watched(self.model) as features:
+        with self.runtime.autocast(), self._record_features(self.model) as features:
             student_logits = self.model(images).float()
         divergence = self.student.loss(student_logits, teacher_logits)
         if teacher_features is not None:
@@ -168,7 +168,7 @@ class Trainer:
         return self.defense.loss(student_logits, teacher_logits, divergence, fragile)
 
     @torch.no_grad()
-    def view(self, pool: Pool, index: Tensor) -> tuple[Tensor, ...]:
+    def load_batch(self, pool: Pool, index: Tensor) -> tuple[Tensor, ...]:
         """Return the batch at `index` as the arguments of `terms`: the images, augmented if asked for, the teacher's
         logits for these views, whether each is fragile, and the teacher's features if the loss compares them.
 
@@ -179,7 +179,7 @@ class Trainer:
         here = index.to(pool.logits.device, non_blocking=True)
         images, logits, fragile = pool.pixels(index), pool.logits[here], pool.split.fragile[here]
         if unaugmented and self.student.matches_features:
-            return images, logits, fragile, self._ask(images, count)[1]
+            return images, logits, fragile, self._run_teacher(images, count)[1]
         if unaugmented:
             return images, logits, fragile
         label, donor = logits.argmax(1), torch.arange(len(here), device=here.device)
@@ -188,23 +188,27 @@ class Trainer:
         else:
             images = augment(images, self.student.augment, self.views)
         images, donor = images[share], donor[share]
-        logits, *features = self._ask(images, count)
+        logits, *features = self._run_teacher(images, count)
         answer = logits.argmax(1)
         robust = (~fragile[share] & (answer == label[share])) | (~fragile[donor] & (answer == label[donor]))
         return images, logits, ~robust, *features
 
-    def _ask(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
+    def _run_teacher(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
         """Run the teacher on images: its logits, and its features if the loss compares them.
 
         Args:
             count: number of images that all ranks together pass to the teacher, for its count of evaluations.
         """
-        with self._watched(self.teacher) as features, self.teacher.counted_as("distill"), self.runtime.autocast():
+        with (
+            self._record_features(self.teacher) as features,
+            self.teacher.counted_as("distill"),
+            self.runtime.autocast(),
+        ):
             logits = self.teacher(images).float()
         self.teacher.evals["distill"] += count - len(images)  # evaluations made by the other ranks
         return logits, *features
 
-    def _watched(self, classifier: Classifier) -> contextlib.AbstractContextManager[list[Tensor]]:
+    def _record_features(self, classifier: Classifier) -> contextlib.AbstractContextManager[list[Tensor]]:
         """Context manager: collects the features of forward passes in a list; the list stays empty if the loss does not
         compare features."""
         return watch_features(classifier.net) if self.student.matches_features else contextlib.nullcontext([])
@@ -230,7 +234,7 @@ class Trainer:
         """Return a copy of the student's weights and buffers on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
 
-    def batch(self, pool: Pool) -> Tensor:
+    def next_index(self, pool: Pool) -> Tensor:
         """Return the indices of the next batch, on the device of the pool's images."""
         size = min(self.student.recipe.batch_size, len(pool))
         if len(self.order) < size:

@@ -120,7 +120,7 @@ class Teacher(Classifier):
     def _count(self, _net: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self.evals[self._purpose] += len(arguments[0])
 
-    def answer(self, inputs: Tensor) -> Tensor:
+    def forward_normalized(self, inputs: Tensor) -> Tensor:
         """Compute the logits (B, classes) of normalised inputs (B, C, H, W).
 
         Uses the copy of `net` with BatchNorm layers folded into convolutions (`dfkd.models.folded`), if there is one
@@ -139,7 +139,7 @@ class Teacher(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
-        return self.answer(self.normalize(images))
+        return self.forward_normalized(self.normalize(images))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
         """Apply a function to all weights (such as a move to a device), and drop the folded copy made from them."""

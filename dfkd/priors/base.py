@@ -117,7 +117,7 @@ class Prior:
         norms = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else nothing
         last = watch_features(teacher.net) if self.needs_features else nothing
         with norms as statistics, last as features:
-            logits = teacher.answer(inputs)
+            logits = teacher.forward_normalized(inputs)
         return TeacherPass(
             inputs, logits.float(), sets, statistics, features[0] if features else None, teacher.normalize
         )

@@ -237,7 +237,7 @@ class CAKE(Synthesizer):
         if not taken:  # no logits yet: they are computed later, for the whole pool
             return Synthetic(teacher.denormalize(last.flatten(0, 1)), columns, metrics)
         with torch.no_grad(), self.runtime.autocast():
-            taken.append((last, teacher.answer(last.flatten(0, 1)).float().unflatten(0, (len(sets), -1))))
+            taken.append((last, teacher.forward_normalized(last.flatten(0, 1)).float().unflatten(0, (len(sets), -1))))
         images, logits = (torch.stack(parts, 1).flatten(0, 2) for parts in zip(*taken, strict=True))
         return Synthetic(teacher.denormalize(images), columns, metrics, logits)
 

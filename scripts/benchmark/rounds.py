@@ -66,7 +66,7 @@ class Rounds:
 
     def __call__(self, count: int) -> None:
         for _ in range(count):
-            self.work.grow(self.done)
+            self.work.synthesize_round(self.done)
             self.work.trainer.train(self.work.pool, self.work.steps)
             self.done += 1
 
