@@ -150,14 +150,14 @@ def check_axes() -> None:
     have the size that was asked for, or if one of the user's own option files is never read."""
     hydra = HydraConfig.get()
     own_options.check_files(hydra.runtime.config_sources)
-    given = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
-    keys = axes(*given) if given[2] else {}  # Hydra's own sweepers have no sizes
-    chosen = {word.partition("=")[0] for word in hydra.overrides.task}
-    left = [key for key in keys if key not in chosen]
+    preset = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
+    preset_axes = axes(*preset) if preset[2] else {}  # Hydra's own sweepers have no sizes
+    set_keys = {word.partition("=")[0] for word in hydra.overrides.task}
+    missing = [key for key in preset_axes if key not in set_keys]
     ablation = hydra.runtime.choices.get("ablation")
-    if ablation and left:
+    if ablation and missing:
         raise ConfigError(
-            f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(left)}"
+            f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(missing)}"
         )
 
 
@@ -179,10 +179,10 @@ def in_a_line(result: dict) -> str:
     for metric in (*TABLE, *own_metrics([result.get("config", {})])):
         if not metric.headline or values.get(metric.key) is None:
             continue
-        said = f"{metric.label} {metric.written(values[metric.key])}"
+        text = f"{metric.label} {metric.written(values[metric.key])}"
         if student and teacher.get(metric.key) is not None:
-            said += f" ({metric.written(teacher[metric.key])})"
-        (percents if metric.form == "percent" else others).append(said)
+            text += f" ({metric.written(teacher[metric.key])})"
+        (percents if metric.form == "percent" else others).append(text)
     return "; ".join([f"{who}, in percent: {', '.join(percents)}", *others])
 
 

@@ -88,8 +88,8 @@ class GuardedTracker(Tracker):
             raise
         except Exception as error:
             if not self.has_warned:
-                said = "the tracker has failed in %s (%s: %s): the run goes on, its metrics stay in its run folder"
-                log.warning(f"  WARNING  {said}", name, type(error).__name__, error)
+                text = "the tracker has failed in %s (%s: %s): the run goes on, its metrics stay in its run folder"
+                log.warning(f"  WARNING  {text}", name, type(error).__name__, error)
             self.has_warned = True
             with contextlib.suppress(Exception):
                 self.tracker.give_up()

@@ -185,14 +185,14 @@ def attack_warnings(dead: float, saturated: float, deterministic: bool = True) -
         dead, saturated: shares of the attacked images for which `AttackResult.dead` and `.saturated` hold, in [0, 1].
         deterministic: whether the network is deterministic (`is_deterministic`).
     """
-    said = []
+    warnings = []
     if not deterministic:
-        said.append("the network gives different logits for the same images: flips are partly noise")
+        warnings.append("the network gives different logits for the same images: flips are partly noise")
     if dead > 0.01:
-        said.append(f"the gradient is exactly zero on {dead:.0%} of the images: they count as robust unattacked")
+        warnings.append(f"the gradient is exactly zero on {dead:.0%} of the images: they count as robust unattacked")
     if saturated > 0.1:
-        said.append(
+        warnings.append(
             f"the softmax is saturated on {saturated:.0%} of the images: cross-entropy gradients vanish there, use the "
             f"attack's loss=margin"
         )
-    return said
+    return warnings

@@ -57,16 +57,16 @@ class Fit:
     classes: int
 
 
-def all_fits(found: list[Entry]) -> list[Fit]:
+def all_fits(entries: list[Entry]) -> list[Fit]:
     """Return the networks of conf/network that the entries of a file fit, for each entry those with the fewest
     settings. Networks of timm are tried only if no other network fits."""
     nodes = {name: option(name) for name in option_names("network", [CONF])}
     timm = {name for name, node in nodes.items() if node["_target_"].endswith("timm_model")}
-    fits = [fit for name, node in nodes.items() if name not in timm for fit in _fits(name, node, found)]
+    fits = [fit for name, node in nodes.items() if name not in timm for fit in _fits(name, node, entries)]
     if not fits:
         named = [(name, nodes[name], {}) for name in sorted(timm - {"timm"})]
         models = [("timm", nodes["timm"], {"model": model}) for model in TIMM_MODELS]
-        fits = [fit for name, node, options in named + models for fit in _fits(name, node, found, options)]
+        fits = [fit for name, node, options in named + models for fit in _fits(name, node, entries, options)]
     best: dict[tuple[str, str], Fit] = {}  # of options that result in the same network, the one with fewest settings
     for fit in sorted(fits, key=lambda fit: len(fit.settings.overrides())):
         best.setdefault((fit.part.path, fit.made), fit)
@@ -83,7 +83,7 @@ def option(name: str) -> dict:
     return {key: value for parent in parents for key, value in option(parent).items()} | node
 
 
-def _fits(name: str, node: dict, found: list[Entry], options: dict | None = None) -> Iterator[Fit]:
+def _fits(name: str, node: dict, entries: list[Entry], options: dict | None = None) -> Iterator[Fit]:
     """Yield the entries that fit a network, after adapting its channels, classes and options to the entries' shapes."""
     settings, channels, classes, size = Advice(options or {}), 3, 10, SIZE
     for _ in range(ROUNDS):
@@ -91,18 +91,18 @@ def _fits(name: str, node: dict, found: list[Entry], options: dict | None = None
         net = _made(wanted, (channels, size, size), classes)
         if net is None:
             return
-        fitted = fitting(net, found, size)
+        fitted = fitting(net, entries, size)
         if fitted:
             made = repr(sorted(wanted.items()))
             yield from (Fit(name, made, part, match, settings, channels, classes) for part, match in fitted)
             return
-        said = advice(net, nearest(net, found, size)[1], size)
-        if not said:
+        changes = advice(net, nearest(net, entries, size)[1], size)
+        if not changes:
             return
         settings = Advice(
-            settings.network | said.network, said.channels or settings.channels, said.size or settings.size
+            settings.network | changes.network, changes.channels or settings.channels, changes.size or settings.size
         )
-        channels, classes, size = said.channels or channels, said.classes or classes, said.size or size
+        channels, classes, size = changes.channels or channels, changes.classes or classes, changes.size or size
 
 
 def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | None:

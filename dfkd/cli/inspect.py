@@ -53,14 +53,14 @@ def report(file: Path) -> tuple[list[str], list[Fit]]:
     return lines, fits
 
 
-def _contents(held: object) -> list[str]:
+def _contents(content: object) -> list[str]:
     """Return a line for each dictionary of tensors."""
     lines = []
-    for path, tensors in state_dicts(held):
+    for path, tensors in state_dicts(content):
         part = unwrapped(path, tensors)
         count = sum(value.numel() for value in part.tensors.values())
-        found = [*part.wrappings, *(["a normalisation layer"] if part.mean else [])]
-        wrapped = f"; {', '.join(found)}" if found else ""
+        extras = [*part.wrappings, *(["a normalisation layer"] if part.mean else [])]
+        wrapped = f"; {', '.join(extras)}" if extras else ""
         lines.append(f"  {part.title}: {len(part.tensors)} tensors, {count:,} numbers{wrapped}")
     return lines[:SHOWN] + [f"  and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)
 

@@ -112,13 +112,13 @@ class Inventory:
 
     def fed_by(self, item: Item) -> list[Item]:
         """Return all artifacts in the store on which an artifact depends: its inputs first, then their inputs."""
-        found: dict[tuple[str, str], Item] = {}
+        items: dict[tuple[str, str], Item] = {}
         queue = list((item.inputs or {}).items())
         for reference in queue:  # the queue grows during the loop
-            if reference in self.items and reference not in found:
-                found[reference] = self.items[reference]
-                queue += (found[reference].inputs or {}).items()
-        return list(found.values())
+            if reference in self.items and reference not in items:
+                items[reference] = self.items[reference]
+                queue += (items[reference].inputs or {}).items()
+        return list(items.values())
 
     def depth(self, item: Item) -> int:
         """Return the length of the longest chain of inputs of an artifact; 0 without inputs in the store."""

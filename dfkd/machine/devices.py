@@ -151,9 +151,9 @@ def hold(key: str, how: int, slot: int | None) -> list[IO] | None:
     Returns:
         the locked files, still open; None if another process holds one of the locks.
     """
-    wanted = [(key, how)] + ([] if slot is None else [(f"{key}.{slot}", fcntl.LOCK_EX)])
+    locks = [(key, how)] + ([] if slot is None else [(f"{key}.{slot}", fcntl.LOCK_EX)])
     files = []
-    for name, lock in wanted:
+    for name, lock in locks:
         files.append(lock_file(name))
         if not locked(files[-1], lock):
             for file in files:

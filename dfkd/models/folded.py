@@ -38,8 +38,8 @@ def folded(net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] 
         with warnings.catch_warnings(), full_precision(weight.device):
             warnings.simplefilter("ignore")
             fast = fuse(copy.deepcopy(net, memo), inplace=True).eval().requires_grad_(False)
-            expected, found = net.forward(example), fast(example)
-            difference = (found - expected).abs().max()
+            expected, logits = net.forward(example), fast(example)
+            difference = (logits - expected).abs().max()
     except Exception:  # a user's network can raise anything when its forward pass is traced
         return None
     return fast if difference <= TOLERANCE * expected.abs().max() else None

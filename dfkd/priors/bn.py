@@ -27,19 +27,19 @@ class BatchNormPrior(PriorTerm):
         return distance(teacher_pass.statistics, [(s.mean, s.var) for s in teacher_pass.statistics])
 
 
-def distance(statistics: Sequence[BatchNormStatistics], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def distance(statistics: Sequence[BatchNormStatistics], batch: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """sum over layers of || running_var - var ||_2 + || running_mean - mean ||_2, for every set (S,).
 
     All layers are handled in a few operations, because one by one a deep network takes hundreds of tiny operations.
 
     Args:
         statistics: statistics of every layer, of which the running ones are used.
-        found: (mean, var) for every layer, (S, D) each.
+        batch: (mean, var) for every layer, (S, D) each.
     """
-    ours = torch.cat([part for pair in found for part in pair], 1)
-    theirs = torch.cat([part for s in statistics for part in (s.running_mean, s.running_var)])
-    sizes = tuple(part.shape[1] for pair in found for part in pair)
-    squares = (ours - theirs).square() @ _owners(sizes, ours.device, ours.dtype)
+    measured = torch.cat([part for pair in batch for part in pair], 1)
+    running = torch.cat([part for s in statistics for part in (s.running_mean, s.running_var)])
+    sizes = tuple(part.shape[1] for pair in batch for part in pair)
+    squares = (measured - running).square() @ _owners(sizes, measured.device, measured.dtype)
     return squares.clamp_min(NOTHING).sqrt().sum(1)
 
 

@@ -86,11 +86,11 @@ def trap_measures(report: Report) -> list[Measure]:
 def trap(report: Report, ink: str) -> Figure | None:
     """Plot ID accuracy against OOD behaviour: a small point per cell, a large one per group, a cross per teacher, and
     an arrow from each undefended group to its defended ones. None if no measure of TRAPS exists."""
-    found = trap_measures(report)
-    if not found:
+    measures = trap_measures(report)
+    if not measures:
         return None
-    figure = Figure(figsize=(6.8 * len(found), 4.6), layout="constrained")
-    for axes, m in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+    figure = Figure(figsize=(6.8 * len(measures), 4.6), layout="constrained")
+    for axes, m in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
         _trap(axes, report, m, ink)
     return figure
 

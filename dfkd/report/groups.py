@@ -48,12 +48,12 @@ def _end(key: str) -> str:
 
 def by_content(runs: list[Run]) -> list[Group]:
     """Group cells that differ only in their seeds; labels are the options that differ between groups."""
-    groups: dict[str, Group] = {}
+    by_identity: dict[str, Group] = {}
     for run in runs:
-        groups.setdefault(_identity(run), Group({})).runs.append(run)
-    found = list(groups.values())
-    _label(found)
-    return found
+        by_identity.setdefault(_identity(run), Group({})).runs.append(run)
+    groups = list(by_identity.values())
+    _label(groups)
+    return groups
 
 
 def by_keys(runs: list[Run], rows: list[str], columns: list[str]) -> list[Group]:

@@ -13,10 +13,10 @@ Child = ET.Element | str | None
 
 def tag(kind: str, /, *children: Child, **attributes: object) -> ET.Element:
     """Create an element. Attributes are written `class_` for class and `data_group` for data-group; None omits one."""
-    given = {
+    texts = {
         key.rstrip("_").replace("_", "-"): one_line(value) for key, value in attributes.items() if value is not None
     }
-    element, last = ET.Element(kind, given), None
+    element, last = ET.Element(kind, texts), None
     for child in children:
         if isinstance(child, ET.Element):
             element.append(child)

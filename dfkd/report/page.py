@@ -161,7 +161,7 @@ def _sortable(
 
 def _figures(report: Report) -> list[Element]:
     """Make those of the figures trap, bars and curves for which there are data."""
-    found = []
+    elements = []
     for draw, title, about in (
         (
             figures.trap,
@@ -182,9 +182,9 @@ def _figures(report: Report) -> list[Element]:
             svg = figures.as_svg(figure) if figure else None
         if svg:
             caption = tag("figcaption", tag("b", title), " ", about)
-            found.append(tag("figure", drawing(svg, title), caption, class_=draw.__name__))
+            elements.append(tag("figure", drawing(svg, title), caption, class_=draw.__name__))
     hint = "Point at a mark, or at a row of a table: its setting stands out everywhere."
-    return [tag("p", hint, class_="notes"), *found] if found else []
+    return [tag("p", hint, class_="notes"), *elements] if elements else []
 
 
 def _images(report: Report) -> list[Element]:
@@ -262,9 +262,9 @@ def _provenance(report: Report) -> list[Element]:
     facts: dict[str, dict[str, int]] = {}
     for run in report.done:
         versions = run.result.get("versions")
-        said = {"commit": run.result.get("commit"), "device": run.result.get("device")}
-        said |= {"precision": run.result.get("precision")} | (versions if isinstance(versions, dict) else {})
-        for name, value in said.items():
+        entries = {"commit": run.result.get("commit"), "device": run.result.get("device")}
+        entries |= {"precision": run.result.get("precision")} | (versions if isinstance(versions, dict) else {})
+        for name, value in entries.items():
             counts = facts.setdefault(str(name), {})
             counts[str(value or "unknown")] = counts.get(str(value or "unknown"), 0) + 1
     rows = []

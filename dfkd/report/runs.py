@@ -185,8 +185,8 @@ def _fill(run: Run, files: RunFolder) -> None:
         damage = "its result.json is none of a run" if run.result else damage
     except Damaged as error:
         damage = str(error)
-    said = run.result.get("command") or status.get("command") or run.command
-    run.command = said and one_line(said)
+    command = run.result.get("command") or status.get("command") or run.command
+    run.command = command and one_line(command)
     if _complete(run.result):
         run.config = run.result["config"]
         _name_loss(run.config)

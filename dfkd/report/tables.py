@@ -115,12 +115,12 @@ def known_measures(names: list[str], runs: list[Run], student: str) -> list[Meas
     """
     done, metrics = [run for run in runs if run.done], metrics_of(runs)
     chosen = [measure(name, student, metrics) for name in names]
-    for given, wanted in zip(names, chosen, strict=True):
-        if not any(wanted.value(run) is not None for run in done) and wanted.metric is None:
+    for name, m in zip(names, chosen, strict=True):
+        if not any(m.value(run) is not None for run in done) and m.metric is None:
             results = [{key: value for key, value in run.result.items() if key != "config"} for run in done]
             paths = {path for result in results for path in flatten(result) if measured(result, path) is not None}
-            said = suggestion(given, [*columns(metrics), *sorted(paths)], columns(metrics))
-            raise ConfigError(f"--measures '{given}': no finished cell has it{said}")
+            hint = suggestion(name, [*columns(metrics), *sorted(paths)], columns(metrics))
+            raise ConfigError(f"--measures '{name}': no finished cell has it{hint}")
     return chosen
 
 
@@ -128,9 +128,9 @@ def usual_measures(groups: list[Group], student: str) -> list[Measure]:
     """Return the metrics that the cells have; the fragile share only if some cell splits its images."""
     metrics = metrics_of(run for group in groups for run in group.runs)
     every = [measure(head, student, metrics) for head in columns(metrics)]
-    found = [m for m in every if any(m.over(group).values for group in groups)]
+    present = [m for m in every if any(m.over(group).values for group in groups)]
     split = any(set(measure("fragile").over(group).values) - {1.0} for group in groups)
-    return [m for m in found if m.name != "fragile" or split]
+    return [m for m in present if m.name != "fragile" or split]
 
 
 @dataclass

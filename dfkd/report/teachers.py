@@ -89,8 +89,8 @@ def _flips(results: list[dict], eps: float) -> str:
 
 
 def _holds(results: list[dict], eps: float) -> bool:
-    found = _at(results, eps)
-    return bool(found) and all(flip["ood"] is not None and flip["id"] > flip["ood"] for flip in found)
+    flips = _at(results, eps)
+    return bool(flips) and all(flip["ood"] is not None and flip["id"] > flip["ood"] for flip in flips)
 
 
 def _radius(eps: float) -> str:

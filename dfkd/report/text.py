@@ -101,8 +101,8 @@ def latex(report: Report) -> str:
     for table in report.tables:
         columns = "l" * table.words + "r" * (len(table.head) - table.words)
         lines = [" & ".join(map(_latex, line)) + r" \\" for line in [table.head, *table.lines]]
-        said = [f"{table.title}.", *report.notes] if table.title else report.notes
-        caption = " ".join(map(_latex, said))
+        caption_lines = [f"{table.title}.", *report.notes] if table.title else report.notes
+        caption = " ".join(map(_latex, caption_lines))
         parts.append(
             "\n".join(
                 [

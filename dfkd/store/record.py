@@ -43,6 +43,6 @@ def check_files(files: dict[str, str], folder: Path) -> None:
     """
     for name, digest in files.items():
         with reading(folder / name):
-            found = file_digest(folder / name)
-        if found != digest:
+            actual = file_digest(folder / name)
+        if actual != digest:
             raise Damaged(f"{name} has changed")

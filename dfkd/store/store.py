@@ -106,14 +106,14 @@ class Store:
             Inaccessible: the operating system refuses to read or write it.
         """
         folder = self.root / stage / key
-        found = self._read(folder, key)
-        if found is not None:
+        artifact = self._read(folder, key)
+        if artifact is not None:
             self._tidy(stage, key)
-            return found
+            return artifact
         with self._lock(stage, key):
-            found = self._read(folder, key, log.warning)  # another process may have built it while we waited
-            if found is not None:
-                return found
+            artifact = self._read(folder, key, log.warning)  # another process may have built it while we waited
+            if artifact is not None:
+                return artifact
             for stale in (self.root / stage).glob(f".{key}.*.tmp"):  # left by a killed process: we hold the lock now
                 shutil.rmtree(stale, ignore_errors=True)
                 stale.unlink(missing_ok=True)
@@ -177,11 +177,11 @@ class Store:
             for file in temporary.iterdir():
                 sync(file)
             if not _publish(temporary, folder):
-                found = self._read(folder, key)
-                if found is None:
+                artifact = self._read(folder, key)
+                if artifact is None:
                     raise FileExistsError(errno.EEXIST, "another process is writing it without our lock", str(folder))
                 shutil.rmtree(temporary, ignore_errors=True)
-                return found
+                return artifact
             self.checkpoint(stage, key).unlink(missing_ok=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

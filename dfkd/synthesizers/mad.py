@@ -61,6 +61,6 @@ class MAD(DFQ):
         return terms, teacher_pass
 
     def _student_images(self, stream: torch.Generator) -> Tensor:
-        slow = int(self.share * self.images)
-        pairs = ((self.generator, self.images - slow), (self.average, slow))
+        average_count = int(self.share * self.images)
+        pairs = ((self.generator, self.images - average_count), (self.average, average_count))
         return torch.cat([self._sample(generator, count, stream) for generator, count in pairs if count > 0])
