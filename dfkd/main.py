@@ -95,7 +95,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
     if cell.config["fail_fast"] and ledger.has_failed():
         return None
     distributed.start()
-    result = distributed.on_first_rank(cell.finished)
+    result = distributed.on_first_rank(cell.finished_result)
     if cell.config["dry_run"]:
         return show_plan(cell, result) if distributed.is_first() else None
     log.info("%s%s", cell.name, before(cell, result))
@@ -103,7 +103,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
         ledger.record(cell, "running", **ledger.this_process())
         from dfkd.run.run_cell import run_cell
 
-        left = distributed.on_first_rank(lambda: [other.finished() is None for other in others])
+        left = distributed.on_first_rank(lambda: [other.finished_result() is None for other in others])
         siblings, group = list(itertools.compress(others, left)), os.environ.get(ledger.GROUP)
         result = run_cell(cell, siblings, group, quiet=ledger.in_a_worker())
     elif distributed.is_first():
@@ -179,9 +179,9 @@ def in_a_line(result: dict) -> str:
     for metric in (*TABLE, *own_metrics([result.get("config", {})])):
         if not metric.headline or values.get(metric.key) is None:
             continue
-        text = f"{metric.label} {metric.written(values[metric.key])}"
+        text = f"{metric.label} {metric.format_value(values[metric.key])}"
         if student and teacher.get(metric.key) is not None:
-            text += f" ({metric.written(teacher[metric.key])})"
+            text += f" ({metric.format_value(teacher[metric.key])})"
         (percents if metric.form == "percent" else others).append(text)
     return "; ".join([f"{who}, in percent: {', '.join(percents)}", *others])
 

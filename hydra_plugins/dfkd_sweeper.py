@@ -74,7 +74,7 @@ class CellSweeper(BasicSweeper):
                 new = [cell for cell in cells if cell.folder not in known]  # two values may give the same cell
                 known.update(cell.folder for cell in new)
                 jobs.append(
-                    (words, [presets.alone(command, cell) for cell in new], new, threads.map(Cell.finished, new))
+                    (words, [presets.alone(command, cell) for cell in new], new, threads.map(Cell.finished_result, new))
                 )
         listed = [(words, list(zip(cells, repeats, found, strict=True))) for words, repeats, cells, found in jobs]
         for cell, _, result in (row for _, job in listed for row in job):

@@ -252,8 +252,8 @@ def finish(one: Cell, **changes: object) -> dict:
 
 def test_a_finished_cell_is_known_by_its_result(tmp_path):
     one = cell(f"outputs={tmp_path}")
-    assert one.finished() is None
-    assert finish(one) == one.finished()
+    assert one.finished_result() is None
+    assert finish(one) == one.finished_result()
 
 
 @pytest.mark.parametrize("damage", ["result", "student", "no student", "other hash"])
@@ -266,7 +266,7 @@ def test_a_damaged_result_does_not_count_as_finished(tmp_path, damage):
         (one.folder / "student.safetensors").write_bytes(b"weighty")
     elif damage == "no student":
         (one.folder / "student.safetensors").unlink()
-    assert one.finished() is None
+    assert one.finished_result() is None
 
 
 def test_the_attacks_radius_is_set_once_for_all_that_split_and_changes_nothing_else(plain):

@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
     cell = make_cell(tmp_path / "b", *overrides)
-    assert status(cell.folder) == "killed" and cell.finished() is None
+    assert status(cell.folder) == "killed" and cell.finished_result() is None
     assert stages(tmp_path / "b")["teacher"] == 1 and stages(tmp_path / "b")["student"] == 0
     again, undisturbed = run_cell(cell), run(tmp_path / "a", *overrides)
     assert reused(again) == {"teacher": True, "judgement": True, "premise": True, "student": False}

@@ -107,7 +107,7 @@ def test_after_a_kill_nobody_calls_the_finished_students_of_the_others_unneeded(
     assert {read_run(cell.folder).status for cell in others} == {"waiting"}
     students = [item for item in found.items.values() if item.stage == "student"]
     assert len(students) == 3 and not any(spare(found, item, unfinished=False) for item in students)
-    with RunFolder(first.folder).claimed():  # while the command is still at work, they count as running
+    with RunFolder(first.folder).lock():  # while the command is still at work, they count as running
         assert [run.state for run in take(tmp_path).runs].count("running") == 2
     again = [run_cell(cell, others[place + 1 :]) for place, cell in enumerate(others)]
     assert all(result["stages"]["student"]["reused"] for result in again)

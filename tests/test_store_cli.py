@@ -14,7 +14,7 @@ from dfkd.cli.inventory import take
 from dfkd.cli.store import duration, main
 from dfkd.store.digest import file_digest
 from dfkd.store.files import file_lock
-from dfkd.store.record import sealed
+from dfkd.store.record import with_digest
 from dfkd.store.run_folder import RunFolder
 from dfkd.store.store import Store
 
@@ -142,7 +142,7 @@ def test_show_of_a_damaged_or_older_artifact(store, outputs):
     meta = outputs / "store" / "student" / OTHER / "meta.json"
     record = json.loads(meta.read_text())
     del record["inputs"]
-    meta.write_text(json.dumps(sealed(record)))
+    meta.write_text(json.dumps(with_digest(record)))
     assert "made before dfkd noted it" in store("show", OTHER)[1]
     meta.write_text("")
     code, said = store("show", OTHER)

@@ -87,14 +87,14 @@ class Cell:
         the content names are represented by digests of their bytes."""
         return content_key(stage, version, content, inputs, self.sources)
 
-    def finished(self) -> dict | None:
+    def finished_result(self) -> dict | None:
         """Return the result of an earlier run of this cell, if that run made the stage `until` and its run folder is
         undamaged; else None.
 
         Raises:
             Inaccessible: the operating system refuses to read it.
         """
-        result = RunFolder(self.folder).whole_result()
+        result = RunFolder(self.folder).undamaged_result()
         if result is None or result.get("hash") != self.hash:
             return None
         made = {*result.get("stages", {}), *(["student"] if "student_digest" in result else [])}

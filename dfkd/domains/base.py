@@ -167,7 +167,7 @@ def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.round().clamp(0, 255).to(torch.uint8) if dtype == torch.uint8 else x
 
 
-def carve(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+def split_validation(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     """Split off a random validation part, with a seed.
 
     Args:
@@ -186,7 +186,7 @@ def carve(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     return images.take(order[count:]), images.take(order[:count])
 
 
-def limited(images: Images, limit: int | None, seed: int) -> Images:
+def subsample(images: Images, limit: int | None, seed: int) -> Images:
     """Return at most `limit` images, chosen at random with a seed; all of them if `limit` is None.
 
     Raises:

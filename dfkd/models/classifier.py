@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dfkd.errors import ConfigError
-from dfkd.models.folded import folded, watched
+from dfkd.models.folded import fold_batch_norms, has_layer_hooks
 from dfkd.models.hooks import frozen_norms
 from dfkd.models.soundness import refuse_broken
 
@@ -126,9 +126,9 @@ class Teacher(Classifier):
         Uses the copy of `net` with BatchNorm layers folded into convolutions (`dfkd.models.folded`), if there is one
         and no hooks watch layers of `net`; otherwise `net` itself.
         """
-        if not watched(self.net):
+        if not has_layer_hooks(self.net):
             if not self._fast:
-                fast = folded(self.net, self.shape, {id(self): self})
+                fast = fold_batch_norms(self.net, self.shape, {id(self): self})
                 if fast is not None:
                     fast.register_forward_pre_hook(self._count)
                 self._fast = [fast]

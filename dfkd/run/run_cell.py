@@ -48,13 +48,12 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
     for warning in components.warnings:
         log.warning("  WARNING  %s", warning)
     distributed.barrier()  # no rank begins before all of them are prepared
-    alone = RunFolder(cell.folder).claimed() if distributed.is_first() else contextlib.nullcontext()
-    with alone:
-        done = distributed.on_first_rank(
-            cell.finished
-        )  # another process may have finished it while we waited for the lock
-        if done is not None:
-            return done
+    lock = RunFolder(cell.folder).lock() if distributed.is_first() else contextlib.nullcontext()
+    with lock:
+        # Another process may have finished the cell while this one waited for the lock.
+        result = distributed.on_first_rank(cell.finished_result)
+        if result is not None:
+            return result
         try:
             return _run(cell, components, siblings, group, quiet)
         except CheckpointMismatch as error:
@@ -70,12 +69,11 @@ def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: st
         return {}
     folder, tracker, result = RunFolder(cell.folder), pipeline.tracker, None
     pipeline.check_access()
-    before = folder.whole_result() or {}
+    before = folder.undamaged_result() or {}
     folder.begin(cell.config, keys(pipeline.run.planned))
     for sibling in siblings:  # their students may be made with this one: `gc` must keep them, even if we are killed
-        RunFolder(sibling.folder).expect(
-            sibling.config, keys(planned_stages(sibling, components)), cell.name, command()
-        )
+        stages = keys(planned_stages(sibling, components))
+        RunFolder(sibling.folder).expect(sibling.config, stages, cell.name, command())
     process = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.set_status("running", command=command(), **process)
     try:

@@ -26,7 +26,7 @@ from dfkd.errors import Damaged
 from dfkd.store.access import inaccessible, is_there, read_object, reading, writing
 from dfkd.store.digest import file_digest
 from dfkd.store.files import file_lock, sync, write_atomic
-from dfkd.store.record import check_files, check_seal, sealed
+from dfkd.store.record import check_digest, check_files, with_digest
 
 log = logging.getLogger("dfkd")
 
@@ -70,7 +70,7 @@ def meta_record(folder: Path) -> dict:
         if folder.is_file():
             raise Damaged("it is a file, and an artifact is a folder")
     record = read_object(folder / "meta.json")
-    check_seal(record, "meta.json")
+    check_digest(record, "meta.json")
     if record.get("key") != folder.name:
         raise Damaged("meta.json is that of another artifact")
     return record
@@ -173,7 +173,7 @@ class Store:
                 "meta": meta,
                 "files": {file.name: file_digest(file) for file in sorted(temporary.iterdir())},
             }
-            write_atomic(temporary / "meta.json", json.dumps(sealed(record), indent=2) + "\n")
+            write_atomic(temporary / "meta.json", json.dumps(with_digest(record), indent=2) + "\n")
             for file in temporary.iterdir():
                 sync(file)
             if not _publish(temporary, folder):

@@ -165,7 +165,7 @@ def test_a_plain_run_finds_what_ranks_have_made(tmp_path, shared):
     assert made == ["teacher", "pool", "student"]
     shutil.copytree(shared.outputs, tmp_path / "out")
     cell = cell_of(moons(tmp_path / "out"))
-    assert cell.finished() == read_json(cell.folder / "result.json")
+    assert cell.finished_result() == read_json(cell.folder / "result.json")
     shutil.rmtree(cell.folder)
     plain(moons(tmp_path / "out"))
     assert all(stage["reused"] for stage in read_json(cell.folder / "result.json")["stages"].values())
