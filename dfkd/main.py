@@ -104,7 +104,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
         from dfkd.run.run_cell import run_cell
 
         left = distributed.on_first_rank(lambda: [other.finished_result() is None for other in others])
-        siblings, group = list(itertools.compress(others, left)), os.environ.get(ledger.GROUP)
+        siblings, group = list(itertools.compress(others, left)), ledger.group()
         result = run_cell(cell, siblings, group, quiet=ledger.in_a_worker())
     elif distributed.is_first():
         paper.renew(cell, result)
@@ -166,7 +166,7 @@ def show_plan(cell: Cell, result: dict | None) -> None:
     at the end."""
     row = plan(cell) if result is None else {"status": "done"}
     ledger.record(cell, **row)
-    if ledger.LIST not in os.environ:
+    if ledger.list_path() is None:
         print(plan_in_words([row | {"number": 0, "folder": str(cell.folder)}], Store(cell.outputs / "store")))
 
 

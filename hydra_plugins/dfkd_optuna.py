@@ -1,7 +1,5 @@
 """`hydra/sweeper=optuna`. Hydra finds plugins only in the package hydra_plugins, so it is not in dfkd/."""
 
-import hashlib
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,8 +76,7 @@ class Search(Sweeper):
         axes = [word for word in overrides.values() if word.is_sweep_override()]
         self.fixed = [word.input_line for word in overrides.values() if not word.is_sweep_override()]
         self.check(axes)
-        names = "\n".join(given)
-        os.environ[ledger.GROUP] = f"search-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+        ledger.set_group("search", given)
         try:
             self.plugin.sweep([axis.input_line for axis in axes])
         except Stopped:

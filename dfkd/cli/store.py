@@ -18,7 +18,7 @@ from dfkd.machine.environment import prepare_environment
 from dfkd.store.files import try_lock
 from dfkd.store.run_folder import KEY, RunFolder, is_checkable
 from dfkd.store.store import read_record, remove
-from dfkd.sweeps.plan import counted, many
+from dfkd.sweeps.plan import count_by_name, plural
 
 SHOWN = 3  # largest number of run folders listed in a row
 
@@ -77,7 +77,7 @@ def ls(inventory: Inventory, _: argparse.Namespace) -> int:
             )
     print(table(rows))
     total = sum(size(entry.path) for entry in (*inventory.items.values(), *inventory.leftovers))
-    counts = ", ".join(counted(list(inventory.items), inventory.stages).values())
+    counts = ", ".join(count_by_name(list(inventory.items), inventory.stages).values())
     print(f"\n{counts or 'no artifacts'}: {bytes_(total)}")
     print(f"cells (the end of their folders' names; * not finished): {states(inventory.runs)}")
     return 0
@@ -150,14 +150,14 @@ def verify(inventory: Inventory, _: argparse.Namespace) -> int:
     problems = [f"{len(damaged)} damaged: the commands that made them make them again"] if damaged else []
     refused = len({*unreadable, *inventory.problems})
     problems += [f"{refused} not readable, which is no damage"] if refused else []
-    counts = f"{many(len(inventory.items), 'artifact')} and {many(len(runs), 'finished run folder')}"
+    counts = f"{plural(len(inventory.items), 'artifact')} and {plural(len(runs), 'finished run folder')}"
     print(f"{counts}: {'; '.join(problems) or 'all are whole'}")
     if unchecked:
-        print(f"{many(unchecked, 'run folder')} of an older dfkd kept no checksums and cannot be checked")
+        print(f"{plural(unchecked, 'run folder')} of an older dfkd kept no checksums and cannot be checked")
     temporary = (leftover for leftover in inventory.leftovers if leftover.kind == "temporary" and not leftover.busy)
     swept = [leftover for leftover in temporary if delete(leftover)]
     if swept:
-        print(f"swept up {many(len(swept), 'temporary file')} of processes that were killed")
+        print(f"swept up {plural(len(swept), 'temporary file')} of processes that were killed")
     return int(bool(problems))
 
 
@@ -202,7 +202,7 @@ def gc(inventory: Inventory, arguments: argparse.Namespace) -> int:
         folders = ", ".join(str(run.folder) for run in unknown[:SHOWN])
         old = all(run.state == "unfinished" for run in unknown)
         how = ", or add --unfinished if nothing runs in them" if old else ""
-        print(f"all artifacts are kept: {many(len(unknown), 'run folder')} may need them that cannot say which:")
+        print(f"all artifacts are kept: {plural(len(unknown), 'run folder')} may need them that cannot say which:")
         print(f"finish them or delete them{how}: {folders}")
         unneeded = []
     leftovers = [leftover for leftover in inventory.leftovers if stale(leftover, unfinished)]
@@ -216,7 +216,7 @@ def gc(inventory: Inventory, arguments: argparse.Namespace) -> int:
     locks = sum(i.kind == "lock" for i in leftovers)
     total = bytes_(sum(size(entry.path) for entry in (*unneeded, *leftovers)))
     parts = (len(unneeded), "artifact"), (len(leftovers) - locks, "leftover"), (locks, "lock file")
-    what = f"{', '.join(many(count, name) for count, name in parts)}: {total}"
+    what = f"{', '.join(plural(count, name) for count, name in parts)}: {total}"
     if not arguments.yes:
         print(f"would delete {what}; add --yes to do it")
         return 0

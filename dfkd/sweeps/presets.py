@@ -27,7 +27,7 @@ def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
     return dict((small if size == "small" else params) or {})
 
 
-def alone(repeat: list[str], cell: Cell) -> list[str]:
+def single_cell_arguments(repeat: list[str], cell: Cell) -> list[str]:
     """Return the arguments that repeat a single cell of a job, also if the job has several siblings.
 
     Args:

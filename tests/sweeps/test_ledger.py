@@ -15,7 +15,7 @@ from dfkd.sweeps import ledger
 def sleepers(tmp_path, monkeypatch):
     """Two processes that sleep, and a list of a sweep."""
     monkeypatch.setenv(ledger.LIST, str(tmp_path / "list.jsonl"))
-    monkeypatch.setenv(ledger.OWNER, ledger.me())
+    monkeypatch.setenv(ledger.OWNER, ledger.process_name())
     processes = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(2)]
     yield processes
     for process in processes:

@@ -62,13 +62,13 @@ class Pool:
         for first in range(0, len(batch), 2):
             pair = list(enumerate(batch, initial_job_idx))[first : first + 2]
             for at, _ in pair:
-                ledger.append({"number": ledger.numbered(at), "status": "running"} | OF_A_ROW)
+                ledger.append({"number": ledger.cell_number(at), "status": "running"} | OF_A_ROW)
             if any("".join(words) in self.deadly for _, words in pair):
                 raise BrokenProcessPool(
                     "A worker was terminated.\nThe exit codes of the workers are {SIGKILL(-9)}\nDetailed"
                 )
             for at, _ in pair:
-                ledger.append({"number": ledger.numbered(at), "status": "done"} | OF_A_ROW)
+                ledger.append({"number": ledger.cell_number(at), "status": "done"} | OF_A_ROW)
         return [None] * len(batch)
 
 
