@@ -123,12 +123,10 @@ class Distillation:
 
     def finish(self) -> None:
         """Let the defense train the student further (`Defense.finish`); if it did, validate once more."""
-        loss = self.trainer.student.loss
+        loss, generator = self.trainer.student.loss, self.finish_generator
         try:
             with self.clock("distill"), self.teacher.counted_as("distill"):
-                metrics = self.defense.finish(
-                    self.model, self.teacher, self.pool, loss, self.finish_generator, self.loop
-                )
+                metrics = self.defense.finish(self.model, self.teacher, self.pool, loss, generator, self.loop)
         except NonFiniteLoss as error:
             error.state = self.trainer.last_good
             raise

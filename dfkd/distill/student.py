@@ -199,11 +199,8 @@ class Trainer:
         Args:
             count: number of images that all ranks together pass to the teacher, for its count of evaluations.
         """
-        with (
-            self._record_features(self.teacher) as features,
-            self.teacher.counted_as("distill"),
-            self.runtime.autocast(),
-        ):
+        watch, count_as = self._record_features(self.teacher), self.teacher.counted_as("distill")
+        with watch as features, count_as, self.runtime.autocast():
             logits = self.teacher(images).float()
         self.teacher.evals["distill"] += count - len(images)  # evaluations made by the other ranks
         return logits, *features

@@ -226,11 +226,9 @@ def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> Non
     ]
     if missing or extra or wrong:
         parts = [("missing", missing), ("not in this network", extra), ("wrong shape", wrong)]
-        differences = "; ".join(
-            f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in parts if keys
-        )
+        text = "; ".join(f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in parts if keys)
         raise ConfigError(
-            f"the weights in {source} do not fit the network: {differences}. Choose the network they were trained with."
+            f"the weights in {source} do not fit the network: {text}. Choose the network they were trained with."
         )
     refuse_broken(weights, own, source)
     net.load_state_dict(weights)

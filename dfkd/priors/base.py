@@ -118,9 +118,8 @@ class Prior:
         last = watch_features(teacher.net) if self.needs_features else nothing
         with norms as statistics, last as features:
             logits = teacher.forward_normalized(inputs)
-        return TeacherPass(
-            inputs, logits.float(), sets, statistics, features[0] if features else None, teacher.normalize
-        )
+        penultimate = features[0] if features else None
+        return TeacherPass(inputs, logits.float(), sets, statistics, penultimate, teacher.normalize)
 
     def __call__(self, teacher_pass: TeacherPass) -> dict[str, Tensor]:
         """Compute the weighted terms of every set, by name, each (S,)."""

@@ -107,11 +107,9 @@ class Checkpoints:
     def _check_ranks(self) -> None:
         """Raise CheckpointMismatch unless all ranks resume from the same position. No rank saves before all ranks have
         read."""
-        own_position = self._earlier and self._earlier["position"]
-        positions = distributed.gather(own_position)
-        if self._ranks > 1 and distributed.on_first_rank(
-            lambda: any(position != own_position for position in positions)
-        ):
+        own = self._earlier and self._earlier["position"]
+        positions = distributed.gather(own)
+        if self._ranks > 1 and distributed.on_first_rank(lambda: any(position != own for position in positions)):
             raise CheckpointMismatch("not every rank can read it")
 
     @property
@@ -187,10 +185,8 @@ class Checkpoints:
         is_this_loop = name == loop.id
         arrived = is_this_loop and depth == len(position) - 1
         # If not arrived, the same data are restored again at the next loop, and the stage must not change them before.
-        self._restore(
-            self._earlier if arrived else copy.deepcopy(self._earlier),
-            self._parts() if is_this_loop else self._registered,
-        )
+        checkpoint = self._earlier if arrived else copy.deepcopy(self._earlier)
+        self._restore(checkpoint, self._parts() if is_this_loop else self._registered)
         if not is_this_loop:
             return loop.total  # the earlier run has finished this loop
         if depth == 0:

@@ -20,9 +20,8 @@ class JudgementStage(Stage):
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         teacher, components = run.stage_outputs["teacher"], run.components
-        return Examiner(teacher, components.scenario, components.runtime, metrics=of_teacher(components))(
-            teacher, "test"
-        )
+        metrics = of_teacher(components)
+        return Examiner(teacher, components.scenario, components.runtime, metrics=metrics)(teacher, "test")
 
     def result(self, run: Run, artifact: Artifact) -> dict:
         return {"teacher": run.stage_outputs["judgement"]}

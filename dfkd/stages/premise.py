@@ -26,11 +26,9 @@ class PremiseStage(Stage):
         return cell.content("ntl_scenario") | attack | {"seed": cell.config["seeds"]["teacher"]}
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        attack, components = run.planned["premise"].content, run.components
+        attack, scenario, runtime = run.planned["premise"].content, run.components.scenario, run.components.runtime
         seed, eps, steps, images = (attack[key] for key in ("seed", "eps", "steps", "images"))
-        return measure_premise(
-            run.stage_outputs["teacher"], components.scenario, components.runtime, seed, eps, steps, images
-        )
+        return measure_premise(run.stage_outputs["teacher"], scenario, runtime, seed, eps, steps, images)
 
     def load(self, run: Run, artifact: Artifact) -> dict:
         words, fails = self.words(run, artifact)

@@ -61,9 +61,8 @@ def prepare(cell: Cell) -> Components:
     builder.raise_problems()
     check_outputs(cell)
     cell.sources.digests.save()
-    components.warnings = (
-        domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
-    )
+    warnings = domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
+    components.warnings = warnings
     return components
 
 

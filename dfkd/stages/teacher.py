@@ -26,7 +26,7 @@ class TeacherStage(Stage):
         return cell.content("teacher") | {"domains": domains, "seed": cell.config["seeds"]["teacher"]}
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        source, components = run.components.teacher, run.components
+        source, components, seed = run.components.teacher, run.components, run.cell.config["seeds"]["teacher"]
         source.loop = run.loop
         with run.bar(source.log_calls, "teacher", run.log_calls) as progress:
 
@@ -36,9 +36,7 @@ class TeacherStage(Stage):
                 progress.update()
 
             try:
-                model = source.train(
-                    components.scenario, components.runtime, run.cell.config["seeds"]["teacher"], report
-                )
+                model = source.train(components.scenario, components.runtime, seed, report)
             except NonFiniteLoss as error:
                 raise DivergedTeacher(error) from error
         weights = model.net.state_dict()
