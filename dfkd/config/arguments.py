@@ -44,23 +44,23 @@ def unreadable(word: str, reason: str) -> str:
         word: the argument.
         reason: Hydra's message.
     """
-    said = f"the argument {word!r} cannot be read"
+    start = f"the argument {word!r} cannot be read"
     clean = "".join(sign for sign in word.translate(TYPOGRAPHIC) if sign.isprintable() or _is_byte(sign)).strip()
     if clean != word and _read(clean) is not None:
         why = " (of a file with Windows line ends?)" if "\r" in word else ""
-        return f"{said}: it holds signs that do not belong there{why}; type {shlex.quote(clean)}"
+        return f"{start}: it holds signs that do not belong there{why}; type {shlex.quote(clean)}"
     key, sign, value = clean.partition("=")
     if not sign:
-        return f"{said}: an option is set by KEY=VALUE, and removed by ~KEY"
+        return f"{start}: an option is set by KEY=VALUE, and removed by ~KEY"
     if _read(f"{key}=0") is None:
-        return f"{said}: {key!r} is no name of an option"
+        return f"{start}: {key!r} is no name of an option"
     pairs = ("[]", "{}", "()") if FUNCTION.match(value) else ("[]", "{}")
     if any(value.count(left) != value.count(right) for left, right in pairs):
-        return f"{said}: its brackets do not match"
+        return f"{start}: its brackets do not match"
     typed = f"{key}={_listed(value) if value[:1] == '[' else quoted(value)}"
     if FUNCTION.match(value) or value[:1] == "{" or value.count("[") > 1 or _read(typed) is None:
-        return f"{said}: {reason.partition(chr(10))[0]}"
-    return f"{said}: its value needs quotes of its own; type {shlex.quote(typed)}"
+        return f"{start}: {reason.partition(chr(10))[0]}"
+    return f"{start}: its value needs quotes of its own; type {shlex.quote(typed)}"
 
 
 def ambiguous(word: str) -> str:

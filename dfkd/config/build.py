@@ -82,26 +82,26 @@ class Builder:
         except (ValueError, OSError) as error:
             self.problems.append(f"{where}: {error}")
         except (TypeError, AttributeError, LookupError, RuntimeError) as error:  # a value of an unexpected type
-            given = ", ".join(
+            values = ", ".join(
                 f"{k}={v!r}" for k, v in arguments.items() if isinstance(v, int | float | str | list | dict)
             )
-            self.problems.append(f"{where}: cannot be made of {given} ({str(error).splitlines()[0]})")
+            self.problems.append(f"{where}: cannot be made of {values} ({str(error).splitlines()[0]})")
         return FAILED
 
     def _locate(self, path: str, where: str) -> Callable | None:
         module, _, name = str(path).rpartition(".")
         try:
-            found = importlib.import_module(module)
+            imported = importlib.import_module(module)
         except (ImportError, ValueError) as error:
             self.problems.append(
                 f"{where}._target_: cannot import '{path}' ({error}); a module of your own must lie in the folder you "
                 f"start from, or on PYTHONPATH"
             )
             return None
-        if not hasattr(found, name):
-            self.problems.append(f"{where}._target_: {module} has no '{name}'{nearest(name, dir(found))}")
+        if not hasattr(imported, name):
+            self.problems.append(f"{where}._target_: {module} has no '{name}'{nearest(name, dir(imported))}")
             return None
-        return getattr(found, name)
+        return getattr(imported, name)
 
     def _bind(self, target: Callable, arguments: dict, where: str) -> dict:
         """Check the arguments against the signature, and add the values of the context that it has parameters for."""
@@ -183,12 +183,12 @@ def number(value: float | str) -> float:
     """
     try:
         top, _, bottom = str(value).partition("/")
-        found = float(top) / float(bottom or 1)
+        result = float(top) / float(bottom or 1)
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"'{value}' is not a number; write 0.03 or 8/255") from error
-    if not math.isfinite(found):
+    if not math.isfinite(result):
         raise ConfigError(f"'{value}' is not a finite number; write 0.03 or 8/255")
-    return found
+    return result
 
 
 def not_finite(node: Any, where: str = "") -> Iterator[str]:

@@ -132,18 +132,18 @@ def check_form(cfg: DictConfig) -> None:
     """Raise ConfigError if a group, section or option that every cell needs is missing or has the wrong type."""
     own_options.check_headers(cfg)
     for group in (*GROUPS, "tracker"):
-        found = cfg.get(group)
-        if found is None or (group in MADE and "_target_" not in found):
+        value = cfg.get(group)
+        if value is None or (group in MADE and "_target_" not in value):
             raise ConfigError(f"there is no {group}: choose one of its options; `dfkd --help` lists them")
     for section in SECTIONS:
-        found = OmegaConf.select(cfg, section)
-        if not OmegaConf.is_dict(found):
-            raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
+        value = OmegaConf.select(cfg, section)
+        if not OmegaConf.is_dict(value):
+            raise ConfigError(f"{section} is a section of options, got {value!r}; set {section}.KEY=VALUE")
     for option in named(cfg):
-        found = OmegaConf.select(cfg, option)
-        if not OmegaConf.is_dict(found):
-            raise ConfigError(f"{option} must be one of its options, got {found!r}; `dfkd --help` lists them")
-        check_name(f"{option}.name", found.get("name"))
+        value = OmegaConf.select(cfg, option)
+        if not OmegaConf.is_dict(value):
+            raise ConfigError(f"{option} must be one of its options, got {value!r}; `dfkd --help` lists them")
+        check_name(f"{option}.name", value.get("name"))
     for key in REQUIRED:
         section, _, name = key.rpartition(".")
         if name not in (OmegaConf.select(cfg, section) if section else cfg):

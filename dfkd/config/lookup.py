@@ -74,17 +74,17 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+", " ", str(text))
 
 
-def same(said: str, value: str | None) -> bool:
+def same(typed: str, value: str | None) -> bool:
     """Return whether a value matches what the user typed: the same text, an equal number, or one of several separated
     by commas.
 
     Args:
-        said: the text that the user typed.
+        typed: the text that the user typed.
         value: the value of the configuration (`option`).
     """
     if value is None:
         return False
-    for one in {said, *said.split(",")}:
+    for one in {typed, *typed.split(",")}:
         try:
             if one == value or float(one) == float(value):
                 return True
@@ -106,5 +106,5 @@ def all_keys(configs: Iterable[dict]) -> list[str]:
 
 def suggestion(name: str, known: Iterable[str], common: Iterable[str]) -> str:
     """Return '; did you mean ...?' with the nearest known name, or '; known: ...' with common names if none is near."""
-    said = nearest(name, known)
-    return said if "did you mean" in said else nearest(name, common)
+    hint = nearest(name, known)
+    return hint if "did you mean" in hint else nearest(name, common)

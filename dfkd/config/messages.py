@@ -31,8 +31,8 @@ def explain(error: Exception) -> str:
             return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, OverrideParseException):
         return unreadable(error.override, error.message)
-    if found := AMBIGUOUS.search(str(error)):
-        return ambiguous(found[1])
+    if match := AMBIGUOUS.search(str(error)):
+        return ambiguous(match[1])
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)
     if "Config group override must be" in str(error):  # Hydra does not name the group
