@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from dfkd.cli.help import help_text
 from dfkd.config import own_options, paper
-from dfkd.config.arguments import arranged
+from dfkd.config.arguments import hydra_order
 from dfkd.config.cell import Cell, cells_of
 from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
@@ -188,7 +188,7 @@ def in_a_line(result: dict) -> str:
 
 def cli() -> None:
     """The console script `dfkd`: Hydra's command line, with one clear message for every mistake."""
-    sys.argv[1:] = arranged(sys.argv[1:])
+    sys.argv[1:] = hydra_order(sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes a second to collect the options
         return print(help_text(CONF, sys.argv[1:]))
     sys.path.append(os.getcwd())  # the user's own components are imported from the current folder

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 from runner import composed
 
-from dfkd.config.cell import Cell, lower
+from dfkd.config.cell import Cell, apply_limit
 from dfkd.errors import ConfigError
 from dfkd.store.digest import file_digest
 from dfkd.store.keys import content_key
@@ -137,7 +137,7 @@ def test_a_limit_that_lowers_nothing_changes_nothing(plain):
 
 def test_lowering_reaches_every_number_of_that_name_and_nothing_else():
     node = {"epochs": 9, "a": {"epochs": 2, "flag": {"epochs": True}}, "b": [{"epochs": 5.0}], "c": {"epochs": None}}
-    lower(node, {"epochs": 3})
+    apply_limit(node, {"epochs": 3})
     assert node == {
         "epochs": 3,
         "a": {"epochs": 2, "flag": {"epochs": True}},

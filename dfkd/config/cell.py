@@ -9,7 +9,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dfkd.config import own_options
 from dfkd.config.names import STAGE_FILE, check_length, check_name
-from dfkd.config.paths import homes
+from dfkd.config.paths import expand_homes
 from dfkd.config.sources import Sources
 from dfkd.errors import ConfigError
 from dfkd.metrics import own_content
@@ -54,14 +54,14 @@ class Cell:
 
     def __init__(self, cfg: DictConfig):
         try:
-            config = homes(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+            config = expand_homes(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         except MissingMandatoryValue as error:
             key = getattr(error, "full_key", None) or str(error).splitlines()[0].rpartition(": ")[2]
             raise ConfigError(f"{key} is missing: set {key}=...") from error
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
         check_form(cfg)
-        lower(config, config["limit"])
+        apply_limit(config, config["limit"])
         self.config = config
         self.outputs = Path(config["outputs"])
         self.sources = Sources(remembered(self.outputs), config["data"].get("root"))
@@ -207,18 +207,18 @@ def stages_until(config: dict) -> list[str]:
     return names[: names.index(config["until"]) + 1] if config["until"] in names else names
 
 
-def lower(node: object, limit: dict) -> None:
+def apply_limit(node: object, limit: dict) -> None:
     """Apply the section `limit`: lower every number in `node` whose key is in `limit` to that limit, in place.
 
     Infinite values are left as they are; `dfkd.stages.checks` refuses them later.
     """
     if isinstance(node, list):
         for item in node:
-            lower(item, limit)
+            apply_limit(item, limit)
     if not isinstance(node, dict):
         return
     for key, value in node.items():
         if key in limit and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             node[key] = min(value, limit[key])
         elif key != "limit":
-            lower(value, limit)
+            apply_limit(value, limit)

@@ -28,7 +28,7 @@ def value_at(node: object, path: str) -> object:
     return node
 
 
-def measured(result: dict, path: str) -> float | None:
+def number_at(result: dict, path: str) -> float | None:
     """Return the number under a dotted path of a result (of a dict of numbers: their sum); None if it is not finite."""
     value = value_at(result, path)
     if isinstance(value, dict) and all(isinstance(part, int | float) for part in value.values()):
@@ -61,10 +61,10 @@ def option(config: dict, key: str) -> str | None:
     value = value_at(config, path)
     if isinstance(value, dict):
         value = value["name"] if "name" in value else "+".join(map(str, value)) or "none"
-    return word(value)
+    return as_typed(value)
 
 
-def word(value: object) -> str:
+def as_typed(value: object) -> str:
     """Return a value as the user writes it on the command line."""
     return one_line(value if isinstance(value, str) else json.dumps(value))
 
@@ -74,7 +74,7 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+", " ", str(text))
 
 
-def same(typed: str, value: str | None) -> bool:
+def matches(typed: str, value: str | None) -> bool:
     """Return whether a value matches what the user typed: the same text, an equal number, or one of several separated
     by commas.
 

@@ -20,7 +20,7 @@ import yaml
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import Cell
-from dfkd.config.lookup import all_keys, flatten, one_line, option, same, suggestion, word
+from dfkd.config.lookup import all_keys, as_typed, flatten, matches, one_line, option, suggestion
 from dfkd.errors import ConfigError
 from dfkd.metrics import TABLE, columns, own_metrics
 from dfkd.store.run_folder import RunFolder
@@ -56,7 +56,7 @@ def published(runs: Iterable[Configured], path: str) -> Published | None:
 def _published(config: dict, path: str) -> Published | None:
     for entry in entries(config):
         number = _numbers(entry).get(path)
-        if _is_number(number) and all(same(word(v), option(config, k)) for k, v in _conditions(entry).items()):
+        if _is_number(number) and all(matches(as_typed(v), option(config, k)) for k, v in _conditions(entry).items()):
             return Published(float(number), one_line(entry.get("source", "")))
     return None
 

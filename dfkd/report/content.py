@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from dfkd.config.lookup import NAMES, all_keys, one_line, option, same, suggestion
+from dfkd.config.lookup import NAMES, all_keys, matches, one_line, option, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.report import groups as grouping
@@ -101,7 +101,7 @@ def _check_key(key: str, flag: str, runs: list[Run]) -> None:
 def _matching(runs: list[Run], where: tuple[tuple[str, str], ...]) -> list[Run]:
     for key, value in where:
         values = dict.fromkeys(option(run.config, key) or "-" for run in runs)
-        runs = [run for run in runs if same(value, option(run.config, key))]
+        runs = [run for run in runs if matches(value, option(run.config, key))]
         if not runs:
             raise ConfigError(f"--where {key}={value}: no cell has it{suggestion(value, values, values)}")
     return runs

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from dfkd.config.lookup import measured
+from dfkd.config.lookup import number_at
 from dfkd.report.content import Report
 from dfkd.report.groups import undefended
 from dfkd.report.runs import Run
@@ -184,7 +184,7 @@ def _legend(axes: Axes, report: Report) -> None:
 def _history(run: Run) -> list[tuple[int, float]]:
     """Return (round counted from 1, ID accuracy) of all validations of a run so far."""
     rows = read_rows(run.folder / "metrics.jsonl") if run.folder else []
-    pairs = [(measured(row, "step"), measured(row, "val/iacc")) for row in rows if row.get("stage") == "student"]
+    pairs = [(number_at(row, "step"), number_at(row, "val/iacc")) for row in rows if row.get("stage") == "student"]
     return [(step + 1, accuracy) for step, accuracy in pairs if None not in (step, accuracy)]
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from dfkd.config.lookup import flatten, measured, suggestion
+from dfkd.config.lookup import flatten, number_at, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.metrics import FORMS, TABLE, Metric, columns, own_metrics
@@ -78,7 +78,7 @@ class Measure:
         return self.metric and self.metric.about
 
     def value(self, run: Run) -> float | None:
-        return measured(run.result, self.path)
+        return number_at(run.result, self.path)
 
     def over(self, group: Group) -> Number:
         """Return the values of a group's finished cells, without cells that have none."""
@@ -118,7 +118,7 @@ def known_measures(names: list[str], runs: list[Run], student: str) -> list[Meas
     for name, m in zip(names, chosen, strict=True):
         if not any(m.value(run) is not None for run in done) and m.metric is None:
             results = [{key: value for key, value in run.result.items() if key != "config"} for run in done]
-            paths = {path for result in results for path in flatten(result) if measured(result, path) is not None}
+            paths = {path for result in results for path in flatten(result) if number_at(result, path) is not None}
             hint = suggestion(name, [*columns(metrics), *sorted(paths)], columns(metrics))
             raise ConfigError(f"--measures '{name}': no finished cell has it{hint}")
     return chosen

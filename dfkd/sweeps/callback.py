@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from dfkd.config.cell import stages_until
 from dfkd.config.messages import explain
-from dfkd.config.paths import home
+from dfkd.config.paths import expand_home
 from dfkd.machine import interrupt
 from dfkd.store.files import write_atomic
 from dfkd.store.run_folder import RunFolder
@@ -35,13 +35,13 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
-        ledger.start(Path(home(config.outputs)) / "sweeps" / name)
+        ledger.start(Path(expand_home(config.outputs)) / "sweeps" / name)
         if "basic_launcher" not in config.hydra.launcher._target_:
             interrupt.shield_children()
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         rows, path = list(map(final_row, ledger.last_rows())), ledger.list_path()
-        outputs, problems = Path(home(config.outputs)), 0
+        outputs, problems = Path(expand_home(config.outputs)), 0
         if config.dry_run:
             path.unlink(missing_ok=True)
             print(plan_in_words(rows, Store(outputs / "store")))
