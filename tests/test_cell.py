@@ -108,6 +108,14 @@ def test_the_keys_of_students_are_those_from_before_losses_were_options(override
     assert content_key("student", 1, student) == key
 
 
+def test_an_added_option_is_left_out_of_a_key_only_where_it_means_as_before():
+    def student(*overrides: str) -> dict:
+        return cell(*overrides).content("student")["student"]
+
+    assert "augment" not in student("student=online_l1") and student("student=online")["augment"] == "none"
+    assert student("student=online_l1", "student.augment=shift")["augment"] == "shift"
+
+
 @pytest.mark.parametrize("student", ["offline", "online", "online_fresh", "online_l1", "pool"])
 @pytest.mark.parametrize("loss", ["kl", "l1", "hint"])
 def test_every_student_takes_every_loss(student, loss):

@@ -23,6 +23,11 @@ NOT_CONTENT = (
     "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
     "stages", "metrics",
 )  # fmt: skip
+# {section: its options that stay out of every key}. The number of siblings does not change a student.
+NOT_CONTENT_OPTIONS = {"student": ("replicas",)}
+# {(section, option file): {option: value}}: options that the file got after it had made artifacts, with the value that
+# means "as before". With that value they stay out of every key, so that these artifacts keep theirs.
+ADDED_OPTIONS = {("student", "online_l1"): {"augment": "none"}}
 RESULT_VERSION = 5  # to be raised by one when a change of the code changes the numbers of all cells
 SECTIONS = ("stages", "metrics", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
@@ -180,20 +185,18 @@ def content(config: dict, *groups: str) -> dict:
         chosen["stages"] = own
     if not groups:
         chosen |= own_content(config)
-    if "student" in chosen:
-        chosen["student"] = _student_content(chosen["student"])
+    chosen = {name: _content_options(name, section) for name, section in chosen.items()}
     data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
     return chosen | {"data": data, "precision": config["runtime"]["precision"]}
 
 
-def _student_content(student: dict) -> dict:
-    """Return the section `student` without options that do not change the student.
-
-    These are `replicas`, and `augment: none` of online_l1: that option came later, and older keys must stay the same.
-    """
-    late = student.get("name") == "online_l1" and student.get("augment") == "none"
-    left_out = {"replicas", "augment"} if late else {"replicas"}
-    return {key: value for key, value in student.items() if key not in left_out}
+def _content_options(name: str, section: object) -> object:
+    """Return the section `name` without the options that `NOT_CONTENT_OPTIONS` and `ADDED_OPTIONS` leave out."""
+    if not isinstance(section, dict):
+        return section
+    added = ADDED_OPTIONS.get((name, str(section.get("name"))), {})
+    options = {key: value for key, value in section.items() if key not in NOT_CONTENT_OPTIONS.get(name, ())}
+    return {key: value for key, value in options.items() if key not in added or value != added[key]}
 
 
 def is_shipped(node: dict) -> bool:
