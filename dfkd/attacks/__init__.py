@@ -1,4 +1,7 @@
-"""Adversarial attacks, used to split pools and to evaluate teachers."""
+"""Adversarial attacks: they split pools and measure teachers.
+
+Imported by dfkd.defenses and later rooms.
+"""
 
 from dfkd.attacks.pgd import PGD, AttackResult, attack_warnings, is_deterministic
 

@@ -1,4 +1,7 @@
-"""Defenses: methods that keep a student from learning the OOD trap, their split criteria, and control experiments."""
+"""Defenses: methods that keep a student from learning the OOD trap, their split criteria, and control experiments.
+
+Imported by dfkd.distill and later rooms.
+"""
 
 from dfkd.defenses.abd import ABD
 from dfkd.defenses.atesc import ATEsc

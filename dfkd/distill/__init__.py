@@ -1,4 +1,7 @@
-"""Distillation: losses, the student, its training steps, and the loop around them."""
+"""Distillation: losses, the student, its training steps, and the loop around them.
+
+Imported by dfkd.stages and later rooms.
+"""
 
 from dfkd.distill.feature_losses import FeatureLoss, Hint
 from dfkd.distill.loop import Distillation

@@ -1,4 +1,7 @@
-"""Priors: loss terms that make synthetic images look like training images, for synthesizers."""
+"""Priors: loss terms that make synthetic images look like training images, for synthesizers.
+
+Imported by dfkd.synthesizers and later rooms.
+"""
 
 from dfkd.priors.activation import Activation
 from dfkd.priors.balance import Balance
