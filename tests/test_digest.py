@@ -205,7 +205,10 @@ def test_a_name_that_is_no_text_is_kept(tmp_path, known, settled, reads):
 
 
 def test_what_has_changed_is_said_once(pictures, known, caplog, settled):
-    known().of(str(pictures))
+    with caplog.at_level(logging.DEBUG, "dfkd"):
+        known().of(str(pictures))
+        assert not [text for text in caplog.messages if "cannot be written" in text]
+    caplog.clear()
     with caplog.at_level(logging.INFO, "dfkd"):
         known().of(str(pictures))
         assert caplog.messages == []

@@ -12,7 +12,18 @@ PACKAGE = ROOT / "dfkd"
 ORDER = (
     *("errors", "store", "metrics", "config", "training", "recipe", "noise", "machine", "resume", "models", "weights"),
     *("domains", "triggers"),
-    *("scenarios", "evaluate", "pool", "priors", "synthesizers", "attacks", "defenses", "teachers", "distill"),
+    *(
+        "scenarios",
+        "evaluate",
+        "pool",
+        "priors",
+        "synthesizers",
+        "attacks",
+        "scouts",
+        "defenses",
+        "teachers",
+        "distill",
+    ),
     *("tracker", "stages", "run", "report", "sweeps", "cli", "main"),
 )
 
