@@ -1,4 +1,4 @@
 """The help text of `dfkd`, and the commands `dfkd-inspect` and `python -m dfkd.store`.
 
-Imported by dfkd.main and later rooms.
+May be imported by dfkd.main and later rooms.
 """

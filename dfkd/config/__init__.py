@@ -1,4 +1,4 @@
 """From YAML to objects: a cell with its name and hash, the builder, the messages about mistakes.
 
-Imports no torch. Imported by dfkd.stages and later rooms.
+Imports no torch. May be imported by dfkd.stages and later rooms.
 """

@@ -1,6 +1,6 @@
 """Defenses: methods that keep a student from learning the OOD trap, their split criteria, and control experiments.
 
-Imported by dfkd.distill and later rooms.
+May be imported by dfkd.distill and later rooms.
 """
 
 from dfkd.defenses.abd import ABD

@@ -1,6 +1,6 @@
 """Distillation: losses, the student, its training steps, and the loop around them.
 
-Imported by dfkd.stages and later rooms.
+May be imported by dfkd.stages and later rooms.
 """
 
 from dfkd.distill.feature_losses import FeatureLoss, Hint

@@ -1,6 +1,6 @@
 """Domains: real images (or points, or embeddings) with their labels, split into training, validation and test.
 
-Imported by dfkd.triggers and later rooms.
+May be imported by dfkd.triggers and later rooms.
 """
 
 from dfkd.domains.base import Domain, Images, check_normalisation, fit_images, to_float

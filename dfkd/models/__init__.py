@@ -1,6 +1,6 @@
 """Networks of teachers and students, generators, and hooks that record or change their features.
 
-Imported by dfkd.weights and later rooms.
+May be imported by dfkd.weights and later rooms.
 """
 
 from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_weights, save_classifier

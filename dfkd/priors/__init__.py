@@ -1,6 +1,6 @@
 """Priors: loss terms that make synthetic images look like training images, for synthesizers.
 
-Imported by dfkd.synthesizers and later rooms.
+May be imported by dfkd.synthesizers and later rooms.
 """
 
 from dfkd.priors.activation import Activation

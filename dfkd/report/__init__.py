@@ -1,6 +1,6 @@
 """Tables, figures and a page over finished cells: at the end of a sweep, and by the command `dfkd-report`.
 
-Imported by dfkd.sweeps and later rooms.
+May be imported by dfkd.sweeps and later rooms.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
 """One cell, from its configuration to result.json.
 
-Imported by dfkd.report and later rooms.
+May be imported by dfkd.report and later rooms.
 """

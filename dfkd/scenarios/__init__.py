@@ -1,6 +1,6 @@
 """Scenarios: an ID domain, on which the teacher is right, and an OOD domain, on which it is deliberately wrong.
 
-Imported by dfkd.evaluate and later rooms.
+May be imported by dfkd.evaluate and later rooms.
 """
 
 from dfkd.scenarios.backdoor import backdoor

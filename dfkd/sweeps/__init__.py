@@ -1,4 +1,4 @@
 """Sweeps, which run many cells: the list of their cells, relaunching, progress, and the plan of a dry run.
 
-Imported by dfkd.cli and later rooms.
+May be imported by dfkd.cli and later rooms.
 """

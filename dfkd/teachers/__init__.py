@@ -1,6 +1,6 @@
 """Teacher sources: training methods, with and without a trap, and checkpoints made elsewhere.
 
-Imported by dfkd.stages and later rooms.
+May be imported by dfkd.stages and later rooms.
 """
 
 from dfkd.teachers.backdoor import Backdoor

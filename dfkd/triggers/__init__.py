@@ -1,6 +1,6 @@
 """Backdoor triggers: callables that insert a trigger in images (N, C, H, W) in [0, 1], before any normalisation.
 
-Imported by dfkd.scenarios and later rooms.
+May be imported by dfkd.scenarios and later rooms.
 """
 
 from dfkd.triggers.base import Trigger

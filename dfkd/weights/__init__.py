@@ -1,6 +1,6 @@
 """Weight files from other code bases: read without executing code, unwrapped, and renamed to our layers.
 
-Imported by dfkd.teachers and later rooms.
+May be imported by dfkd.teachers and later rooms.
 """
 
 from dfkd.weights.choose import choose
