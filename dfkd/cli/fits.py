@@ -43,7 +43,7 @@ class Fit:
         network: name of the option of conf/network.
         made: the network with all its options, as text.
         part: the entry of the file.
-        found: the match of the entry with the network.
+        match: the match of the entry with the network.
         settings: options that have to be set.
         channels, classes: number of input channels and of classes of the network.
     """
@@ -51,7 +51,7 @@ class Fit:
     network: str
     made: str
     part: Entry
-    found: Match
+    match: Match
     settings: Advice
     channels: int
     classes: int

@@ -247,8 +247,8 @@ def delete(entry: Item | Leftover) -> bool:
             remove(entry.path)
             return True
         lock.touch()
-        with try_lock(lock) as mine:
-            if not mine:
+        with try_lock(lock) as is_locked:
+            if not is_locked:
                 return False
             if isinstance(entry, Item):  # renamed first, so that no process reads a partly deleted artifact
                 gone = lock.with_name(f".{entry.key}.{os.getpid()}.tmp")

@@ -115,9 +115,9 @@ def check_normalisation(mean: list[float], std: list[float], box: tuple[float, f
     Args:
         box: range of pixel values; None if there is none.
     """
-    given = f"mean={list(mean)} std={list(std)}"
+    text = f"mean={list(mean)} std={list(std)}"
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in (*mean, *std)):
-        raise ValueError(f"{given} must be finite numbers")
+        raise ValueError(f"{text} must be finite numbers")
     if any(value <= 0 for value in std):
         raise ValueError(f"std must be positive, got {list(std)}")
     if box is None:
@@ -126,7 +126,7 @@ def check_normalisation(mean: list[float], std: list[float], box: tuple[float, f
     if mean_is_large or std_is_large:
         small = [float(f"{value / 255:.4g}") for value in mean] if mean_is_large else list(mean)
         raise ValueError(
-            f"{given} seem to be of images in 0..255, and images are in [0, 1] here; divide by 255: mean={small} "
+            f"{text} seem to be of images in 0..255, and images are in [0, 1] here; divide by 255: mean={small} "
             f"std={[float(f'{value / 255:.4g}') for value in std]}"
         )
 

@@ -142,10 +142,10 @@ def _label(groups: list[Group]) -> None:
             break
         if path.startswith((*SEEDS, *NAMES.values())):
             continue
-        alike: dict[str, set] = {}
+        values_by_label: dict[str, set] = {}
         for label, leaves in zip(called(), flat, strict=True):
-            alike.setdefault(label, set()).add(as_typed(leaves.get(path)))
-        if any(len(values) > 1 for values in alike.values()):
+            values_by_label.setdefault(label, set()).add(as_typed(leaves.get(path)))
+        if any(len(values) > 1 for values in values_by_label.values()):
             add(path.removesuffix(".name"), path)
     for group in groups:
         group.label = group.label or {"cell": group.runs[0].name.rpartition("_s")[0] or group.runs[0].name}

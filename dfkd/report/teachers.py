@@ -83,8 +83,8 @@ def _at(results: list[dict], eps: float) -> list[dict]:
 
 
 def _flips(results: list[dict], eps: float) -> str:
-    found = _at(results, eps)
-    parts = [_mean(found, domain, ".0f") for domain in ("id", "ood")]
+    flips = _at(results, eps)
+    parts = [_mean(flips, domain, ".0f") for domain in ("id", "ood")]
     return parts[0] if parts[1] == "-" else " / ".join(parts)
 
 

@@ -41,17 +41,17 @@ class PoolStage(Stage):
         synthesizer.start(runtime, seed)
         images = Stack(runtime.pool_device)
         columns: dict[str, list[Tensor]] = {}
-        known: list[Tensor] = []  # logits that the synthesizer returns with the images
+        own_logits: list[Tensor] = []  # logits that the synthesizer returns with the images
         logits: list[Tensor] = []
         run.register(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
-        run.register(images=images, columns=columns, known=known, logits=logits)
+        run.register(images=images, columns=columns, own_logits=own_logits, logits=logits)
         with seeded(seed, "synthesis"):
             todo = run.loop("round", synthesizer.rounds, synthesizer.rounds_per_call * distributed.team_size())
             with run.bar(synthesizer.rounds, "synthesis", todo.start) as progress:
                 for first in todo:
                     for rounds, batch in synthesize_on_ranks(synthesizer, first, teacher):
                         images.add(batch.images, len(batch.images) // len(rounds) * synthesizer.rounds)
-                        known += [] if batch.logits is None else [batch.logits]
+                        own_logits += [] if batch.logits is None else [batch.logits]
                         for name, column in batch.columns.items():
                             columns.setdefault(name, []).append(column)
                         meter.add(batch.metrics)
@@ -63,9 +63,9 @@ class PoolStage(Stage):
             return {}
         pool = Pool(images=images.tensor())
         with teacher.counted_as("distill"), distributed.alone():
-            for i in run.loop("image", 0 if known else len(pool), runtime.chunk):
+            for i in run.loop("image", 0 if own_logits else len(pool), runtime.chunk):
                 logits.append(teacher.predict(pool.pixels(slice(i, i + runtime.chunk))).float())
-        pool.logits = torch.cat(known or logits)
+        pool.logits = torch.cat(own_logits or logits)
         pool.split = Split.everything(pool.images)
         pool.columns = {name: torch.cat(parts) for name, parts in columns.items()}
         pool.save(folder / "pool.safetensors")

@@ -80,8 +80,8 @@ class Digests:
     def _of_file(self, file: str, algorithm: str = "sha256") -> str:
         try:
             stamp = _stamp(file)
-            seen, digest = self.known.get(file, (None, ""))
-            if seen == stamp and digest.startswith(f"{algorithm}:"):
+            known_stamp, digest = self.known.get(file, (None, ""))
+            if known_stamp == stamp and digest.startswith(f"{algorithm}:"):
                 return digest
             began = time.time_ns()
             digest = file_digest(Path(file), algorithm)

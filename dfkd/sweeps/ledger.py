@@ -117,8 +117,8 @@ def record(cell: Cell | None, status: str, **more: object) -> None:
     """Append the status of this process's current cell to the sweep's list, if there is a sweep."""
     if list_path() is not None:
         folder = str(cell.folder) if cell else None
-        known = next((row for row in events() if row["status"] == "waiting" and row["folder"] == folder), None)
-        row = known or {"number": number(), "folder": folder, "arguments": arguments()}
+        waiting = next((row for row in events() if row["status"] == "waiting" and row["folder"] == folder), None)
+        row = waiting or {"number": number(), "folder": folder, "arguments": arguments()}
         append(row | {"status": status} | more)
 
 

@@ -36,5 +36,5 @@ def single_cell_arguments(repeat: list[str], cell: Cell) -> list[str]:
     student = cell.config["student"]
     if student.get("replicas", 1) == 1:
         return repeat
-    kept = [word for word in repeat if word.partition("=")[0] not in ("seeds.student", "student.replicas")]
-    return [*kept, f"seeds.student={cell.config['seeds']['student']}", "student.replicas=1"]
+    others = [word for word in repeat if word.partition("=")[0] not in ("seeds.student", "student.replicas")]
+    return [*others, f"seeds.student={cell.config['seeds']['student']}", "student.replicas=1"]

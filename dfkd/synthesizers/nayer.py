@@ -64,15 +64,15 @@ class NAYER(Inversion):
             raise ValueError(f"renewal must be at least 1, or null for never, got {renewal}")
         check_adam(lr, betas)
         self.generator, self.renewal, self.lr, self.betas = generator, renewal, lr, tuple(betas)
-        self.given = label_embeddings(embeddings, path, labels, self.classes, generator.latent)
+        self.given_embeddings = label_embeddings(embeddings, path, labels, self.classes, generator.latent)
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         runtime.to_device(self.generator).train()
-        given = self.given
-        if given is None:
-            given = orthogonal(self.classes, self.generator.latent, stream_seed(seed, "synthesis", "embeddings"))
-        self.embeddings = given.to(runtime.device)
+        embeddings = self.given_embeddings
+        if embeddings is None:
+            embeddings = orthogonal(self.classes, self.generator.latent, stream_seed(seed, "synthesis", "embeddings"))
+        self.embeddings = embeddings.to(runtime.device)
 
     def labels(self, stream: torch.Generator) -> Tensor:
         # Unshuffled, so that the images which share a noisy layer have different classes.
