@@ -18,7 +18,7 @@ from dfkd.config.sources import Sources
 from dfkd.run.run_cell import run_cell
 from dfkd.stages.prepare import prepare
 from dfkd.stages.stage import planned_stages
-from dfkd.store.digest import MEMORY, Digests
+from dfkd.store.digest import CACHE_FILE, Digests
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
@@ -26,7 +26,7 @@ from dfkd.store.run_folder import RunFolder
 @pytest.fixture
 def sources(tmp_path):
     """What a new cell sees."""
-    return lambda root="data": Sources(Digests(tmp_path / "outputs" / MEMORY), root)
+    return lambda root="data": Sources(Digests(tmp_path / "outputs" / CACHE_FILE), root)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dfkd.config.paths import expand_homes
 from dfkd.config.sources import Sources
 from dfkd.errors import ConfigError
 from dfkd.metrics import own_content
-from dfkd.store.digest import remembered
+from dfkd.store.digest import digests_of
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
@@ -69,7 +69,7 @@ class Cell:
         apply_limit(config, config["limit"])
         self.config = config
         self.outputs = Path(config["outputs"])
-        self.sources = Sources(remembered(self.outputs), config["data"].get("root"))
+        self.sources = Sources(digests_of(self.outputs), config["data"].get("root"))
         self.hash = self.key("result", RESULT_VERSION, self.content())[:8]
         scenario, teacher = config["ntl_scenario"], config["teacher"]
         parts = [

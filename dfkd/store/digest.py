@@ -17,7 +17,7 @@ from dfkd.store.files import write_atomic
 
 log = logging.getLogger("dfkd")
 
-MEMORY = "digests.json"
+CACHE_FILE = "digests.json"
 RECENT = 2_000_000_000  # nanoseconds; a file that changed so recently may change again without a later time stamp
 LONG = 0.1  # seconds; a folder that takes longer to walk through counts as large
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that desktop programs create in a folder they display
@@ -36,19 +36,19 @@ class Digests:
     """Digests of files and folders, cached on disk.
 
     Args:
-        memory: the cache file. It need not exist; a damaged one counts as missing.
+        cache_file: the cache file. It need not exist; a damaged one counts as missing.
     """
 
-    def __init__(self, memory: Path):
-        self.memory = memory
-        self.has_news = False
+    def __init__(self, cache_file: Path):
+        self.cache_file = cache_file
+        self.has_unsaved = False
         self._walked: dict[Path, float] = {}  # of large folders: the time until which they are not walked again
 
     @functools.cached_property
     def known(self) -> dict[str, list]:
         """{absolute path: [file stamp, digest]}, see `_stamp` for the stamp. A stamp of None means that the digest must
         be computed again the next time."""
-        return _read(self.memory)
+        return _read(self.cache_file)
 
     def of(self, path: str, algorithm: str = "sha256") -> str:
         """Return the digest of a file or folder.
@@ -67,7 +67,7 @@ class Digests:
             digest = self._of_folder(where)
         else:
             return f"missing:{path}"
-        self._tell(where, before, digest)
+        self._report_change(where, before, digest)
         return digest
 
     def note(self, file: Path, digest: str) -> None:
@@ -75,7 +75,7 @@ class Digests:
         rely on it."""
         before = self.known.get(str(file))
         self._cache(str(file), None, digest)
-        self._tell(file, before, digest)
+        self._report_change(file, before, digest)
 
     def _of_file(self, file: str, algorithm: str = "sha256") -> str:
         try:
@@ -114,10 +114,10 @@ class Digests:
         return digest
 
     def _cache(self, path: str, stamp: list[int] | None, digest: str) -> None:
-        self.has_news |= self.known.get(path) != [stamp, digest]
+        self.has_unsaved |= self.known.get(path) != [stamp, digest]
         self.known[path] = [stamp, digest]
 
-    def _tell(self, where: Path, before: list | None, digest: str) -> None:
+    def _report_change(self, where: Path, before: list | None, digest: str) -> None:
         """Log that a file or folder has changed, if it has, and save the cache.
 
         Args:
@@ -133,20 +133,20 @@ class Digests:
         No folder is created, so a command that is refused leaves nothing behind. A cache that cannot be written only
         means that the files are read again; `dfkd.stages.checks` checks that the outputs folder is writable.
         """
-        if not self.has_news or not self.memory.parent.is_dir():
+        if not self.has_unsaved or not self.cache_file.parent.is_dir():
             return
-        self.has_news = False
+        self.has_unsaved = False
         try:
-            body = json.dumps(_read(self.memory) | self.known)
-            write_atomic(self.memory, f"{_checksum(body)}\n{body}")
+            body = json.dumps(_read(self.cache_file) | self.known)
+            write_atomic(self.cache_file, f"{_checksum(body)}\n{body}")
         except OSError as error:
-            log.debug("%s cannot be written: %s", self.memory, error)
+            log.debug("%s cannot be written: %s", self.cache_file, error)
 
 
 @functools.cache
-def remembered(outputs: Path) -> Digests:
+def digests_of(outputs: Path) -> Digests:
     """Return the digest cache of an outputs folder. Each process reads the cache file once."""
-    return Digests(outputs / MEMORY)
+    return Digests(outputs / CACHE_FILE)
 
 
 def _stamp(file: str) -> list[int]:
@@ -173,10 +173,10 @@ def _below(where: Path) -> Iterator[tuple[str, bool]]:
         yield from ((path, False) for path in paths if os.path.isfile(path))
 
 
-def _read(memory: Path) -> dict[str, list]:
+def _read(cache_file: Path) -> dict[str, list]:
     """Return the content of a cache file; {} if it is missing or damaged."""
     try:
-        checksum, _, body = memory.read_text().partition("\n")
+        checksum, _, body = cache_file.read_text().partition("\n")
         return json.loads(body) if checksum == _checksum(body) else {}
     except (OSError, ValueError):
         return {}
