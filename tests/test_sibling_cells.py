@@ -8,8 +8,8 @@ from killing import Killed, left_over, numbers, outcome, watched
 from runner import DFQ, NOISE, TINY, command_line, composed, make_cell
 from safetensors.torch import load_file
 
-from dfkd.cli.inventory import take
-from dfkd.cli.store import spare
+from dfkd.cli.inventory import take_inventory
+from dfkd.cli.store import is_unneeded
 from dfkd.config.cell import Cell, cells_of
 from dfkd.errors import ConfigError
 from dfkd.report.runs import read as read_run
@@ -102,13 +102,13 @@ def test_broken_off_they_go_on_to_the_same_bits(tmp_path):
 def test_after_a_kill_nobody_calls_the_finished_students_of_the_others_unneeded(tmp_path):
     first, *others = cells(tmp_path, *TOGETHER)
     run_cell(first, others)  # and here its process is killed
-    found = take(tmp_path)
+    found = take_inventory(tmp_path)
     assert [run.state for run in found.runs].count("finished") == 1
     assert {read_run(cell.folder).status for cell in others} == {"waiting"}
     students = [item for item in found.items.values() if item.stage == "student"]
-    assert len(students) == 3 and not any(spare(found, item, unfinished=False) for item in students)
+    assert len(students) == 3 and not any(is_unneeded(found, item, unfinished=False) for item in students)
     with RunFolder(first.folder).lock():  # while the command is still at work, they count as running
-        assert [run.state for run in take(tmp_path).runs].count("running") == 2
+        assert [run.state for run in take_inventory(tmp_path).runs].count("running") == 2
     again = [run_cell(cell, others[place + 1 :]) for place, cell in enumerate(others)]
     assert all(result["stages"]["student"]["reused"] for result in again)
 

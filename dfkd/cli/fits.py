@@ -88,7 +88,7 @@ def _fits(name: str, node: dict, entries: list[Entry], options: dict | None = No
     settings, channels, classes, size = Advice(options or {}), 3, 10, SIZE
     for _ in range(ROUNDS):
         wanted = {key: value for key, value in (node | settings.network).items() if key != "name"}
-        net = _made(wanted, (channels, size, size), classes)
+        net = _build_network(wanted, (channels, size, size), classes)
         if net is None:
             return
         fitted = fitting(net, entries, size)
@@ -105,12 +105,12 @@ def _fits(name: str, node: dict, entries: list[Entry], options: dict | None = No
         channels, classes, size = changes.channels or channels, changes.classes or classes, changes.size or size
 
 
-def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | None:
+def _build_network(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | None:
     """Build a network, on the meta device where that works; None if it cannot be built with these options."""
     options = {key: value for key, value in node.items() if key != "_target_"}
     module, _, target = node["_target_"].rpartition(".")
     make = functools.partial(getattr(importlib.import_module(module), target), shape=shape, classes=classes, **options)
-    for memory in (without_memory, contextlib.nullcontext):
+    for memory in (on_meta_device, contextlib.nullcontext):
         try:
             with memory():
                 return make()
@@ -122,7 +122,7 @@ def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | 
 
 
 @contextlib.contextmanager
-def without_memory() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Context manager: networks are built on the meta device, with shapes but no values, which takes milliseconds."""
     with torch.device("meta"), _Unfilled():
         yield

@@ -90,7 +90,7 @@ class Run:
 
 @dataclass
 class Inventory:
-    """The content of an outputs folder, made by `take`.
+    """The content of an outputs folder, made by `take_inventory`.
 
     Attributes:
         stages: names of stages, with inputs before the stages that use them.
@@ -130,7 +130,7 @@ class Inventory:
         return [other for other in self.items.values() if (other.inputs or {}).get(item.stage) == item.key]
 
 
-def take(outputs: Path) -> Inventory:
+def take_inventory(outputs: Path) -> Inventory:
     """Make the inventory of an outputs folder.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from dfkd.cli.inventory import Inventory, Item, Leftover, Run, changed, size, take
+from dfkd.cli.inventory import Inventory, Item, Leftover, Run, changed, size, take_inventory
 from dfkd.config.paths import path
 from dfkd.errors import ConfigError, Damaged, Inaccessible
 from dfkd.machine.environment import prepare_environment
@@ -45,7 +45,7 @@ def main() -> None:
         prepare_environment()
         if not (arguments.outputs / "store").is_dir():
             raise ConfigError(f"there is no store in {arguments.outputs}; name the folder of your runs: --outputs DIR")
-        inventory = take(arguments.outputs)
+        inventory = take_inventory(arguments.outputs)
         for problem in inventory.problems:
             print(f"UNREADABLE  {problem}")
         sys.exit(arguments.run(inventory, arguments))
@@ -79,11 +79,11 @@ def ls(inventory: Inventory, _: argparse.Namespace) -> int:
     total = sum(size(entry.path) for entry in (*inventory.items.values(), *inventory.leftovers))
     counts = ", ".join(count_by_name(list(inventory.items), inventory.stages).values())
     print(f"\n{counts or 'no artifacts'}: {bytes_(total)}")
-    print(f"cells (the end of their folders' names; * not finished): {states(inventory.runs)}")
+    print(f"cells (the end of their folders' names; * not finished): {count_states(inventory.runs)}")
     return 0
 
 
-def states(runs: list[Run]) -> str:
+def count_states(runs: list[Run]) -> str:
     """Count run folders by state, such as '3 finished, 1 unfinished'."""
     names = [run.state for run in runs]
     return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "none"
@@ -91,7 +91,7 @@ def states(runs: list[Run]) -> str:
 
 def show(inventory: Inventory, arguments: argparse.Namespace) -> int:
     """Print all information about one artifact."""
-    item = pick(inventory, arguments.key)
+    item = find_artifact(inventory, arguments.key)
     record, meta = item.record, item.record.get("meta", {})
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(changed(item.path)))
     print(f"{item.stage} {item.key}\n  {item.path}")
@@ -114,7 +114,7 @@ def show(inventory: Inventory, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def pick(inventory: Inventory, prefix: str) -> Item:
+def find_artifact(inventory: Inventory, prefix: str) -> Item:
     """Return the artifact whose key starts with `prefix`.
 
     Raises:
@@ -196,7 +196,7 @@ def gc(inventory: Inventory, arguments: argparse.Namespace) -> int:
     the deletion and needs a deleted artifact, it fails with a message; the same command then makes the artifact again.
     """
     unfinished = arguments.unfinished
-    unneeded = [item for item in inventory.items.values() if spare(inventory, item, unfinished)]
+    unneeded = [item for item in inventory.items.values() if is_unneeded(inventory, item, unfinished)]
     unknown = [run for run in inventory.runs if run.stages is None and (run.state != "unfinished" or not unfinished)]
     if unknown:
         folders = ", ".join(str(run.folder) for run in unknown[:SHOWN])
@@ -205,7 +205,7 @@ def gc(inventory: Inventory, arguments: argparse.Namespace) -> int:
         print(f"all artifacts are kept: {plural(len(unknown), 'run folder')} may need them that cannot say which:")
         print(f"finish them or delete them{how}: {folders}")
         unneeded = []
-    leftovers = [leftover for leftover in inventory.leftovers if stale(leftover, unfinished)]
+    leftovers = [leftover for leftover in inventory.leftovers if is_stale(leftover, unfinished)]
     reasons = {True: "only unfinished cells need it", False: "no cell needs it"}
     rows = [("delete", i.stage, i.key, bytes_(size(i.path)), reasons[bool(inventory.users(i))]) for i in unneeded]
     rows += [
@@ -227,13 +227,13 @@ def gc(inventory: Inventory, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def spare(inventory: Inventory, item: Item, unfinished: bool) -> bool:
+def is_unneeded(inventory: Inventory, item: Item, unfinished: bool) -> bool:
     """Whether an artifact may be deleted: no cell needs it or, if `unfinished` is set, only cells need it that are
     unfinished and not running."""
     return all(run.state == "unfinished" and unfinished for run in inventory.users(item))
 
 
-def stale(leftover: Leftover, unfinished: bool) -> bool:
+def is_stale(leftover: Leftover, unfinished: bool) -> bool:
     """Whether a leftover may be deleted. A checkpoint is kept until its artifact exists, unless `unfinished`."""
     return not leftover.busy and (leftover.kind != "checkpoint" or leftover.made or unfinished)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from runner import read_json
 
-from dfkd.cli.inventory import take
+from dfkd.cli.inventory import take_inventory
 from dfkd.cli.store import gc, ls, verify
 from dfkd.errors import ConfigError, Damaged
 from dfkd.main import before
@@ -106,7 +106,7 @@ def cases(files: list[tuple], in_every_way: list[tuple]) -> list:
 
 def looked_at(outputs: Path, said: pytest.CaptureFixture) -> str:
     """What `python -m dfkd.store` says by all its commands; `gc` would delete nothing."""
-    found, arguments = take(outputs), Namespace(yes=False, unfinished=True)
+    found, arguments = take_inventory(outputs), Namespace(yes=False, unfinished=True)
     assert ls(found, arguments) == gc(found, arguments) == 0
     assert verify(found, arguments) == 1
     text = said.readouterr().out
