@@ -152,7 +152,7 @@ def as_job(task: Callable[[], T], warning: int, waits: bool) -> T:
     the job and ends the process.
 
     Args:
-        task: the task; it calls `as_worker`, so it returns after a signal.
+        task: calls `as_worker`, so that it returns after a signal.
         warning: number of the signal by which the scheduler warns that it will end the job.
         waits: whether to wait, after a SIGTERM without a warning, until the warning comes or the process is killed. A
             SIGTERM means that the scheduler will end the process, but not whether it will start it again; and it does

@@ -25,10 +25,7 @@ from dfkd.store.files import file_lock, write_atomic
 log = logging.getLogger("dfkd")
 GAIN = 1.1  # bfloat16 must be faster by this factor: less is within the noise, and float32 is more exact
 REPEATS, SECONDS = 3, 1.0  # smallest number of repeats for each precision, and smallest time of all repeats
-LARGEST_BATCH = {
-    "cpu": 64,
-    "cuda": 1024,
-}  # largest batch, so that the measurement takes seconds also with a large network
+LARGEST_BATCH = {"cpu": 64, "cuda": 1024}  # so that the measurement takes seconds also with a large network
 
 
 def choose_precision(cell: Cell, components: Components) -> Runtime:
