@@ -114,7 +114,7 @@ class PGD:
                 logits = model(x).float()
             evals = len(x)
         label = logits.argmax(1)
-        margin = _margin(logits, label)
+        margin = label_margin(logits, label)
         result = AttackResult(
             flipped=torch.zeros_like(label, dtype=torch.bool),
             margin=margin.clone(),
@@ -132,7 +132,7 @@ class PGD:
             last = number == self.steps
             logits, gradient = self._look(model, current, label[alive], gradient=not last)
             result.evals += len(current)
-            margin = _margin(logits, label[alive])
+            margin = label_margin(logits, label[alive])
             result.margin[alive] = torch.minimum(result.margin[alive], margin)
             result.flipped[alive] |= logits.argmax(1) != label[alive]
             if last:
@@ -156,13 +156,14 @@ class PGD:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = model(x).float()
-            loss = (
-                F.cross_entropy(logits, label, reduction="sum") if self.loss == "ce" else -_margin(logits, label).sum()
-            )
+            if self.loss == "ce":
+                loss = F.cross_entropy(logits, label, reduction="sum")
+            else:
+                loss = -label_margin(logits, label).sum()
             return logits.detach(), torch.autograd.grad(loss, x)[0]
 
 
-def _margin(logits: Tensor, label: Tensor) -> Tensor:
+def label_margin(logits: Tensor, label: Tensor) -> Tensor:
     """Logit of the label minus the largest other logit (B,)."""
     own = logits.gather(1, label[:, None])[:, 0]
     other = logits.scatter(1, label[:, None], -torch.inf).amax(1)

@@ -7,6 +7,8 @@ from dfkd.defenses.abd import ABD
 from dfkd.defenses.atesc import ATEsc
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import All, Criterion, Inverted, PGDFlip, Random
+from dfkd.defenses.escape import Escape
+from dfkd.defenses.flip_radius import FlipRadius
 from dfkd.defenses.oracle import Oracle
 from dfkd.defenses.scores import Confidence, Entropy, FeatureDistance, Margin, Score
 from dfkd.defenses.surrogate import Surrogate
@@ -19,7 +21,9 @@ __all__ = [
     "Criterion",
     "Defense",
     "Entropy",
+    "Escape",
     "FeatureDistance",
+    "FlipRadius",
     "Inverted",
     "Margin",
     "Oracle",

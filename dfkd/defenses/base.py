@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dfkd.defenses.views import Lesson, Sources, Views, inherits_robustness
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
 from dfkd.resume.loop import Loop, plain_loop
@@ -30,6 +31,11 @@ class Defense:
         ranks can then share a batch."""
         return type(self).loss is Defense.loss
 
+    @property
+    def makes_views(self) -> bool:
+        """Whether the defense makes the views that the student sees (`views`), instead of `student.augment`."""
+        return type(self).views is not Defense.views
+
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         """Raise ValueError if this defense does not work with the teacher's network or with the synthesizer. Called
         before any training."""
@@ -43,6 +49,44 @@ class Defense:
             generator: the only source of randomness.
         """
         return Split.everything(images)
+
+    def explore(
+        self, number: int, teacher: Teacher, student: Classifier, pool: Pool, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Look for what the student should be warned of. Called in every round before the student's steps.
+
+        Args:
+            number: number of the round.
+            pool: the images, with their splits.
+            generator: the only source of randomness.
+
+        Returns:
+            metrics for the log.
+        """
+        return {}
+
+    def views(self, sources: Sources, generator: torch.Generator) -> tuple[Sources, Views]:
+        """Make the views of a batch that the student sees. Called only if a subclass defines it (`makes_views`); then
+        `student.augment` is not used.
+
+        Args:
+            sources: the images of the batch.
+            generator: the only source of randomness.
+
+        Returns:
+            (the sources, possibly with further ones behind them; the views made of them).
+        """
+        raise NotImplementedError
+
+    def teach(self, sources: Sources, views: Views, logits: Tensor) -> Lesson:
+        """Decide what the student learns from views. By default it learns the teacher's answers, and a view is robust
+        if the teacher gives it the class of a robust source of it.
+
+        Args:
+            sources: what the views were made of.
+            logits: the teacher's logits for the views (B, classes).
+        """
+        return Lesson(logits, ~inherits_robustness(sources, views, logits.argmax(1)))
 
     def loss(
         self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor

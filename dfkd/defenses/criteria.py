@@ -40,6 +40,16 @@ class Criterion(ABC):
         `split`; a subclass may use a cheaper estimate."""
         return self.split(teacher, images, logits, generator).fragile
 
+    @property
+    def suspicious(self) -> Tensor | None:
+        """Which classes look trapped (classes,), bool, by the images so far; None if the criterion does not say."""
+        return None
+
+    def is_robust(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Return which images are robust (B,), bool, where they are no synthetic images of the pool. The default calls
+        `split`."""
+        return ~self.split(teacher, images, logits, generator).fragile
+
     def warnings(self) -> list[str]:
         """Return reasons not to trust the splits made so far."""
         return []
@@ -106,6 +116,10 @@ class Control(Criterion):
     def check(self, network: nn.Module) -> None:
         self.of.check(network)
 
+    @property
+    def suspicious(self) -> Tensor | None:
+        return self.of.suspicious
+
     def warnings(self) -> list[str]:
         return self.of.warnings()
 
@@ -117,6 +131,9 @@ class Inverted(Control):
         split = self.of.split(teacher, images, logits, generator)
         return Split(~split.fragile, -split.score)
 
+    def is_robust(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+        return ~self.of.is_robust(teacher, images, logits, generator)
+
 
 class Random(Control):
     """Control: the same number of fragile images as another criterion gives, chosen at random."""
@@ -125,6 +142,10 @@ class Random(Control):
         fragile = self.of.split(teacher, images, logits, generator).fragile
         score = torch.rand(len(images), generator=generator, device=images.device)
         return Split(fragile[score.argsort()], score)
+
+    def is_robust(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+        robust = self.of.is_robust(teacher, images, logits, generator)
+        return robust[torch.randperm(len(images), generator=generator, device=images.device)]
 
 
 class All(Criterion):

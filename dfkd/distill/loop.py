@@ -88,6 +88,7 @@ class Distillation:
         self.validation: dict[str, float] = {}
         self.students = 1  # students trained side by side; they share one clock and the teacher's counts
         self.synthesized_rounds = 0  # number of rounds whose images are in the pool
+        self.explored_rounds = self.warm_up
         self.split_images, self.fragile_images = 0, torch.zeros((), device=runtime.device)
         if not self.online:
             self._count(self.pool.split)
@@ -116,6 +117,7 @@ class Distillation:
             if self.online and number == self.synthesized_rounds:
                 self.synthesize_round(number)
             if number >= self.warm_up:
+                self.explore(number)
                 with self.clock("distill"):
                     self.trainer.train(self.pool, self.steps)
             after_round(self.log_round(number))
@@ -149,6 +151,15 @@ class Distillation:
         self.meter.add({"fragile_share": split.fragile.float().mean()})
         self.pool.add(batch.images, logits, split, batch.columns)
         self.synthesized_rounds = number + 1
+
+    def explore(self, number: int) -> None:
+        """Let the defense look for what the student should be warned of, once a round."""
+        if number == self.explored_rounds:  # a checkpoint from this round's steps has explored already
+            with self.clock("split"):
+                found = self.defense.explore(number, self.teacher, self.model, self.pool, self.generator)
+            if found:
+                self.meter.add({name: torch.tensor(value, device=self.runtime.device) for name, value in found.items()})
+        self.explored_rounds = number + 1
 
     def log_round(self, number: int) -> dict[str, float]:
         """Log the round. On every `check_every`-th round and the last one, validate.

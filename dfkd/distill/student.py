@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.defenses import Defense
+from dfkd.defenses.views import Sources, Views
 from dfkd.distill.feature_losses import FeatureLoss
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
@@ -113,7 +114,7 @@ class Trainer:
         teacher: Teacher | None = None,
         loop: Loop = plain_loop,
     ):
-        if student.augment != "none" and teacher is None:
+        if (student.augment != "none" or defense.makes_views) and teacher is None:
             raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
         if student.matches_features and teacher is None:
             raise ValueError(f"{type(student.loss).__name__} needs the teacher, whose features it compares")
@@ -126,7 +127,7 @@ class Trainer:
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
         self.generator = runtime.generator(seed, "student", "batches")
-        self.views = runtime.generator(seed, "student", "views")
+        self.view_generator = runtime.generator(seed, "student", "views")
         self.meter = Meter()
         self.last_good = self.weights()
         self.order = torch.empty(0, dtype=torch.long, device=runtime.device)  # indices not yet used in this pass
@@ -174,7 +175,8 @@ class Trainer:
 
         All ranks draw the same batches and views; each rank takes its share of them.
         """
-        count, share, unaugmented = len(index), distributed.rank_slice(len(index)), self.student.augment == "none"
+        count, share = len(index), distributed.rank_slice(len(index))
+        unaugmented = self.student.augment == "none" and not self.defense.makes_views
         index = index[share] if unaugmented else index
         here = index.to(pool.logits.device, non_blocking=True)
         images, logits, fragile = pool.pixels(index), pool.logits[here], pool.split.fragile[here]
@@ -182,16 +184,26 @@ class Trainer:
             return images, logits, fragile, self._run_teacher(images, count)[1]
         if unaugmented:
             return images, logits, fragile
-        label, donor = logits.argmax(1), torch.arange(len(here), device=here.device)
-        if self.student.augment == "cut_mix":
-            images, donor = cut_mix(images, self.views)
+        sources = Sources(images, logits, fragile)
+        if self.defense.makes_views:
+            sources, views = self.defense.views(sources, self.view_generator)
+            count = len(views.images)
         else:
-            images = augment(images, self.student.augment, self.views)
-        images, donor = images[share], donor[share]
-        logits, *features = self._run_teacher(images, count)
-        answer = logits.argmax(1)
-        robust = (~fragile[share] & (answer == label[share])) | (~fragile[donor] & (answer == label[donor]))
-        return images, logits, ~robust, *features
+            views = self._augmented(images).slice(share)
+        known = 0 if self.student.matches_features else views.plain
+        answers, *features = self._run_teacher(views.images[known:], count - known)
+        answers = torch.cat([sources.logits[views.base[:known]], answers]) if known else answers
+        lesson = self.defense.teach(sources, views, answers)
+        batch = views.images, lesson.targets, lesson.fragile, *features
+        return batch if lesson.used is None else tuple(part[lesson.used] for part in batch)
+
+    def _augmented(self, images: Tensor) -> Views:
+        """Return a random view of every image, as `student.augment` says."""
+        itself = torch.arange(len(images), device=images.device)
+        if self.student.augment == "cut_mix":
+            images, donor = cut_mix(images, self.view_generator)
+            return Views(images, itself, donor)
+        return Views(augment(images, self.student.augment, self.view_generator), itself, itself)
 
     def _run_teacher(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
         """Run the teacher on images: its logits, and its features if the loss compares them.
