@@ -206,7 +206,7 @@ def test_the_teacher_answers_anew_to_the_views_that_the_student_sees(runtime, ho
     twin = image_trainer(runtime, Pool(), how)
     for view, answer in zip(seen, answers, strict=True):
         index = twin.next_index(pool)
-        assert torch.equal(view, augment(pool.pixels(index), how, twin.views))
+        assert torch.equal(view, augment(pool.pixels(index), how, twin.view_generator))
         assert not torch.equal(view, pool.pixels(index))
         assert torch.allclose(answer, trainer.teacher.predict(view), atol=1e-5)
         assert not answer.requires_grad and not torch.allclose(answer, pool.logits[index], atol=1e-3)
