@@ -132,7 +132,7 @@ class Builder:
         scalars = choices & {int, float, bool, str}
         if not scalars or value is FAILED or (value is None and type(None) in choices):
             return value
-        if float in scalars and isinstance(value, str) and str not in scalars:
+        if float in scalars and isinstance(value, str):
             with contextlib.suppress(ConfigError):
                 return number(value)
         if isinstance(value, bool):

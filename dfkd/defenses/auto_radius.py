@@ -43,7 +43,7 @@ class AutoRadius:
         suspicious: (classes,), bool; None before the first images.
     """
 
-    CHECK_EVERY = 5
+    CHECK_EVERY = 10
 
     def __init__(self, quantile: float = 0.9, most: float = 0.4, memory: int = 1024, checks: int = 32):
         if not 0 < quantile < 1 or not 0 < most < 1:

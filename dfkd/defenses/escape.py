@@ -19,7 +19,8 @@ from dfkd.scouts import Scouts
 
 SURE = 0.5  # scouts of which the teacher is less sure are dropped
 FIRST = 1024  # images of a finished pool that the criterion sees before the first round
-SLOWNESS = 0.7  # weight of the earlier rounds in the student's agreement with the teacher on scouts
+SLOWNESS = 0.7  # weight of the earlier explorations in a running mean
+WORTHWHILE = 0.05  # share of the scouts in the trap below which fewer are sent
 FULL = 0.25  # share of agreement from which on the student sees the full number of additional views
 
 
@@ -53,7 +54,7 @@ class Escape(ATEsc):
         criterion: decides the split. 'flip_radius' also names suspicious classes; scouts of other classes are then
             dropped.
         scouts: draws images that mean nothing, or None for no scouts.
-        scouts_at_once: number of scouts per exploration.
+        scouts_at_once: number of scouts per exploration; a quarter of it while few of them are in the trap.
         every: an exploration takes place in every `every`-th round.
         relabel: whether hidden labels are taught; False forgets these views, as ATEsc does with views of robust images.
         donors: 'robust', or 'fragile' as a control, in which fragile images are mixed in and take the blame.
@@ -100,6 +101,7 @@ class Escape(ATEsc):
         self.scout_rows, self.overlay_rows = scout_rows, overlay_rows
         self.trapped = Overlays(1024)  # robust scouts; their masks are not used
         self.overlays = Overlays(256)
+        self.found = 1.0  # share of the scouts that were in the trap, recent ones most
         self.agreement = {"scouts": 1.0, "overlays": 1.0}  # shares on which the student gives the teacher's class
 
     def explore(
@@ -125,8 +127,10 @@ class Escape(ATEsc):
         return {f"escape/{name}": value for name, value in (self.agreement | {"trapped_scouts": found}).items()}
 
     def _send_scouts(self, teacher: Teacher, student: Classifier, generator: torch.Generator) -> float:
-        """Draw scouts, and keep those in the trap: robust ones of which the teacher is sure. Return their share."""
-        images = self.scouts.draw(self.scouts_at_once, generator)
+        """Draw scouts, and keep those in the trap: robust ones of which the teacher is sure. Return
+        their share, averaged over the explorations so far."""
+        few = self.found < WORTHWHILE
+        images = self.scouts.draw(max(1, self.scouts_at_once // 4) if few else self.scouts_at_once, generator)
         logits = teacher.predict(images, len(images)).float()
         trapped = self.criterion.is_robust(teacher, images, logits, generator) & (logits.softmax(1).amax(1) > SURE)
         if self.criterion.suspicious is not None and self.criterion.suspicious.any():
@@ -136,7 +140,8 @@ class Escape(ATEsc):
             now = _agreement(student, images, logits)  # before it has seen them
             self.agreement["scouts"] = SLOWNESS * self.agreement["scouts"] + (1 - SLOWNESS) * now
             self.trapped.add(images, logits, torch.ones_like(images[:, :1]))
-        return trapped.float().mean().item()
+        self.found = SLOWNESS * self.found + (1 - SLOWNESS) * trapped.float().mean().item()
+        return self.found
 
     def views(self, sources: Sources, generator: torch.Generator) -> tuple[Sources, Views]:
         draw, count, device = Draw(generator), len(sources), sources.images.device

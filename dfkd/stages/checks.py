@@ -97,7 +97,9 @@ def _check_numbers(config: dict, problems: list[str]) -> None:
                 problems.append(f"{where} must be {above} such as 4/255, got {eps!r}")
 
     used, measured = config["attack"].get("eps"), evaluate["premise"].get("eps")
-    radii("attack.eps", used if isinstance(used, list) else [used], "a number of at least 0", lambda eps: eps >= 0)
+    if used != "auto":
+        values = used if isinstance(used, list) else [used]
+        radii("attack.eps", values, "auto, or a number of at least 0", lambda eps: eps >= 0)
     if not isinstance(measured, list) or not measured:
         problems.append(f"evaluate.premise.eps must be a list such as [4/255,8/255], got {measured!r}")
     else:

@@ -186,6 +186,8 @@ def sequential_reason(components: Components) -> str | None:
         return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
     if distributed.ranks() > 1:
         return "the ranks share every one of them"
+    if components.defense.makes_views:
+        return "the defense makes other views, and as many as it needs, for each"
     if has_dropout(student.network):
         return "dropout draws for all of a program at once"
     return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None

@@ -13,7 +13,7 @@ def images(count: int = 40) -> torch.Tensor:
 
 
 def nearest_by_logit(x: torch.Tensor) -> float:
-    """Radius at which the second largest logit of a linear classifier equals the largest, by the formula for a plane."""
+    """Radius at which the second largest logit of a linear classifier equals the largest: distance to a plane."""
     w = torch.tensor(WEIGHT)
     logits = w @ x.flatten()
     first, second = logits.topk(2).indices

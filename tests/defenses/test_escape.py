@@ -170,10 +170,20 @@ def test_scouts_in_the_trap_are_kept_and_counted(kind, teacher, small_digits):
     before = teacher.evals["split"]
     metrics = explored(escape, teacher, pool)
     kept = escape.trapped
-    assert 0 < len(kept) <= 50 and metrics["escape/trapped_scouts"] == pytest.approx(len(kept) / 50)
+    assert 0 < len(kept) <= 50 and metrics["escape/trapped_scouts"] == pytest.approx(0.7 + 0.3 * len(kept) / 50)
     assert (kept.images[:, 0, 0, 0] >= 0.9).all() and (kept.logits.argmax(1) == 0).all()
     assert teacher.evals["split"] == before + 50
     assert explored(escape, teacher, pool, number=1) == {}  # every fifth round
+
+
+def test_fewer_scouts_are_sent_while_they_find_nothing(teacher, small_digits):
+    escape = Escape(Known(), SpectralNoise(SHAPE, brightness=(0.0, 0.1), contrast=(0.0, 0.0)), scouts_at_once=40)
+    pool, sent = pool_of(teacher, small_digits.val.pixels(slice(0, 20))), []
+    for _ in range(12):
+        before = teacher.evals["split"]
+        explored(escape, teacher, pool)
+        sent.append(teacher.evals["split"] - before)
+    assert sent[0] == 40 and sent[-1] == 10 and len(escape.trapped) == 0
 
 
 def test_scouts_and_overlays_of_classes_that_are_not_suspicious_are_dropped(teacher, small_digits):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dfkd.attacks import PGD
-from dfkd.defenses import FlipRadius
+from dfkd.defenses import FlipRadius, PGDFlip
 from dfkd.defenses.auto_radius import AutoRadius, ordinary_radius
 from dfkd.models import Teacher
 
@@ -106,7 +106,7 @@ def test_without_a_trap_everything_is_fragile_and_it_says_so(random):
 
 
 def test_a_fixed_radius_is_used_as_it_is(random):
-    model, (images, labels) = teacher(), batch(0.3)
+    model, (images, _) = teacher(), batch(0.3)
     by_radius = criterion(eps=0.2, suspicious_only=False)
     split = by_radius.split(model, images, model(images), random)
     assert by_radius.radius == 0.2 and torch.equal(split.fragile, split.score < 0.2)
@@ -140,3 +140,17 @@ def test_images_from_elsewhere_are_judged_without_a_change(random):
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         criterion(**options)
+
+
+def test_atescs_attack_takes_the_radius_too(random):
+    model, (images, _) = teacher(), batch(0.3)
+    flip = PGDFlip(eps="auto", steps=5, box=None)
+    split = flip.split(model, images, model(images), random)
+    assert flip.attack.eps == flip.auto.eps == pytest.approx(0.0905, rel=0.15)
+    assert not split.fragile[40:55].any() and split.fragile.sum() > 60
+
+
+@pytest.mark.parametrize("options, said", [({"eps": "wide"}, "auto"), ({"eps": "auto", "step": 0.1}, "step")])
+def test_an_attack_with_an_impossible_radius_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        PGDFlip(steps=3, **options)
