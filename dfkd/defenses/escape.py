@@ -21,7 +21,7 @@ SURE = 0.5  # scouts of which the teacher is less sure are dropped
 FIRST = 1024  # images of a finished pool that the criterion sees before the first round
 SLOWNESS = 0.7  # weight of the earlier explorations in a running mean
 WORTHWHILE = 0.05  # share of the scouts in the trap below which fewer are sent
-FULL = 0.25  # share of agreement from which on the student sees the full number of additional views
+FULL = 0.15  # share of agreement from which on the student sees the full number of additional views
 
 
 class Escape(ATEsc):
@@ -48,7 +48,7 @@ class Escape(ATEsc):
     images, smaller or weaker. The overlays thus approach the smallest part that carries the trap.
 
     The student sees fewer additional views as it agrees with the teacher on fewer of them: their number is multiplied
-    by min(1, max(agreement / 0.25, least)).
+    by min(1, max(agreement / 0.15, least)).
 
     Args:
         criterion: decides the split. 'flip_radius' also names suspicious classes; scouts of other classes are then

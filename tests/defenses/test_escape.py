@@ -117,7 +117,7 @@ def test_the_views_of_a_batch_are_made_as_promised(random):
     assert more.fragile[views.base[overlaid]].all() and not more.fragile[views.donor[overlaid]].any()
 
 
-@pytest.mark.parametrize("agreement, rows", [(1.0, 8), (0.125, 4), (0.0, 2)])
+@pytest.mark.parametrize("agreement, rows", [(1.0, 8), (0.075, 4), (0.0, 2)])
 def test_what_the_student_has_forgotten_is_shown_less(agreement, rows, random):
     escape = Escape(Known(), overlay_rows=0.5)
     escape.agreement["overlays"] = agreement
