@@ -50,7 +50,7 @@ def refusal(outputs: Path, *overrides: str) -> str:
             ["defense=atesc", "defense.criterion.eps=-1/255"],
             ["defense.criterion", "eps must not be negative", "-0.0039"],
         ),
-        (["defense=atesc", "defense.criterion.eps=abc"], ["defense.criterion.eps", "a number", "'abc'"]),
+        (["defense=atesc", "defense.criterion.eps=abc"], ["defense.criterion: eps", "a number", "auto", "'abc'"]),
         (["defense=atesc", "defense.weight=-1"], ["defense", "weight", "-1"]),
         (["teacher.epochs=0"], ["teacher", "epochs must be at least 1, got 0"]),
         (["teacher.epochs=two"], ["teacher.epochs must be a whole number, got 'two'"]),

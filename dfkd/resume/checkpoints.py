@@ -170,7 +170,14 @@ class Checkpoints:
         self._first_outline = old | {path: entry for path, entry in outline.items() if part_of(path) in new}
 
     def enter(self, loop: "ResumableLoop") -> int:
-        """Register a loop that begins; returns the number with which it begins."""
+        """Register a loop that begins; returns the number with which it begins.
+
+        Raises:
+            ValueError: a part of the loop has the name of another part.
+        """
+        taken = sorted(loop.parts.keys() & self._parts().keys())
+        if taken:  # one of the two would silently be missing in the checkpoint
+            raise ValueError(f"loop '{loop.name}': other parts of the stage have the names {', '.join(taken)} already")
         loop.id = f"{loop.name} #{self._entered[-1][loop.name]}"
         self._entered[-1][loop.name] += 1
         self._loops.append(loop)

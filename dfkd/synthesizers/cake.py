@@ -209,14 +209,14 @@ class CAKE(Synthesizer):
         optimizer = fused(kind, [{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
         rates, by_set = torch.tensor(eps, device=labels.device), (len(sets), -1)
         snapshots: list[tuple[Tensor, Tensor]] = []  # images and the teacher's logits for them
-        meter, metrics = Meter(), {}
+        step_meter, metrics = Meter(), {}
         parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "snapshots": snapshots}
-        parts |= {"meter": meter, "metrics": metrics}
+        parts |= {"step_meter": step_meter, "metrics": metrics}
         for number in self.loop("step", self.steps, **parts):
             terms, logits = self._terms(sets, labels, teacher)
             if number in self.moments:
                 snapshots.append((torch.stack([x.detach() for x in sets]), logits.float().unflatten(0, by_set)))
-            meter.add({name: value.mean() for name, value in terms.items()})
+            step_meter.add({name: value.mean() for name, value in terms.items()})
             gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
             for x, gradient in zip(sets, gradients, strict=True):
                 x.grad = gradient
@@ -228,7 +228,7 @@ class CAKE(Synthesizer):
                 hit = (logits.argmax(1) == labels.view(-1)).float().mean()
                 metrics |= {name: value.detach().mean() for name, value in terms.items()}
                 metrics |= {"eps": rates.mean(), "hit": hit}
-        meter.read()  # raises if a term was not finite
+        step_meter.read()  # raises if a term was not finite
         last = torch.stack([x.detach() for x in sets])
         columns = {
             "eps": rates.repeat_interleave(len(self.moments) * labels[0].numel()),
