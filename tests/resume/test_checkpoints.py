@@ -65,10 +65,10 @@ def test_without_a_stage_loops_are_ranges():
 
 def test_two_parts_of_one_name_are_refused_since_one_would_be_missing_in_the_checkpoint(tmp_path):
     point = Checkpoints(0)
-    with pytest.raises(ValueError, match="loop 'step': other parts of the stage have the names meter already"):
-        with point.stage("pool", "key", tmp_path / ".key.checkpoint"):
-            point.register(meter=Work())
-            next(iter(point.loop("step", 3, meter=Work())))
+    refused = pytest.raises(ValueError, match="loop 'step': other parts of the stage have the names meter already")
+    with refused, point.stage("pool", "key", tmp_path / ".key.checkpoint"):
+        point.register(meter=Work())
+        next(iter(point.loop("step", 3, meter=Work())))
 
 
 def test_an_undisturbed_stage_takes_every_step(tmp_path):
