@@ -4,12 +4,14 @@ from dfkd.defenses.abd import ABD
 from dfkd.defenses.atesc import ATEsc
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import All, Criterion, Inverted, PGDFlip, Random
+from dfkd.defenses.dhbe import DHBE
 from dfkd.defenses.oracle import Oracle
 from dfkd.defenses.scores import Confidence, Entropy, FeatureDistance, Margin, Score
 from dfkd.defenses.surrogate import Surrogate
 
 __all__ = [
     "ABD",
+    "DHBE",
     "ATEsc",
     "All",
     "Confidence",

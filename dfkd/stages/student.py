@@ -185,6 +185,8 @@ def why_in_turn(parts: Parts) -> str | None:
         return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
     if distributed.ranks() > 1:
         return "the ranks share every one of them"
+    if parts.defense.has_student_term:
+        return "the defense's term of the student's loss draws for one student"
     if has_dropout(student.network):
         return "dropout draws for all of a program at once"
     return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None
