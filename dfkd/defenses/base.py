@@ -65,7 +65,7 @@ class Defense:
         """
         return {"kd": divergence.mean()}
 
-    def student_term(self, generator: torch.Generator) -> StudentTerm | None:
+    def student_term(self, loss: Callable[[Tensor, Tensor], Tensor], generator: torch.Generator) -> StudentTerm | None:
         """Return a further term of the student's loss, which may show the student other images; or None.
 
         The term is called once in every step of the training, before the student's optimizer. It may train networks of
@@ -73,6 +73,7 @@ class Defense:
         global random numbers seeded.
 
         Args:
+            loss: the distillation loss per image, as in `finish`.
             generator: the only source of randomness in calls of the term; on the device of the images.
         """
         return None

@@ -1,6 +1,9 @@
 """DHBE: data-free holistic backdoor erasing (Yan et al., AsiaCCS 2023, arXiv 2306.08009)."""
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from dfkd.defenses.base import Defense, StudentTerm
 from dfkd.defenses.trigger_adversary import TriggerAdversary, TriggerGenerator
@@ -11,11 +14,14 @@ class DHBE(Defense):
     generator makes against it. All images are distilled.
 
     A trigger is a small patch that changes the answers to all images. The student's loss is the distillation loss plus
-    the term of `TriggerAdversary`, whose generator is trained along with the student.
+    the term of `TriggerAdversary`, whose generator is trained along with the student. The term measures the change by
+    the distillation loss, too: in the public code both are the L1 distance of the logits. This distance would not do
+    beside a loss on softmax outputs (KL), which leaves the mean of an image's logits free: the generator then makes
+    that mean grow without limit.
 
     Differences from the public code: the student is not a copy of the teacher at the start, but whatever network is
-    configured; the images, the distillation loss and the student's recipe are those of the configuration (there: a
-    generator's for the L1 distance of the logits, with a prior on the total variation; SGD); the patch generator is
+    configured; the images, the distillation loss and the student's recipe are those of the configuration (there DFAD's,
+    with a prior on the total variation); the patch generator is
     trained on the student's batches and not on images of its own; its learning rate is constant (there divided by 10
     after 60 % and 80 % of the training); it does not upsample, which it does there for sides of 10 pixels and more.
 
@@ -57,8 +63,8 @@ class DHBE(Defense):
         self.channels, self.weight, self.size = channels, weight, size
         self.latent, self.width, self.every, self.lr = latent, width, every, lr
 
-    def student_term(self, generator: torch.Generator) -> StudentTerm | None:
+    def student_term(self, loss: Callable[[Tensor, Tensor], Tensor], generator: torch.Generator) -> StudentTerm | None:
         if self.weight == 0:
             return None
         triggers = TriggerGenerator(self.channels, self.size, self.latent, self.width).to(generator.device)
-        return TriggerAdversary(triggers, self.weight, self.every, self.lr, generator)
+        return TriggerAdversary(triggers, loss, self.weight, self.every, self.lr, generator)

@@ -53,29 +53,33 @@ def place_at_random(patches: Tensor, height: int, width: int, generator: torch.G
     return canvas[:, :, rows[:, None], columns]
 
 
-def distance(student: Tensor, other: Tensor) -> Tensor:
-    """mean_ic |s_ic - o_ic| of logits (B, C), a scalar."""
-    return (student - other).abs().mean()
-
-
 class TriggerAdversary:
-    """A term of the student's loss (`dfkd.defenses.base.StudentTerm`): a patch must not change the logits.
+    """A term of the student's loss (`dfkd.defenses.base.StudentTerm`): a patch must not change its answers.
 
-        term = weight * mean_ic |S(x_i + d_i)_c - S(x_i)_c|,    d_i = the generator's patch for z_i ~ N(0, 1)
+        term = weight * mean_i D(S(x_i + d_i), S(x_i)),    d_i = the generator's patch for z_i ~ N(0, 1)
 
     No gradient passes S(x). In every `every`-th call the generator first takes a step of Adam that maximises the same
-    distance. The sum x + d is not clamped, and leaves [0, 1] where a patch makes bright pixels brighter.
+    mean. The sum x + d is not clamped, and leaves [0, 1] where a patch makes bright pixels brighter.
 
     Args:
         triggers: generates the patches; on the device of the images.
+        loss: D, the distance of two answers per image: (logits, given logits) -> (B,).
         weight: weight of the term.
         every: number of calls per step of the generator.
         lr: learning rate of the generator's Adam.
         generator: draws latent vectors and positions.
     """
 
-    def __init__(self, triggers: TriggerGenerator, weight: float, every: int, lr: float, generator: torch.Generator):
-        self.triggers, self.weight, self.every, self.generator = triggers, weight, every, generator
+    def __init__(
+        self,
+        triggers: TriggerGenerator,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        weight: float,
+        every: int,
+        lr: float,
+        generator: torch.Generator,
+    ):
+        self.triggers, self.loss, self.weight, self.every, self.generator = triggers, loss, weight, every, generator
         self.optimizer = fused(torch.optim.Adam, triggers.parameters(), lr=lr)
         self.calls = 0
 
@@ -87,11 +91,11 @@ class TriggerAdversary:
             self._train(student, images, clean)
         with torch.no_grad():
             perturbation = self._perturbation(images)
-        return self.weight * distance(student(images + perturbation), clean)
+        return self.weight * self.loss(student(images + perturbation), clean).mean()
 
     def _train(self, student: Callable[[Tensor], Tensor], images: Tensor, clean: Tensor) -> None:
         """Take one step of the generator."""
-        loss = -distance(student(images + self._perturbation(images)), clean)
+        loss = -self.loss(student(images + self._perturbation(images)), clean).mean()
         parameters = list(self.triggers.parameters())
         for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             p.grad = gradient

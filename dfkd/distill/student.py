@@ -125,7 +125,8 @@ class Trainer:
             with seeded(seed, "student", "loss"):
                 self.learned = student.loss.start(*widths).to(runtime.device)
         with seeded(seed, "student", "defense"):
-            self.defense_term = defense.student_term(runtime.generator(seed, "student", "defense"))
+            own = runtime.generator(seed, "student", "defense")
+            self.defense_term = defense.student_term(student.loss, own)
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
         self.generator = runtime.generator(seed, "student", "batches")
