@@ -21,9 +21,9 @@ class DHBE(Defense):
 
     Differences from the public code: the student is not a copy of the teacher at the start, but whatever network is
     configured; the images, the distillation loss and the student's recipe are those of the configuration (there DFAD's,
-    with a prior on the total variation); the patch generator is trained on the student's batches and not on images of its
-    own; its learning rate is constant (there divided by 10 after 60 % and 80 % of the training); it does not upsample,
-    which it does there for sides of 10 pixels and more.
+    with a prior on the total variation); the patch generator is trained on the student's batches and not on images of
+    its own; its learning rate is constant (there divided by 10 after 60 % and 80 % of the training); it does not
+    upsample, which it does there for sides of 10 pixels and more.
 
     Args:
         shape: (C, H, W) of the images.
