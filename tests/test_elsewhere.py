@@ -32,6 +32,7 @@ CELLS = {
     "atesc_fast": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_pool": (*CAKE, *BACKDOOR, "defense=atesc_random"),
     "abd": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=abd"),
+    "dhbe": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=dhbe", "defense.every=2"),
     **{
         name: (*NOISE, *BACKDOOR, "defense=atesc", f"criterion@defense.criterion={name}")
         for name in ("entropy", "feature_distance", "oracle")

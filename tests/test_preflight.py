@@ -113,6 +113,10 @@ def refusal(outputs: Path, *overrides: str) -> str:
             ["defense=abd", "network@teacher.network=mlp", "~prior.bn"],
             ["defense: the vaccine shuffles input channels of convolutions", "defense.vaccine=0"],
         ),
+        (
+            ["defense=dhbe", "defense.size=20"],
+            ["defense: a patch of 20x20 pixels does not fit images of 16x16", "size to 16"],
+        ),
         (["defense=abd", "defense.share=2"], ["defense", "share must lie in (0, 1], got 2"]),
         (["network@student.network=lenet"], ["student.network", "28 to 32 pixels", "16x16", "data.size"]),
         (["student=offline"], ["synthesizer=dfq", "student.steps", "student=online"]),

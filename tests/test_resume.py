@@ -46,6 +46,7 @@ METHODS = {
 }
 DEFENSES = {
     "abd": ("defense=abd", "defense.steps=4", "defense.batch_size=16", "student.capacity=50"),
+    "dhbe": ("defense=dhbe", "defense.latent=8", "defense.width=4", "defense.every=3"),
     "atesc_fast": ("defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_random": ("defense=atesc_random", "student.augment=cut_mix"),
     "escape": ("defense=escape", "defense.every=1", "defense.criterion.memory=64", "defense.criterion.most=0.05"),
@@ -115,7 +116,7 @@ def test_every_synthesizer_goes_on_where_it_was(tmp_path, caplog, name):
     breaks_do_not_show(small_cell(tmp_path, f"synthesizer={name}", *METHODS[name], *rounds), caplog)
 
 
-@pytest.mark.parametrize("name", a_few(DEFENSES, "atesc_random", "oracle", "escape"))
+@pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape", "dhbe"))
 def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name):
     options = ("synthesizer=dfq", *GENERATIVE) if name != "oracle" else ()
     breaks_do_not_show(small_cell(tmp_path, *options, *BACKDOOR, *DEFENSES[name], *ROUNDS, "limit.steps=4"), caplog)

@@ -161,6 +161,7 @@ def test_an_online_student_has_no_siblings(tmp_path):
         ("runtime.vectorize=null", "on a CPU one program is slower"),
         ("runtime.vectorize=false", "runtime.vectorize=false"),
         ("+student.recipe.clip=1", "gradients are clipped"),
+        ("defense=dhbe", "the defense's term"),
         ("network@student.network=vgg11_bn", None),
     ],
 )

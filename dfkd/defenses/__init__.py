@@ -7,6 +7,7 @@ from dfkd.defenses.abd import ABD
 from dfkd.defenses.atesc import ATEsc
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import All, Criterion, Inverted, PGDFlip, Random
+from dfkd.defenses.dhbe import DHBE
 from dfkd.defenses.escape import Escape
 from dfkd.defenses.flip_radius import FlipRadius
 from dfkd.defenses.oracle import Oracle
@@ -15,6 +16,7 @@ from dfkd.defenses.surrogate import Surrogate
 
 __all__ = [
     "ABD",
+    "DHBE",
     "ATEsc",
     "All",
     "Confidence",

@@ -11,6 +11,10 @@ from dfkd.pool import Pool, Split
 from dfkd.resume.loop import Loop, plain_loop
 from dfkd.synthesizers.base import Steer, SynthesisTerm, Synthesizer
 
+# A defense's additional term of the student's loss: the student as a function from images (B, C, H, W) to logits
+# (B, classes), the images of a batch, the student's logits for them -> a scalar that includes its weight.
+StudentTerm = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+
 
 class Defense:
     """Base class of defenses. By itself it changes nothing: every image is distilled (`defense=none`)."""
@@ -27,9 +31,14 @@ class Defense:
 
     @property
     def mean_loss(self) -> bool:
-        """Whether every term of `loss` is a mean over a batch of values that each depend on one image only. Several
-        ranks can then share a batch."""
-        return type(self).loss is Defense.loss
+        """Whether every term of the student's loss is a mean over a batch of values that each depend on one image only.
+        Several ranks can then share a batch."""
+        return type(self).loss is Defense.loss and not self.has_student_term
+
+    @property
+    def has_student_term(self) -> bool:
+        """Whether there may be a `student_term`. Students with one are not trained side by side in one program."""
+        return type(self).student_term is not Defense.student_term
 
     @property
     def makes_views(self) -> bool:
@@ -99,6 +108,19 @@ class Defense:
             fragile: (B,), bool.
         """
         return {"kd": divergence.mean()}
+
+    def student_term(self, loss: Callable[[Tensor, Tensor], Tensor], generator: torch.Generator) -> StudentTerm | None:
+        """Return a further term of the student's loss, which may show the student other images; or None.
+
+        The term is called once in every step of the training, before the student's optimizer. It may train networks of
+        its own: a resumed run restores its attributes. Called once for every student, before its training, with torch's
+        global random numbers seeded.
+
+        Args:
+            loss: the distillation loss per image, as in `finish`.
+            generator: the only source of randomness in calls of the term; on the device of the images.
+        """
+        return None
 
     def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
         """Return a function that weights a generator's adversarial term per image, or None for no weights."""

@@ -101,6 +101,7 @@ class Trainer:
 
     Attributes:
         learned: the module that a `FeatureLoss` trains together with the student (`FeatureLoss.start`), or None.
+        defense_term: the defense's additional term of the student's loss (`Defense.student_term`), or None.
     """
 
     def __init__(
@@ -124,6 +125,9 @@ class Trainer:
             widths = (classifier_head(classifier.net).in_features for classifier in (model, teacher))
             with seeded(seed, "student", "loss"):
                 self.learned = student.loss.start(*widths).to(runtime.device)
+        with seeded(seed, "student", "defense"):
+            own = runtime.generator(seed, "student", "defense")
+            self.defense_term = defense.student_term(student.loss, own)
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
         self.generator = runtime.generator(seed, "student", "batches")
@@ -161,12 +165,20 @@ class Trainer:
             fragile: (B,), bool.
             teacher_features: (B, D_t) if the loss compares features.
         """
-        with self.runtime.autocast(), self._record_features(self.model) as features:
-            student_logits = self.model(images).float()
+        with self._record_features(self.model) as features:
+            student_logits = self.answer(images)
         divergence = self.student.loss(student_logits, teacher_logits)
         if teacher_features is not None:
             divergence = divergence + self.student.loss.match(features[0], teacher_features)
-        return self.defense.loss(student_logits, teacher_logits, divergence, fragile)
+        terms = self.defense.loss(student_logits, teacher_logits, divergence, fragile)
+        if self.defense_term is not None:
+            terms["defense"] = self.defense_term(self.answer, images, student_logits)
+        return terms
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Compute the student's logits (B, classes), float32, for images (B, C, H, W)."""
+        with self.runtime.autocast():
+            return self.model(images).float()
 
     @torch.no_grad()
     def load_batch(self, pool: Pool, index: Tensor) -> tuple[Tensor, ...]:

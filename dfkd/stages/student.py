@@ -188,6 +188,8 @@ def sequential_reason(components: Components) -> str | None:
         return "the ranks share every one of them"
     if components.defense.makes_views:
         return "the defense makes other views, and as many as it needs, for each"
+    if components.defense.has_student_term:
+        return "the defense's term of the student's loss draws for one student"
     if has_dropout(student.network):
         return "dropout draws for all of a program at once"
     return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None
