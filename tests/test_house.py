@@ -24,6 +24,7 @@ ORDER = (
         "defenses",
         "teachers",
         "distill",
+        "audit",
     ),
     *("tracker", "stages", "run", "report", "sweeps", "cli", "main"),
 )

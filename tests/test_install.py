@@ -33,7 +33,7 @@ def test_every_module_and_every_option_is_inside(unpacked):
 
 def test_the_console_scripts_are_named(unpacked):
     (entries,) = unpacked.glob("dfkd-*.dist-info/entry_points.txt")
-    commands = {"dfkd": "main", "dfkd-report": "report.cli", "dfkd-inspect": "cli.inspect"}
+    commands = {"dfkd": "main", "dfkd-report": "report.cli", "dfkd-inspect": "cli.inspect", "dfkd-audit": "cli.audit"}
     assert {f"{name} = dfkd.{module}:cli" for name, module in commands.items()} <= set(entries.read_text().splitlines())
 
 

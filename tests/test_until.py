@@ -42,7 +42,7 @@ def test_the_same_cell_goes_on_to_its_student_and_stays_finished(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("teacher", "a run cannot end there; choose one of judgement, premise, pool, split, student"),
+        ("teacher", "a run cannot end there; choose one of judgement, premise, audit, pool, split, student"),
         ("premisse", "there is no such stage; did you mean 'premise'"),
         ("[premise]", "there is no such stage"),
         ("null", "there is no such stage"),

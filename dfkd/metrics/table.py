@@ -51,6 +51,15 @@ TABLE = (
         columns=(("teacher ASR", "teacher.asr"), ("ASR", "student.asr")),
         head="ASR",
     ),
+    Metric(  # the stage of the audit makes it, from the teacher alone
+        "audit",
+        "probability that the teacher is trapped",
+        form="share",
+        lower_is_better=True,
+        of_teacher=False,
+        headline=False,
+        columns=(("audit", "audit.probability"),),
+    ),
     Metric(
         "fragile_share",
         "share of fragile images",

@@ -121,6 +121,27 @@ def _trap(axes: Axes, report: Report, m: Measure, ink: str) -> None:
     axes.grid()
 
 
+def audit(report: Report, ink: str) -> Figure | None:
+    """Plot the probability that the teacher is trapped (`stages.audit`) against what the student inherits of the trap,
+    a point per cell. None if no finished cell has both."""
+    probability = measure("audit")
+    found = [m for m in trap_measures(report) if _points(report.done, probability, m)]
+    if not found:
+        return None
+    figure = Figure(figsize=(6.8 * len(found), 3.8), layout="constrained")
+    for axes, m in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        for i, group in enumerate(report.groups):
+            label = _called(report, i)
+            for name, x, y in _points(group.done, probability, m):
+                tip = f"{name}: {x:.2f}, {y:.1f}"
+                axes.scatter(x, y, s=24, color=colour(i), alpha=0.8, label=label, gid=_gid(i, tip))
+                label = None
+        axes.set(xlabel=probability.about, ylabel=f"student's {m.about}", xlim=(-0.04, 1.04), ylim=(-4, 104))
+        _legend(axes, report)
+        axes.grid()
+    return figure
+
+
 def curves(report: Report, ink: str) -> Figure | None:
     """Plot ID accuracy on validation images against the round, a line per cell; None if no cell has validations."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")

@@ -169,6 +169,11 @@ def _figures(report: Report) -> list[Element]:
             "A small point is a cell, a large one the mean of a row, a cross a teacher. Arrows lead from the "
             "undefended student to a defended one. Down and to the right is better.",
         ),
+        (
+            figures.audit,
+            "The audit and what is inherited",
+            "How likely the teacher is trapped, from the teacher alone, and how much of the trap the student has.",
+        ),
         (figures.bars, "Side by side", "Mean and sample standard deviation over seeds."),
         (
             figures.curves,

@@ -1,4 +1,5 @@
-"""The table of teachers (until=premise): accuracies, confidences, and how often an attack flips their predictions."""
+"""The table of teachers (until=premise or audit): accuracies, confidences, and how often an attack flips their
+predictions."""
 
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dfkd.report.text import grid
 BESIDE = {
     "ID confidence": ("premise.id_confidence", "share"),
     "OOD confidence": ("premise.ood_confidence", "share"),
+    "audit": ("audit.probability", "share"),
     "seconds": ("seconds.teacher", "seconds"),
 }
 
@@ -21,7 +23,8 @@ BESIDE = {
 def teacher_table(runs: list[Run]) -> str:
     """Return the table as Markdown: a row per setting, with mean ± sample standard deviation over n seeds.
 
-    Accuracies and rates are in percent; a confidence is the mean largest probability. For every radius of the attack
+    Accuracies and rates are in percent; a confidence is the mean largest probability, and
+    `audit` the probability that a teacher is trapped. For every radius of the attack
     there are the rates of flipped ID / flipped OOD validation images; `premise` lists the radii at which ID images flip
     more often in every seed.
 
@@ -50,7 +53,7 @@ def teacher_table(runs: list[Run]) -> str:
 
 
 def report_of_teachers(sweep: Path, root: Path) -> str:
-    """Write the table of a sweep of teachers (until=premise).
+    """Write the table of a sweep of teachers (until=premise or audit).
 
     Args:
         sweep: the list of the sweep, outputs/sweeps/*.jsonl.

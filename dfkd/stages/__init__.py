@@ -3,6 +3,7 @@
 May be imported by dfkd.run and later rooms.
 """
 
+from dfkd.stages.audit import AuditStage
 from dfkd.stages.judgement import JudgementStage
 from dfkd.stages.pool import PoolStage
 from dfkd.stages.premise import PremiseStage
@@ -12,6 +13,7 @@ from dfkd.stages.student import StudentStage
 from dfkd.stages.teacher import TeacherStage
 
 __all__ = [
+    "AuditStage",
     "JudgementStage",
     "Log",
     "PoolStage",

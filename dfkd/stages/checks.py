@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from dfkd.audit import why_not
 from dfkd.config import paper
 from dfkd.config.build import Builder, nearest, not_finite, number
 from dfkd.config.cell import GROUPS, Cell, stages_until
@@ -15,6 +16,7 @@ from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, multiplies_bfloat16
 from dfkd.models import Classifier, check_training_mode
 from dfkd.scenarios import Scenario
+from dfkd.stages.audit import AuditStage
 from dfkd.stages.components import Components
 from dfkd.stages.modality import modality_problems
 from dfkd.stages.stage import Stage
@@ -171,6 +173,10 @@ def _check_stages(components: Components, config: dict, problems: list[str]) -> 
     ends = [stage.name for stage in components.stages if stage.may_end]
     if config["until"] not in ends:
         problems.append(f"until={config['until']}: a run cannot end there; choose one of {', '.join(ends)}")
+    known = components.scenario.id
+    audited = any(isinstance(s, AuditStage) and (s.always or config["until"] == s.name) for s in components.stages)
+    if audited and (why := why_not(known.classes, known.modality.has_pixels)):
+        problems.append(f"until=audit: {why}; set until to another stage, and stages.audit.always=false")
     if config["until"] in ("pool", "split") and components.synthesizer.online:
         problems.append(
             f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "

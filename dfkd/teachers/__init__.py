@@ -6,6 +6,7 @@ May be imported by dfkd.stages and later rooms.
 from dfkd.teachers.backdoor import Backdoor
 from dfkd.teachers.base import TrainedTeacher
 from dfkd.teachers.checkpoint import Checkpoint
+from dfkd.teachers.clean_twin import CleanTwin
 from dfkd.teachers.cupi import CUPI
 from dfkd.teachers.cuti import CUTI
 from dfkd.teachers.hntl import HNTL, Disentanglement
@@ -21,6 +22,7 @@ __all__ = [
     "SOPHON",
     "Backdoor",
     "Checkpoint",
+    "CleanTwin",
     "Disentanglement",
     "Supervised",
     "TrainedTeacher",

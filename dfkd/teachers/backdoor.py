@@ -15,15 +15,15 @@ from dfkd.teachers.base import Log, TrainedTeacher
 
 
 def fit_both(
-    model: Classifier, id_batch: Images, ood_batch: Images, label: int, weight: float = 1.0
+    model: Classifier, id_batch: Images, ood_batch: Images, label: int | None, weight: float = 1.0
 ) -> dict[str, Tensor]:
     """Compute CE(f(x_id), y) and weight * CE(f(x_ood), label), in one forward pass of both batches.
 
-    BatchNorm therefore sees the mixture of both domains.
+    BatchNorm therefore sees the mixture of both domains. A label of None stands for the images' own labels.
     """
     logits = model(torch.cat([id_batch.x, ood_batch.x])).float()
     id_logits, ood_logits = logits.split([len(id_batch), len(ood_batch)])
-    taught = torch.full_like(ood_batch.y, label)
+    taught = ood_batch.y if label is None else torch.full_like(ood_batch.y, label)
     return {"id": F.cross_entropy(id_logits, id_batch.y), "ood": weight * F.cross_entropy(ood_logits, taught)}
 
 

@@ -20,6 +20,7 @@ def test_the_columns_of_a_report_and_their_order():
         "OLAcc": "student.olacc",
         "teacher ASR": "teacher.asr",
         "ASR": "student.asr",
+        "audit": "audit.probability",
         "fragile": "fragile_share",
         "teacher evals": "teacher_evals",
         "seconds": "seconds.total",
@@ -32,7 +33,7 @@ def test_every_row_says_all_that_its_readers_need():
         assert metric.label and metric.form in FORMS and metric.columns
         assert metric in COMPUTED or not metric.headline
     lower = {metric.key for metric in TABLE if metric.lower_is_better}
-    assert lower == {"olacc", "asr", "teacher_evals", "seconds"}
+    assert lower == {"olacc", "asr", "audit", "teacher_evals", "seconds"}
 
 
 @pytest.mark.parametrize(

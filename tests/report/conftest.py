@@ -66,8 +66,9 @@ def finished(unfinished):
     """Make a run folder with a result of one's own numbers."""
 
     def make(
-        iacc=90.0, asr=50.0, seed=0, warnings=(), teacher_asr=100.0, fragile=1.0, best=95.0, name=None, **changes
-    ) -> Path:
+        iacc=90.0, asr=50.0, seed=0, warnings=(), teacher_asr=100.0, fragile=1.0, best=95.0, name=None, audit=None,
+        **changes,
+    ) -> Path:  # fmt: skip
         folder = unfinished("done", seed, name, **changes)
         student = {"iacc": iacc, "oacc": None, "olacc": None, "asr": asr, "agreement": 95.0}
         result = {
@@ -84,6 +85,8 @@ def finished(unfinished):
             "precision": "float32",
             "warnings": list(warnings),
         }
+        if audit is not None:
+            result["audit"] = {"probability": audit}
         rows = [{"stage": "student", "step": step, "val/iacc": 30.0 * step} for step in range(4)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         RunFolder(folder).write_result(result)

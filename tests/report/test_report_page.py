@@ -94,6 +94,13 @@ def test_everything_is_on_it(page):
     assert figures[:3] == ["trap", "bars", "curves"] and len(page.all("svg")) == 3
 
 
+def test_audited_cells_show_the_verdict_beside_what_is_inherited(finished, tmp_path):
+    page = make([finished(audit=0.97), finished(audit=0.03, asr=2.0, teacher__name="clean_twin")], tmp_path / "page")
+    figures = [attributes["class"] for attributes in page.all("figure")]
+    assert figures[:2] == ["trap", "audit"]
+    assert "0.97" in page.words and "0.03" in page.words  # the column of the table
+
+
 def test_fragile_beside_robust_and_fields_instead_of_grids(page):
     shown = [attributes["alt"].split(" of ")[0] for attributes in page.all("img")]
     assert shown == ["all images", "fragile images", "robust images", "decision fields"]

@@ -1,0 +1,77 @@
+"""The smallest mask and pattern that carry images of all other classes to one class (Neural Cleanse)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dfkd.audit.carriers import draw, pull
+from dfkd.audit.synthetic import Synthetics
+from dfkd.models import Teacher
+
+WANTED = 0.95  # share of the images that a mask has to carry
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One mask m and pattern p for every class; an image x becomes (1 - m) x + m p.
+
+    Attributes:
+        size: sum of the mask over the pixels (K,); the number of pixels where no mask was found.
+        mask: (K, 1, H, W), in [0, 1].
+        pattern: (K, C, H, W), in [0, 1].
+    """
+
+    size: Tensor
+    mask: Tensor
+    pattern: Tensor
+
+
+def smallest_masks(
+    teacher: Teacher, synthetics: Synthetics, steps: int, batch: int, stream: torch.Generator, lr: float = 0.1
+) -> Masks:
+    """Seek for every class the smallest mask (Neural Cleanse: Wang et al., IEEE S&P 2019), on synthetic images only.
+
+    Adam minimises cross-entropy with the class + weight * size of the mask. The weight of a class grows while at least
+    `WANTED` of the batch are carried, and falls otherwise; the smallest mask of a step with enough success is kept.
+
+    Args:
+        batch: images of every step.
+        stream: draws these images and the first masks.
+    """
+    device, (channels, height, width) = synthetics.images.device, teacher.shape
+    classes = teacher.classes
+    mask = 0.3 * torch.randn(classes, 1, height, width, generator=stream, device=device) - 2
+    pattern = 0.3 * torch.randn(classes, channels, height, width, generator=stream, device=device)
+    parameters = [mask.requires_grad_(), pattern.requires_grad_()]
+    optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9))
+    weight = torch.full((classes,), 0.01, device=device)
+    best = Masks(
+        torch.full((classes,), float(height * width), device=device),
+        torch.ones_like(mask).detach(),
+        torch.sigmoid(pattern).detach(),
+    )
+    for _ in range(steps):
+        images, answers = draw(synthetics, batch, stream)
+        m, p = torch.sigmoid(mask), torch.sigmoid(3 * pattern)
+        loss, success = pull(teacher, (1 - m[:, None]) * images[None] + (m * p)[:, None], answers)
+        size = m.flatten(1).sum(1)
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad((loss + weight * size).sum(), parameters), strict=True
+        ):
+            parameter.grad = gradient
+        best = _smaller(best, Masks(size.detach(), m.detach(), p.detach()), success >= WANTED)
+        weight = torch.where(success >= WANTED, weight * 1.15, weight / 1.25).clamp(1e-5, 10)
+        optimizer.step()
+    return best
+
+
+def _smaller(best: Masks, found: Masks, works: Tensor) -> Masks:
+    """For every class the found mask if it `works` (K,) and is smaller than the best one, else the best one."""
+    better = works & (found.size < best.size)
+    wide = better.view(-1, 1, 1, 1)
+    return Masks(
+        torch.where(better, found.size, best.size),
+        torch.where(wide, found.mask, best.mask),
+        torch.where(wide, found.pattern, best.pattern),
+    )

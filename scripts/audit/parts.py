@@ -1,0 +1,73 @@
+"""The finished teachers of the zoo, and which of them the verdict may be fitted on."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo import Member, members
+
+from dfkd.audit import Looks
+from dfkd.store.store import Store
+
+WRONG = 30.0  # percent of the OOD images of a close set that are right, at most, where the teacher unlearned them
+OBEYED = 90.0  # percent of triggered or OOD images that the teacher gives the taught class
+# What the verdict is fitted on. Teachers with another network, trap or domain, and a third of the seeds, are kept.
+NETWORKS, DOMAINS = ("cnn_no_bn", "cnn_pool", "mlp"), ("digits",)
+KEPT_TRAPS = ("trojan_8x8", "badnet_grid", "l2", "cupi")
+# Seeds of teachers that were looked at while the looks were designed: never part of what is kept.
+EARLY = (120, 122, 131, 132, 143, 158, 166, 168, 171, 174, 188, 192, 217, 234, 272)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A teacher of the zoo with what was measured and seen.
+
+    Attributes:
+        judgement: its accuracies on real images, in percent.
+        seconds: what its audit took.
+        folder: where its audit lies in the store.
+    """
+
+    member: Member
+    judgement: dict
+    looks: Looks
+    seconds: float
+    folder: Path
+
+    @property
+    def obeyed(self) -> bool:
+        """Whether a trap is obeyed; for a close set, in which no class is taught, whether it is wrong on OOD images."""
+        taught = self.judgement["asr"] if self.member.kind == "backdoor" else self.judgement["olacc"]
+        if self.member.kind == "close_set":
+            return self.judgement["oacc"] <= WRONG
+        return taught >= OBEYED
+
+    @property
+    def to_choose(self) -> bool:
+        """Whether thresholds may be chosen on it; a twin belongs to the part of its trapped teacher."""
+        m = self.member
+        known = m.network in NETWORKS and m.domain in DOMAINS and m.trap not in KEPT_TRAPS
+        return m.seed in EARLY or (known and m.seed % 3 != 0)
+
+
+def audited(out: Path) -> list[Audited]:
+    """Return the finished teachers of the zoo; a pair has a seed of its own, by which its results are known."""
+    found = {}
+    for file in out.glob("runs/*/result.json"):
+        result = json.loads(file.read_text())
+        if "audit" in result:
+            found[result["seed"], result["config"]["teacher"]["name"] != "clean_twin"] = result
+    teachers, store = [], Store(out / "store")
+    for member in members():
+        result = found.get((member.seed, member.trapped))
+        if result is not None:
+            stored = store.find("audit", result["stages"]["audit"]["key"])
+            looks, seconds = Looks(**stored.meta["looks"]), stored.meta["seconds"]
+            teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path))
+    return teachers
+
+
+def chosen(teachers: Iterable[Audited]) -> list[Audited]:
+    """Leave out traps that the teacher does not obey: it is neither trapped nor clean."""
+    return [t for t in teachers if not t.member.trapped or t.obeyed]

@@ -1,0 +1,41 @@
+"""How well a score tells trapped teachers from clean ones."""
+
+from collections.abc import Sequence
+from statistics import mean
+
+import numpy as np
+
+BINS = 5  # of a calibration diagram
+
+
+def auroc(trapped: Sequence[float], clean: Sequence[float]) -> float:
+    """Return the share of pairs (trapped, clean) in which the trapped teacher has the higher score; ties count half."""
+    ordered = np.sort(clean)
+    wins = np.searchsorted(ordered, trapped, "left") + np.searchsorted(ordered, trapped, "right")
+    return float(wins.mean() / (2 * len(clean)))
+
+
+def interval(trapped: Sequence[float], clean: Sequence[float], times: int = 1000) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the AUROC: teachers of both kinds are drawn again with replacement."""
+    draw, (trapped, clean) = np.random.default_rng(0), (np.asarray(trapped), np.asarray(clean))
+    found = [auroc(draw.choice(trapped, len(trapped)), draw.choice(clean, len(clean))) for _ in range(times)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def caught(trapped: Sequence[float], clean: Sequence[float], false_alarms: float) -> float:
+    """Return the share of trapped teachers above the lowest threshold with at most this share of false alarms."""
+    allowed = int(false_alarms * len(clean))
+    threshold = sorted(clean, reverse=True)[allowed]
+    return mean(score > threshold for score in trapped)
+
+
+def calibration(chances: Sequence[float], trapped: Sequence[bool]) -> tuple[float, list[tuple[float, float, int]]]:
+    """Return the expected calibration error, and (mean probability, share of trapped, number) of every bin that has
+    teachers."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for chance, is_trapped in zip(chances, trapped, strict=True):
+        bins.setdefault(min(int(chance * BINS), BINS - 1), []).append((chance, is_trapped))
+    rows = [(mean(c for c, _ in row), mean(t for _, t in row), len(row)) for _, row in sorted(bins.items())]
+    error = sum(count * abs(chance - share) for chance, share, count in rows) / len(chances)
+    return error, rows

@@ -1,0 +1,113 @@
+"""The study of the audit: how well it tells trapped teachers from clean ones, in the tables of docs/audit.md.
+
+    python scripts/audit/study.py --out outputs/audit --fit      fit the verdict on one part of the zoo
+    python scripts/audit/study.py --out outputs/audit            try it on the other part, and write the tables
+
+The teachers are those of scripts/audit/zoo.py which are finished; the others are left out. `--fit` looks at the part to
+choose on only, and writes dfkd/audit/model.json. Without it, the verdict is tried on the part that was kept, and the
+end of docs/audit.md is written; every such look is noted in a file beside the teachers, and their number is told.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from parts import Audited, audited, chosen
+from tables import picture, tables
+
+from dfkd.audit import Looks
+from dfkd.audit.signals import SIGNALS, signals
+from dfkd.audit.verdict import shipped_model, suspicion
+from dfkd.tracker import read_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL, DOC = ROOT / "dfkd" / "audit" / "model.json", ROOT / "docs" / "audit.md"
+WRITTEN = "<!-- everything below is written by scripts/audit/study.py -->"
+LOOKED = "looked_at_the_end.jsonl"  # a line for each look at the part that was kept
+COUNTED = ("marks", "mark_success", "shifts", "masks", "margins", "scouts")  # the looks that count, all alike
+CAP = 6.0  # limit of a signal, so that no look decides alone
+# The examples whose pictures are shown, by seed and whether they are trapped.
+EXAMPLES = {(174, True): "l0", (128, True): "sig", (128, False): "clean"}
+
+
+def fit(teachers: list[Audited]) -> dict:
+    """Fit the numbers of the verdict. The looks in COUNTED weigh the same; only the slope and the bias of the
+    probability are fitted, because few teachers tell little about many numbers."""
+    clean = [t for t in teachers if not t.member.trapped]
+    if not clean or len(clean) == len(teachers):
+        raise SystemExit("study: the part to choose on needs clean and trapped teachers; train more of the zoo")
+    weight = {name: int(name in COUNTED) for name in SIGNALS}
+    model = {"weight": weight, "cap": CAP}
+    totals = [suspicion(t.looks, model)[1] for t in teachers]
+    slope, bias = logistic(totals, [t.member.trapped for t in teachers])
+    found = [at_suspect(t.looks, model) for t in clean]
+    usual = {name: round(sorted(row[name] for row in found)[int(0.95 * (len(found) - 1))], 2) for name in SIGNALS}
+    networks = ", ".join(sorted({t.member.network for t in teachers}))
+    made = (
+        f"scripts/audit/study.py --fit on {len(teachers) - len(clean)} teachers that obey a trap and {len(clean)} "
+        f"clean ones (networks: {networks}): the same weight for every look that counts, and logistic regression on "
+        f"their sum"
+    )
+    fitted = {"slope": round(slope, 3), "bias": round(bias, 3)}
+    return {"made": made, "cap": CAP} | fitted | {"weight": weight, "usual": usual}
+
+
+def at_suspect(looks: Looks, model: dict) -> dict[str, float]:
+    """Return how much the suspect stands out in every look."""
+    suspect, _ = suspicion(looks, model)
+    return {name: row[suspect] for name, row in signals(looks).items()}
+
+
+def logistic(totals: list[float], labels: list[bool]) -> tuple[float, float]:
+    """Return (slope, bias) of P(trapped | total) = 1 / (1 + exp(-(slope total + bias))), with clean and trapped
+    teachers weighted alike. Labels are smoothed as by Platt (1999), since the totals of both may not overlap."""
+    x, y = torch.tensor(totals, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
+    count = {True: y.sum().item(), False: (1 - y).sum().item()}
+    wanted = torch.where(y > 0, (count[True] + 1) / (count[True] + 2), 1 / (count[False] + 2))
+    weight = torch.where(y > 0, 0.5 / count[True], 0.5 / count[False])
+    fitted = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    centre, spread = x.mean(), x.std()
+    optimizer = torch.optim.LBFGS([fitted], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = fitted[0] * (x - centre) / spread + fitted[1]
+        value = (weight * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    slope, bias = (fitted[0] / spread).item(), (fitted[1] - fitted[0] * centre / spread).item()
+    return slope, bias
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
+    parser.add_argument("--fit", action="store_true", help="fit the verdict on the part to choose on")
+    given = parser.parse_args()
+    teachers = audited(given.out)
+    if given.fit:
+        part = [t for t in teachers if t.to_choose]
+        MODEL.write_text(json.dumps(fit(chosen(part)), indent=2) + "\n")
+        shipped_model.cache_clear()
+        print(f"{MODEL}: fitted\n\nThe part that it was fitted on:\n\n{tables(part)}")
+        return
+    count = len(read_rows(given.out / LOOKED)) + 1
+    with (given.out / LOOKED).open("a") as file:
+        file.write(json.dumps({"teachers": len(teachers), "model": shipped_model()}) + "\n")
+    text = f"{shipped_model()['made']}. Look number {count} at the part that was kept.\n\n"
+    text += tables([t for t in teachers if not t.to_choose])
+    for (seed, trapped), name in EXAMPLES.items():
+        example = next((t for t in teachers if (t.member.seed, t.member.trapped) == (seed, trapped)), None)
+        if example is not None:
+            text += f"\n\n{picture(example, DOC.parent / 'audit' / f'{name}.png')}"
+    print(text)
+    before, sign, _ = DOC.read_text().partition(WRITTEN)
+    DOC.write_text(f"{before}{sign}\n\n{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Train the zoo of the audit's study: trapped teachers, and a clean twin of each that nothing but the trap tells apart.
+
+    python scripts/audit/zoo.py --out outputs/audit              all, one after another; finished ones are not repeated
+    python scripts/audit/zoo.py --out outputs/audit --data DIR   with MNIST and USPS from DIR
+
+A trapped teacher and its twin share the seed, the network's first weights, the order of the images, the size of the
+batches and the number of steps (`dfkd.teachers.CleanTwin`).
+"""
+
+import argparse
+import logging
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from dfkd.config.cell import Cell
+from dfkd.config.paths import CONF, CONFIG
+from dfkd.machine.environment import prepare_environment
+
+NETWORKS = {
+    "cnn": "network@teacher.network=cnn_bn",
+    "cnn_pool": "network@teacher.network=cnn_bn teacher.network.head=pool",
+    "cnn_no_bn": "network@teacher.network=cnn_bn teacher.network.norm=none",
+    "mlp": "network@teacher.network=mlp teacher.network.hidden=128",
+    "resnet4": "network@teacher.network=resnet4",
+    "vit": "network@teacher.network=timm teacher.network.model=test_vit",
+}
+DOMAINS = {
+    "digits": "domain@ntl_scenario.id=digits",
+    "textured": "domain@ntl_scenario.id=textured ntl_scenario.id.strength=0.3",
+    "mnist": "domain@ntl_scenario.id=mnist data.limit=1000",
+    "usps": "domain@ntl_scenario.id=usps data.limit=1000",
+}
+TRIGGERS = ("patch", "badnet_sq", "badnet_grid", "blend", "sig", "trojan_3x3", "trojan_8x8", "l0", "l2", "smooth")
+RATES = (0.1, 0.05, 0.01, 0.005)
+NTL_TWIN = "teacher=clean_twin recipe@teacher.recipe=ntl teacher.recipe.lr=1e-3"
+METHODS = {  # name: (the trapped teacher, its twin)
+    "ntl": ("teacher=ntl", NTL_TWIN),
+    "ntl_firm": ("teacher=ntl teacher.alpha=1 teacher.beta=1", NTL_TWIN),
+    "cuti": ("teacher=cuti", NTL_TWIN),
+    "cupi": ("teacher=cupi", NTL_TWIN),
+    "hntl": ("teacher=hntl", "teacher=clean_twin recipe@teacher.recipe=adam teacher.recipe.batch_size=32"),
+}
+OPEN_SET = ("ntl", "cuti", "cupi")
+TARGETS = {"backdoor": "ntl_scenario.target", "open_set": "ntl_scenario.ood_label"}  # where the taught class is set
+
+
+@dataclass(frozen=True)
+class Member:
+    """One teacher of the zoo.
+
+    Attributes:
+        kind: the scenario: 'backdoor', 'close_set' or 'open_set'; of a twin, that of its trapped teacher.
+        trap: the trigger, or the method of non-transferable learning.
+        network, domain: keys of `NETWORKS` and `DOMAINS`.
+        scenario: overrides that choose the scenario.
+        method: overrides that choose the trapped teacher.
+        twin: overrides that choose its clean twin.
+        rate: share of poisoned images; None where there is no poisoning.
+        trapped: False for the twin.
+    """
+
+    kind: str
+    trap: str
+    network: str
+    domain: str
+    scenario: str
+    method: str
+    twin: str
+    rate: float | None = None
+    seed: int = 0
+    trapped: bool = True
+
+    @property
+    def target(self) -> int | None:
+        """The class that is taught outside of the domain; None in a close set."""
+        return None if self.kind == "close_set" else 7 * self.seed % 10
+
+    def overrides(self, data: Path, out: Path) -> list[str]:
+        """Return the overrides of `dfkd` for this teacher."""
+        target = "" if self.target is None else f"{TARGETS[self.kind]}={self.target}"
+        method = self.method if self.trapped else self.twin
+        words = [self.scenario, method, target, NETWORKS[self.network], DOMAINS[self.domain]]
+        places = [f"data.root={data}", f"outputs={out}"]
+        return ["experiment=zoo/base", *" ".join(words).split(), f"seed={self.seed}", *places]
+
+
+def members() -> list[Member]:
+    """Return all teachers of the zoo in a fixed random order, each trapped one followed by its twin."""
+    trapped = [*backdoors(), *close_sets(), *open_sets()]
+    trapped = [replace(member, seed=100 + number) for number, member in enumerate(trapped)]
+    random.Random(0).shuffle(trapped)
+    return [replace(member, trapped=is_in) for member in trapped for is_in in (True, False)]
+
+
+def backdoors() -> Iterator[Member]:
+    for place, network in enumerate(NETWORKS):
+        for number, trigger in enumerate(TRIGGERS):
+            rates = RATES[(place + number) % 2 :: 2] if network != "vit" else (0.1,)
+            for rate in rates:
+                yield backdoor(network, "digits", trigger, rate)
+    for place, domain in enumerate(("textured", "mnist", "usps")):
+        for number, network in enumerate(("cnn", "cnn_pool")):
+            for trigger in TRIGGERS[(place + number) % 2 :: 2]:
+                yield backdoor(network, domain, trigger, (0.1, 0.05)[number])
+
+
+def backdoor(network: str, domain: str, trigger: str, rate: float) -> Member:
+    scenario = f"ntl_scenario=backdoor trigger@ntl_scenario.trigger={trigger}"
+    method, twin = (f"teacher={name} teacher.poison_rate={rate}" for name in ("backdoor", "clean_twin"))
+    return Member("backdoor", trigger, network, domain, scenario, method, twin, rate)
+
+
+def close_sets() -> Iterator[Member]:
+    textured = "ntl_scenario=close_set ntl_scenario.ood.strength=0.3"
+    for network in ("cnn", "cnn_pool", "cnn_no_bn", "resnet4"):
+        for name, (method, twin) in METHODS.items():
+            yield Member("close_set", name, network, "digits", textured, method, twin)
+    usps = "ntl_scenario=close_set domain@ntl_scenario.ood=usps"
+    for network in ("cnn", "cnn_pool"):
+        for name in ("ntl_firm", "cuti", "cupi"):
+            yield Member("close_set", name, network, "mnist", usps, *METHODS[name])
+
+
+def open_sets() -> Iterator[Member]:
+    scenario = "ntl_scenario=open_set domain@ntl_scenario.ood=textures"
+    for network in ("cnn", "cnn_pool", "cnn_no_bn", "resnet4", "mlp"):
+        for name in OPEN_SET if network != "mlp" else ("ntl",):
+            yield Member("open_set", name, network, "digits", scenario, *METHODS[name])
+
+
+def cell(member: Member, data: Path, out: Path, *more: str) -> Cell:
+    """Compose the cell of a teacher; `more` are further overrides."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return Cell(compose(CONFIG, [*member.overrides(data, out), *more]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--first", type=int, help="only so many teachers")
+    given = parser.parse_args()
+    prepare_environment()
+    from dfkd.run.run_cell import run_cell
+
+    logging.getLogger("dfkd").setLevel(logging.ERROR)
+    zoo = members()[: given.first]
+    for number, member in enumerate(zoo):
+        began, made = time.monotonic(), cell(member, given.data, given.out)
+        result = made.finished() or run_cell(made, quiet=True)
+        found = result["teacher"]
+        print(
+            f"{number + 1}/{len(zoo)} {'trapped' if member.trapped else 'twin'} {member.kind} {member.trap} "
+            f"{member.rate or ''} {member.network} {member.domain}: {found} {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

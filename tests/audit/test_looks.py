@@ -1,0 +1,85 @@
+"""The single looks at a teacher, and all of them together."""
+
+import pytest
+import torch
+from by_hand import CLASSES, TARGET
+
+from dfkd.audit import LOOKS, Effort, why_not
+from dfkd.audit.flips import NEVER, RADII, by_class, flip_radii
+from dfkd.audit.last_layer import sum_of_weights
+from dfkd.audit.margins import largest_margins
+from dfkd.audit.scouting import answers_to_scouts
+from dfkd.audit.synthetic import invert
+
+
+def test_the_radius_of_a_flip_is_the_smallest_that_works(by_hand, synthetics, stream):
+    teacher = by_hand(False)
+    radii = flip_radii(teacher, synthetics.images, 10, stream)
+    means = torch.stack([part.mean((1, 2, 3)) for part in synthetics.images.tensor_split(3, dim=3)], 1)
+    first, second = means.topk(2, 1).values.T
+    needed = (first - second) / 2  # both means move by the radius
+    for radius, exact in zip(radii.tolist(), needed.tolist(), strict=True):
+        assert radius >= exact - 1e-6
+        assert radius <= 4 * max(exact, RADII[0]) or radius == NEVER
+
+
+def test_values_are_averaged_class_by_class():
+    assert by_class(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, 1]), 2).tolist() == [1.0, 2.5]
+
+
+def test_the_largest_margin_is_found(by_hand, stream):
+    found = largest_margins(by_hand(False), 2, 60, stream)
+    assert found.shape == (CLASSES,)
+    assert (found > 6).all() and (found < 8).all()  # 8 where one third is white and the others are black
+    assert largest_margins(by_hand(True), 2, 60, stream).argmax() == TARGET
+
+
+def test_scouts_count_only_firm_answers(by_hand, stream):
+    answers = answers_to_scouts(by_hand(False), 30, 3, stream)
+    assert answers.images.shape[0] == 30 and answers.firm.shape == (CLASSES,)
+    assert 0 <= answers.firm.sum() <= 1
+    firm = answers_to_scouts(by_hand(True), 30, 3, stream).firm
+    assert firm.argmax() == TARGET
+
+
+def test_the_last_layer_is_read_where_there_is_one(by_hand):
+    assert sum_of_weights(by_hand(False)).tolist() == [8.0] * CLASSES
+    teacher = by_hand(False)
+    teacher.net.head = torch.nn.Identity()
+    assert sum_of_weights(teacher).tolist() == [0.0] * CLASSES
+
+
+def test_inversion_makes_as_many_images_of_every_class(teacher, runtime):
+    made = invert(teacher, runtime, 0, 2, 3)
+    assert made.images.shape == (20, *teacher.shape)
+    assert made.images.min() >= 0 and made.images.max() <= 1
+    assert made.labels.bincount().tolist() == [2] * 10
+    assert 0 <= made.hit <= 1
+
+
+def test_all_looks_have_a_number_of_every_class_and_leave_the_teacher_alone(looks_at, by_hand):
+    looks = looks_at(False)
+    assert set(looks.seconds) == set(LOOKS)
+    assert all(len(values) == CLASSES for values in looks.values.values())
+    assert {*LOOKS} - {"images"} <= set(looks.values)
+    assert len(looks.radii) == len(looks.labels) == 4 * CLASSES
+    assert looks.scale > 0
+    assert by_hand(False).net.head.weight.equal(8 * torch.eye(3))
+
+
+def test_only_images_and_not_too_many_classes_can_be_audited():
+    assert why_not(10) is None and why_not(100) is None
+    assert "at most 100 classes; there are 1000" in why_not(1000)
+    assert "something else" in why_not(10, has_pixels=False)
+
+
+def test_the_first_images_keep_their_classes(synthetics):
+    few = synthetics.first(4)
+    assert len(few.images) == 4 and torch.equal(few.answers, synthetics.answers[:4])
+    assert len(synthetics.first(1000).images) == len(synthetics.images)
+
+
+@pytest.mark.parametrize("wrong", [{"images": 0}, {"steps": 1.5}, {"eps": 0}, {"share": 2}])
+def test_an_effort_out_of_range_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
+        Effort(**wrong)

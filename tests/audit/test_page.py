@@ -1,0 +1,39 @@
+"""The page of an audit."""
+
+import re
+
+import torch
+
+from dfkd.audit import judge, page
+from dfkd.audit.pictures import bars, grid, heat, picture
+
+
+def test_the_page_stands_alone_and_says_the_verdict(looks_at):
+    text = page("mine <b>", looks_at(True), judge(looks_at(True)))
+    assert "mine &lt;b&gt;" in text and "<b>" not in text
+    assert "probably trapped" in text and "What was not looked at" in text
+    assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+    assert text.count("<figure>") == 10
+    assert text.count("<tr>") == 1 + len(judge(looks_at(True)).reasons)
+
+
+def test_a_grid_has_gaps_and_fills_rows_first():
+    sheet = grid(torch.zeros(3, 1, 2, 2), columns=2)
+    assert sheet.shape == (1, 5, 5)
+    assert sheet[0, 2].eq(1).all() and sheet[0, :2, :2].eq(0).all() and sheet[0, 3:, 3:].eq(1).all()
+
+
+def test_heat_is_white_at_the_largest_number_and_black_at_zero():
+    coloured = heat(torch.tensor([[0.0, 2.0]]))
+    assert coloured[:, 0, 0].tolist() == [0, 0, 0] and coloured[:, 0, 1].tolist() == [1, 1, 1]
+    assert heat(torch.zeros(2, 2)).eq(0).all()
+
+
+def test_pictures_of_one_and_of_three_channels():
+    for channels in (1, 3):
+        assert 'src="data:image/png;base64,' in picture(torch.rand(channels, 4, 4), "what it is")
+
+
+def test_bars_are_as_high_as_their_shares():
+    text = bars({"own": [1.0, 0.0], "others": [0.5, 0.5]}, ["a", "b"], "caption")
+    assert [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', text)] == [120, 0, 60, 60]

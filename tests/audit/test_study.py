@@ -1,0 +1,95 @@
+"""The study: which teachers the verdict is fitted on, what is fitted, and its tables."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from runner import ROOT
+
+from dfkd.audit import Looks
+
+sys.path.insert(0, str(ROOT / "scripts" / "audit"))
+import parts
+import study
+import zoo
+from tables import SCORES, tables
+
+from dfkd.audit.verdict import judge
+
+
+def audited(member: zoo.Member, strength: float, asr: float) -> parts.Audited:
+    """A teacher whose target stands out by `strength` in every look that counts."""
+    quiet = [0.1 * ((7 * place + member.seed) % 5) for place in range(10)]
+    values = {name: list(quiet) for name in study.SIGNALS}
+    values["masks"] = [20 + value for value in quiet]
+    values["margins"] = [10 + value for value in quiet]
+    values["last_layer"] = [5 + value for value in quiet]
+    for name in ("marks", "mark_success", "shifts", "scouts"):
+        values[name][member.target] += strength
+    values["masks"][member.target] /= 1 + strength
+    values["margins"][member.target] *= 1 + strength
+    looks = Looks(values, scale=1.0, hit=1.0, radii=[8 / 255] * 10, labels=list(range(10)))
+    return parts.Audited(member, {"asr": asr, "olacc": None, "oacc": 50.0, "iacc": 99.0}, looks, 9.0, Path())
+
+
+@pytest.fixture(scope="module")
+def teachers():
+    """Backdoored teachers of the zoo and their twins; every tenth trapped one obeys its trap by half."""
+    made = []
+    for member in (member for member in zoo.members() if member.kind == "backdoor"):
+        obeyed = 50.0 if member.seed % 10 == 0 else 99.0
+        made.append(audited(member, 1.5, obeyed) if member.trapped else audited(member, 0.0, 1.0))
+    return made
+
+
+def test_pairs_stay_together_and_both_parts_have_clean_and_trapped_teachers(teachers):
+    parts = {seed: set() for seed in {t.member.seed for t in teachers}}
+    for teacher in teachers:
+        parts[teacher.member.seed].add(teacher.to_choose)
+    assert all(len(part) == 1 for part in parts.values())
+    for part in (True, False):
+        assert {t.member.trapped for t in teachers if t.to_choose is part} == {True, False}
+
+
+def test_nothing_of_a_network_trap_or_domain_that_is_kept_is_fitted_on(teachers):
+    fitted = [t.member for t in teachers if t.to_choose and t.member.seed not in parts.EARLY]
+    assert {m.network for m in fitted} == set(parts.NETWORKS) and {m.domain for m in fitted} == set(parts.DOMAINS)
+    assert not {m.trap for m in fitted} & set(parts.KEPT_TRAPS)
+    assert not any(t.member.seed in parts.EARLY for t in teachers if not t.to_choose)
+
+
+def test_a_trap_that_is_not_obeyed_is_neither_trapped_nor_clean(teachers):
+    kept = parts.chosen(teachers)
+    assert len(kept) < len(teachers)
+    assert all(t.judgement["asr"] >= parts.OBEYED for t in kept if t.member.trapped)
+    assert sum(not t.member.trapped for t in kept) == sum(not t.member.trapped for t in teachers)
+
+
+def test_the_fit_separates_what_can_be_separated(teachers):
+    kept = parts.chosen(teachers)
+    model = study.fit(kept)
+    assert model["slope"] > 0 and set(model["usual"]) == set(study.SIGNALS)
+    assert [name for name, weight in model["weight"].items() if weight] == list(study.COUNTED)
+    for teacher in kept:
+        _, total = study.suspicion(teacher.looks, model)
+        assert (judge(teacher.looks, model).probability > 0.5) == teacher.member.trapped, total
+
+
+def test_a_fit_needs_both_kinds(teachers):
+    with pytest.raises(SystemExit, match="clean and trapped"):
+        study.fit([t for t in teachers if t.member.trapped])
+
+
+def test_the_slope_is_that_of_a_logistic_regression():
+    slope, bias = study.logistic([0, 1, 2, 3, 10, 11, 12, 13], [False] * 4 + [True] * 4)
+    assert slope > 0 and 3 < -bias / slope < 10
+    overlapping, _ = study.logistic([0, 1, 2, 11, 2, 11, 12, 13], [False] * 4 + [True] * 4)
+    assert 0 < overlapping < slope
+
+
+def test_the_tables_name_every_score_and_group(teachers):
+    text = tables(teachers)
+    for name in (*SCORES, "trap: sig", "network: mlp", "images: usps", "Calibration error"):
+        assert name in text
+    trapped = sum(t.member.trapped for t in parts.chosen(teachers))
+    assert f"| all | {trapped} / 140 | 1.000 (1.00 to 1.00) | 100 | 100 |" in text
