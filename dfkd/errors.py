@@ -40,6 +40,6 @@ class DivergedTeacher(ArithmeticError):
         super().__init__(f"the teacher's training has diverged: {what} (teacher.recipe.lr)")
 
 
-class NotTogether(RuntimeError):
+class CannotTrainTogether(RuntimeError):
     """Several students cannot be trained in one program: torch cannot combine them, the memory is too small, or a loss
     of one student became NaN, which does not affect the others if they are trained one after the other."""

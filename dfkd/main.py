@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 
 from dfkd.cli.help import help_text
 from dfkd.config import own_options, paper
-from dfkd.config.arguments import arranged
+from dfkd.config.arguments import hydra_order
 from dfkd.config.cell import Cell, cells_of
 from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
-from dfkd.errors import ConfigError, NotTogether
+from dfkd.errors import CannotTrainTogether, ConfigError
 from dfkd.machine import distributed, interrupt
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 from dfkd.metrics import TABLE, own_metrics
 from dfkd.store.run_folder import RunFolder, is_checkable
 from dfkd.store.store import Store
@@ -56,7 +56,7 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def run_one(cfg: DictConfig) -> float | None:
-    """See `task`. With several replicas the returned accuracy is that of the first successful one.
+    """See `task`. With several siblings the returned accuracy is that of the first successful one.
 
     Raises:
         Failed: the first failure of a cell; not in a sweep, whose list holds the failures.
@@ -71,12 +71,12 @@ def run_one(cfg: DictConfig) -> float | None:
             others = cells[i + 1 :] if together else []
             try:
                 scores.append(run_or_reuse(cell, others))
-            except NotTogether as error:
+            except CannotTrainTogether as error:
                 log.warning("  WARNING  the students of %d cells are trained in turn: %s", len(others) + 1, error)
                 together = False
                 scores.append(run_or_reuse(cell, []))
         if failures and isinstance(failures[-1], ConfigError) and not in_a_sweep():
-            break  # the other replicas have the same mistake in their configuration
+            break  # its siblings have the same mistake in their configuration
     if failures and not in_a_sweep():
         raise Failed(failures[0])
     return scores[0] if scores else None
@@ -86,7 +86,7 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
     """Run one cell unless it is finished, and log its result; with dry_run=true, show what would be done.
 
     Args:
-        others: the replicas after this one; their students may be trained together with this one.
+        others: the siblings after this one; their students may be trained together with this one.
 
     Returns:
         the accuracy as in `task`; None on other ranks than the first, with dry_run=true, and after a failure of another
@@ -95,16 +95,16 @@ def run_or_reuse(cell: Cell, others: list[Cell]) -> float | None:
     if cell.config["fail_fast"] and ledger.has_failed():
         return None
     distributed.start()
-    result = distributed.by_first(cell.finished)
+    result = distributed.on_first_rank(cell.finished_result)
     if cell.config["dry_run"]:
         return show_plan(cell, result) if distributed.is_first() else None
     log.info("%s%s", cell.name, before(cell, result))
     if result is None:
-        ledger.record(cell, "running", **ledger.place())
+        ledger.record(cell, "running", **ledger.this_process())
         from dfkd.run.run_cell import run_cell
 
-        left = distributed.by_first(lambda: [other.finished() is None for other in others])
-        siblings, group = list(itertools.compress(others, left)), os.environ.get(ledger.GROUP)
+        left = distributed.on_first_rank(lambda: [other.finished_result() is None for other in others])
+        siblings, group = list(itertools.compress(others, left)), ledger.group()
         result = run_cell(cell, siblings, group, quiet=ledger.in_a_worker())
     elif distributed.is_first():
         paper.renew(cell, result)
@@ -150,14 +150,14 @@ def check_axes() -> None:
     have the size that was asked for, or if one of the user's own option files is never read."""
     hydra = HydraConfig.get()
     own_options.check_files(hydra.runtime.config_sources)
-    given = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
-    keys = axes(*given) if given[2] else {}  # Hydra's own sweepers have no sizes
-    chosen = {word.partition("=")[0] for word in hydra.overrides.task}
-    left = [key for key in keys if key not in chosen]
+    preset = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
+    preset_axes = axes(*preset) if preset[2] else {}  # Hydra's own sweepers have no sizes
+    set_keys = {word.partition("=")[0] for word in hydra.overrides.task}
+    missing = [key for key in preset_axes if key not in set_keys]
     ablation = hydra.runtime.choices.get("ablation")
-    if ablation and left:
+    if ablation and missing:
         raise ConfigError(
-            f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(left)}"
+            f"ablation={ablation} is many cells: dfkd -m ablation={ablation} ...; for one, set {', '.join(missing)}"
         )
 
 
@@ -166,7 +166,7 @@ def show_plan(cell: Cell, result: dict | None) -> None:
     at the end."""
     row = plan(cell) if result is None else {"status": "done"}
     ledger.record(cell, **row)
-    if ledger.LIST not in os.environ:
+    if ledger.list_path() is None:
         print(plan_in_words([row | {"number": 0, "folder": str(cell.folder)}], Store(cell.outputs / "store")))
 
 
@@ -179,16 +179,16 @@ def in_a_line(result: dict) -> str:
     for metric in (*TABLE, *own_metrics([result.get("config", {})])):
         if not metric.headline or values.get(metric.key) is None:
             continue
-        said = f"{metric.label} {metric.written(values[metric.key])}"
+        text = f"{metric.label} {metric.format_value(values[metric.key])}"
         if student and teacher.get(metric.key) is not None:
-            said += f" ({metric.written(teacher[metric.key])})"
-        (percents if metric.form == "percent" else others).append(said)
+            text += f" ({metric.format_value(teacher[metric.key])})"
+        (percents if metric.form == "percent" else others).append(text)
     return "; ".join([f"{who}, in percent: {', '.join(percents)}", *others])
 
 
 def cli() -> None:
     """The console script `dfkd`: Hydra's command line, with one clear message for every mistake."""
-    sys.argv[1:] = arranged(sys.argv[1:])
+    sys.argv[1:] = hydra_order(sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes a second to collect the options
         return print(help_text(CONF, sys.argv[1:]))
     sys.path.append(os.getcwd())  # the user's own components are imported from the current folder
@@ -199,7 +199,7 @@ def cli() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them itself
     try:
         with interrupt.listening(ledger.stop_workers), distributed.failing_together():
-            settle()
+            prepare_environment()
             check_alone(sys.argv[1:])
             try:
                 task()

@@ -42,7 +42,7 @@ class Pool:
 
     Attributes:
         images: (N, C, H, W), uint8 or float; CAKE's float images may have values outside of [0, 1]. They may be in the
-            CPU's memory while all other tensors are on a GPU (`place`).
+            CPU's memory while all other tensors are on a GPU (`to`).
         logits: (N, classes), the teacher's logits, computed once per image.
         split: the split of the images.
         columns: {name: (N,)}.
@@ -99,27 +99,28 @@ class Pool:
             raise ValueError(f"the pool has the columns {sorted(old)}, the new images have {sorted(fresh)}")
         limit = len(self) + len(images) if self.capacity is None else self.capacity
         count = min(len(images), limit)
-        keep = min(len(self), limit - count)
+        remaining = min(len(self), limit - count)
         end = self._end + count
         ours = all(value is self._shown.get(name) for name, value in old.items())
         if ours and end <= len(self._room["images"]):
             for name, value in fresh.items():
                 self._room[name][self._end : end] = value[len(value) - count :]
         else:  # new buffers, with free rows for as many images again
-            end = keep + count
+            end = remaining + count
             parts = {
-                name: (value[len(value) - keep :], fresh[name][len(images) - count :]) for name, value in old.items()
+                name: (value[len(value) - remaining :], fresh[name][len(images) - count :])
+                for name, value in old.items()
             }
             self._room = {name: torch.cat([*part, *map(torch.empty_like, part)]) for name, part in parts.items()}
         self._end = end
-        self._set({name: value[end - keep - count : end] for name, value in self._room.items()})
+        self._set({name: value[end - remaining - count : end] for name, value in self._room.items()})
         self._shown = self._tensors()
 
     def checkpoint_state(self) -> dict:
         """Return the state for a checkpoint: everything except the buffers of `add`."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
-    def keep(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
+    def select(self, ranges: dict[str, tuple[float, float]]) -> "Pool":
         """Return a pool of the images whose columns are in the given ranges; the pool itself if no range is given.
 
         Args:
@@ -137,21 +138,21 @@ class Pool:
             mask &= (self.columns[name] >= low) & (self.columns[name] <= high)
         if not mask.any():
             raise ValueError(f"student.keep={ranges} leaves none of the pool's {len(self)} images")
-        kept = Pool(self.capacity)
-        kept._set({name: value[mask.to(value.device)] for name, value in self._tensors().items()})
-        return kept
+        chosen = Pool(self.capacity)
+        chosen._set({name: value[mask.to(value.device)] for name, value in self._tensors().items()})
+        return chosen
 
-    def place(self, device: torch.device, home: Callable[[int], torch.device]) -> "Pool":
+    def to(self, device: torch.device, device_for: Callable[[int], torch.device]) -> "Pool":
         """Return the pool with its tensors on a device.
 
         Args:
             device: the device for all tensors except the images.
-            home: gets the size of the images in bytes and returns the device for them (`Runtime.home`).
+            device_for: gets the size of the images in bytes and returns the device for them (`Runtime.pool_device`).
         """
-        placed = Pool(self.capacity)
+        moved = Pool(self.capacity)
         tensors = {name: value.to(device) for name, value in self._tensors().items() if name != "images"}
-        placed._set(tensors | {"images": self.images.to(home(self.images.nbytes))})
-        return placed
+        moved._set(tensors | {"images": self.images.to(device_for(self.images.nbytes))})
+        return moved
 
     def save(self, path: Path) -> None:
         """Write the pool into one safetensors file."""
@@ -183,11 +184,11 @@ class Stack:
     """Concatenates batches into one tensor that is allocated once. `torch.cat` would need twice the memory.
 
     Args:
-        home: gets the size of the tensor in bytes and returns its device (`Runtime.home`).
+        device_for: gets the size of the tensor in bytes and returns its device (`Runtime.pool_device`).
     """
 
-    def __init__(self, home: Callable[[int], torch.device]):
-        self.home, self.length = home, 0
+    def __init__(self, device_for: Callable[[int], torch.device]):
+        self.device_for, self.length = device_for, 0
         self.rows: Tensor | None = None
 
     def add(self, batch: Tensor, expected: int) -> None:
@@ -200,7 +201,7 @@ class Stack:
         end = self.length + len(batch)
         if self.rows is None or end > len(self.rows):
             old, count = self.rows, max(end, expected)
-            self.rows = batch.new_empty(count, *batch.shape[1:], device=self.home(batch[:1].nbytes * count))
+            self.rows = batch.new_empty(count, *batch.shape[1:], device=self.device_for(batch[:1].nbytes * count))
             if old is not None:
                 self.rows[: self.length] = old[: self.length]
         self.rows[self.length : end] = batch

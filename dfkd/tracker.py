@@ -53,7 +53,7 @@ class Tracker:
         """Called after a method has failed: from now on, only write the files of the run folder."""
 
 
-class Guarded(Tracker):
+class GuardedTracker(Tracker):
     """Wraps a tracker so that its failures do not stop the run. The first failure is logged as a warning, and after
     each one `give_up` of the tracker is called.
 
@@ -88,8 +88,8 @@ class Guarded(Tracker):
             raise
         except Exception as error:
             if not self.has_warned:
-                said = "the tracker has failed in %s (%s: %s): the run goes on, its metrics stay in its run folder"
-                log.warning(f"  WARNING  {said}", name, type(error).__name__, error)
+                text = "the tracker has failed in %s (%s: %s): the run goes on, its metrics stay in its run folder"
+                log.warning(f"  WARNING  {text}", name, type(error).__name__, error)
             self.has_warned = True
             with contextlib.suppress(Exception):
                 self.tracker.give_up()
@@ -151,8 +151,8 @@ class WandB(Tracker):
             return
         import wandb
 
-        run_id, place = cell.rsplit("-", 1)[-1], Path(os.environ.get("WANDB_DIR") or folder)
-        for earlier in (place / "wandb").glob(f"offline-run-*-{run_id}"):  # a failed attempt: this run logs all again
+        run_id, parent = cell.rsplit("-", 1)[-1], Path(os.environ.get("WANDB_DIR") or folder)
+        for earlier in (parent / "wandb").glob(f"offline-run-*-{run_id}"):  # a failed attempt: this run logs all again
             shutil.rmtree(earlier)
         settings = {name: value for name, value in SETTINGS.items() if f"WANDB_{name.upper()}" not in os.environ}
         try:
@@ -163,7 +163,7 @@ class WandB(Tracker):
                 name=cell,
                 id=run_id,
                 resume="allow" if self.mode == "online" else None,
-                dir=str(place),
+                dir=str(parent),
                 config=config,
                 settings=wandb.Settings(**settings),
             )

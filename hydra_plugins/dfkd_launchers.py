@@ -21,7 +21,7 @@ from dfkd.errors import ConfigError
 from dfkd.machine import devices, interrupt, processes
 from dfkd.store.files import is_held
 from dfkd.sweeps import ledger
-from dfkd.sweeps.plan import many
+from dfkd.sweeps.plan import plural
 
 try:
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -76,11 +76,11 @@ class GpuLauncher(Launcher):
         workers = min(len(names) * self.jobs, len(job_overrides))
         joblib = ParallelLauncher(n_jobs=workers, batch_size=1)
         joblib.setup(**self.context)
-        os.environ[devices.OURS] = json.dumps([names, self.jobs])
+        os.environ[devices.SWEEP_DEVICES] = json.dumps([names, self.jobs])
         try:
             return joblib.launch(job_overrides, initial_job_idx)
         finally:
-            del os.environ[devices.OURS]
+            del os.environ[devices.SWEEP_DEVICES]
 
     def names(self) -> list[str]:
         if not isinstance(self.jobs, int) or self.jobs < 1:
@@ -119,12 +119,11 @@ class Jobs:
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         executor = self.executor()
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        names = (ledger.LIST, ledger.OWNER, ledger.GROUP)
-        self.environment = {name: os.environ[name] for name in names if name in os.environ}
+        self.environment = ledger.variables()
         state, numbered = Singleton.get_state(), list(enumerate(job_overrides, initial_job_idx))
         calls = [(list(words), "hydra.sweep.dir", number, f"cell {number}", state) for number, words in numbered]
         jobs = executor.map_array(self, *zip(*calls, strict=True))
-        log.info("%s submitted: %s; logs: %s", many(len(jobs), "job"), ", ".join(ids(jobs)), jobs[0].paths.folder)
+        log.info("%s submitted: %s; logs: %s", plural(len(jobs), "job"), ", ".join(ids(jobs)), jobs[0].paths.folder)
         try:
             return [outcome(job, number, list(words)) for job, (number, words) in zip(jobs, numbered, strict=True)]
         except KeyboardInterrupt:
@@ -175,12 +174,12 @@ class LocalJobs(Jobs, LocalLauncher):
     def leave(self, jobs: list) -> None:
         """When the sweep is interrupted, let all jobs save and stop, also those that begin their cell only then. Each
         gets one signal only, since a second one would interrupt the writing of its status."""
-        told: set[int] = set()
+        signalled: set[int] = set()
         while not all(job.done() for job in jobs):
-            running = [row for row in ledger.standing() if row["status"] == "running" and "job" in row]
+            running = [row for row in ledger.last_rows() if row["status"] == "running" and "job" in row]
             for row in running:
-                if row["job"] not in told and is_held(Path(row["folder"]) / ".lock"):
-                    told.add(row["job"])
+                if row["job"] not in signalled and is_held(Path(row["folder"]) / ".lock"):
+                    signalled.add(row["job"])
                     processes.send_signal(row["job"], row.get("started"), signal.SIGTERM)
             time.sleep(0.2)
 
@@ -203,6 +202,6 @@ def outcome(job: object, number: int, words: list[str]) -> JobReturn:
         return job.results()[0]
     except Exception as error:
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        said = f"job {job.job_id} ended without a result ({job.state}): {last}\n  log: {job.paths.stdout}"
-        ledger.lost(number, words, said)
+        text = f"job {job.job_id} ended without a result ({job.state}): {last}\n  log: {job.paths.stdout}"
+        ledger.mark_lost(number, words, text)
         return JobReturn(status=JobStatus.COMPLETED)

@@ -1,7 +1,5 @@
 """`hydra/sweeper=optuna`. Hydra finds plugins only in the package hydra_plugins, so it is not in dfkd/."""
 
-import hashlib
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,19 +71,18 @@ class Search(Sweeper):
 
         start_logging()
         own_options.check_files(self.config.hydra.runtime.config_sources)
-        given = [*(f"{key}={values}" for key, values in presets.axes(*self.preset).items()), *arguments]
-        overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(given)}
+        words = [*(f"{key}={values}" for key, values in presets.axes(*self.preset).items()), *arguments]
+        overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(words)}
         axes = [word for word in overrides.values() if word.is_sweep_override()]
         self.fixed = [word.input_line for word in overrides.values() if not word.is_sweep_override()]
         self.check(axes)
-        names = "\n".join(given)
-        os.environ[ledger.GROUP] = f"search-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+        ledger.set_group("search", words)
         try:
             self.plugin.sweep([axis.input_line for axis in axes])
         except Stopped:
             return
         except ValueError:  # Optuna has no best trial
-            if any(row["status"] == "done" for row in ledger.standing()):
+            if any(row["status"] == "done" for row in ledger.last_rows()):
                 raise
             return
         self.say_best()
@@ -144,9 +141,9 @@ class Search(Sweeper):
 def sample(axis: Override) -> str:
     """Return an override that sets an axis to its first value, or to the lower end of its interval."""
     if axis.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-        found = next(axis.sweep_string_iterator())
+        value = next(axis.sweep_string_iterator())
     elif axis.is_range_sweep() or axis.is_interval_sweep():
-        found = axis.value().start
+        value = axis.value().start
     else:
         raise ConfigError(f"{axis.input_line}: an axis of a search is a,b,c or range(...) or interval(...)")
-    return f"{axis.get_key_element()}={found}"
+    return f"{axis.get_key_element()}={value}"

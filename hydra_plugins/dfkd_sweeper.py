@@ -21,7 +21,7 @@ from dfkd.run import provenance
 from dfkd.sweeps import ledger, presets, relaunch
 from dfkd.sweeps.compose import SweepLoader
 from dfkd.sweeps.dry_run import plan_all
-from dfkd.sweeps.progress import Progress, counted
+from dfkd.sweeps.progress import Progress, with_progress
 
 log = logging.getLogger("dfkd")
 IN_POOLS = ("JoblibLauncher", "ParallelLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
@@ -73,10 +73,9 @@ class CellSweeper(BasicSweeper):
             for words, command, cells in self.compose(arguments):
                 new = [cell for cell in cells if cell.folder not in known]  # two values may give the same cell
                 known.update(cell.folder for cell in new)
-                jobs.append(
-                    (words, [presets.alone(command, cell) for cell in new], new, threads.map(Cell.finished, new))
-                )
-        listed = [(words, list(zip(cells, repeats, found, strict=True))) for words, repeats, cells, found in jobs]
+                repeats = [presets.single_cell_arguments(command, cell) for cell in new]
+                jobs.append((words, repeats, new, threads.map(Cell.finished_result, new)))
+        listed = [(words, list(zip(cells, repeats, results, strict=True))) for words, repeats, cells, results in jobs]
         for cell, _, result in (row for _, job in listed for row in job):
             if result is not None:
                 paper.renew(cell, result)
@@ -106,7 +105,7 @@ class CellSweeper(BasicSweeper):
         axes = presets.axes(self.params, self.small, self.size)
         overrides = parser.parse_overrides([*(f"{key}={values}" for key, values in axes.items()), *arguments])
         (every,) = self.split_arguments(overrides, None)
-        for number, words in enumerate(counted(every, len(every), "composed")):
+        for number, words in enumerate(with_progress(every, len(every), "composed")):
             cfg = loader.load_sweep_config(self.config, list(words))
             with open_dict(cfg):
                 cfg.hydra.job.id = cfg.hydra.job.num = number

@@ -16,7 +16,7 @@ from runner import read_json
 from dfkd.config.cell import Cell
 from dfkd.machine.clock import Clock
 from dfkd.resume.checkpoints import Checkpoints
-from dfkd.resume.state import CannotSave, Node, Take
+from dfkd.resume.state import CannotSave, Extractor, ObjectState
 
 # What may differ between two runs of the same numbers, also if somebody commits meanwhile.
 TIMES = ("seconds", "seconds_this_run", "peak_memory_mb", "stages", "config", "commit", "files", "digest")
@@ -44,7 +44,7 @@ def watched(kill_at: int | None = None) -> Iterator[list[tuple]]:
             return
         held = "unknown"
         with contextlib.suppress(CannotSave):
-            held = digest(self._take()[1])
+            held = digest(self._extract()[1])
         seen.append((self._name, *((loop.id, loop.number) for loop in self._loops), held))
         if len(seen) == kill_at:
             raise Killed
@@ -57,7 +57,7 @@ def digest(data: object) -> str:
     found = hashlib.sha256()
 
     def add(node: object) -> None:
-        if isinstance(node, Node):
+        if isinstance(node, ObjectState):
             found.update(node.kind.encode())
             if node.kind != Clock.__name__:
                 add(node.data)
@@ -83,7 +83,7 @@ def digest(data: object) -> str:
 
 def holds(thing: object) -> str:
     """Digest of what an object holds."""
-    return digest(Take()(thing, "thing"))
+    return digest(Extractor()(thing, "thing"))
 
 
 def numbers(result: dict) -> dict:

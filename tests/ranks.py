@@ -71,6 +71,6 @@ def cell(*arguments: str, strike: tuple[int, int] | None = None, blind: int | No
     Checkpoints.passed = count
     if blind == number_of_this:
         Checkpoints._read = lambda self: None
-    distributed.LOOK = 0  # seconds: all look at each other after every step
+    distributed.EXCHANGE_EVERY = 0  # seconds: all look at each other after every step
     with without_pictures():
         return command_line(*arguments)

@@ -25,7 +25,7 @@ from dfkd import main
 from dfkd.config.cell import Cell
 from dfkd.report import figures as report_figures
 from dfkd.report.runs import read as read_run
-from dfkd.stages import figures as run_figures
+from dfkd.stages import run_figures
 from dfkd.sweeps.compose import SweepLoader
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from runner import composed
 
 from dfkd.config.build import Builder
-from dfkd.config.cell import lower
+from dfkd.config.cell import apply_limit
 from dfkd.main import CONF
 from dfkd.priors import Prior
 from dfkd.synthesizers import Synthesizer
@@ -60,7 +60,7 @@ def synthesizer(name: str, batch_norm: bool = True, steps: int = 1, **context) -
         context: what components ask for: shape, classes, box, real, chunk.
     """
     chosen = config(f"synthesizer={name}")
-    lower(chosen, SMALL | {"snapshots": steps})
+    apply_limit(chosen, SMALL | {"snapshots": steps})
     chosen["synthesizer"] |= {key: steps for key in ("steps", "training_steps") if key in chosen["synthesizer"]}
     terms = build(chosen["prior"], "prior", **context)
     context["prior"] = Prior({key: term for key, term in terms.items() if batch_norm or not term.needs_batch_norm})

@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from runner import command_line
 
-from dfkd.config.arguments import arranged, quoted, unreadable
+from dfkd.config.arguments import hydra_order, quoted, unreadable_message
 
 
 def read(word: str):
@@ -25,7 +25,7 @@ def read(word: str):
     ],
 )
 def test_options_may_stand_anywhere(given, wanted):
-    assert arranged(given.split()) == wanted.split()
+    assert hydra_order(given.split()) == wanted.split()
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,19 @@ def test_options_may_stand_anywhere(given, wanted):
     ],
 )
 def test_a_path_in_the_home_folder_can_be_read(word, value):
-    assert read(*arranged([word])).value() == value
+    assert read(*hydra_order([word])).value() == value
 
 
 def test_a_folder_of_options_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert arranged(["--config-dir=~/a", "-cp", "~/b"]) == ["--config-dir=/home/me/a", "-cp", "/home/me/b"]
+    assert hydra_order(["--config-dir=~/a", "-cp", "~/b"]) == ["--config-dir=/home/me/a", "-cp", "/home/me/b"]
 
 
 @pytest.mark.parametrize(
     "value", ["/a=b", "/é", "/a(b)", "it's", 'a"b', "/a b/é\\", "#a", "=x", "/a;b&c", "\udcc3\udca9"]
 )
 def test_a_value_that_cannot_be_read_is_shown_as_it_should_be_typed(value):
-    said = unreadable(f"data.root={value}", "said Hydra")
+    said = unreadable_message(f"data.root={value}", "said Hydra")
     (typed,) = shlex.split(said.partition("; type ")[2])
     assert repr(f"data.root={value}") in said and read(typed).value() == value
 
@@ -75,7 +75,7 @@ def test_a_value_that_cannot_be_read_is_shown_as_it_should_be_typed(value):
     ],
 )
 def test_what_else_cannot_be_read(word, said):
-    assert said in unreadable(word, "said Hydra\nand more")
+    assert said in unreadable_message(word, "said Hydra\nand more")
 
 
 def test_quotes_keep_what_they_hold():

@@ -13,7 +13,7 @@ from test_scripts import script
 import dfkd.synthesizers.cake as cake_module
 import dfkd.training.augment
 from dfkd.attacks import PGD
-from dfkd.distill import Replicas
+from dfkd.distill import SiblingDistillation
 from dfkd.machine.runtime import Runtime, make_runtime
 from dfkd.models.up_conv import UpConv2d
 from dfkd.priors import BatchNormPrior
@@ -93,8 +93,8 @@ def wrong_attack(patch):
 
 
 def wrong_batches(patch):
-    views = Replicas._views
-    patch.setattr(Replicas, "_views", lambda self, pool: [part.flip(0) for part in views(self, pool)])
+    views = SiblingDistillation._load_batches
+    patch.setattr(SiblingDistillation, "_load_batches", lambda self, pool: [part.flip(0) for part in views(self, pool)])
 
 
 def wrong_kernel(patch):

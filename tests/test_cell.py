@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 from runner import composed
 
-from dfkd.config.cell import Cell, lower
+from dfkd.config.cell import Cell, apply_limit
 from dfkd.errors import ConfigError
 from dfkd.store.digest import file_digest
 from dfkd.store.keys import content_key
@@ -108,6 +108,14 @@ def test_the_keys_of_students_are_those_from_before_losses_were_options(override
     assert content_key("student", 1, student) == key
 
 
+def test_an_added_option_is_left_out_of_a_key_only_where_it_means_as_before():
+    def student(*overrides: str) -> dict:
+        return cell(*overrides).content("student")["student"]
+
+    assert "augment" not in student("student=online_l1") and student("student=online")["augment"] == "none"
+    assert student("student=online_l1", "student.augment=shift")["augment"] == "shift"
+
+
 @pytest.mark.parametrize("student", ["offline", "online", "online_fresh", "online_l1", "pool"])
 @pytest.mark.parametrize("loss", ["kl", "l1", "hint"])
 def test_every_student_takes_every_loss(student, loss):
@@ -137,7 +145,7 @@ def test_a_limit_that_lowers_nothing_changes_nothing(plain):
 
 def test_lowering_reaches_every_number_of_that_name_and_nothing_else():
     node = {"epochs": 9, "a": {"epochs": 2, "flag": {"epochs": True}}, "b": [{"epochs": 5.0}], "c": {"epochs": None}}
-    lower(node, {"epochs": 3})
+    apply_limit(node, {"epochs": 3})
     assert node == {
         "epochs": 3,
         "a": {"epochs": 2, "flag": {"epochs": True}},
@@ -252,8 +260,8 @@ def finish(one: Cell, **changes: object) -> dict:
 
 def test_a_finished_cell_is_known_by_its_result(tmp_path):
     one = cell(f"outputs={tmp_path}")
-    assert one.finished() is None
-    assert finish(one) == one.finished()
+    assert one.finished_result() is None
+    assert finish(one) == one.finished_result()
 
 
 @pytest.mark.parametrize("damage", ["result", "student", "no student", "other hash"])
@@ -266,7 +274,7 @@ def test_a_damaged_result_does_not_count_as_finished(tmp_path, damage):
         (one.folder / "student.safetensors").write_bytes(b"weighty")
     elif damage == "no student":
         (one.folder / "student.safetensors").unlink()
-    assert one.finished() is None
+    assert one.finished_result() is None
 
 
 def test_the_attacks_radius_is_set_once_for_all_that_split_and_changes_nothing_else(plain):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dfkd.store import digest
-from dfkd.store.digest import MEMORY, Digests, file_digest
+from dfkd.store.digest import CACHE_FILE, Digests, file_digest
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def settled(monkeypatch):
 def known(tmp_path):
     """What a new process knows: digests with the memory that earlier ones have left."""
     (tmp_path / "outputs").mkdir()
-    return lambda: Digests(tmp_path / "outputs" / MEMORY)
+    return lambda: Digests(tmp_path / "outputs" / CACHE_FILE)
 
 
 def write(file: Path, text: str) -> str:
@@ -164,7 +164,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_relied_on(tmp_path, known, 
 
 @pytest.mark.parametrize("damage", ["{", "", "null", "flipped", "bytes", "folder"])
 def test_a_damaged_memory_counts_as_missing(tmp_path, known, settled, reads, damage):
-    path, memory = write(tmp_path / "file", "one"), tmp_path / "outputs" / MEMORY
+    path, memory = write(tmp_path / "file", "one"), tmp_path / "outputs" / CACHE_FILE
     right = known().of(path)
     text = memory.read_text()
     if damage == "folder":
@@ -184,16 +184,16 @@ def test_processes_beside_each_other_keep_what_each_has_learned(tmp_path, known,
     one.of(paths[0]), other.of(paths[1])
     assert sorted(known().known) == paths
     assert len(reads) == 2 and [known().of(path) for path in paths] and len(reads) == 2
-    assert [file.name for file in (tmp_path / "outputs").iterdir()] == [MEMORY]
+    assert [file.name for file in (tmp_path / "outputs").iterdir()] == [CACHE_FILE]
 
 
 def test_no_folder_is_made_for_the_memory_and_it_is_saved_once_there_is_one(tmp_path, settled, reads):
-    digests, path = Digests(tmp_path / "later" / MEMORY), write(tmp_path / "a", "x")
+    digests, path = Digests(tmp_path / "later" / CACHE_FILE), write(tmp_path / "a", "x")
     before = digests.of(path)
     assert not (tmp_path / "later").exists()
     (tmp_path / "later").mkdir()
     digests.save()
-    assert Digests(tmp_path / "later" / MEMORY).of(path) == before and len(reads) == 1
+    assert Digests(tmp_path / "later" / CACHE_FILE).of(path) == before and len(reads) == 1
 
 
 def test_a_name_that_is_no_text_is_kept(tmp_path, known, settled, reads):
@@ -201,7 +201,7 @@ def test_a_name_that_is_no_text_is_kept(tmp_path, known, settled, reads):
     write(tmp_path / "folder" / name, "1")
     before = known().of(str(tmp_path / "folder"))
     assert known().of(str(tmp_path / "folder")) == before and len(reads) == 1
-    json.loads((tmp_path / "outputs" / MEMORY).read_text().partition("\n")[2])
+    json.loads((tmp_path / "outputs" / CACHE_FILE).read_text().partition("\n")[2])
 
 
 def test_what_has_changed_is_said_once(pictures, known, caplog, settled):

@@ -32,6 +32,7 @@ CELLS = {
     "atesc_fast": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_pool": (*CAKE, *BACKDOOR, "defense=atesc_random"),
     "abd": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=abd"),
+    "dhbe": ("synthesizer=dfq", *DFQ, *BACKDOOR, "defense=dhbe", "defense.every=2"),
     **{
         name: (*NOISE, *BACKDOOR, "defense=atesc", f"criterion@defense.criterion={name}")
         for name in ("entropy", "feature_distance", "oracle")
@@ -82,7 +83,7 @@ def test_the_other_device_is_one():
         assert torch.tensor([1.0], device=ELSEWHERE).cpu().device == torch.device("cpu")
 
 
-def test_replicas_stay_on_it_too(outputs):
+def test_siblings_stay_on_it_too(outputs):
     words = (*NOISE, *SMALL, *HOST, "student.augment=cut_mix", "student.replicas=2", "runtime.vectorize=true")
     first, other = (make_cell(outputs, *words, f"seeds.student={seed}") for seed in (5, 6))
     with elsewhere():

@@ -29,6 +29,7 @@ PLACES = {
     "generator": ["generator@synthesizer.generator={}"],
     "trigger": ["ntl_scenario=backdoor", "trigger@ntl_scenario.trigger={}"],
     "criterion": ["defense=atesc", "criterion@defense.criterion={}"],
+    "scouts": ["defense=escape", "scouts@defense.scouts={}"],
     "recipe": ["recipe@teacher.recipe={}"],
 }
 

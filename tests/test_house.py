@@ -1,6 +1,8 @@
 """The layout of the package: few modules in its root, no circles, and nothing imports what stands above it."""
 
 import ast
+import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,13 @@ def imported(file: Path, known: dict[str, Path]) -> set[str]:
     return found
 
 
+@functools.cache
+def edges() -> dict[str, set[str]]:
+    """{module: the package's modules that it imports}."""
+    known = modules()
+    return {module: imported(file, known) - {module, "dfkd"} for module, file in known.items()}
+
+
 def unit(module: str) -> str:
     return module.split(".")[1] if "." in module else module
 
@@ -60,37 +69,35 @@ def test_the_root_has_few_modules():
     assert len(flat) <= 8, flat
 
 
-def test_every_folder_says_what_it_is_for():
-    for folder in {file.parent for file in PACKAGE.rglob("*.py")} - {PACKAGE}:
-        first = (folder / "__init__.py").read_text().partition("\n")[0]
-        assert first.startswith('"""') and len(first) > 20, folder
+@pytest.mark.parametrize("folder", sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py")))
+def test_every_folder_says_what_it_is_for_and_what_may_import_it(folder):
+    text = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text()))
+    importer = re.search(r"May be imported by dfkd\.(\w+) and later rooms\.", text)[1]
+    users = {unit(module) for module, others in edges().items() if folder in map(unit, others)} - {folder}
+    assert len(text.partition("\n")[0]) > 20 and ORDER.index(importer) > ORDER.index(folder)
+    assert all(ORDER.index(user) >= ORDER.index(importer) for user in users)
 
 
 def test_nothing_imports_what_stands_above_it():
-    known = modules()
     wrong = [
         f"{module} imports {other}"
-        for module, file in known.items()
-        for other in imported(file, known)
-        if "dfkd" not in (module, other)
-        and unit(module) != unit(other)
-        and ORDER.index(unit(other)) > ORDER.index(unit(module))
+        for module, others in edges().items()
+        for other in others
+        if module != "dfkd" and unit(module) != unit(other) and ORDER.index(unit(other)) > ORDER.index(unit(module))
     ]
     assert wrong == []
 
 
 def test_no_circle_of_imports():
-    known = modules()
-    edges = {module: imported(file, known) - {module, "dfkd"} for module, file in known.items()}
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:
         if module in way:
             pytest.fail(" -> ".join([*way[way.index(module) :], module]))
         if module not in done:
-            for other in edges[module]:
+            for other in edges()[module]:
                 visit(other, (*way, module))
             done.add(module)
 
-    for module in edges:
+    for module in edges():
         visit(module, ())

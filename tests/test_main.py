@@ -102,14 +102,14 @@ def test_a_signal_stops_a_run_where_the_same_command_goes_on(tmp_path, monkeypat
 
     command = (*TINY, *DFQ, "limit.rounds=4", "synthesizer.rounds=4", outputs(tmp_path))
     with monkeypatch.context() as patch:
-        review = Distillation.review
+        log_round = Distillation.log_round
 
         def stop_in_the_third_round(self, round):
             if round == 2:
                 os.kill(os.getpid(), number)
-            return review(self, round)
+            return log_round(self, round)
 
-        patch.setattr(Distillation, "review", stop_in_the_third_round)
+        patch.setattr(Distillation, "log_round", stop_in_the_third_round)
         done = command_line(*command)
     assert done.code == 1 and done.err.count("interrupted: what is done is kept, the same command goes on") == 1
     (folder,) = (tmp_path / "o" / "runs").iterdir()

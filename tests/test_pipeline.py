@@ -131,16 +131,16 @@ def test_a_stage_that_fails_leaves_the_finished_ones_and_the_next_try_gives_the_
 
     undisturbed = run(tmp_path / "a", *METHODS["online"])
 
-    grow = Distillation.grow
+    synthesize_round = Distillation.synthesize_round
 
     def fail_in_the_second_round(self, number):
         if number == 1:
             raise RuntimeError("the disk is full, say")
-        grow(self, number)
+        synthesize_round(self, number)
 
     cell = make_cell(tmp_path / "b", *METHODS["online"])
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(Distillation, "grow", fail_in_the_second_round)
+        patch.setattr(Distillation, "synthesize_round", fail_in_the_second_round)
         run_cell(cell)
     assert stages(tmp_path / "b") == {"teacher": 1, "judgement": 1, "premise": 1, "student": 0}
     assert not list((tmp_path / "b" / "store").rglob("*.tmp"))
@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
     cell = make_cell(tmp_path / "b", *overrides)
-    assert status(cell.folder) == "killed" and cell.finished() is None
+    assert status(cell.folder) == "killed" and cell.finished_result() is None
     assert stages(tmp_path / "b")["teacher"] == 1 and stages(tmp_path / "b")["student"] == 0
     again, undisturbed = run_cell(cell), run(tmp_path / "a", *overrides)
     assert reused(again) == {"teacher": True, "judgement": True, "premise": True, "student": False}
@@ -196,8 +196,8 @@ def test_the_state_of_a_stage_is_saved_as_often_as_asked_for(tmp_path, given, ev
     from dfkd.stages.prepare import prepare
 
     cell = make_cell(tmp_path, *METHODS["online"], f"runtime.checkpoint_every={given}")
-    parts = prepare(cell)
-    assert Pipeline(cell, parts, parts.tracker).run.checkpoints.every == every
+    components = prepare(cell)
+    assert Pipeline(cell, components, components.tracker).run.checkpoints.every == every
 
 
 def test_the_teacher_is_the_same_after_the_run(tmp_path):
@@ -210,7 +210,7 @@ def test_the_teacher_is_the_same_after_the_run(tmp_path):
     tracker.start(cell.folder, cell.name, cell.config)
     pipeline = Pipeline(cell, prepare(cell), tracker)
     pipeline.make()
-    teacher = pipeline.run.given["teacher"]
+    teacher = pipeline.run.stage_outputs["teacher"]
     tracker.finish(None)
     stored = load_file(pipeline.artifacts["teacher"].path / "teacher.safetensors")
     assert all(torch.equal(value, stored[key]) for key, value in teacher.net.state_dict().items())

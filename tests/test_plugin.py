@@ -55,8 +55,8 @@ from dfkd.priors import PriorTerm
 class Bright(PriorTerm):
     """Images should be bright."""
 
-    def __call__(self, view):
-        return -view.inputs.flatten(1).mean(1).view(view.sets, -1).mean(1)
+    def __call__(self, teacher_pass):
+        return -teacher_pass.inputs.flatten(1).mean(1).view(teacher_pass.sets, -1).mean(1)
 '''
 DEFENSE = '''
 from dfkd.defenses import Defense
@@ -409,7 +409,7 @@ def test_the_metric_of_the_docs_is_measured_and_shown_everywhere(ece, tmp_path, 
         drawn.extend((path.name, axes) for axes in figure.axes)
         path.write_bytes(b"")
 
-    monkeypatch.setattr("dfkd.stages.figures.draw", keep)
+    monkeypatch.setattr("dfkd.stages.run_figures.draw", keep)
     told = ece("metrics=ece")
     (file,) = tmp_path.glob("o/runs/*/result.json")
     result = read_json(file)

@@ -81,7 +81,7 @@ def test_columns_must_be_the_same_in_every_batch():
 def test_keep_takes_closed_ranges_of_all_columns():
     pool = Pool()
     pool.add(*batch(0, 10, ["eps", "other"]))
-    kept = pool.keep({"eps": (0.2, 0.6), "other": (0.5, 9.0)})
+    kept = pool.select({"eps": (0.2, 0.6), "other": (0.5, 9.0)})
     assert kept.logits.flatten().tolist() == [5, 6]
     assert kept.split.score.tolist() == [5, 6]
     assert len(pool) == 10
@@ -91,9 +91,9 @@ def test_keep_names_an_unknown_column_and_an_empty_range():
     pool = Pool()
     pool.add(*batch(0, 10, ["eps"]))
     with pytest.raises(ValueError, match=r"epsilon.*eps"):
-        pool.keep({"epsilon": (0, 1)})
+        pool.select({"epsilon": (0, 1)})
     with pytest.raises(ValueError, match="none of the pool's 10"):
-        pool.keep({"eps": (5, 6)})
+        pool.select({"eps": (5, 6)})
 
 
 def test_save_and_load_give_the_pool_back(tmp_path):
@@ -115,7 +115,7 @@ def test_a_capacity_below_one_is_refused(capacity):
 def test_without_ranges_the_pool_itself_is_kept_and_nothing_copied():
     pool = Pool()
     pool.add(*batch(0, 4))
-    assert pool.keep({}).images.data_ptr() == pool.images.data_ptr()
+    assert pool.select({}).images.data_ptr() == pool.images.data_ptr()
 
 
 @pytest.mark.parametrize("expected", [1, 5, 6, 100])
@@ -140,14 +140,14 @@ def test_images_may_lie_on_the_host_and_come_to_the_device_when_asked_for():
     pool.add(*batch(0, 6, ["eps"]))
     asked = []
     with elsewhere():
-        placed = pool.place(ELSEWHERE, lambda size: asked.append(size) or CPU)
+        placed = pool.to(ELSEWHERE, lambda size: asked.append(size) or CPU)
         assert placed.images.device == CPU and placed.logits.device == placed.columns["eps"].device == ELSEWHERE
         for index in (torch.tensor([5, 1]), torch.tensor([5, 1]).to(ELSEWHERE), slice(1, 3)):
             found = placed.pixels(index)
             assert found.device == ELSEWHERE
             expected = pool.pixels(index if isinstance(index, slice) else torch.tensor([5, 1]))
             assert torch.equal(found.cpu(), expected)
-        kept = placed.keep({"eps": (0.25, 1.0)})
+        kept = placed.select({"eps": (0.25, 1.0)})
         assert kept.images.device == CPU and kept.images[:, 0, 0, 0].tolist() == [3, 4, 5]
         assert kept.logits.device == ELSEWHERE
     assert asked == [6 * 4]

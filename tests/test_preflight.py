@@ -50,7 +50,7 @@ def refusal(outputs: Path, *overrides: str) -> str:
             ["defense=atesc", "defense.criterion.eps=-1/255"],
             ["defense.criterion", "eps must not be negative", "-0.0039"],
         ),
-        (["defense=atesc", "defense.criterion.eps=abc"], ["defense.criterion.eps", "a number", "'abc'"]),
+        (["defense=atesc", "defense.criterion.eps=abc"], ["defense.criterion: eps", "a number", "auto", "'abc'"]),
         (["defense=atesc", "defense.weight=-1"], ["defense", "weight", "-1"]),
         (["teacher.epochs=0"], ["teacher", "epochs must be at least 1, got 0"]),
         (["teacher.epochs=two"], ["teacher.epochs must be a whole number, got 'two'"]),
@@ -112,6 +112,10 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (
             ["defense=abd", "network@teacher.network=mlp", "~prior.bn"],
             ["defense: the vaccine shuffles input channels of convolutions", "defense.vaccine=0"],
+        ),
+        (
+            ["defense=dhbe", "defense.size=20"],
+            ["defense: a patch of 20x20 pixels does not fit images of 16x16", "size to 16"],
         ),
         (["defense=abd", "defense.share=2"], ["defense", "share must lie in (0, 1], got 2"]),
         (["network@student.network=lenet"], ["student.network", "28 to 32 pixels", "16x16", "data.size"]),
@@ -222,8 +226,8 @@ def test_a_column_the_pool_will_not_have_is_refused_before_any_work(tmp_path):
 
 
 def test_data_limit_holds_for_every_domain(tmp_path):
-    parts = prepare(make_cell(tmp_path, *DFQ, "data.limit=50"))
-    scenario = parts.scenario
+    components = prepare(make_cell(tmp_path, *DFQ, "data.limit=50"))
+    scenario = components.scenario
     assert max(len(part) for part in (scenario.id.train, scenario.id.val, scenario.id.test)) <= 50
 
 
@@ -247,8 +251,8 @@ def checkpoint(file: Path) -> tuple[str, ...]:
 def test_a_checkpoint_that_fits_is_taken(tmp_path):
     net = cnn_bn((1, 16, 16), 10)
     torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "teacher.pt")
-    parts = prepare(make_cell(tmp_path / "o", *checkpoint(tmp_path / "teacher.pt")))
-    for key, value in parts.teacher.network.state_dict().items():
+    components = prepare(make_cell(tmp_path / "o", *checkpoint(tmp_path / "teacher.pt")))
+    for key, value in components.teacher.network.state_dict().items():
         assert torch.equal(value, net.state_dict()[key])
 
 
@@ -343,8 +347,8 @@ def save_npz(file: Path, **changes: np.ndarray) -> tuple[str, ...]:
 
 
 def test_images_of_ones_own_are_taken(tmp_path):
-    parts = prepare(make_cell(tmp_path / "o", *save_npz(tmp_path / "mine.npz")))
-    assert parts.scenario.id.classes == 3 and parts.scenario.id.shape == (1, 16, 16)
+    components = prepare(make_cell(tmp_path / "o", *save_npz(tmp_path / "mine.npz")))
+    assert components.scenario.id.classes == 3 and components.scenario.id.shape == (1, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -435,10 +439,12 @@ def test_what_makes_sense_of_embeddings_is_taken(tmp_path, synthesizer):
 
 
 def test_a_generator_of_ones_own_may_not_convolve_embeddings_either(tmp_path):
-    parts = prepare(make_cell(tmp_path / "o", *embeddings_of_ones_own(tmp_path), *NO_PIXELS))
-    assert list(modality_problems(parts, Prior({}), "dfq")) == []
-    parts.synthesizer.generator = nn.Sequential(nn.Linear(8, 6), nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 1, 3, padding=1))
-    (problem,) = modality_problems(parts, Prior({}), "dfq")
+    components = prepare(make_cell(tmp_path / "o", *embeddings_of_ones_own(tmp_path), *NO_PIXELS))
+    assert list(modality_problems(components, Prior({}), "dfq")) == []
+    components.synthesizer.generator = nn.Sequential(
+        nn.Linear(8, 6), nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 1, 3, padding=1)
+    )
+    (problem,) = modality_problems(components, Prior({}), "dfq")
     assert problem == f"synthesizer.generator convolves neighbouring pixels, and {KIND}; choose {MLP_GENERATOR}"
 
 
@@ -463,7 +469,7 @@ def test_labels_of_an_ood_domain_that_mean_nothing_are_not_looked_at(tmp_path):
     save_npz(tmp_path / "ood.npz", y_train=np.zeros(60, int), y_test=np.zeros(30, int))
     ood = ("domain@ntl_scenario.ood=npz", f"ntl_scenario.ood.path={tmp_path / 'ood.npz'}")
     for scenario, said in (("open_set", 0), ("close_set", 2)):
-        parts = prepare(
+        components = prepare(
             make_cell(tmp_path / "o", f"ntl_scenario={scenario}", *data, *ood, "ntl_scenario.ood.classes=3")
         )
-        assert sum("domain 'ood'" in warning for warning in parts.warnings) == said
+        assert sum("domain 'ood'" in warning for warning in components.warnings) == said

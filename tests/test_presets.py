@@ -13,7 +13,7 @@ from test_experiments import EXPERIMENTS
 
 from dfkd.config import paper
 from dfkd.config.cell import Cell
-from dfkd.config.keys import option, same, word
+from dfkd.config.lookup import as_typed, matches, option
 from dfkd.main import CONF
 from dfkd.stages.checks import check_names
 from dfkd.stages.prepare import prepare
@@ -110,7 +110,7 @@ def test_every_published_number_stands_beside_a_cell(table):
     shortened = ("teacher.network", "student.network") if table.startswith("cifar") else ()
     for entry in paper.entries({"paper": table}):
         when = {key: value for key, value in entry["when"].items() if key not in shortened}
-        fits = (all(same(word(value), option(config, key)) for key, value in when.items()) for config in configs)
+        fits = (all(matches(as_typed(value), option(config, key)) for key, value in when.items()) for config in configs)
         assert any(fits), entry
         if pair := [entry["when"][key] for key in shortened if key in entry["when"]]:
             assert any("_".join(pair) in networks for networks in axes(f"dfkd/{table}")[0]["networks"]), entry

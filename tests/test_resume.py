@@ -14,7 +14,7 @@ from dfkd.machine.runtime import Runtime
 from dfkd.models import cnn_bn
 from dfkd.recipe import Recipe
 from dfkd.resume.checkpoints import Checkpoints
-from dfkd.resume.state import Take
+from dfkd.resume.state import Extractor
 from dfkd.scenarios import backdoor, close_set
 from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.prepare import prepare
@@ -46,8 +46,10 @@ METHODS = {
 }
 DEFENSES = {
     "abd": ("defense=abd", "defense.steps=4", "defense.batch_size=16", "student.capacity=50"),
+    "dhbe": ("defense=dhbe", "defense.latent=8", "defense.width=4", "defense.every=3"),
     "atesc_fast": ("defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_random": ("defense=atesc_random", "student.augment=cut_mix"),
+    "escape": ("defense=escape", "defense.every=1", "defense.criterion.memory=64", "defense.criterion.most=0.05"),
     "oracle": ("synthesizer=noise_images", *SETS, "defense=atesc", "criterion@defense.criterion=oracle"),
 }
 
@@ -114,7 +116,7 @@ def test_every_synthesizer_goes_on_where_it_was(tmp_path, caplog, name):
     breaks_do_not_show(small_cell(tmp_path, f"synthesizer={name}", *METHODS[name], *rounds), caplog)
 
 
-@pytest.mark.parametrize("name", a_few(DEFENSES, "atesc_random", "oracle"))
+@pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape", "dhbe"))
 def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name):
     options = ("synthesizer=dfq", *GENERATIVE) if name != "oracle" else ()
     breaks_do_not_show(small_cell(tmp_path, *options, *BACKDOOR, *DEFENSES[name], *ROUNDS, "limit.steps=4"), caplog)
@@ -163,7 +165,7 @@ def test_every_teacher_goes_on_where_it_was(tmp_path, tiny_domain, caplog, name)
             model = source.train(scenario, Runtime(torch.device("cpu")), 0, log)
             rows = checkpoints.rows
         (tmp_path / "file").unlink()
-        return digest(Take()(model, "model")), rows
+        return digest(Extractor()(model, "model")), rows
 
     with watched() as steps:
         undisturbed = trained()

@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_fails_the_cell_by_the_terms_name(tmp_path):
         run_cell(cell)
     status = read_json(cell.folder / "status.json")
     assert status["status"] == "failed" and "'kd'" in status["error"] and "Traceback" in status["traceback"]
-    assert not (cell.folder / "result.json").exists() and cell.finished() is None
+    assert not (cell.folder / "result.json").exists() and cell.finished_result() is None
 
 
 def test_a_teacher_whose_training_diverges_is_named_as_that(tmp_path):
@@ -237,8 +237,8 @@ class Breaks(Defense):
 
 
 class Term(PriorTerm):
-    def __call__(self, view):
-        return view.logits.view(view.sets, -1).mean(1) * float("nan")
+    def __call__(self, teacher_pass):
+        return teacher_pass.logits.view(teacher_pass.sets, -1).mean(1) * float("nan")
 """
 
 

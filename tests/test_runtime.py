@@ -123,7 +123,7 @@ def test_a_placed_module_computes_the_same():
     torch.manual_seed(0)
     net, x = nn.Conv2d(3, 4, 3), torch.rand(2, 3, 8, 8)
     before = net(x)
-    assert torch.allclose(Runtime(CPU).place(net)(x), before, atol=1e-6)
+    assert torch.allclose(Runtime(CPU).to_device(net)(x), before, atol=1e-6)
 
 
 def test_peak_memory_sees_what_was_freed_again():
@@ -140,8 +140,8 @@ def test_peak_memory_sees_what_was_freed_again():
 )
 def test_a_pool_larger_than_half_of_what_is_free_lies_on_the_host(wish, size, home, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
-    assert Runtime(torch.device("cuda"), pool=wish).home(size).type == home
+    assert Runtime(torch.device("cuda"), pool=wish).pool_device(size).type == home
 
 
 def test_on_a_cpu_a_pool_is_where_it_computes(runtime):
-    assert runtime.home(10**15) == runtime.device
+    assert runtime.pool_device(10**15) == runtime.device

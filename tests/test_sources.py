@@ -18,7 +18,7 @@ from dfkd.config.sources import Sources
 from dfkd.run.run_cell import run_cell
 from dfkd.stages.prepare import prepare
 from dfkd.stages.stage import planned_stages
-from dfkd.store.digest import MEMORY, Digests
+from dfkd.store.digest import CACHE_FILE, Digests
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
@@ -26,7 +26,7 @@ from dfkd.store.run_folder import RunFolder
 @pytest.fixture
 def sources(tmp_path):
     """What a new cell sees."""
-    return lambda root="data": Sources(Digests(tmp_path / "outputs" / MEMORY), root)
+    return lambda root="data": Sources(Digests(tmp_path / "outputs" / CACHE_FILE), root)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_a_cell_of_a_folder_of_images_is_finished_only_for_these_images(tmp_path
     for values in ((0, 200), (90, 110), (200, 0)):
         pictures(tmp_path / "images", values)
         cell = make_cell(tmp_path / "outputs", *words)
-        assert cell.finished() is None
+        assert cell.finished_result() is None
         cell.folder.mkdir(parents=True, exist_ok=True)
         result = {"hash": cell.hash, "config": {}, "teacher": {}, "stages": {"student": {}}}
         RunFolder(cell.folder).write_result(result)
-        assert make_cell(tmp_path / "outputs", *words).finished() is not None
+        assert make_cell(tmp_path / "outputs", *words).finished_result() is not None
         hashes.append(cell.hash)
     pictures(tmp_path / "images", (0, 200))
     assert make_cell(tmp_path / "outputs", *words).hash == hashes[0] and len(set(hashes)) == 3
@@ -204,7 +204,7 @@ def test_an_edited_method_is_run_anew_with_the_teacher_it_had(tmp_path, monkeypa
         caplog.clear()
         with caplog.at_level(logging.INFO, "dfkd"):
             cell = make_cell(tmp_path / "outputs", *NOISE, "synthesizer._target_=my_own_method.Mine")
-        stages = {} if cell.finished() else run_cell(cell)["stages"]
+        stages = {} if cell.finished_result() else run_cell(cell)["stages"]
         return [name for name, stage in stages.items() if not stage["reused"]]
 
     assert computed(text) == ["teacher", "judgement", "pool", "split", "student"]

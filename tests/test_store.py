@@ -16,7 +16,7 @@ import pytest
 from dfkd.errors import ConfigError
 from dfkd.store.files import file_lock, is_held, try_lock, write_atomic
 from dfkd.store.keys import content_key
-from dfkd.store.record import sealed
+from dfkd.store.record import with_digest
 from dfkd.store.store import Store
 
 KEY = "0123456789abcdef"
@@ -247,7 +247,7 @@ def test_an_artifact_of_before_inputs_were_noted_is_still_good(tmp_path):
     meta = store.fetch("pool", KEY, write_numbers).path / "meta.json"
     record = json.loads(meta.read_text())
     del record["inputs"], record["digest"]
-    meta.write_text(json.dumps(sealed(record)))
+    meta.write_text(json.dumps(with_digest(record)))
     assert store.fetch("pool", KEY, never).meta["answer"] == 42
 
 

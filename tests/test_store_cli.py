@@ -10,11 +10,11 @@ import time
 import pytest
 from runner import process_environment
 
-from dfkd.cli.inventory import take
+from dfkd.cli.inventory import take_inventory
 from dfkd.cli.store import duration, main
 from dfkd.store.digest import file_digest
 from dfkd.store.files import file_lock
-from dfkd.store.record import sealed
+from dfkd.store.record import with_digest
 from dfkd.store.run_folder import RunFolder
 from dfkd.store.store import Store
 
@@ -142,7 +142,7 @@ def test_show_of_a_damaged_or_older_artifact(store, outputs):
     meta = outputs / "store" / "student" / OTHER / "meta.json"
     record = json.loads(meta.read_text())
     del record["inputs"]
-    meta.write_text(json.dumps(sealed(record)))
+    meta.write_text(json.dumps(with_digest(record)))
     assert "made before dfkd noted it" in store("show", OTHER)[1]
     meta.write_text("")
     code, said = store("show", OTHER)
@@ -190,7 +190,7 @@ def test_gc_lists_what_no_cell_needs_and_deletes_it_only_when_asked_to(store, ou
 
 def test_gc_unfinished_keeps_what_a_finished_or_a_running_cell_needs(store, outputs):
     with file_lock(outputs / "runs" / "online_s0-bbbbbbbb" / ".lock", "cell"):
-        assert [run.state for run in take(outputs).runs] == ["finished", "running"]
+        assert [run.state for run in take_inventory(outputs).runs] == ["finished", "running"]
         store("gc", "--yes", "--unfinished")
         assert ONLINE in there(outputs) and OTHER not in there(outputs)
     store("gc", "--yes", "--unfinished")
@@ -236,7 +236,7 @@ def test_gc_keeps_what_a_finished_cell_needs_though_it_is_damaged(store, outputs
 def test_an_empty_folder_that_only_holds_a_lock_is_no_cell(outputs):
     (outputs / "runs" / "refused_s0-dddddddd").mkdir()
     (outputs / "runs" / "refused_s0-dddddddd" / ".lock").touch()
-    assert len(take(outputs).runs) == 2
+    assert len(take_inventory(outputs).runs) == 2
 
 
 def test_another_folder_than_that_of_the_runs_is_said(monkeypatch, tmp_path):

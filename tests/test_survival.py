@@ -12,7 +12,7 @@ from killing import left_over, numbers, outcome
 from ranks import context  # children begin with all imports done
 from runner import BACKDOOR, make_cell, read_json, status, without_pictures
 
-from dfkd.cli.inventory import take
+from dfkd.cli.inventory import take_inventory
 from dfkd.config.cell import Cell
 
 SMALL = (
@@ -75,7 +75,9 @@ def attempt(cell: Cell, steps: int = 0, wait: float = 0, number: int = 0) -> int
 
 def unfinished(cell: Cell) -> set[str]:
     """The stage that has a checkpoint."""
-    return {left.stage for left in take(cell.outputs).leftovers if left.kind == "checkpoint" and not left.made}
+    return {
+        left.stage for left in take_inventory(cell.outputs).leftovers if left.kind == "checkpoint" and not left.made
+    }
 
 
 def check(cell: Cell, calm: Cell) -> None:

@@ -8,7 +8,7 @@ import pytest
 from runner import DFQ, TINY, command_line, make_cell, read_json
 
 from dfkd.errors import ConfigError
-from dfkd.tracker import Guarded, Tracker, WandB, read_rows
+from dfkd.tracker import GuardedTracker, Tracker, WandB, read_rows
 
 ROWS = [{"stage": "teacher", "step": 0, "loss/id": 2.5}, {"stage": "student", "step": 3, "val/iacc": 91.0}]
 RESULT = {"teacher": {"iacc": 99.0}, "student": {"iacc": 91.0, "asr": None}}
@@ -219,7 +219,7 @@ def test_a_tracker_that_dies_is_one_warning_and_the_metrics_go_on(tmp_path, fake
         raise ConnectionResetError("Connection lost")
 
     monkeypatch.setattr(FakeRun, dies_in, die)
-    tracker = Guarded(WandB(mode="offline"))
+    tracker = GuardedTracker(WandB(mode="offline"))
     tracker.start(tmp_path, "cell-0123abcd", {})
     with caplog.at_level(logging.WARNING, "dfkd"):
         for row in ROWS:
@@ -249,14 +249,14 @@ def test_a_tracker_that_does_not_start_costs_no_run_but_a_missing_login_is_told(
 
     wandb.errors = type("errors", (), {"UsageError": Unknown, "AuthenticationError": Unknown})
     monkeypatch.setattr(wandb, "init", init(Unreachable("no network")))
-    tracker = Guarded(WandB(mode="online"))
+    tracker = GuardedTracker(WandB(mode="online"))
     with caplog.at_level(logging.WARNING, "dfkd"):
         tracker.start(tmp_path, "cell-0123abcd", {})
         tracker.log(ROWS[0])
     assert rows(tmp_path) == ROWS[:1] and "failed in start (Unreachable: no network)" in caplog.text
     monkeypatch.setattr(wandb, "init", init(Unknown("no API key")))
     with pytest.raises(ConfigError, match=r"no API key\. Log in with `wandb login`"):
-        Guarded(WandB(mode="online")).start(tmp_path, "cell-0123abcd", {})
+        GuardedTracker(WandB(mode="online")).start(tmp_path, "cell-0123abcd", {})
 
 
 def test_a_run_whose_tracker_dies_has_its_result(tmp_path, monkeypatch, caplog):

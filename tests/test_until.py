@@ -27,7 +27,7 @@ def test_a_judged_teacher_has_its_numbers_and_no_student(tmp_path):
 def test_the_same_cell_goes_on_to_its_student_and_stays_finished(tmp_path):
     judged = make_cell(tmp_path, *SMALL, "until=premise")
     first = run(tmp_path, *SMALL, "until=premise")
-    assert judged.finished() == first and make_cell(tmp_path, *SMALL).finished() is None
+    assert judged.finished_result() == first and make_cell(tmp_path, *SMALL).finished_result() is None
     whole = run(tmp_path, *SMALL)
     assert whole["hash"] == first["hash"] and whole["teacher"] == first["teacher"]
     assert {name: stage["reused"] for name, stage in whole["stages"].items()} == {
@@ -36,7 +36,7 @@ def test_the_same_cell_goes_on_to_its_student_and_stays_finished(tmp_path):
         "premise": False,  # as it was made; this run did not go through it
         "student": False,
     }
-    assert "student" in judged.finished()  # what is known already is more than was asked for
+    assert "student" in judged.finished_result()  # what is known already is more than was asked for
 
 
 @pytest.mark.parametrize(

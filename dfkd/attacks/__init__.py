@@ -1,5 +1,9 @@
-"""Adversarial attacks, used to split pools and to evaluate teachers."""
+"""Adversarial attacks: they split pools and measure teachers.
+
+May be imported by dfkd.defenses and later rooms.
+"""
 
 from dfkd.attacks.pgd import PGD, AttackResult, attack_warnings, is_deterministic
+from dfkd.attacks.radius import first_order_radius, flip_radius
 
-__all__ = ["PGD", "AttackResult", "attack_warnings", "is_deterministic"]
+__all__ = ["PGD", "AttackResult", "attack_warnings", "first_order_radius", "flip_radius", "is_deterministic"]

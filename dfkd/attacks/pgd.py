@@ -114,7 +114,7 @@ class PGD:
                 logits = model(x).float()
             evals = len(x)
         label = logits.argmax(1)
-        margin = _margin(logits, label)
+        margin = label_margin(logits, label)
         result = AttackResult(
             flipped=torch.zeros_like(label, dtype=torch.bool),
             margin=margin.clone(),
@@ -132,7 +132,7 @@ class PGD:
             last = number == self.steps
             logits, gradient = self._look(model, current, label[alive], gradient=not last)
             result.evals += len(current)
-            margin = _margin(logits, label[alive])
+            margin = label_margin(logits, label[alive])
             result.margin[alive] = torch.minimum(result.margin[alive], margin)
             result.flipped[alive] |= logits.argmax(1) != label[alive]
             if last:
@@ -142,8 +142,8 @@ class PGD:
             current = current + step * gradient.sign()
             current = torch.minimum(torch.maximum(current, low[alive]), high[alive])
             if stop_when_flipped:
-                keep = ~result.flipped[alive]
-                alive, current = alive[keep], current[keep]
+                unflipped = ~result.flipped[alive]
+                alive, current = alive[unflipped], current[unflipped]
                 if len(alive) == 0:
                     break
         return result
@@ -156,13 +156,14 @@ class PGD:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = model(x).float()
-            loss = (
-                F.cross_entropy(logits, label, reduction="sum") if self.loss == "ce" else -_margin(logits, label).sum()
-            )
+            if self.loss == "ce":
+                loss = F.cross_entropy(logits, label, reduction="sum")
+            else:
+                loss = -label_margin(logits, label).sum()
             return logits.detach(), torch.autograd.grad(loss, x)[0]
 
 
-def _margin(logits: Tensor, label: Tensor) -> Tensor:
+def label_margin(logits: Tensor, label: Tensor) -> Tensor:
     """Logit of the label minus the largest other logit (B,)."""
     own = logits.gather(1, label[:, None])[:, 0]
     other = logits.scatter(1, label[:, None], -torch.inf).amax(1)
@@ -185,14 +186,14 @@ def attack_warnings(dead: float, saturated: float, deterministic: bool = True) -
         dead, saturated: shares of the attacked images for which `AttackResult.dead` and `.saturated` hold, in [0, 1].
         deterministic: whether the network is deterministic (`is_deterministic`).
     """
-    said = []
+    warnings = []
     if not deterministic:
-        said.append("the network gives different logits for the same images: flips are partly noise")
+        warnings.append("the network gives different logits for the same images: flips are partly noise")
     if dead > 0.01:
-        said.append(f"the gradient is exactly zero on {dead:.0%} of the images: they count as robust unattacked")
+        warnings.append(f"the gradient is exactly zero on {dead:.0%} of the images: they count as robust unattacked")
     if saturated > 0.1:
-        said.append(
+        warnings.append(
             f"the softmax is saturated on {saturated:.0%} of the images: cross-entropy gradients vanish there, use the "
             f"attack's loss=margin"
         )
-    return said
+    return warnings

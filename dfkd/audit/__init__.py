@@ -1,4 +1,7 @@
-"""Is a teacher trapped? Looks at the teacher alone, without any data, and a verdict with its reasons."""
+"""Is a teacher trapped? Looks at the teacher alone, without any data, and a verdict with its reasons.
+
+May be imported by dfkd.stages and later rooms.
+"""
 
 from dfkd.audit.looks import LOOKS, Effort, Looks, look, why_not
 from dfkd.audit.page import headline, page

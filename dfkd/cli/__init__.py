@@ -1,1 +1,4 @@
-"""The help text of `dfkd`, and the commands `dfkd-inspect` and `python -m dfkd.store`; for entry points only."""
+"""The help text of `dfkd`, and the commands `dfkd-inspect` and `python -m dfkd.store`.
+
+May be imported by dfkd.main and later rooms.
+"""

@@ -22,7 +22,7 @@ from dfkd.config.build import Builder
 from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG
 from dfkd.errors import ConfigError
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 from dfkd.weights import read
 from dfkd.weights.entries import entries
 
@@ -66,7 +66,7 @@ def cli(arguments: list[str] | None = None) -> None:
     parser.add_argument("--classes", type=int, help="number of classes (as the weights say)")
     parser.add_argument("--to", type=Path, metavar="DIR", help="where audit.html and audit.json go (FILE.audit)")
     try:
-        settle()
+        prepare_environment()
         sys.exit(EXIT[run(Given(**vars(parser.parse_intermixed_args(arguments))))])
     except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"dfkd-audit: {explain(error)}")
@@ -86,7 +86,7 @@ def run(given: Given) -> str:
     runtime = builder.call(make_runtime, config["runtime"], "runtime")
     effort = builder.call(Effort, options, "stages.audit")
     builder.raise_problems()
-    teacher = runtime.place(described(given) or fitted(given))
+    teacher = runtime.to_device(described(given) or fitted(given))
     if why := why_not(teacher.classes):
         raise ConfigError(f"{given.file}: {why}")
     looks = look(teacher, runtime, config["seeds"]["synthesis"], effort)

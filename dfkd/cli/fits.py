@@ -43,7 +43,7 @@ class Fit:
         network: name of the option of conf/network.
         made: the network with all its options, as text.
         part: the entry of the file.
-        found: the match of the entry with the network.
+        match: the match of the entry with the network.
         settings: options that have to be set.
         channels, classes: number of input channels and of classes of the network.
     """
@@ -51,22 +51,22 @@ class Fit:
     network: str
     made: str
     part: Entry
-    found: Match
+    match: Match
     settings: Advice
     channels: int
     classes: int
 
 
-def all_fits(found: list[Entry]) -> list[Fit]:
+def all_fits(entries: list[Entry]) -> list[Fit]:
     """Return the networks of conf/network that the entries of a file fit, for each entry those with the fewest
     settings. Networks of timm are tried only if no other network fits."""
     nodes = {name: option(name) for name in option_names("network", [CONF])}
     timm = {name for name, node in nodes.items() if node["_target_"].endswith("timm_model")}
-    fits = [fit for name, node in nodes.items() if name not in timm for fit in _fits(name, node, found)]
+    fits = [fit for name, node in nodes.items() if name not in timm for fit in _fits(name, node, entries)]
     if not fits:
         named = [(name, nodes[name], {}) for name in sorted(timm - {"timm"})]
         models = [("timm", nodes["timm"], {"model": model}) for model in TIMM_MODELS]
-        fits = [fit for name, node, options in named + models for fit in _fits(name, node, found, options)]
+        fits = [fit for name, node, options in named + models for fit in _fits(name, node, entries, options)]
     best: dict[tuple[str, str], Fit] = {}  # of options that result in the same network, the one with fewest settings
     for fit in sorted(fits, key=lambda fit: len(fit.settings.overrides())):
         best.setdefault((fit.part.path, fit.made), fit)
@@ -83,34 +83,34 @@ def option(name: str) -> dict:
     return {key: value for parent in parents for key, value in option(parent).items()} | node
 
 
-def _fits(name: str, node: dict, found: list[Entry], options: dict | None = None) -> Iterator[Fit]:
+def _fits(name: str, node: dict, entries: list[Entry], options: dict | None = None) -> Iterator[Fit]:
     """Yield the entries that fit a network, after adapting its channels, classes and options to the entries' shapes."""
     settings, channels, classes, size = Advice(options or {}), 3, 10, SIZE
     for _ in range(ROUNDS):
         wanted = {key: value for key, value in (node | settings.network).items() if key != "name"}
-        net = _made(wanted, (channels, size, size), classes)
+        net = _build_network(wanted, (channels, size, size), classes)
         if net is None:
             return
-        fitted = fitting(net, found, size)
+        fitted = fitting(net, entries, size)
         if fitted:
             made = repr(sorted(wanted.items()))
             yield from (Fit(name, made, part, match, settings, channels, classes) for part, match in fitted)
             return
-        said = advice(net, nearest(net, found, size)[1], size)
-        if not said:
+        changes = advice(net, nearest(net, entries, size)[1], size)
+        if not changes:
             return
         settings = Advice(
-            settings.network | said.network, said.channels or settings.channels, said.size or settings.size
+            settings.network | changes.network, changes.channels or settings.channels, changes.size or settings.size
         )
-        channels, classes, size = said.channels or channels, said.classes or classes, said.size or size
+        channels, classes, size = changes.channels or channels, changes.classes or classes, changes.size or size
 
 
-def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | None:
+def _build_network(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | None:
     """Build a network, on the meta device where that works; None if it cannot be built with these options."""
     options = {key: value for key, value in node.items() if key != "_target_"}
     module, _, target = node["_target_"].rpartition(".")
     make = functools.partial(getattr(importlib.import_module(module), target), shape=shape, classes=classes, **options)
-    for memory in (without_memory, contextlib.nullcontext):
+    for memory in (on_meta_device, contextlib.nullcontext):
         try:
             with memory():
                 return make()
@@ -122,7 +122,7 @@ def _made(node: dict, shape: tuple[int, int, int], classes: int) -> nn.Module | 
 
 
 @contextlib.contextmanager
-def without_memory() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Context manager: networks are built on the meta device, with shapes but no values, which takes milliseconds."""
     with torch.device("meta"), _Unfilled():
         yield

@@ -53,6 +53,7 @@ PARTS = (
     "generator",
     "trigger",
     "criterion",
+    "scouts",
     "recipe",
     "tracker",
     "metrics",

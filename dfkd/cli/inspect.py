@@ -21,11 +21,11 @@ SHOWN = 12  # largest number of entries listed
 NONE = "no network of conf/network; another one of timm: network@teacher.network=timm teacher.network.model=NAME"
 
 
-def cli(given: list[str] | None = None) -> None:
+def cli(words: list[str] | None = None) -> None:
     """Run the command. The exit code is 0 if a network fits, and 1 if none fits or the file cannot be read."""
     parser = argparse.ArgumentParser("dfkd-inspect", description=__doc__.partition(": ")[2])
     parser.add_argument("file", type=Path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
-    file = parser.parse_args(given).file
+    file = parser.parse_args(words).file
     try:
         lines, fits = report(file)
     except ConfigError as error:
@@ -40,27 +40,27 @@ def report(file: Path) -> tuple[list[str], list[Fit]]:
     Raises:
         ConfigError: the file cannot be read, or has no tensors by name.
     """
-    held = read(file)
-    found = entries(held)
-    if not found:
+    content = read(file)
+    all_entries = entries(content)
+    if not all_entries:
         raise ConfigError(f"{file} holds no tensors by name; save model.state_dict()")
-    fits = all_fits(found)
+    fits = all_fits(all_entries)
     words = [f"  {_in_words(fit)}" for fit in fits] or [f"  {NONE}"]
-    lines = [str(file), "", "holds", *_contents(held), "", "fits", *words]
+    lines = [str(file), "", "holds", *_contents(content), "", "fits", *words]
     if fits:
         lines += ["", f"mean and std: {_normalisation(file, fits[0].part)}"]
         lines += ["", "to distil it", f"  {command(file, fits[0], fits)}"]
     return lines, fits
 
 
-def _contents(held: object) -> list[str]:
+def _contents(content: object) -> list[str]:
     """Return a line for each dictionary of tensors."""
     lines = []
-    for path, tensors in state_dicts(held):
+    for path, tensors in state_dicts(content):
         part = unwrapped(path, tensors)
         count = sum(value.numel() for value in part.tensors.values())
-        found = [*part.wrappings, *(["a normalisation layer"] if part.mean else [])]
-        wrapped = f"; {', '.join(found)}" if found else ""
+        extras = [*part.wrappings, *(["a normalisation layer"] if part.mean else [])]
+        wrapped = f"; {', '.join(extras)}" if extras else ""
         lines.append(f"  {part.title}: {len(part.tensors)} tensors, {count:,} numbers{wrapped}")
     return lines[:SHOWN] + [f"  and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)
 
@@ -68,7 +68,7 @@ def _contents(held: object) -> list[str]:
 def _in_words(fit: Fit) -> str:
     options = " ".join(fit.settings.overrides())
     return (
-        f"{fit.network}{f' ({options})' if options else ''}: {fit.part.title}, named as in {fit.found.naming}; "
+        f"{fit.network}{f' ({options})' if options else ''}: {fit.part.title}, named as in {fit.match.naming}; "
         f"{fit.channels} channels, {fit.classes} classes"
     )
 

@@ -90,7 +90,7 @@ class Run:
 
 @dataclass
 class Inventory:
-    """The content of an outputs folder, made by `take`.
+    """The content of an outputs folder, made by `take_inventory`.
 
     Attributes:
         stages: names of stages, with inputs before the stages that use them.
@@ -112,13 +112,13 @@ class Inventory:
 
     def fed_by(self, item: Item) -> list[Item]:
         """Return all artifacts in the store on which an artifact depends: its inputs first, then their inputs."""
-        found: dict[tuple[str, str], Item] = {}
+        items: dict[tuple[str, str], Item] = {}
         queue = list((item.inputs or {}).items())
         for reference in queue:  # the queue grows during the loop
-            if reference in self.items and reference not in found:
-                found[reference] = self.items[reference]
-                queue += (found[reference].inputs or {}).items()
-        return list(found.values())
+            if reference in self.items and reference not in items:
+                items[reference] = self.items[reference]
+                queue += (items[reference].inputs or {}).items()
+        return list(items.values())
 
     def depth(self, item: Item) -> int:
         """Return the length of the longest chain of inputs of an artifact; 0 without inputs in the store."""
@@ -130,7 +130,7 @@ class Inventory:
         return [other for other in self.items.values() if (other.inputs or {}).get(item.stage) == item.key]
 
 
-def take(outputs: Path) -> Inventory:
+def take_inventory(outputs: Path) -> Inventory:
     """Make the inventory of an outputs folder.
 
     Raises:

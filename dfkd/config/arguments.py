@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from dfkd.config.paths import home
+from dfkd.config.paths import expand_home
 
 ITEM = re.compile(r"""(=|,|\[)(~(?:/[^,\[\]{}()"']*)?)(?=,|\]|$)""")  # a path in the home folder, unquoted
 TYPOGRAPHIC = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
@@ -16,7 +16,7 @@ FUNCTION = re.compile(r"(choice|range|interval|tag|sort|shuffle|glob|int|float|s
 AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'\n")  # Hydra's message
 
 
-def arranged(words: list[str]) -> list[str]:
+def hydra_order(words: list[str]) -> list[str]:
     """Return the same arguments in an order that Hydra accepts: Hydra's own options first, then the overrides.
 
     A path that begins with `~` is quoted, since in Hydra's grammar `~` removes an option.
@@ -29,41 +29,41 @@ def arranged(words: list[str]) -> list[str]:
         if name not in known:
             overrides.append(ITEM.sub(r'\1"\2"', word))
         elif sign:
-            options.append(f"{name}={home(value)}")
+            options.append(f"{name}={expand_home(value)}")
         elif left and (known[name].nargs is None or (known[name].nargs == "?" and left[0] in known[name].choices)):
-            options += [word, home(left.pop(0))]
+            options += [word, expand_home(left.pop(0))]
         else:
             (overrides if known[name].nargs is None else options).append(word)  # a missing value: Hydra reports it
     return options + overrides
 
 
-def unreadable(word: str, reason: str) -> str:
+def unreadable_message(word: str, reason: str) -> str:
     """Return the message about an argument that Hydra's grammar cannot read, with the correct form where it is known.
 
     Args:
         word: the argument.
         reason: Hydra's message.
     """
-    said = f"the argument {word!r} cannot be read"
+    start = f"the argument {word!r} cannot be read"
     clean = "".join(sign for sign in word.translate(TYPOGRAPHIC) if sign.isprintable() or _is_byte(sign)).strip()
     if clean != word and _read(clean) is not None:
         why = " (of a file with Windows line ends?)" if "\r" in word else ""
-        return f"{said}: it holds signs that do not belong there{why}; type {shlex.quote(clean)}"
+        return f"{start}: it holds signs that do not belong there{why}; type {shlex.quote(clean)}"
     key, sign, value = clean.partition("=")
     if not sign:
-        return f"{said}: an option is set by KEY=VALUE, and removed by ~KEY"
+        return f"{start}: an option is set by KEY=VALUE, and removed by ~KEY"
     if _read(f"{key}=0") is None:
-        return f"{said}: {key!r} is no name of an option"
+        return f"{start}: {key!r} is no name of an option"
     pairs = ("[]", "{}", "()") if FUNCTION.match(value) else ("[]", "{}")
     if any(value.count(left) != value.count(right) for left, right in pairs):
-        return f"{said}: its brackets do not match"
+        return f"{start}: its brackets do not match"
     typed = f"{key}={_listed(value) if value[:1] == '[' else quoted(value)}"
     if FUNCTION.match(value) or value[:1] == "{" or value.count("[") > 1 or _read(typed) is None:
-        return f"{said}: {reason.partition(chr(10))[0]}"
-    return f"{said}: its value needs quotes of its own; type {shlex.quote(typed)}"
+        return f"{start}: {reason.partition(chr(10))[0]}"
+    return f"{start}: its value needs quotes of its own; type {shlex.quote(typed)}"
 
 
-def ambiguous(word: str) -> str:
+def ambiguous_message(word: str) -> str:
     """Return the message about an argument that has several values without `-m`."""
     key, _, value = word.partition("=")
     one, several = shlex.quote(f"{key}={quoted(value)}"), shlex.quote(f"{key}=[{value}]")

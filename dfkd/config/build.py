@@ -82,26 +82,26 @@ class Builder:
         except (ValueError, OSError) as error:
             self.problems.append(f"{where}: {error}")
         except (TypeError, AttributeError, LookupError, RuntimeError) as error:  # a value of an unexpected type
-            given = ", ".join(
+            values = ", ".join(
                 f"{k}={v!r}" for k, v in arguments.items() if isinstance(v, int | float | str | list | dict)
             )
-            self.problems.append(f"{where}: cannot be made of {given} ({str(error).splitlines()[0]})")
+            self.problems.append(f"{where}: cannot be made of {values} ({str(error).splitlines()[0]})")
         return FAILED
 
     def _locate(self, path: str, where: str) -> Callable | None:
         module, _, name = str(path).rpartition(".")
         try:
-            found = importlib.import_module(module)
+            imported = importlib.import_module(module)
         except (ImportError, ValueError) as error:
             self.problems.append(
                 f"{where}._target_: cannot import '{path}' ({error}); a module of your own must lie in the folder you "
                 f"start from, or on PYTHONPATH"
             )
             return None
-        if not hasattr(found, name):
-            self.problems.append(f"{where}._target_: {module} has no '{name}'{nearest(name, dir(found))}")
+        if not hasattr(imported, name):
+            self.problems.append(f"{where}._target_: {module} has no '{name}'{nearest(name, dir(imported))}")
             return None
-        return getattr(found, name)
+        return getattr(imported, name)
 
     def _bind(self, target: Callable, arguments: dict, where: str) -> dict:
         """Check the arguments against the signature, and add the values of the context that it has parameters for."""
@@ -129,23 +129,23 @@ class Builder:
         Only numbers, booleans and strings are checked. A value of a wrong type is added to `problems`.
         """
         choices = set(typing.get_args(hint)) if _is_union(hint) else {hint}
-        plain = choices & {int, float, bool, str}
-        if not plain or value is FAILED or (value is None and type(None) in choices):
+        scalars = choices & {int, float, bool, str}
+        if not scalars or value is FAILED or (value is None and type(None) in choices):
             return value
-        if float in plain and isinstance(value, str) and str not in plain:
+        if float in scalars and isinstance(value, str):
             with contextlib.suppress(ConfigError):
                 return number(value)
         if isinstance(value, bool):
-            fits = bool in plain
+            fits = bool in scalars
         elif isinstance(value, int):
-            fits = bool(plain & {int, float})
+            fits = bool(scalars & {int, float})
         elif isinstance(value, float):
-            fits = float in plain or (int in plain and value.is_integer())
-            value = int(value) if fits and float not in plain else value
+            fits = float in scalars or (int in scalars and value.is_integer())
+            value = int(value) if fits and float not in scalars else value
         elif isinstance(value, str):
-            fits = str in plain
+            fits = str in scalars
         else:
-            fits = plain != choices - {type(None)}  # a list or an object, if the annotation has other types too
+            fits = scalars != choices - {type(None)}  # a list or an object, if the annotation has other types too
         if not fits:
             self.problems.append(f"{where} must be {_describe(hint)}, got {value!r}")
         return value
@@ -183,12 +183,12 @@ def number(value: float | str) -> float:
     """
     try:
         top, _, bottom = str(value).partition("/")
-        found = float(top) / float(bottom or 1)
+        result = float(top) / float(bottom or 1)
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"'{value}' is not a number; write 0.03 or 8/255") from error
-    if not math.isfinite(found):
+    if not math.isfinite(result):
         raise ConfigError(f"'{value}' is not a finite number; write 0.03 or 8/255")
-    return found
+    return result
 
 
 def not_finite(node: Any, where: str = "") -> Iterator[str]:
@@ -197,7 +197,7 @@ def not_finite(node: Any, where: str = "") -> Iterator[str]:
         for key, value in node.items():
             yield from not_finite(value, f"{where}.{key}" if where else str(key))
     elif isinstance(node, list):
-        for place, value in enumerate(node):
-            yield from not_finite(value, f"{where}[{place}]")
+        for i, value in enumerate(node):
+            yield from not_finite(value, f"{where}[{i}]")
     elif isinstance(node, float) and not math.isfinite(node):
         yield f"{where} must be a finite number, got {node}"

@@ -9,11 +9,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dfkd.config import own_options
 from dfkd.config.names import STAGE_FILE, check_length, check_name
-from dfkd.config.paths import homes
+from dfkd.config.paths import expand_homes
 from dfkd.config.sources import Sources
 from dfkd.errors import ConfigError
 from dfkd.metrics import own_content
-from dfkd.store.digest import remembered
+from dfkd.store.digest import digests_of
 from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
@@ -23,6 +23,11 @@ NOT_CONTENT = (
     "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
     "stages", "metrics",
 )  # fmt: skip
+# {section: its options that stay out of every key}. The number of siblings does not change a student.
+NOT_CONTENT_OPTIONS = {"student": ("replicas",)}
+# {(section, option file): {option: value}}: options that the file got after it had made artifacts, with the value that
+# means "as before". With that value they stay out of every key, so that these artifacts keep theirs.
+ADDED_OPTIONS = {("student", "online_l1"): {"augment": "none"}}
 RESULT_VERSION = 5  # to be raised by one when a change of the code changes the numbers of all cells
 SECTIONS = ("stages", "metrics", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")
@@ -54,17 +59,17 @@ class Cell:
 
     def __init__(self, cfg: DictConfig):
         try:
-            config = homes(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+            config = expand_homes(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         except MissingMandatoryValue as error:
             key = getattr(error, "full_key", None) or str(error).splitlines()[0].rpartition(": ")[2]
             raise ConfigError(f"{key} is missing: set {key}=...") from error
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
         check_form(cfg)
-        lower(config, config["limit"])
+        apply_limit(config, config["limit"])
         self.config = config
         self.outputs = Path(config["outputs"])
-        self.sources = Sources(remembered(self.outputs), config["data"].get("root"))
+        self.sources = Sources(digests_of(self.outputs), config["data"].get("root"))
         self.hash = self.key("result", RESULT_VERSION, self.content())[:8]
         scenario, teacher = config["ntl_scenario"], config["teacher"]
         parts = [
@@ -87,14 +92,14 @@ class Cell:
         the content names are represented by digests of their bytes."""
         return content_key(stage, version, content, inputs, self.sources)
 
-    def finished(self) -> dict | None:
+    def finished_result(self) -> dict | None:
         """Return the result of an earlier run of this cell, if that run made the stage `until` and its run folder is
         undamaged; else None.
 
         Raises:
             Inaccessible: the operating system refuses to read it.
         """
-        result = RunFolder(self.folder).whole_result()
+        result = RunFolder(self.folder).undamaged_result()
         if result is None or result.get("hash") != self.hash:
             return None
         made = {*result.get("stages", {}), *(["student"] if "student_digest" in result else [])}
@@ -115,12 +120,12 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     if count == 1 or "student" not in stages_until(first.config) or not isinstance(seed, int):
         return [first]
 
-    def replica(place: int) -> Cell:
+    def sibling(index: int) -> Cell:
         own = copy.deepcopy(cfg)
-        OmegaConf.update(own, "seeds.student", seed + place)
+        OmegaConf.update(own, "seeds.student", seed + index)
         return Cell(own)
 
-    return [first, *map(replica, range(1, count))]
+    return [first, *map(sibling, range(1, count))]
 
 
 def named(cfg: DictConfig) -> list[str]:
@@ -132,18 +137,18 @@ def check_form(cfg: DictConfig) -> None:
     """Raise ConfigError if a group, section or option that every cell needs is missing or has the wrong type."""
     own_options.check_headers(cfg)
     for group in (*GROUPS, "tracker"):
-        found = cfg.get(group)
-        if found is None or (group in MADE and "_target_" not in found):
+        value = cfg.get(group)
+        if value is None or (group in MADE and "_target_" not in value):
             raise ConfigError(f"there is no {group}: choose one of its options; `dfkd --help` lists them")
     for section in SECTIONS:
-        found = OmegaConf.select(cfg, section)
-        if not OmegaConf.is_dict(found):
-            raise ConfigError(f"{section} is a section of options, got {found!r}; set {section}.KEY=VALUE")
+        value = OmegaConf.select(cfg, section)
+        if not OmegaConf.is_dict(value):
+            raise ConfigError(f"{section} is a section of options, got {value!r}; set {section}.KEY=VALUE")
     for option in named(cfg):
-        found = OmegaConf.select(cfg, option)
-        if not OmegaConf.is_dict(found):
-            raise ConfigError(f"{option} must be one of its options, got {found!r}; `dfkd --help` lists them")
-        check_name(f"{option}.name", found.get("name"))
+        value = OmegaConf.select(cfg, option)
+        if not OmegaConf.is_dict(value):
+            raise ConfigError(f"{option} must be one of its options, got {value!r}; `dfkd --help` lists them")
+        check_name(f"{option}.name", value.get("name"))
     for key in REQUIRED:
         section, _, name = key.rpartition(".")
         if name not in (OmegaConf.select(cfg, section) if section else cfg):
@@ -180,20 +185,18 @@ def content(config: dict, *groups: str) -> dict:
         chosen["stages"] = own
     if not groups:
         chosen |= own_content(config)
-    if "student" in chosen:
-        chosen["student"] = _student_content(chosen["student"])
+    chosen = {name: _content_options(name, section) for name, section in chosen.items()}
     data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
     return chosen | {"data": data, "precision": config["runtime"]["precision"]}
 
 
-def _student_content(student: dict) -> dict:
-    """Return the section `student` without options that do not change the student.
-
-    These are `replicas`, and `augment: none` of online_l1: that option came later, and older keys must stay the same.
-    """
-    late = student.get("name") == "online_l1" and student.get("augment") == "none"
-    left_out = {"replicas", "augment"} if late else {"replicas"}
-    return {key: value for key, value in student.items() if key not in left_out}
+def _content_options(name: str, section: object) -> object:
+    """Return the section `name` without the options that `NOT_CONTENT_OPTIONS` and `ADDED_OPTIONS` leave out."""
+    if not isinstance(section, dict):
+        return section
+    added = ADDED_OPTIONS.get((name, str(section.get("name"))), {})
+    options = {key: value for key, value in section.items() if key not in NOT_CONTENT_OPTIONS.get(name, ())}
+    return {key: value for key, value in options.items() if key not in added or value != added[key]}
 
 
 def is_shipped(node: dict) -> bool:
@@ -207,18 +210,18 @@ def stages_until(config: dict) -> list[str]:
     return names[: names.index(config["until"]) + 1] if config["until"] in names else names
 
 
-def lower(node: object, limit: dict) -> None:
+def apply_limit(node: object, limit: dict) -> None:
     """Apply the section `limit`: lower every number in `node` whose key is in `limit` to that limit, in place.
 
     Infinite values are left as they are; `dfkd.stages.checks` refuses them later.
     """
     if isinstance(node, list):
         for item in node:
-            lower(item, limit)
+            apply_limit(item, limit)
     if not isinstance(node, dict):
         return
     for key, value in node.items():
         if key in limit and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             node[key] = min(value, limit[key])
         elif key != "limit":
-            lower(value, limit)
+            apply_limit(value, limit)

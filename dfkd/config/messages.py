@@ -3,7 +3,7 @@
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from dfkd.config.arguments import AMBIGUOUS, ambiguous, unreadable
+from dfkd.config.arguments import AMBIGUOUS, ambiguous_message, unreadable_message
 from dfkd.config.build import nearest
 from dfkd.config.options import option_names
 from dfkd.config.paths import CONF
@@ -30,9 +30,9 @@ def explain(error: Exception) -> str:
         if options:
             return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
     if isinstance(error, OverrideParseException):
-        return unreadable(error.override, error.message)
-    if found := AMBIGUOUS.search(str(error)):
-        return ambiguous(found[1])
+        return unreadable_message(error.override, error.message)
+    if match := AMBIGUOUS.search(str(error)):
+        return ambiguous_message(match[1])
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_override(error)
     if "Config group override must be" in str(error):  # Hydra does not name the group

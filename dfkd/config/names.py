@@ -3,7 +3,7 @@
 import os
 import re
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import one_line
 from dfkd.errors import ConfigError
 
 LONGEST = 255  # largest number of bytes in a file name, on nearly every file system
@@ -20,8 +20,8 @@ def check_name(where: str, name: object) -> None:
         raise ConfigError(f"{where} is missing: set {where}=...")
     if not isinstance(name, str):
         raise ConfigError(f"{where} names a folder and must be a word, got {name!r}; set {where}=NAME")
-    possible = re.sub(r"[\s/]+", "_", plain(name)).lstrip("._") or "NAME"
-    if "/" in name or name.startswith(".") or not name.strip() or plain(name) != name:
+    possible = re.sub(r"[\s/]+", "_", one_line(name)).lstrip("._") or "NAME"
+    if "/" in name or name.startswith(".") or not name.strip() or one_line(name) != name:
         raise ConfigError(
             f"{where}={name!r} names a folder: it must not be empty, begin with a dot, or hold a slash or characters "
             f"that cannot be printed; set {where}={possible}"

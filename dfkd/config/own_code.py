@@ -25,17 +25,17 @@ def own_code(module: str) -> dict[str, tuple[Path, str]]:
 
     An edit after the import of a module counts for the next process only: this process runs what it has imported.
     """
-    found: dict[str, tuple[Path, str]] = {}
+    modules: dict[str, tuple[Path, str]] = {}
     queue = [module]
     for wanted in queue:  # the loop appends to it
         for name, file, is_package in _files(wanted):
-            if name not in found:
+            if name not in modules:
                 source = file.read_bytes()
                 if name not in _seen or name not in sys.modules:
                     _seen[name] = f"sha256:{hashlib.sha256(source).hexdigest()}"
-                found[name] = file, _seen[name]
+                modules[name] = file, _seen[name]
                 queue += _imported(source, name, is_package)
-    return found
+    return modules
 
 
 def digest_of(own: dict[str, tuple[Path, str]]) -> str:
@@ -99,8 +99,8 @@ def _spec(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 def _is_installed(spec: ModuleSpec) -> bool:
     """Return whether a top-level module is in a folder into which pip or a similar tool installs packages."""
-    places = spec.submodule_search_locations or [spec.origin or ""]
-    return any(_has_packages(Path(place).parent) for place in places)
+    locations = spec.submodule_search_locations or [spec.origin or ""]
+    return any(_has_packages(Path(location).parent) for location in locations)
 
 
 @functools.cache
@@ -115,13 +115,13 @@ def _imported(source: bytes, module: str, is_package: bool) -> list[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # compiled, or wrong: its import will raise the error
         return []
-    found = []
+    names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             parents = module.split(".")[: None if is_package else -1]
             base = parents[: len(parents) - node.level + 1] if node.level else []
             whole = ".".join([*base, *([node.module] if node.module else [])])
-            found += [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
-    return [name for name in found if name]
+            names += [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name]

@@ -20,7 +20,7 @@ import yaml
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import Cell
-from dfkd.config.keys import all_keys, flatten, option, plain, same, suggestion, word
+from dfkd.config.lookup import all_keys, as_typed, flatten, matches, one_line, option, suggestion
 from dfkd.errors import ConfigError
 from dfkd.metrics import TABLE, columns, own_metrics
 from dfkd.store.run_folder import RunFolder
@@ -49,15 +49,15 @@ def published(runs: Iterable[Configured], path: str) -> Published | None:
     Args:
         path: path of the measure in result.json, such as 'student.iacc'.
     """
-    found = {_published(run.config, path) for run in runs}
-    return found.pop() if len(found) == 1 else None
+    numbers = {_published(run.config, path) for run in runs}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _published(config: dict, path: str) -> Published | None:
     for entry in entries(config):
         number = _numbers(entry).get(path)
-        if _is_number(number) and all(same(word(v), option(config, k)) for k, v in _conditions(entry).items()):
-            return Published(float(number), plain(entry.get("source", "")))
+        if _is_number(number) and all(matches(as_typed(v), option(config, k)) for k, v in _conditions(entry).items()):
+            return Published(float(number), one_line(entry.get("source", "")))
     return None
 
 
@@ -81,33 +81,33 @@ def _shipped(name: str) -> list[dict]:
 
 def problems(config: dict) -> list[str]:
     """Return a message about each mistake in a configuration's `paper` section."""
-    section, found = config.get("paper"), []
+    section, texts = config.get("paper"), []
     if isinstance(section, str):  # a shipped table; a test checks its entries
         known = tables()
         return [] if section in known else [f"paper: there is no table '{section}'{nearest(section, known)}"]
     for entry in entries(config):
         if not isinstance(entry, dict):
-            found.append(f"paper: an entry is a number and its source, as student.iacc: 96, source: ...; got {entry!r}")
+            texts.append(f"paper: an entry is a number and its source, as student.iacc: 96, source: ...; got {entry!r}")
             continue
         numbers = _numbers(entry)
         for path, value in numbers.items():
             if path not in paths(config):
-                found.append(f"paper.{path}: there is no such measure{nearest(path, [*paths(config), *WORDS])}")
+                texts.append(f"paper.{path}: there is no such measure{nearest(path, [*paths(config), *WORDS])}")
             elif not _is_number(value):
-                found.append(f"paper.{path} must be a number, got {value!r}")
+                texts.append(f"paper.{path} must be a number, got {value!r}")
         if not numbers:
-            found.append(f"paper: no number in {entry!r}; write a measure, as student.iacc: 96")
+            texts.append(f"paper: no number in {entry!r}; write a measure, as student.iacc: 96")
         if not isinstance(entry.get("source"), str) or not entry["source"].strip():
-            found.append(f"paper.source is missing: say where {', '.join(numbers) or 'the number'} was published")
+            texts.append(f"paper.source is missing: say where {', '.join(numbers) or 'the number'} was published")
         when = entry.get("when") or {}
         if not isinstance(when, dict):
-            found.append(f"paper.when must be keys and values, as {{synthesizer: dfq}}, got {when!r}")
+            texts.append(f"paper.when must be keys and values, as {{synthesizer: dfq}}, got {when!r}")
             continue
         for key in _conditions(entry):
             if option(config, key) is None:
                 known = all_keys([config])
-                found.append(f"paper.when.{key}: there is no such key{suggestion(key, known, known[:9])}")
-    return found
+                texts.append(f"paper.when.{key}: there is no such key{suggestion(key, known, known[:9])}")
+    return texts
 
 
 def paths(config: dict) -> list[str]:
@@ -126,9 +126,9 @@ def renew(cell: Cell, result: dict) -> None:
     section = cell.config.get("paper")
     if result["config"].get("paper") == section:
         return
-    found = problems(cell.config)
-    if found:
-        raise ConfigError("\n".join(found))
+    messages = problems(cell.config)
+    if messages:
+        raise ConfigError("\n".join(messages))
     result["config"]["paper"] = section
     RunFolder(cell.folder).renew_result(result)
 

@@ -9,7 +9,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 CONFIG = "config"  # name of the primary configuration file in CONF
 
 
-def home(value: object) -> object:
+def expand_home(value: object) -> object:
     """Replace `~` at the beginning of a path by the user's home folder; any other value is returned as it is.
 
     In YAML files it is the resolver ${home:PATH}.
@@ -20,14 +20,14 @@ def home(value: object) -> object:
 
 def path(text: str) -> Path:
     """Return the path that the user typed as a value on the command line, with `~` replaced."""
-    return Path(home(text))
+    return Path(expand_home(text))
 
 
-def homes(node: object) -> object:
-    """Return a copy of a configuration (dicts, lists, scalars) with `home` applied to every value."""
+def expand_homes(node: object) -> object:
+    """Return a copy of a configuration (dicts, lists, scalars) with `expand_home` applied to every value."""
     if isinstance(node, dict):
-        return {key: homes(value) for key, value in node.items()}
-    return [homes(value) for value in node] if isinstance(node, list) else home(node)
+        return {key: expand_homes(value) for key, value in node.items()}
+    return [expand_homes(value) for value in node] if isinstance(node, list) else expand_home(node)
 
 
-OmegaConf.register_new_resolver("home", home, replace=True)
+OmegaConf.register_new_resolver("home", expand_home, replace=True)

@@ -19,17 +19,17 @@ def parameters(target: Callable) -> Mapping[str, inspect.Parameter]:
         {name: parameter}, those of the class itself first. A `**` parameter is included only if the last function in
         the chain has one, and so accepts any name.
     """
-    found: dict[str, inspect.Parameter] = {}
+    named: dict[str, inspect.Parameter] = {}
     for call, function in _chain(target):
         hints, rest = _hints(function), None
         for name, parameter in inspect.signature(call).parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 rest = parameter
             elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(name, parameter.replace(annotation=hints.get(name, parameter.annotation)))
+                named.setdefault(name, parameter.replace(annotation=hints.get(name, parameter.annotation)))
         if rest is None:
-            return types.MappingProxyType(found)
-    return types.MappingProxyType(found | {rest.name: rest})
+            return types.MappingProxyType(named)
+    return types.MappingProxyType(named | {rest.name: rest})
 
 
 def _chain(target: Callable) -> Iterator[tuple[Callable, Callable]]:

@@ -31,13 +31,13 @@ class Sources:
     def __call__(self, node: dict) -> dict[str, str]:
         """Return {key: digest} for the keys of a configuration node that name a file or the user's own code. The key
         'files' is added for a data set of torchvision with other files than the published ones."""
-        found = {key: self._file(value) for key, value in node.items() if _names_file(key) and isinstance(value, str)}
+        digests = {key: self._file(value) for key, value in node.items() if _names_file(key) and isinstance(value, str)}
         target = node.get("_target_")
         if isinstance(target, str) and (code := self._code(target)):
-            found["_target_"] = f"{target} {code}"
+            digests["_target_"] = f"{target} {code}"
         if target == "dfkd.domains.vision" and (files := self._set(node)):
-            found["files"] = files
-        return found
+            digests["files"] = files
+        return digests
 
     def _file(self, path: str, algorithm: str = "sha256") -> str:
         if (path, algorithm) not in self._files:

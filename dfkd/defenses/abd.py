@@ -10,7 +10,7 @@ from dfkd.defenses.retrospection import divergence, hypergradient, universal_per
 from dfkd.defenses.vaccine import ShufflingVaccine, shufflable
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.synthesizers.base import SynthesisTerm, Synthesizer
 from dfkd.training.meter import Meter
 from dfkd.training.optimizers import fused
@@ -106,7 +106,7 @@ class ABD(Defense):
         pool: Pool,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
-        loop: Loop = plain,
+        loop: Loop = plain_loop,
     ) -> dict[str, float]:
         if self.steps == 0:
             return {}

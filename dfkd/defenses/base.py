@@ -5,10 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dfkd.defenses.views import Lesson, Sources, Views, inherits_robustness
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.synthesizers.base import Steer, SynthesisTerm, Synthesizer
+
+# A defense's additional term of the student's loss: the student as a function from images (B, C, H, W) to logits
+# (B, classes), the images of a batch, the student's logits for them -> a scalar that includes its weight.
+StudentTerm = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
 
 
 class Defense:
@@ -26,9 +31,19 @@ class Defense:
 
     @property
     def mean_loss(self) -> bool:
-        """Whether every term of `loss` is a mean over a batch of values that each depend on one image only. Several
-        ranks can then share a batch."""
-        return type(self).loss is Defense.loss
+        """Whether every term of the student's loss is a mean over a batch of values that each depend on one image only.
+        Several ranks can then share a batch."""
+        return type(self).loss is Defense.loss and not self.has_student_term
+
+    @property
+    def has_student_term(self) -> bool:
+        """Whether there may be a `student_term`. Students with one are not trained side by side in one program."""
+        return type(self).student_term is not Defense.student_term
+
+    @property
+    def makes_views(self) -> bool:
+        """Whether the defense makes the views that the student sees (`views`), instead of `student.augment`."""
+        return type(self).views is not Defense.views
 
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         """Raise ValueError if this defense does not work with the teacher's network or with the synthesizer. Called
@@ -44,6 +59,44 @@ class Defense:
         """
         return Split.everything(images)
 
+    def explore(
+        self, number: int, teacher: Teacher, student: Classifier, pool: Pool, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Look for what the student should be warned of. Called in every round before the student's steps.
+
+        Args:
+            number: number of the round.
+            pool: the images, with their splits.
+            generator: the only source of randomness.
+
+        Returns:
+            metrics for the log.
+        """
+        return {}
+
+    def views(self, sources: Sources, generator: torch.Generator) -> tuple[Sources, Views]:
+        """Make the views of a batch that the student sees. Called only if a subclass defines it (`makes_views`); then
+        `student.augment` is not used.
+
+        Args:
+            sources: the images of the batch.
+            generator: the only source of randomness.
+
+        Returns:
+            (the sources, possibly with further ones behind them; the views made of them).
+        """
+        raise NotImplementedError
+
+    def teach(self, sources: Sources, views: Views, logits: Tensor) -> Lesson:
+        """Decide what the student learns from views. By default it learns the teacher's answers, and a view is robust
+        if the teacher gives it the class of a robust source of it.
+
+        Args:
+            sources: what the views were made of.
+            logits: the teacher's logits for the views (B, classes).
+        """
+        return Lesson(logits, ~inherits_robustness(sources, views, logits.argmax(1)))
+
     def loss(
         self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor
     ) -> dict[str, Tensor]:
@@ -55,6 +108,19 @@ class Defense:
             fragile: (B,), bool.
         """
         return {"kd": divergence.mean()}
+
+    def student_term(self, loss: Callable[[Tensor, Tensor], Tensor], generator: torch.Generator) -> StudentTerm | None:
+        """Return a further term of the student's loss, which may show the student other images; or None.
+
+        The term is called once in every step of the training, before the student's optimizer. It may train networks of
+        its own: a resumed run restores its attributes. Called once for every student, before its training, with torch's
+        global random numbers seeded.
+
+        Args:
+            loss: the distillation loss per image, as in `finish`.
+            generator: the only source of randomness in calls of the term; on the device of the images.
+        """
+        return None
 
     def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
         """Return a function that weights a generator's adversarial term per image, or None for no weights."""
@@ -72,7 +138,7 @@ class Defense:
         pool: Pool,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
-        loop: Loop = plain,
+        loop: Loop = plain_loop,
     ) -> dict[str, float]:
         """Train the student further after the last round.
 

@@ -1,11 +1,13 @@
 """Criteria: they decide which images are fragile (ID-like) and which are robust (OOD-like)."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from dfkd.attacks import PGD, attack_warnings, is_deterministic
+from dfkd.defenses.auto_radius import AutoRadius
 from dfkd.defenses.threshold import Threshold
 from dfkd.models import Teacher
 from dfkd.pool import Split
@@ -40,6 +42,16 @@ class Criterion(ABC):
         `split`; a subclass may use a cheaper estimate."""
         return self.split(teacher, images, logits, generator).fragile
 
+    @property
+    def suspicious(self) -> Tensor | None:
+        """Which classes look trapped (classes,), bool, by the images so far; None if the criterion does not say."""
+        return None
+
+    def is_robust(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Return which images are robust (B,), bool, where they are no synthetic images of the pool. The default calls
+        `split`."""
+        return ~self.split(teacher, images, logits, generator).fragile
+
     def warnings(self) -> list[str]:
         """Return reasons not to trust the splits made so far."""
         return []
@@ -55,14 +67,15 @@ class PGDFlip(Criterion):
     is attacked for all steps, even after a flip, so that margins are comparable.
 
     Args:
-        eps, step, steps, random_start, loss: arguments of `dfkd.attacks.PGD`; eps on the images' scale.
+        eps, step, steps, random_start, loss: arguments of `dfkd.attacks.PGD`; eps on the images' scale, or 'auto' for
+            the radius that fits the teacher (`AutoRadius`; step must then be None).
         box: valid range of pixel values (set from the domain), None for 2-D points.
         value, quantile: arguments of `Threshold`; at most one of them.
     """
 
     def __init__(
         self,
-        eps: float | list[float],
+        eps: float | list[float] | str,
         steps: int,
         step: float | None = None,
         random_start: bool = True,
@@ -71,7 +84,12 @@ class PGDFlip(Criterion):
         value: float | None = None,
         quantile: float | None = None,
     ):
-        self.attack = PGD(eps, step, steps, random_start, loss, box)
+        if isinstance(eps, str) and eps != "auto":
+            raise ValueError(f"eps must be a number such as 5/255, a list of them, or auto, got '{eps}'")
+        if eps == "auto" and step is not None:
+            raise ValueError(f"step must be null with eps=auto, got {step}")
+        self.auto = AutoRadius() if eps == "auto" else None
+        self.attack = PGD(1.0 if eps == "auto" else eps, step, steps, random_start, loss, box)
         self.radius = eps if isinstance(eps, int | float) else None
         by_flip = value is None and quantile is None
         self.threshold = None if by_flip else Threshold(value, quantile, "low")
@@ -84,6 +102,9 @@ class PGDFlip(Criterion):
         if self.deterministic is None:
             self.deterministic = is_deterministic(teacher, images[:64])
         by_flip = self.threshold is None
+        if self.auto is not None:
+            self.auto.observe(self.attack, teacher, images, logits, generator)
+            self.attack = replace(self.attack, eps=self.auto.eps)
         result = self.attack.attack(teacher, images, generator, logits, stop_when_flipped=by_flip)
         self.attacked += len(images)
         self.dead = self.dead + result.dead.sum()
@@ -106,6 +127,10 @@ class Control(Criterion):
     def check(self, network: nn.Module) -> None:
         self.of.check(network)
 
+    @property
+    def suspicious(self) -> Tensor | None:
+        return self.of.suspicious
+
     def warnings(self) -> list[str]:
         return self.of.warnings()
 
@@ -117,6 +142,9 @@ class Inverted(Control):
         split = self.of.split(teacher, images, logits, generator)
         return Split(~split.fragile, -split.score)
 
+    def is_robust(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+        return ~self.of.is_robust(teacher, images, logits, generator)
+
 
 class Random(Control):
     """Control: the same number of fragile images as another criterion gives, chosen at random."""
@@ -125,6 +153,10 @@ class Random(Control):
         fragile = self.of.split(teacher, images, logits, generator).fragile
         score = torch.rand(len(images), generator=generator, device=images.device)
         return Split(fragile[score.argsort()], score)
+
+    def is_robust(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+        robust = self.of.is_robust(teacher, images, logits, generator)
+        return robust[torch.randperm(len(images), generator=generator, device=images.device)]
 
 
 class All(Criterion):

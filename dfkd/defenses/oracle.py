@@ -86,10 +86,10 @@ class Oracle(Score):
         return self._log_odds(self._features(teacher, images))
 
     def warnings(self) -> list[str]:
-        said = ["the split is an oracle's, which has seen real ID and OOD images: a diagnosis, no data-free result"]
+        warnings = ["the split is an oracle's, which has seen real ID and OOD images: a diagnosis, no data-free result"]
         if self.accuracy is not None and self.accuracy < 0.9:
-            said.append(f"the oracle's probe tells only {self.accuracy:.0%} of its own training images apart")
-        return said
+            warnings.append(f"the oracle's probe tells only {self.accuracy:.0%} of its own training images apart")
+        return warnings
 
     def checkpoint_state(self) -> dict:
         """Return what a checkpoint saves: nothing, because the probe can be trained again with the same result."""

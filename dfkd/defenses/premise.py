@@ -50,19 +50,19 @@ def measure_premise(
             torch.cat([getattr(result, what) for result in results]).float().mean().item()
             for what in ("dead", "saturated")
         )
-        said = attack_warnings(dead, saturated, is_deterministic(teacher, x[:64]))
-        report["warnings"] += [f"{name}: {text}" for text in said]
+        warnings = attack_warnings(dead, saturated, is_deterministic(teacher, x[:64]))
+        report["warnings"] += [f"{name}: {text}" for text in warnings]
     has_ood = scenario.ood is not None
     report["holds"] = [row["id"] > row["ood"] if has_ood else None for row in report["flip_rates"]]
     return report
 
 
-def premise_in_words(report: dict, used: float | None = None) -> tuple[str | None, bool]:
+def premise_in_words(report: dict, radius: float | None = None) -> tuple[str | None, bool]:
     """Describe in a sentence whether ATEsc's premise holds for a teacher, at the radius in use first.
 
     Args:
         report: the result of `measure_premise`.
-        used: radius of the attack in the run's defense; None if the defense has no attack.
+        radius: radius of the attack in the run's defense; None if the defense has no attack.
 
     Returns:
         (the sentence, or None without an OOD domain; whether the premise fails at the radius in use).
@@ -70,20 +70,21 @@ def premise_in_words(report: dict, used: float | None = None) -> tuple[str | Non
     rows = list(zip(report["flip_rates"], report["holds"], strict=True))
     if any(held is None for _, held in rows):
         return None, False
-    found = next(((row, held) for row, held in rows if used is not None and math.isclose(row["eps"], used)), None)
-    good = [row for row, held in rows if held and (row, held) != found]
-    bad = [row for row, held in rows if not held and (row, held) != found]
-    if found is None:
-        where = f"at eps {_radii(good)}" if good else "at no radius"
-        beside = f"; not at {_radii(bad, rates=True)}" if good and bad else ""
+    near = (pair for pair in rows if radius is not None and math.isclose(pair[0]["eps"], radius))
+    at_radius = next(near, None)
+    holding = [row for row, held in rows if held and (row, held) != at_radius]
+    failing = [row for row, held in rows if not held and (row, held) != at_radius]
+    if at_radius is None:
+        where = f"at eps {_radii(holding)}" if holding else "at no radius"
+        beside = f"; not at {_radii(failing, rates=True)}" if holding and failing else ""
         return f"ATEsc's premise, that ID images flip more than OOD images, holds {where}{beside}", False
-    row, holds = found
-    beside = f"; it also holds at {_radii(good)}" if holds and good else ""
-    beside += f"; it does not at {_radii(bad, rates=True)}" if holds and bad else ""
+    row, holds = at_radius
+    beside = f"; it also holds at {_radii(holding)}" if holds and holding else ""
+    beside += f"; it does not at {_radii(failing, rates=True)}" if holds and failing else ""
     flips = f"{row['id']:.0f} % of the ID images flip, and {row['ood']:.0f} % of the OOD images"
     if holds:
         return f"ATEsc's premise holds at the radius in use, eps {_radii([row])}: {flips}{beside}", False
-    best = max(good, key=lambda row: row["id"] - row["ood"], default=None)
+    best = max(holding, key=lambda row: row["id"] - row["ood"], default=None)
     return (
         f"THE PREMISE OF ATEsc FAILS at the radius in use, eps {_radii([row])}: {flips}, so a split by that attack "
         f"does not tell them apart (teacher's mean confidence: ID {report['id_confidence']:.2f}, OOD "

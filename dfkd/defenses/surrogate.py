@@ -89,22 +89,22 @@ class Surrogate(Control):
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         known = 0 if self.answers is None else len(self.answers)
         count = len(images) if 4 * known < self.memory else max(1, round(self.share * len(images)))
-        chosen = torch.randperm(len(images), generator=generator, device=images.device)[:count]
-        answer = self.of.split(teacher, images[chosen], logits[chosen], generator).fragile
+        sample = torch.randperm(len(images), generator=generator, device=images.device)[:count]
+        answer = self.of.split(teacher, images[sample], logits[sample], generator).fragile
         if self.line is not None:
-            self.count(logits[chosen], answer)
-        self.learn(logits[chosen], answer)
+            self.count(logits[sample], answer)
+        self.learn(logits[sample], answer)
         score = self.log_odds(logits)
         fragile = score > 0
-        fragile[chosen] = answer
+        fragile[sample] = answer
         return Split(fragile, score)
 
     def count(self, logits: Tensor, answers: Tensor) -> None:
         """Compare the regression's predictions with answers (B,) that it was not fitted to, and add to `tally`."""
         wrong = (self.log_odds(logits) > 0) != answers
-        seen = torch.zeros(2, logits.shape[1], device=logits.device)
-        seen.index_add_(1, logits.argmax(1), torch.stack([torch.ones_like(wrong), wrong]).float())
-        self.tally = seen if self.tally is None else self.tally + seen
+        tally = torch.zeros(2, logits.shape[1], device=logits.device)
+        tally.index_add_(1, logits.argmax(1), torch.stack([torch.ones_like(wrong), wrong]).float())
+        self.tally = tally if self.tally is None else self.tally + tally
 
     def guess(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
         if self.line is None:
@@ -136,21 +136,21 @@ class Surrogate(Control):
         return slope * margin / self.scale + shift
 
     def warnings(self) -> list[str]:
-        said = self.of.warnings()
+        warnings = self.of.warnings()
         if self.tally is None:
-            return said
-        asked, wrong = self.tally
-        overall = (wrong.sum() / asked.sum()).item()
-        worst, label = torch.where(asked >= ENOUGH, wrong / asked, 0.0).max(0)
+            return warnings
+        checked, wrong = self.tally
+        overall = (wrong.sum() / checked.sum()).item()
+        worst, label = torch.where(checked >= ENOUGH, wrong / checked, 0.0).max(0)
         if overall > WRONG:
-            found = f"{overall:.0%} of the images"
+            share = f"{overall:.0%} of the images"
         elif worst > WRONG_IN_A_CLASS:
-            found = f"{worst:.0%} of the images of class {label}"
+            share = f"{worst:.0%} of the images of class {label}"
         else:
-            return said
+            return warnings
         return [
-            *said,
-            f"the surrogate's line was wrong on {found} it was checked on: margins say little of this criterion's "
+            *warnings,
+            f"the surrogate's line was wrong on {share} it was checked on: margins say little of this criterion's "
             f"answer there, ask it about more (defense.criterion.share), or about all (defense=atesc)",
         ]
 

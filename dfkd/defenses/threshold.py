@@ -30,7 +30,7 @@ class Threshold:
         """Return which images are fragile (B,), bool, from their scores (B,)."""
         if self.value is not None:
             return score < self.value if self.low else score > self.value
-        chosen = torch.zeros(len(score), dtype=torch.bool, device=score.device)
+        fragile = torch.zeros(len(score), dtype=torch.bool, device=score.device)
         order = score.argsort(descending=not self.low, stable=True)
-        chosen[order[: round(self.quantile * len(score))]] = True
-        return chosen
+        fragile[order[: round(self.quantile * len(score))]] = True
+        return fragile

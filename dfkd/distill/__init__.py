@@ -1,9 +1,12 @@
-"""Distillation: losses, the student, its training steps, and the loop around them."""
+"""Distillation: losses, the student, its training steps, and the loop around them.
+
+May be imported by dfkd.stages and later rooms.
+"""
 
 from dfkd.distill.feature_losses import FeatureLoss, Hint
 from dfkd.distill.loop import Distillation
 from dfkd.distill.losses import KL, L1, MSE, CrossEntropy, Loss
-from dfkd.distill.replicas import Replicas
+from dfkd.distill.siblings import SiblingDistillation
 from dfkd.distill.student import Student, Trainer, steps_per_epoch
 
 __all__ = [
@@ -15,7 +18,7 @@ __all__ = [
     "FeatureLoss",
     "Hint",
     "Loss",
-    "Replicas",
+    "SiblingDistillation",
     "Student",
     "Trainer",
     "steps_per_epoch",

@@ -15,7 +15,7 @@ from dfkd.machine.data_parallel import on_whole_batches
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.synthesizers import Synthesizer
 from dfkd.training.meter import Meter
 
@@ -58,7 +58,7 @@ class Distillation:
         seeds: dict[str, int],
         checks: int,
         log: Callable[[int, dict[str, float]], None],
-        loop: Loop = plain,
+        loop: Loop = plain_loop,
     ):
         self.synthesizer, self.defense, self.teacher, self.examiner = synthesizer, defense, teacher, examiner
         self.runtime, self.log, self.loop = runtime, log, loop
@@ -72,14 +72,14 @@ class Distillation:
             self.warm_up = 0
         mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
         network = on_whole_batches(student.network)
-        self.model = runtime.place(Classifier(network, teacher.shape, teacher.classes, mean, std))
+        self.model = runtime.to_device(Classifier(network, teacher.shape, teacher.classes, mean, std))
         total = (self.rounds - self.warm_up) * self.steps
         self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], total, teacher, loop)
         self.generator = runtime.generator(seeds["synthesis"], "split")
         self.steer = defense.steer(teacher, self.generator)
         if synthesizer.takes_term:
             synthesizer.term = defense.synthesis_term(teacher, runtime.generator(seeds["synthesis"], "defense"))
-        self.finishing = runtime.generator(seeds["student"], "finish")
+        self.finish_generator = runtime.generator(seeds["student"], "finish")
         self.check_every = max(1, self.rounds // checks)
         self.log_every = max(1, self.rounds // LOGGED_ROUNDS)
         self.clock, self.meter = Clock(runtime.device, runtime.profile), Meter()
@@ -87,7 +87,8 @@ class Distillation:
         self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
         self.validation: dict[str, float] = {}
         self.students = 1  # students trained side by side; they share one clock and the teacher's counts
-        self.grown = 0  # number of rounds whose images are in the pool
+        self.synthesized_rounds = 0  # number of rounds whose images are in the pool
+        self.explored_rounds = self.warm_up
         self.split_images, self.fragile_images = 0, torch.zeros((), device=runtime.device)
         if not self.online:
             self._count(self.pool.split)
@@ -112,28 +113,30 @@ class Distillation:
         """
         for number in range(self.rounds) if rounds is None else rounds:
             self.model.train()  # a checkpoint saved during synthesis restores the student in evaluation mode
-            if self.online and number == self.grown:  # a checkpoint from this round's steps already has its images
-                self.grow(number)
+            # A checkpoint from this round's steps has the round's images already.
+            if self.online and number == self.synthesized_rounds:
+                self.synthesize_round(number)
             if number >= self.warm_up:
+                self.explore(number)
                 with self.clock("distill"):
                     self.trainer.train(self.pool, self.steps)
-            after_round(self.review(number))
+            after_round(self.log_round(number))
         self.finish()
 
     def finish(self) -> None:
         """Let the defense train the student further (`Defense.finish`); if it did, validate once more."""
-        loss = self.trainer.student.loss
+        loss, generator = self.trainer.student.loss, self.finish_generator
         try:
             with self.clock("distill"), self.teacher.counted_as("distill"):
-                metrics = self.defense.finish(self.model, self.teacher, self.pool, loss, self.finishing, self.loop)
+                metrics = self.defense.finish(self.model, self.teacher, self.pool, loss, generator, self.loop)
         except NonFiniteLoss as error:
             error.state = self.trainer.last_good
             raise
         if metrics:
-            found = self._validate(self.rounds)
-            self.log(self.rounds, metrics | {f"val/{name}": value for name, value in found.items()})
+            validation = self._validate(self.rounds)
+            self.log(self.rounds, metrics | {f"val/{name}": value for name, value in validation.items()})
 
-    def grow(self, number: int) -> None:
+    def synthesize_round(self, number: int) -> None:
         """Synthesize the images of one round, label and split them, and add them to the pool."""
         with self.clock("synthesis"), self.teacher.counted_as("synthesis"):
             steer = self._steered if self.steer is not None else None
@@ -147,9 +150,18 @@ class Distillation:
         self._count(split)
         self.meter.add({"fragile_share": split.fragile.float().mean()})
         self.pool.add(batch.images, logits, split, batch.columns)
-        self.grown = number + 1
+        self.synthesized_rounds = number + 1
 
-    def review(self, number: int) -> dict[str, float]:
+    def explore(self, number: int) -> None:
+        """Let the defense look for what the student should be warned of, once a round."""
+        if number == self.explored_rounds:  # a checkpoint from this round's steps has explored already
+            with self.clock("split"):
+                found = self.defense.explore(number, self.teacher, self.model, self.pool, self.generator)
+            if found:
+                self.meter.add({name: torch.tensor(value, device=self.runtime.device) for name, value in found.items()})
+        self.explored_rounds = number + 1
+
+    def log_round(self, number: int) -> dict[str, float]:
         """Log the round. On every `check_every`-th round and the last one, validate.
 
         Returns:
@@ -161,9 +173,9 @@ class Distillation:
         synthesis = self._read_synthesis()  # first: NaN images make the student's loss NaN too, so report the cause
         metrics = {f"loss/{name}": value for name, value in self.trainer.read().items()} | synthesis
         metrics |= {f"evals/{purpose}": count for purpose, count in self.evals().items()}
-        found = self._validate(number) if check else {}
-        self.log(number, metrics | {f"val/{name}": value for name, value in found.items()})
-        return found
+        validation = self._validate(number) if check else {}
+        self.log(number, metrics | {f"val/{name}": value for name, value in validation.items()})
+        return validation
 
     def evals(self) -> dict[str, int]:
         """Teacher evaluations per student so far, in images, for 'synthesis', 'split' and 'distill'."""
@@ -172,7 +184,7 @@ class Distillation:
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds per student spent so far, by phase."""
-        return {phase: round(spent / self.students, 3) for phase, spent in self.clock.settle().items()}
+        return {phase: round(spent / self.students, 3) for phase, spent in self.clock.read().items()}
 
     @property
     def fragile_share(self) -> float:
@@ -187,10 +199,10 @@ class Distillation:
 
     def _validate(self, number: int) -> dict[str, float]:
         with self.clock("evaluate"), self.teacher.counted_as("evaluate"):
-            found = self.examiner(self.model, "val")
-        if found["iacc"] > self.best["iacc"]:
-            self.best = {"round": number, "iacc": found["iacc"], "state": self.trainer.weights()}
-        self.validation = {name: value for name, value in found.items() if value is not None}
+            metrics = self.examiner(self.model, "val")
+        if metrics["iacc"] > self.best["iacc"]:
+            self.best = {"round": number, "iacc": metrics["iacc"], "state": self.trainer.weights()}
+        self.validation = {name: value for name, value in metrics.items() if value is not None}
         return self.validation
 
     def _steered(self, images: Tensor, logits: Tensor) -> Tensor:

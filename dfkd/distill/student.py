@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.defenses import Defense
+from dfkd.defenses.views import Sources, Views
 from dfkd.distill.feature_losses import FeatureLoss
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
@@ -15,7 +16,7 @@ from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier, Teacher, classifier_head, watch_features
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.training.augment import AUGMENTATIONS, augment, cut_mix
 from dfkd.training.meter import Meter
 
@@ -38,7 +39,7 @@ class Student:
             run again on the view (counted as 'distill'). A defense splits an image once, when it enters the pool. A
             view counts as robust if the teacher gives it the same label as a robust image that it was made from.
         replicas: number of students trained on the same finished pool, each with a seed and a cell of its own
-            (`dfkd.config.cell.replicas`). This object is one of them.
+            (`dfkd.config.cell.cells_of`). This object is one of them.
 
     Raises:
         ValueError: neither epochs nor steps is given, a number is below 1, loss is not callable, a range of keep is not
@@ -100,6 +101,7 @@ class Trainer:
 
     Attributes:
         learned: the module that a `FeatureLoss` trains together with the student (`FeatureLoss.start`), or None.
+        defense_term: the defense's additional term of the student's loss (`Defense.student_term`), or None.
     """
 
     def __init__(
@@ -111,9 +113,9 @@ class Trainer:
         seed: int,
         total_steps: int,
         teacher: Teacher | None = None,
-        loop: Loop = plain,
+        loop: Loop = plain_loop,
     ):
-        if student.augment != "none" and teacher is None:
+        if (student.augment != "none" or defense.makes_views) and teacher is None:
             raise ValueError(f"augment='{student.augment}' needs the teacher, whose answers depend on the view")
         if student.matches_features and teacher is None:
             raise ValueError(f"{type(student.loss).__name__} needs the teacher, whose features it compares")
@@ -123,10 +125,13 @@ class Trainer:
             widths = (classifier_head(classifier.net).in_features for classifier in (model, teacher))
             with seeded(seed, "student", "loss"):
                 self.learned = student.loss.start(*widths).to(runtime.device)
+        with seeded(seed, "student", "defense"):
+            own = runtime.generator(seed, "student", "defense")
+            self.defense_term = defense.student_term(student.loss, own)
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
         self.generator = runtime.generator(seed, "student", "batches")
-        self.views = runtime.generator(seed, "student", "views")
+        self.view_generator = runtime.generator(seed, "student", "views")
         self.meter = Meter()
         self.last_good = self.weights()
         self.order = torch.empty(0, dtype=torch.long, device=runtime.device)  # indices not yet used in this pass
@@ -135,7 +140,7 @@ class Trainer:
         """Take `steps` steps on batches of the pool. Each pass is shuffled anew and drops its incomplete last batch."""
         self.begin()
         for _ in self.loop("student step", steps):
-            terms = self.loss(*self.view(pool, self.batch(pool)))
+            terms = self.loss(*self.load_batch(pool, self.next_index(pool)))
             self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 
@@ -160,51 +165,71 @@ class Trainer:
             fragile: (B,), bool.
             teacher_features: (B, D_t) if the loss compares features.
         """
-        with self.runtime.autocast(), self._watched(self.model) as features:
-            student_logits = self.model(images).float()
+        with self._record_features(self.model) as features:
+            student_logits = self.answer(images)
         divergence = self.student.loss(student_logits, teacher_logits)
         if teacher_features is not None:
             divergence = divergence + self.student.loss.match(features[0], teacher_features)
-        return self.defense.loss(student_logits, teacher_logits, divergence, fragile)
+        terms = self.defense.loss(student_logits, teacher_logits, divergence, fragile)
+        if self.defense_term is not None:
+            terms["defense"] = self.defense_term(self.answer, images, student_logits)
+        return terms
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Compute the student's logits (B, classes), float32, for images (B, C, H, W)."""
+        with self.runtime.autocast():
+            return self.model(images).float()
 
     @torch.no_grad()
-    def view(self, pool: Pool, index: Tensor) -> tuple[Tensor, ...]:
+    def load_batch(self, pool: Pool, index: Tensor) -> tuple[Tensor, ...]:
         """Return the batch at `index` as the arguments of `terms`: the images, augmented if asked for, the teacher's
         logits for these views, whether each is fragile, and the teacher's features if the loss compares them.
 
         All ranks draw the same batches and views; each rank takes its share of them.
         """
-        count, mine, plain = len(index), distributed.share(len(index)), self.student.augment == "none"
-        index = index[mine] if plain else index
+        count, share = len(index), distributed.rank_slice(len(index))
+        unaugmented = self.student.augment == "none" and not self.defense.makes_views
+        index = index[share] if unaugmented else index
         here = index.to(pool.logits.device, non_blocking=True)
         images, logits, fragile = pool.pixels(index), pool.logits[here], pool.split.fragile[here]
-        if plain and self.student.matches_features:
-            return images, logits, fragile, self._ask(images, count)[1]
-        if plain:
+        if unaugmented and self.student.matches_features:
+            return images, logits, fragile, self._run_teacher(images, count)[1]
+        if unaugmented:
             return images, logits, fragile
-        label, donor = logits.argmax(1), torch.arange(len(here), device=here.device)
-        if self.student.augment == "cut_mix":
-            images, donor = cut_mix(images, self.views)
+        sources = Sources(images, logits, fragile)
+        if self.defense.makes_views:
+            sources, views = self.defense.views(sources, self.view_generator)
+            count = len(views.images)
         else:
-            images = augment(images, self.student.augment, self.views)
-        images, donor = images[mine], donor[mine]
-        logits, *features = self._ask(images, count)
-        answer = logits.argmax(1)
-        robust = (~fragile[mine] & (answer == label[mine])) | (~fragile[donor] & (answer == label[donor]))
-        return images, logits, ~robust, *features
+            views = self._augmented(images).slice(share)
+        known = 0 if self.student.matches_features else views.plain
+        answers, *features = self._run_teacher(views.images[known:], count - known)
+        answers = torch.cat([sources.logits[views.base[:known]], answers]) if known else answers
+        lesson = self.defense.teach(sources, views, answers)
+        batch = views.images, lesson.targets, lesson.fragile, *features
+        return batch if lesson.used is None else tuple(part[lesson.used] for part in batch)
 
-    def _ask(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
+    def _augmented(self, images: Tensor) -> Views:
+        """Return a random view of every image, as `student.augment` says."""
+        itself = torch.arange(len(images), device=images.device)
+        if self.student.augment == "cut_mix":
+            images, donor = cut_mix(images, self.view_generator)
+            return Views(images, itself, donor)
+        return Views(augment(images, self.student.augment, self.view_generator), itself, itself)
+
+    def _run_teacher(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
         """Run the teacher on images: its logits, and its features if the loss compares them.
 
         Args:
             count: number of images that all ranks together pass to the teacher, for its count of evaluations.
         """
-        with self._watched(self.teacher) as features, self.teacher.counted_as("distill"), self.runtime.autocast():
+        watch, count_as = self._record_features(self.teacher), self.teacher.counted_as("distill")
+        with watch as features, count_as, self.runtime.autocast():
             logits = self.teacher(images).float()
         self.teacher.evals["distill"] += count - len(images)  # evaluations made by the other ranks
         return logits, *features
 
-    def _watched(self, classifier: Classifier) -> contextlib.AbstractContextManager[list[Tensor]]:
+    def _record_features(self, classifier: Classifier) -> contextlib.AbstractContextManager[list[Tensor]]:
         """Context manager: collects the features of forward passes in a list; the list stays empty if the loss does not
         compare features."""
         return watch_features(classifier.net) if self.student.matches_features else contextlib.nullcontext([])
@@ -230,7 +255,7 @@ class Trainer:
         """Return a copy of the student's weights and buffers on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.model.net.state_dict().items()}
 
-    def batch(self, pool: Pool) -> Tensor:
+    def next_index(self, pool: Pool) -> Tensor:
         """Return the indices of the next batch, on the device of the pool's images."""
         size = min(self.student.recipe.batch_size, len(pool))
         if len(self.order) < size:

@@ -1,4 +1,7 @@
-"""Domains: real images (or points, or embeddings) with their labels, split into training, validation and test."""
+"""Domains: real images (or points, or embeddings) with their labels, split into training, validation and test.
+
+May be imported by dfkd.triggers and later rooms.
+"""
 
 from dfkd.domains.base import Domain, Images, check_normalisation, fit_images, to_float
 from dfkd.domains.digits import digits

@@ -115,9 +115,9 @@ def check_normalisation(mean: list[float], std: list[float], box: tuple[float, f
     Args:
         box: range of pixel values; None if there is none.
     """
-    said = f"mean={list(mean)} std={list(std)}"
+    text = f"mean={list(mean)} std={list(std)}"
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in (*mean, *std)):
-        raise ValueError(f"{said} must be finite numbers")
+        raise ValueError(f"{text} must be finite numbers")
     if any(value <= 0 for value in std):
         raise ValueError(f"std must be positive, got {list(std)}")
     if box is None:
@@ -126,7 +126,7 @@ def check_normalisation(mean: list[float], std: list[float], box: tuple[float, f
     if mean_is_large or std_is_large:
         small = [float(f"{value / 255:.4g}") for value in mean] if mean_is_large else list(mean)
         raise ValueError(
-            f"{said} seem to be of images in 0..255, and images are in [0, 1] here; divide by 255: mean={small} "
+            f"{text} seem to be of images in 0..255, and images are in [0, 1] here; divide by 255: mean={small} "
             f"std={[float(f'{value / 255:.4g}') for value in std]}"
         )
 
@@ -167,7 +167,7 @@ def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.round().clamp(0, 255).to(torch.uint8) if dtype == torch.uint8 else x
 
 
-def carve(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+def split_validation(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     """Split off a random validation part, with a seed.
 
     Args:
@@ -186,7 +186,7 @@ def carve(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     return images.take(order[count:]), images.take(order[:count])
 
 
-def limited(images: Images, limit: int | None, seed: int) -> Images:
+def subsample(images: Images, limit: int | None, seed: int) -> Images:
     """Return at most `limit` images, chosen at random with a seed; all of them if `limit` is None.
 
     Raises:

@@ -26,8 +26,8 @@ def class_folders(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         beside = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []
-        held = f"; {folder.parent} holds {', '.join(beside[:5])}{' ...' * (len(beside) > 5)}" if beside else ""
-        raise FileNotFoundError(f"there is no {folder.resolve()}; expected {folder}/<class>/{held}")
+        hint = f"; {folder.parent} holds {', '.join(beside[:5])}{' ...' * (len(beside) > 5)}" if beside else ""
+        raise FileNotFoundError(f"there is no {folder.resolve()}; expected {folder}/<class>/{hint}")
     classes = []
     for entry in sorted(folder.iterdir()):
         if _is_left_out(entry.name, entry.is_dir(), skipped):
@@ -38,13 +38,13 @@ def class_folders(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
             skipped["image outside of a class"] += 1
     if not classes:
         raise FileNotFoundError(f"{folder} holds no folders of classes{_besides(skipped)}; expected {folder}/<class>/")
-    found = {entry.name: _images(entry, skipped) for entry in classes}
-    empty = [name for name, files in found.items() if not files]
+    images = {entry.name: _images(entry, skipped) for entry in classes}
+    empty = [name for name, files in images.items() if not files]
     if empty:
         raise FileNotFoundError(
             f"{folder} has classes without an image: {_some(empty)}{_besides(skipped)}; delete or fill them"
         )
-    return found
+    return images
 
 
 def differing_classes(train: dict, test: dict) -> str | None:
@@ -64,20 +64,20 @@ def _besides(skipped: Counter[str]) -> str:
 
 def _images(folder: Path, skipped: Counter[str]) -> list[Path]:
     """List the image files in a folder and all its subfolders, ordered by folder and name."""
-    found, seen = [], set()
+    paths, visited = [], set()
 
     def fail(error: OSError) -> None:  # without it, os.walk silently skips unreadable folders
         raise error
 
     for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:  # a link to a folder visited before, such as a parent: avoids an endless loop
+        if real in visited:  # a link to a folder visited before, such as a parent: avoids an endless loop
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = [name for name in folders if not _is_left_out(name, True, skipped)]
-        found += [(root, name) for name in names if not _is_left_out(name, False, skipped) and _is_image(name, skipped)]
-    return [Path(root, name) for root, name in sorted(found)]
+        paths += [(root, name) for name in names if not _is_left_out(name, False, skipped) and _is_image(name, skipped)]
+    return [Path(root, name) for root, name in sorted(paths)]
 
 
 def _is_left_out(name: str, is_folder: bool, skipped: Counter[str]) -> bool:

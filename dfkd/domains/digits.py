@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfkd.domains.base import Domain, Images, carve, fit_images, limited
+from dfkd.domains.base import Domain, Images, fit_images, split_validation, subsample
 
 
 def digits(
@@ -29,9 +29,9 @@ def digits(
     pixels, labels = scikit_digits()
     x = torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8).view(-1, 1, 8, 8)
     everything = Images(fit_images(x, size, channels), torch.from_numpy(labels).long())
-    rest, test = carve(everything, 0.25, split_seed)
-    train, val = carve(rest, val_share, split_seed)
-    train, val, test = (limited(part, limit, split_seed) for part in (train, val, test))
+    rest, test = split_validation(everything, 0.25, split_seed)
+    train, val = split_validation(rest, val_share, split_seed)
+    train, val, test = (subsample(part, limit, split_seed) for part in (train, val, test))
     return Domain("digits", 10, train, val, test)
 
 

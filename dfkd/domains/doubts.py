@@ -16,14 +16,14 @@ def doubts(domain: Domain, labels: bool = True) -> list[str]:
     Args:
         labels: whether the domain's labels are used.
     """
-    said = list(domain.notes)
+    warnings = list(domain.notes)
     for split, why in (("train", "cannot be learned"), ("test", "is not tested")):
-        images, what = getattr(domain, split), f"domain '{domain.name}': "
+        images, prefix = getattr(domain, split), f"domain '{domain.name}': "
         if labels:
-            said += [what + text for text in _absent(images.y, domain.classes, split, why)]
+            warnings += [prefix + text for text in _absent(images.y, domain.classes, split, why)]
         if domain.modality.box is not None:
-            said += [what + text for text in _odd(images, split, domain.modality.box)]
-    return said
+            warnings += [prefix + text for text in _odd(images, split, domain.modality.box)]
+    return warnings
 
 
 def _absent(y: Tensor, classes: int, split: str, why: str) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dfkd.domains.arrays import count_classes
-from dfkd.domains.base import Domain, Images, carve, limited
+from dfkd.domains.base import Domain, Images, split_validation, subsample
 from dfkd.domains.files import read_archive
 from dfkd.domains.modality import EMBEDDINGS
 
@@ -43,8 +43,8 @@ def embeddings(
         raise ValueError(f"{file}: training and test vectors must be of one length, got {lengths}")
     if classes is None:
         classes = count_classes(train.y, test.y, str(file))
-    train, val = carve(train, val_share, split_seed)
-    train, val, test = (limited(part, limit, split_seed) for part in (train, val, test))
+    train, val = split_validation(train, val_share, split_seed)
+    train, val, test = (subsample(part, limit, split_seed) for part in (train, val, test))
     mean, std = _statistics(train)
     return Domain(label or file.stem, classes, train, val, test, mean, std, EMBEDDINGS, notes)
 

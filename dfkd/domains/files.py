@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dfkd.domains.arrays import as_images, as_labels, count_classes
-from dfkd.domains.base import Domain, Images, carve, fit_images, limited
+from dfkd.domains.base import Domain, Images, fit_images, split_validation, subsample
 from dfkd.domains.class_folders import class_folders, differing_classes, in_words
 from dfkd.domains.pictures import read_picture
 
@@ -47,8 +47,8 @@ def npz(
     parts, notes = read_archive(file, lambda x, name: fit_images(as_images(x, name), size, channels))
     if classes is None:
         classes = count_classes(parts[0].y, parts[1].y, str(file))
-    train, val = carve(parts[0], val_share, split_seed)
-    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
+    train, val = split_validation(parts[0], val_share, split_seed)
+    train, val, test = (subsample(part, limit, split_seed) for part in (train, val, parts[1]))
     return Domain(label or file.stem, classes, train, val, test, notes=notes)
 
 
@@ -131,8 +131,8 @@ def image_folder(
         transparent += shows_through
     if transparent:
         notes.append(f"{path}: transparent parts of {transparent} images were laid over white")
-    train, val = carve(parts[0], val_share, split_seed)
-    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
+    train, val = split_validation(parts[0], val_share, split_seed)
+    train, val, test = (subsample(part, limit, split_seed) for part in (train, val, parts[1]))
     return Domain(Path(path).name, len(folders["train"]), train, val, test, notes=notes)
 
 

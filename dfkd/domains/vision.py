@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfkd.domains.base import Domain, Images, carve, fit_images, limited
+from dfkd.domains.base import Domain, Images, fit_images, split_validation, subsample
 
 # Data sets whose constructor takes `split` instead of `train`, with the values for (train, test).
 SPLITS = {"SVHN": ("train", "test"), "STL10": ("train", "test")}
@@ -67,8 +67,8 @@ def vision(
             ) from error
     if labels is not None:
         parts = [Images(part.x, torch.tensor(labels)[part.y]) for part in parts]
-    train, val = carve(parts[0], val_share, split_seed)
-    train, val, test = (limited(part, limit, split_seed) for part in (train, val, parts[1]))
+    train, val = split_validation(parts[0], val_share, split_seed)
+    train, val, test = (subsample(part, limit, split_seed) for part in (train, val, parts[1]))
     return Domain(dataset.lower(), classes, train, val, test, _per_channel(mean, train), _per_channel(std, train))
 
 

@@ -1,1 +1,4 @@
-"""The machine that a run uses: devices, ranks, precision, signals, time, memory. Imported by dfkd.resume and above."""
+"""The machine that a run uses: devices, ranks, precision, signals, time, memory.
+
+May be imported by dfkd.resume and later rooms.
+"""

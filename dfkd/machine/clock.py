@@ -14,14 +14,14 @@ class Clock:
     """Measures seconds by phase. A phase inside another pauses the outer one, so all phases add up to the total time.
 
     On a CUDA device the time is taken by events in its stream. Work counts for the phase that launched it, and the
-    clock does not wait for the device before `settle`.
+    clock does not wait for the device before `read`.
 
     Args:
         device: the device that computes.
         marks: whether to mark the phases for a profiler too, by the same names; this costs more than the clock itself.
 
     Attributes:
-        seconds: {phase: seconds} of everything before the last call of `settle`.
+        seconds: {phase: seconds} of everything before the last call of `read`.
     """
 
     def __init__(self, device: torch.device, marks: bool = False):
@@ -42,7 +42,7 @@ class Clock:
             self._turn()
             self._running.pop()
 
-    def settle(self) -> dict[str, float]:
+    def read(self) -> dict[str, float]:
         """Wait for the device and add all measured spans to `seconds`; returns `seconds`."""
         if self._spans and self.device.type == "cuda":
             self._spans[-1][2].synchronize()
@@ -55,7 +55,7 @@ class Clock:
     def checkpoint_state(self) -> dict[str, dict[str, float]]:
         """Return the state for a checkpoint: the seconds until now, those of the running phase included."""
         self._turn()
-        return {"seconds": self.settle()}
+        return {"seconds": self.read()}
 
     def _turn(self) -> None:
         """Assign the time since the last call to the phase that was running."""
@@ -64,7 +64,7 @@ class Clock:
             self._spans.append((self._running[-1], self._since, now))
         self._since = now
         if len(self._spans) >= SPANS:
-            self.settle()
+            self.read()
 
     def _now(self) -> object:
         if self.device.type != "cuda":

@@ -54,7 +54,7 @@ def data_parallel_loss(model: nn.Module, loss: Loss, learned: nn.Module | None =
         loss: computes the loss terms of this rank's share of a batch, each a mean over images.
         learned: another module that the loss trains, if any.
     """
-    if distributed.team() == 1:
+    if distributed.team_size() == 1:
         return loss
     return DataParallelLoss(Objective(model, loss, learned))
 
@@ -62,7 +62,7 @@ def data_parallel_loss(model: nn.Module, loss: Loss, learned: nn.Module | None =
 def on_whole_batches(network: nn.Module) -> nn.Module:
     """Return a copy of the network whose BatchNorm layers take their statistics over all ranks of the team; with one
     rank, or without BatchNorm, return the network itself."""
-    if distributed.team() == 1 or not has_batch_norm(network):
+    if distributed.team_size() == 1 or not has_batch_norm(network):
         return network
     from timm.layers import convert_sync_batchnorm  # torch's function drops the activations in timm's BatchNorm layers
 
@@ -78,7 +78,7 @@ def has_dropout(network: nn.Module) -> bool:
     return any((isinstance(m, _DropoutNd) and m.p > 0) or getattr(m, "drop_prob", 0) for m in network.modules())
 
 
-def why_not_shared(network: nn.Module, images: int, device: torch.device) -> str | None:
+def single_rank_reason(network: nn.Module, images: int, device: torch.device) -> str | None:
     """Return the reason why several ranks cannot train a network on shares of a batch; None if they can.
 
     Args:

@@ -27,7 +27,7 @@ from dfkd.machine import distributed
 log = logging.getLogger("dfkd")
 
 FOLDER = "DFKD_DEVICE_LOCKS"  # environment variable: folder of the lock files, shared by all users and containers
-OURS = "DFKD_DEVICES"  # environment variable: JSON [devices, jobs per device] for the cells of this sweep
+SWEEP_DEVICES = "DFKD_DEVICES"  # environment variable: JSON [devices, jobs per device] for the cells of this sweep
 POLL = 0.5  # seconds between two attempts to find a free device
 
 
@@ -39,7 +39,7 @@ class Claim:
     files: list[IO]
 
 
-held: Claim | None = None
+_claim: Claim | None = None  # global, as the locks are the process's: all cells that it runs compute on one device
 
 
 def visible() -> list[str]:
@@ -49,8 +49,8 @@ def visible() -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
-def claim(wanted: str) -> None:
-    """Claim a device until this process ends or claims another; the claim is stored in `held`.
+def claim(wanted: str) -> str:
+    """Claim a device until this process ends or claims another.
 
     Does nothing if there is no GPU, or if `wanted` names none. If the locks cannot be used, the process goes on without
     a claim, except in a cell of `hydra/launcher=gpus`.
@@ -58,40 +58,49 @@ def claim(wanted: str) -> None:
     Args:
         wanted: runtime.device.
 
+    Returns:
+        the device to compute on: `wanted`, or the claimed one if that is 'auto'. Several ranks choose theirs by their
+        number.
+
     Raises:
         ConfigError: this is a cell of `hydra/launcher=gpus`, and the locks of this machine's devices cannot be used.
     """
-    global held
-    ours = wanted == "auto" and OURS in os.environ
-    names, jobs = json.loads(os.environ[OURS]) if ours else (gpus(wanted), None)
-    if held is not None and held.name in names:
-        return
-    let_go()
-    if not names:
-        return
-    must_wait = jobs is not None or wanted == "auto"
-    try:
-        held = first_free(names, jobs)
-        if held is None:
-            text = "waiting for a device: other runs hold %s" if must_wait else "%s is held by another run too"
-            log.info(text, ", ".join(names))
-        while held is None and must_wait:
-            time.sleep(POLL)
-            held = first_free(names, jobs)
-    except OSError as error:
-        if jobs is not None:
-            raise ConfigError(
-                f"the devices of this machine cannot be locked ({error}): set {FOLDER} to a folder that all who use "
-                f"them may write to"
-            ) from error
+    global _claim
+    is_handed_out = wanted == "auto" and SWEEP_DEVICES in os.environ
+    names, jobs = json.loads(os.environ[SWEEP_DEVICES]) if is_handed_out else (gpus(wanted), None)
+    if _claim is None or _claim.name not in names:
+        release()
+        try:
+            _claim = _take_one(names, jobs, must_wait=wanted == "auto") if names else None
+        except OSError as error:
+            if jobs is not None:
+                raise ConfigError(
+                    f"the devices of this machine cannot be locked ({error}): set {FOLDER} to a folder that all who "
+                    f"use them may write to"
+                ) from error
+    if wanted != "auto" or _claim is None or distributed.ranks() > 1:
+        return wanted
+    return _claim.name if _claim.name.startswith("cuda") else "cpu"
 
 
-def let_go() -> None:
+def _take_one(names: list[str], jobs: int | None, must_wait: bool) -> Claim | None:
+    """Hold one of these devices (`first_free`). If all are held by others, wait for one, or return None."""
+    free = first_free(names, jobs)
+    if free is None:
+        text = "waiting for a device: other runs hold %s" if must_wait else "%s is held by another run too"
+        log.info(text, ", ".join(names))
+    while free is None and must_wait:
+        time.sleep(POLL)
+        free = first_free(names, jobs)
+    return free
+
+
+def release() -> None:
     """Release the device that this process holds, if any."""
-    global held
-    for file in held.files if held else ():
+    global _claim
+    for file in _claim.files if _claim else ():
         file.close()
-    held = None
+    _claim = None
 
 
 def gpus(wanted: str) -> list[str]:
@@ -142,9 +151,9 @@ def hold(key: str, how: int, slot: int | None) -> list[IO] | None:
     Returns:
         the locked files, still open; None if another process holds one of the locks.
     """
-    wanted = [(key, how)] + ([] if slot is None else [(f"{key}.{slot}", fcntl.LOCK_EX)])
+    locks = [(key, how)] + ([] if slot is None else [(f"{key}.{slot}", fcntl.LOCK_EX)])
     files = []
-    for name, lock in wanted:
+    for name, lock in locks:
         files.append(lock_file(name))
         if not locked(files[-1], lock):
             for file in files:

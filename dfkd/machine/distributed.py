@@ -21,12 +21,14 @@ from dfkd.machine import interrupt
 
 T = TypeVar("T")
 # Timeouts, for a rank that hangs. torchrun notices a rank that has died, and ends the others at once.
-STEP = timedelta(minutes=30)  # for a step that all ranks take
-ALONE = timedelta(days=1)  # while the first rank works alone: it may wait for another process's lock
-LOOK = 0.5  # seconds between two exchanges about signals; torchrun sends SIGKILL 30 s after its first signal
+STEP_TIMEOUT = timedelta(minutes=30)  # for a step that all ranks take
+ALONE_TIMEOUT = timedelta(days=1)  # while the first rank works alone: it may wait for another process's lock
+EXCHANGE_EVERY = 0.5  # seconds between two exchanges about signals; torchrun sends SIGKILL 30 s after its first signal
 
-_together = False
-_patient: Any = None  # the process group with the long timeout (ALONE)
+# State of this process, as torch.distributed's own groups are. Loss functions, samplers and networks ask for the size
+# of the team; as an argument it would have to pass through every one of their signatures.
+_together = False  # whether this process is in a `together` block
+_slow_group: Any = None  # the process group with the long timeout (ALONE_TIMEOUT)
 
 
 def ranks() -> int:
@@ -48,16 +50,16 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def team() -> int:
+def team_size() -> int:
     """Return the number of ranks that share the current computation: all of them in a `together` block, else 1."""
     return ranks() if _together else 1
 
 
 @contextlib.contextmanager
-def together(yes: bool = True) -> Iterator[None]:
-    """Inside the block all ranks share the computation if `yes`; otherwise each rank computes on its own."""
+def together(shared: bool = True) -> Iterator[None]:
+    """Inside the block all ranks share the computation if `shared`; otherwise each rank computes on its own."""
     global _together
-    before, _together = _together, yes and ranks() > 1
+    before, _together = _together, shared and ranks() > 1
     try:
         yield
     finally:
@@ -69,51 +71,51 @@ def alone() -> contextlib.AbstractContextManager:
     return together(False)
 
 
-def share(count: int) -> slice:
+def rank_slice(count: int) -> slice:
     """Return the slice of a batch of `count` images that this rank computes.
 
     Raises:
         ValueError: `count` is not divisible by the number of ranks in the team.
     """
-    size, rest = divmod(count, team())
+    size, rest = divmod(count, team_size())
     if rest:
-        raise ValueError(f"a batch of {count} images cannot be shared evenly by {team()} ranks")
-    first = rank() * size if team() > 1 else 0
+        raise ValueError(f"a batch of {count} images cannot be shared evenly by {team_size()} ranks")
+    first = rank() * size if team_size() > 1 else 0
     return slice(first, first + size)
 
 
 def start() -> None:
     """Connect this process to the other ranks (init_process_group); does nothing with one rank."""
-    global _patient
-    if ranks() == 1 or _patient is not None:
+    global _slow_group
+    if ranks() == 1 or _slow_group is not None:
         return
     import torch
     import torch.distributed as dist
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=STEP, store=_store(), rank=rank(), world_size=ranks())
-    _patient = dist.new_group(backend="gloo", timeout=ALONE)
+    dist.init_process_group(backend, timeout=STEP_TIMEOUT, store=_store(), rank=rank(), world_size=ranks())
+    _slow_group = dist.new_group(backend="gloo", timeout=ALONE_TIMEOUT)
 
 
 def stop() -> None:
     """Wait for the other ranks, then disconnect from them."""
-    global _patient
-    if _patient is not None:
+    global _slow_group
+    if _slow_group is not None:
         barrier()
-        with _meeting() as dist:
+        with _collective() as dist:
             dist.destroy_process_group()
-        _patient = None
+        _slow_group = None
 
 
 def barrier() -> None:
     """Wait until every rank has reached this call."""
     if ranks() > 1:
-        with _meeting() as dist:
-            dist.barrier(group=_patient)
+        with _collective() as dist:
+            dist.barrier(group=_slow_group)
 
 
 @contextlib.contextmanager
-def one_at_first() -> Iterator[None]:
+def first_local_rank_first() -> Iterator[None]:
     """Run the block on one rank of every machine first, and then on its other ranks: the first one may download data
     that all need."""
     if local_rank() > 0:
@@ -127,33 +129,33 @@ def broadcast(value: T) -> T:
     """Return the first rank's `value`, on all ranks."""
     if ranks() == 1:
         return value
-    box = [value]
-    with _meeting() as dist:
-        dist.broadcast_object_list(box, src=0, group=_patient)
-    return box[0]
+    values = [value]
+    with _collective() as dist:
+        dist.broadcast_object_list(values, src=0, group=_slow_group)
+    return values[0]
 
 
-def by_first(make: Callable[[], T]) -> T:
+def on_first_rank(make: Callable[[], T]) -> T:
     """Call `make` on the first rank only, and return its result on all ranks."""
     return broadcast(make() if is_first() else None)
 
 
 def gather(value: T) -> list[T]:
     """Return the values of all ranks of the team in their order; an empty list on other ranks than the first."""
-    if team() == 1:
+    if team_size() == 1:
         return [value]
     values = [None] * ranks() if is_first() else None
-    with _meeting() as dist:
-        dist.gather_object(value, values, dst=0, group=_patient)
+    with _collective() as dist:
+        dist.gather_object(value, values, dst=0, group=_slow_group)
     return values or []
 
 
 def mean(values: T) -> T:
     """Return the mean of a tensor over the ranks of the team, on all of them."""
-    if team() == 1:
+    if team_size() == 1:
         return values
-    values = values / team()
-    with _meeting() as dist:
+    values = values / team_size()
+    with _collective() as dist:
         dist.all_reduce(values)
     return values
 
@@ -161,8 +163,8 @@ def mean(values: T) -> T:
 class StopSign:
     """Whether a signal has asked any rank to stop. All ranks get True in the same call, so they stop at the same step.
 
-    The ranks exchange their answers only about every `LOOK` seconds; the calls between two exchanges return False. The
-    number of calls between them is adapted to the measured time, and is the same on all ranks.
+    The ranks exchange their answers only about every `EXCHANGE_EVERY` seconds; the calls between two exchanges return
+    False. The number of calls between them is adapted to the measured time, and is the same on all ranks.
     """
 
     def __init__(self):
@@ -182,10 +184,10 @@ class StopSign:
         import torch
 
         spent = max(time.monotonic() - self.since, 1e-6)
-        pace = max(1, min(int(self.pace * LOOK / spent), 2 * self.pace))
+        pace = max(1, min(int(self.pace * EXCHANGE_EVERY / spent), 2 * self.pace))
         lowest = torch.tensor([-int(interrupt.asked), pace])
-        with _meeting() as dist:
-            dist.all_reduce(lowest, dist.ReduceOp.MIN, group=_patient)
+        with _collective() as dist:
+            dist.all_reduce(lowest, dist.ReduceOp.MIN, group=_slow_group)
         asked, self.pace = lowest.tolist()
         self.left, self.since = self.pace, time.monotonic()
         return bool(asked)
@@ -199,7 +201,7 @@ class RankLost(Exception):
 
 
 @contextlib.contextmanager
-def _meeting() -> Iterator[Any]:
+def _collective() -> Iterator[Any]:
     """Yield torch.distributed, for a collective operation inside the block.
 
     Raises:
@@ -220,12 +222,12 @@ class FailedElsewhere(Exception):
         traceback: text of the traceback on the other rank.
     """
 
-    def __init__(self, said: dict):
-        super().__init__(f"rank {said['rank']}: {said['error']}")
-        self.traceback = said["traceback"]
+    def __init__(self, failure: dict):
+        super().__init__(f"rank {failure['rank']}: {failure['error']}")
+        self.traceback = failure["traceback"]
 
 
-def reason(error: BaseException) -> BaseException:
+def original_error(error: BaseException) -> BaseException:
     """Return the original cause of an error on this rank. When one rank fails or is stopped, the others fail as a
     consequence.
 
@@ -249,13 +251,13 @@ def failing_together() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        found = reason(error)
-        if ranks() > 1 and isinstance(found, Exception) and not isinstance(found, FailedElsewhere):
+        original = original_error(error)
+        if ranks() > 1 and isinstance(original, Exception) and not isinstance(original, FailedElsewhere):
             _first_failure(error)
-            found = reason(error)
-        if found is error:
+            original = original_error(error)
+        if original is error:
             raise
-        raise found from error
+        raise original from error
 
 
 @functools.cache
@@ -266,16 +268,16 @@ def _store() -> Any:
     return next(rendezvous("env://"))[0]
 
 
-def _first_failure(mine: BaseException | None = None) -> dict | None:
+def _first_failure(own_error: BaseException | None = None) -> dict | None:
     """Return the first failure of any rank, as a dict with `rank`, `error` and `traceback`; None if there is none.
 
     Args:
-        mine: an error of this rank; recorded as the first failure if there is none before it.
+        own_error: an error of this rank; recorded as the first failure if there is none before it.
     """
     key, text = "dfkd/failure", None
-    if mine is not None:
-        said = {"rank": rank(), "error": f"{type(mine).__name__}: {mine}"}
-        text = json.dumps(said | {"traceback": "".join(traceback.format_exception(mine))})
+    if own_error is not None:
+        failure = {"rank": rank(), "error": f"{type(own_error).__name__}: {own_error}"}
+        text = json.dumps(failure | {"traceback": "".join(traceback.format_exception(own_error))})
     try:
         if text is not None:
             _store().compare_set(key, "", text)

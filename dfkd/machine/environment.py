@@ -17,7 +17,7 @@ READ = {name: PAIRS for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
 }
 
 
-def settle() -> None:
+def prepare_environment() -> None:
     """Prevent failures because of the environment that would stop a run late, or without a clear message.
 
     - matplotlib draws into files by `agg`. In a notebook, MPLBACKEND (module://matplotlib_inline...) may name a package

@@ -17,19 +17,26 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-LOOK = 0.5  # seconds between two checks whether the parent process still exists
-SAVING = 20.0  # seconds that a worker has to save after its parent has ended
+POLL = 0.5  # seconds between two checks whether the parent process still exists
+SAVE_TIMEOUT = 20.0  # seconds that a worker has to save after its parent has ended
 
-deferred = False  # whether a loop will read `asked` soon, so that a signal need not raise
+# State of this process: a signal reaches the process and not one of its objects, and its handler takes no arguments.
+deferred = False  # whether a loop will read `asked` soon, so that a signal need not raise; set by `defer`
 asked = False  # whether a signal has asked to stop
-_came: set[int] = set()  # numbers of the signals so far
-_working = False  # whether this process is a worker and runs a task now
-_presses = 0  # number of SIGINTs (Ctrl-C) so far
-_tell: Callable[[], None] | None = None
+_received: set[int] = set()  # numbers of the signals so far
+_has_task = False  # whether this process is a worker and runs a task now
+_sigints = 0  # number of SIGINTs (Ctrl-C) so far
+_tell_others: Callable[[], None] | None = None
 
 
 class Interrupted(KeyboardInterrupt):
     """The run was stopped at a point from which it can be resumed."""
+
+
+def defer(is_deferred: bool) -> None:
+    """Set whether a signal only sets `asked`, since a loop will read that soon, or raises KeyboardInterrupt at once."""
+    global deferred
+    deferred = is_deferred
 
 
 def stop_if_asked() -> None:
@@ -39,13 +46,13 @@ def stop_if_asked() -> None:
 
 
 def _handle(number: int, _frame: object) -> None:
-    global asked, _presses
+    global asked, _sigints
     asked = True
-    _came.add(number)
-    _presses += number == signal.SIGINT
-    if _presses < 2:
-        if _tell is not None:
-            _tell()
+    _received.add(number)
+    _sigints += number == signal.SIGINT
+    if _sigints < 2:
+        if _tell_others is not None:
+            _tell_others()
         if deferred:
             return
     raise KeyboardInterrupt
@@ -58,7 +65,7 @@ def listening(tell: Callable[[], None] | None = None) -> Iterator[None]:
     Args:
         tell: called when a signal asks to stop. It may wait; a second SIGINT interrupts it and does not call it again.
     """
-    global _tell
+    global _tell_others
     if threading.current_thread() is not threading.main_thread():  # another program calls dfkd and handles signals
         yield
         return
@@ -75,9 +82,9 @@ def listening(tell: Callable[[], None] | None = None) -> Iterator[None]:
 
 
 def _reset(tell: Callable[[], None] | None = None) -> None:
-    global deferred, asked, _presses, _tell
-    deferred, asked, _presses, _tell = False, False, 0, tell
-    _came.clear()
+    global deferred, asked, _sigints, _tell_others
+    deferred, asked, _sigints, _tell_others = False, False, 0, tell
+    _received.clear()
 
 
 def shield_children() -> None:
@@ -96,7 +103,7 @@ def end_with(parent: int) -> None:
     """End this process, a worker of a pool, when its parent process ends, also by SIGKILL. Otherwise the worker would
     wait forever for its next task.
 
-    A running task is asked to save and stop, and has `SAVING` seconds for that.
+    A running task is asked to save and stop, and has `SAVE_TIMEOUT` seconds for that.
 
     Args:
         parent: process id of the parent.
@@ -106,46 +113,46 @@ def end_with(parent: int) -> None:
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:  # a process whose parent has ended gets another parent
-        time.sleep(LOOK)
+        time.sleep(POLL)
     os.kill(os.getpid(), signal.SIGTERM)
-    late = time.monotonic() + SAVING
-    while _working and time.monotonic() < late:
+    late = time.monotonic() + SAVE_TIMEOUT
+    while _has_task and time.monotonic() < late:
         time.sleep(0.05)
     os._exit(1)
 
 
-def as_worker(work: Callable[[], T]) -> T | None:
-    """Call `work` in a worker process of a pool; the process survives signals.
+def as_worker(task: Callable[[], T]) -> T | None:
+    """Call `task` in a worker process of a pool; the process survives signals.
 
     If one worker died, the pool would kill the others before they have saved. The pool itself ends a worker that has
     had no task for a while.
 
     Returns:
-        the result of `work`; None if a signal stopped it, or had asked to stop before it began.
+        the result of `task`; None if a signal stopped it, or had asked to stop before it began.
     """
-    global deferred, _working
-    deferred = _working = True
+    global deferred, _has_task
+    deferred = _has_task = True
     for number in SIGNALS:
         signal.signal(number, _handle)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         deferred = False
         stop_if_asked()
-        return work()
+        return task()
     except KeyboardInterrupt:
         return None
     finally:
-        deferred, _working = True, False  # until the next task, which will read `asked`
+        deferred, _has_task = True, False  # until the next task, which will read `asked`
 
 
-def as_job(work: Callable[[], T], warning: int, waits: bool) -> T:
-    """Call `work` in a job, a process that a scheduler may end and start again.
+def as_job(task: Callable[[], T], warning: int, waits: bool) -> T:
+    """Call `task` in a job, a process that a scheduler may end and start again.
 
-    The signal `warning` lets `work` save and stop. Then the handler that this signal had before is called: it requeues
+    The signal `warning` lets `task` save and stop. Then the handler that this signal had before is called: it requeues
     the job and ends the process.
 
     Args:
-        work: the task; it calls `as_worker`, so it returns after a signal.
+        task: calls `as_worker`, so that it returns after a signal.
         warning: number of the signal by which the scheduler warns that it will end the job.
         waits: whether to wait, after a SIGTERM without a warning, until the warning comes or the process is killed. A
             SIGTERM means that the scheduler will end the process, but not whether it will start it again; and it does
@@ -155,9 +162,9 @@ def as_job(work: Callable[[], T], warning: int, waits: bool) -> T:
     deferred, requeue = True, signal.getsignal(warning)
     for number in (*SIGNALS, warning):
         signal.signal(number, _handle)
-    result = work()
-    while waits and signal.SIGTERM in _came and warning not in _came:
+    result = task()
+    while waits and signal.SIGTERM in _received and warning not in _received:
         time.sleep(0.1)
-    if warning in _came:
+    if warning in _received:
         requeue(warning, None)
     return result

@@ -8,7 +8,7 @@ from pathlib import Path
 START = 19  # index of the start time among the fields of /proc/PID/stat that follow the process's name
 
 
-def started(process: int) -> str | None:
+def start_time(process: int) -> str | None:
     """Return the start time of a process, as text of the operating system. It distinguishes the process from a later
     one with the same id.
 
@@ -24,8 +24,8 @@ def started(process: int) -> str | None:
         except (OSError, IndexError):
             return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = ["ps", "-o", "lstart=", "-p", str(process)]
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip() or None
+        call = ["ps", "-o", "lstart=", "-p", str(process)]
+        return subprocess.run(call, capture_output=True, text=True, timeout=10).stdout.strip() or None
     return None
 
 
@@ -34,13 +34,13 @@ def send_signal(process: int, start: str | None, number: int) -> bool:
 
     Args:
         process: its process id.
-        start: what `started` returned for it; None sends no signal.
+        start: what `start_time` returned for it; None sends no signal.
         number: number of the signal.
 
     Returns:
         whether the signal was sent.
     """
-    if start is None or started(process) != start:
+    if start is None or start_time(process) != start:
         return False
     try:
         os.kill(process, number)

@@ -25,29 +25,29 @@ def profiled(stage: str, device: torch.device, folder: Path) -> Iterator[Callabl
         profile_<stage>.json.gz: the timeline, for https://ui.perfetto.dev or chrome://tracing; the phases of a round
             (synthesis, split, distill, evaluate) are marked.
     """
-    look = Look(device)
+    window = ProfileWindow(device)
     try:
-        yield look.between
+        yield window.between
     finally:
-        look.stop()
-    table, summary = look.read()
+        window.stop()
+    table, summary = window.read()
     text, timeline = folder / f"profile_{stage}.txt", folder / f"profile_{stage}.json.gz"
     text.write_text(table + "\n")
-    look.profile.export_chrome_trace(str(timeline))
+    window.profile.export_chrome_trace(str(timeline))
     log.info("  profile  %s: %s", stage, summary)
     log.info("           %s, and the timeline beside it", text)
 
 
-class Look:
+class ProfileWindow:
     """A profiler that starts at once, starts again after WINDOW seconds of warm-up, and stops WINDOW seconds later."""
 
     def __init__(self, device: torch.device):
         self.device = device
-        self._start(settled=False)
+        self._start(is_warm=False)
 
-    def _start(self, settled: bool) -> None:
+    def _start(self, is_warm: bool) -> None:
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
-        self.profile, self.settled, self.running = profile(activities=kinds), settled, True
+        self.profile, self.is_warm, self.running = profile(activities=kinds), is_warm, True
         self.profile.start()
         self.began = time.monotonic()
 
@@ -55,8 +55,8 @@ class Look:
         if not self.running or time.monotonic() - self.began < WINDOW:
             return
         self.stop()
-        if not self.settled:
-            self._start(settled=True)
+        if not self.is_warm:
+            self._start(is_warm=True)
 
     def stop(self) -> None:
         if self.running:

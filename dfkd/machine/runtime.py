@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dfkd.machine import devices, distributed
+from dfkd.machine import distributed
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Runtime:
         profile: whether to profile each stage (`dfkd.machine.profiling`).
         vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU.
         pool: where the images of a finished pool are stored: 'device', 'host' (the CPU's memory), or 'auto' (see
-            `home`).
+            `pool_device`).
     """
 
     device: torch.device
@@ -38,7 +38,7 @@ class Runtime:
     vectorize: bool | None = None
     pool: str = "auto"
 
-    def home(self, size: int) -> torch.device:
+    def pool_device(self, size: int) -> torch.device:
         """Return the device on which to store images of a pool.
 
         With `pool='auto'` this is the compute device, or the CPU if they would take more than half of a GPU's free
@@ -58,7 +58,7 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def to_device(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, its 4-D tensors in channels_last: convolutions are faster with it on GPUs, and
         for small images on CPUs."""
         return module.to(self.device).to(memory_format=torch.channels_last)
@@ -81,8 +81,8 @@ def make_runtime(
     """Check the options of the section `runtime` and prepare this process.
 
     Args:
-        device: 'auto' (the device that this process holds, `dfkd.machine.devices`, else CUDA if available), 'cpu',
-            'cuda', 'cuda:N'. With several ranks, 'auto' or 'cuda' gives each rank a CUDA device of its own.
+        device: 'auto' (CUDA if available), 'cpu', 'cuda', 'cuda:N'. With several ranks, 'auto' or 'cuda' gives each
+            rank a CUDA device of its own.
         precision: 'float32', 'bfloat16', or 'auto': bfloat16 if the hardware has instructions for it, else float32. A
             run then measures whether bfloat16 is faster (`dfkd.stages.precision`).
         chunk: see `Runtime`.
@@ -113,8 +113,6 @@ def make_runtime(
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto" and devices.held is not None:
-        return torch.device(devices.held.name if devices.held.name.startswith("cuda") else "cpu")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,6 +1,6 @@
 """Metrics: what is measured, as one table that result files, tables, curves, the console and the page use.
 
-Imports neither torch nor anything of dfkd; imported by dfkd.config and above.
+Imports neither torch nor anything of dfkd. May be imported by dfkd.config and later rooms.
 """
 
 from dfkd.metrics.computed import percent

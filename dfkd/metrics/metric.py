@@ -52,7 +52,7 @@ class Metric:
         unit, order = " (%)" * (self.form == "percent"), ", lower is better" * self.lower_is_better
         return f"{self.label}{unit}{order}"
 
-    def written(self, value: float) -> str:
+    def format_value(self, value: float) -> str:
         """Format a value in the metric's form."""
         return format(value, FORMS[self.form])
 

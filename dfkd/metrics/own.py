@@ -48,14 +48,14 @@ def own_metrics(configs: Iterable[dict]) -> tuple[Metric, ...]:
     They have no `compute`, because a report must not execute code named in a file. Entries that are not valid are left
     out.
     """
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for config in configs:
         section = config.get("metrics")
         for key, node in section.items() if isinstance(section, dict) else ():
             with contextlib.suppress(TypeError, ValueError, AttributeError):
                 words = {name: value for name, value in node.items() if name != "compute"}
-                found.setdefault(key, own_metric(key, **words))
-    return tuple(found.values())
+                metrics.setdefault(key, own_metric(key, **words))
+    return tuple(metrics.values())
 
 
 def own_content(config: dict, when: str | None = None) -> dict:

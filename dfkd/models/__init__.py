@@ -1,4 +1,7 @@
-"""Networks of teachers and students, generators, and hooks that record or change their features."""
+"""Networks of teachers and students, generators, and hooks that record or change their features.
+
+May be imported by dfkd.weights and later rooms.
+"""
 
 from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_weights, save_classifier
 from dfkd.models.cnn import cnn, cnn_bn

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dfkd.errors import ConfigError
-from dfkd.models.folded import folded, watched
+from dfkd.models.folded import fold_batch_norms, has_layer_hooks
 from dfkd.models.hooks import frozen_norms
 from dfkd.models.soundness import refuse_broken
 
@@ -120,15 +120,15 @@ class Teacher(Classifier):
     def _count(self, _net: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self.evals[self._purpose] += len(arguments[0])
 
-    def answer(self, inputs: Tensor) -> Tensor:
+    def forward_normalized(self, inputs: Tensor) -> Tensor:
         """Compute the logits (B, classes) of normalised inputs (B, C, H, W).
 
         Uses the copy of `net` with BatchNorm layers folded into convolutions (`dfkd.models.folded`), if there is one
         and no hooks watch layers of `net`; otherwise `net` itself.
         """
-        if not watched(self.net):
+        if not has_layer_hooks(self.net):
             if not self._fast:
-                fast = folded(self.net, self.shape, {id(self): self})
+                fast = fold_batch_norms(self.net, self.shape, {id(self): self})
                 if fast is not None:
                     fast.register_forward_pre_hook(self._count)
                 self._fast = [fast]
@@ -139,7 +139,7 @@ class Teacher(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
-        return self.answer(self.normalize(images))
+        return self.forward_normalized(self.normalize(images))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
         """Apply a function to all weights (such as a move to a device), and drop the folded copy made from them."""
@@ -226,9 +226,9 @@ def load_weights(net: nn.Module, weights: dict[str, Tensor], source: str) -> Non
     ]
     if missing or extra or wrong:
         parts = [("missing", missing), ("not in this network", extra), ("wrong shape", wrong)]
-        said = "; ".join(f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in parts if keys)
+        text = "; ".join(f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in parts if keys)
         raise ConfigError(
-            f"the weights in {source} do not fit the network: {said}. Choose the network they were trained with."
+            f"the weights in {source} do not fit the network: {text}. Choose the network they were trained with."
         )
     refuse_broken(weights, own, source)
     net.load_state_dict(weights)

@@ -43,9 +43,9 @@ def require_size(name: str, shape: tuple[int, int, int], smallest: int, largest:
     """Raise ValueError unless both sides of `shape` (C, H, W) lie in [smallest, largest]."""
     low, high = min(shape[1:]), max(shape[1:])
     if low < smallest or (largest is not None and high > largest):
-        wanted = f"{smallest} to {largest}" if largest else f"at least {smallest}"
+        limits = f"{smallest} to {largest}" if largest else f"at least {smallest}"
         raise ValueError(
-            f"network '{name}' takes images of {wanted} pixels a side, got {shape[1]}x{shape[2]}; "
+            f"network '{name}' takes images of {limits} pixels a side, got {shape[1]}x{shape[2]}; "
             f"set data.size, or choose another network (cnn_bn and resnet18 take any size from 8; points "
             f"and embeddings need mlp)"
         )

@@ -13,7 +13,9 @@ TOLERANCE = 1e-2  # allowed difference, relative to the largest logit: enough fo
 
 
 @torch.no_grad()
-def folded(net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] | None = None) -> nn.Module | None:
+def fold_batch_norms(
+    net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] | None = None
+) -> nn.Module | None:
     """Copy a network in evaluation mode, with every BatchNorm that directly follows a convolution folded into it:
 
         w' = w * gamma / sqrt(running_var + eps),  b' = (b - running_mean) * gamma / sqrt(running_var + eps) + beta
@@ -38,8 +40,8 @@ def folded(net: nn.Module, shape: tuple[int, int, int], memo: dict[int, object] 
         with warnings.catch_warnings(), full_precision(weight.device):
             warnings.simplefilter("ignore")
             fast = fuse(copy.deepcopy(net, memo), inplace=True).eval().requires_grad_(False)
-            expected, found = net.forward(example), fast(example)
-            difference = (found - expected).abs().max()
+            expected, logits = net.forward(example), fast(example)
+            difference = (logits - expected).abs().max()
     except Exception:  # a user's network can raise anything when its forward pass is traced
         return None
     return fast if difference <= TOLERANCE * expected.abs().max() else None
@@ -51,7 +53,7 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.autocast(device.type, enabled=False) if can else contextlib.nullcontext()
 
 
-def watched(net: nn.Module) -> bool:
+def has_layer_hooks(net: nn.Module) -> bool:
     """Whether a layer of a network has forward hooks; hooks on the network itself do not count."""
     layers = (module for module in net.modules() if module is not net)
     return any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers)

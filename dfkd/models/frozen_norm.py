@@ -38,8 +38,8 @@ class _Moments(torch.autograd.Function):
     def forward(ctx, h: Tensor, sets: int) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(h.dtype, torch.float32)  # the statistics are float32 also for a bfloat16 h
         unused = torch.zeros(2, h.shape[1], dtype=wide, device=h.device)
-        seen = [torch.batch_norm_update_stats(part, *unused, 0.0) for part in h.chunk(sets)]
-        mean, var = (torch.stack(parts) for parts in zip(*seen, strict=True))
+        statistics = [torch.batch_norm_update_stats(part, *unused, 0.0) for part in h.chunk(sets)]
+        mean, var = (torch.stack(parts) for parts in zip(*statistics, strict=True))
         ctx.save_for_backward(h, mean)
         ctx.sets = sets
         return mean, var

@@ -58,19 +58,19 @@ def frozen_norms(net: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _watch(net: nn.Module, measure: Callable[[_BatchNorm, Tensor], T]) -> Iterator[list[T]]:
     """Record `measure(layer, h)` for the input h (B, D, ...) of every BatchNorm layer inside the block."""
-    seen: list[T] = []
+    records: list[T] = []
     called: set[_BatchNorm] = set()
 
     def record(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
         if layer in called:
-            seen.clear()
+            records.clear()
             called.clear()
         called.add(layer)
-        seen.append(measure(layer, arguments[0]))
+        records.append(measure(layer, arguments[0]))
 
     handles = [layer.register_forward_pre_hook(record) for layer in batch_norms(net)]
     try:
-        yield seen
+        yield records
     finally:
         for handle in handles:
             handle.remove()
@@ -125,13 +125,13 @@ def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         ValueError: the network has no linear head.
     """
-    seen: list[Tensor] = []
+    records: list[Tensor] = []
 
     def record(_head: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen[:] = [arguments[0].float()]
+        records[:] = [arguments[0].float()]
 
     handle = classifier_head(net).register_forward_pre_hook(record)
     try:
-        yield seen
+        yield records
     finally:
         handle.remove()

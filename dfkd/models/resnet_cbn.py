@@ -55,8 +55,8 @@ class SelfAttention(nn.Module):
         query = self.query(h).flatten(2)
         key, value = (max_pool2d(f(h), 2).flatten(2) for f in (self.key, self.value))
         attention = (query.transpose(1, 2) @ key).softmax(2)  # (B, positions, pooled positions)
-        seen = (value @ attention.transpose(1, 2)).unflatten(2, h.shape[2:])
-        return h + self.gamma * self.out(seen)
+        attended = (value @ attention.transpose(1, 2)).unflatten(2, h.shape[2:])
+        return h + self.gamma * self.out(attended)
 
 
 class ResNetCBN(nn.Module):

@@ -19,13 +19,13 @@ def stages(net: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: the network lists no stages (a multi-layer perceptron, or a user's network without `stages`).
     """
-    found = list(getattr(net, "stages", ()))
-    if not found:
+    modules = list(getattr(net, "stages", ()))
+    if not modules:
         raise ValueError(
             f"the network {type(net).__name__} names no stages with feature maps; choose a convolutional network or a "
             f"vision transformer (cnn_bn, vgg11_bn, resnet18, wrn_16_1, vit), or give yours a property `stages`"
         )
-    return found
+    return modules
 
 
 @contextlib.contextmanager
@@ -65,15 +65,15 @@ def record_stages(net: nn.Module) -> Iterator[list[Tensor]]:
     Yields:
         a list that is filled during the forward pass, with the autograd graph. A further forward pass first empties it.
     """
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
 
-    def note(number: int, maps: Tensor) -> None:
+    def record(number: int, maps: Tensor) -> None:
         if number == 0:
-            seen.clear()
-        seen.append(maps)
+            outputs.clear()
+        outputs.append(maps)
 
-    with on_stages(net, note):
-        yield seen
+    with on_stages(net, record):
+        yield outputs
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def stage_shapes(net: nn.Module, shape: tuple[int, int, int]) -> list[tuple[int,
     """
     mode = net.training
     device = next(net.parameters()).device
-    with record_stages(net.eval()) as seen:
+    with record_stages(net.eval()) as outputs:
         net(torch.zeros(1, *shape, device=device))
     net.train(mode)
-    return [tuple(maps.shape[1:]) for maps in seen]
+    return [tuple(maps.shape[1:]) for maps in outputs]

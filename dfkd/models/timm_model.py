@@ -75,9 +75,9 @@ def timm_model(
         net = timm.create_model(model, pretrained=False, **arguments)
     except Exception as error:  # the exception types differ from model to model
         own = "patch_size=null for the patches of its own stem, " if "patch_size" in arguments else ""
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        options = ", ".join(f"{key}={value}" for key, value in arguments.items())
         raise ValueError(
-            f"timm cannot make {model} with {given} ({str(error) or type(error).__name__}); set {own}another "
+            f"timm cannot make {model} with {options} ({str(error) or type(error).__name__}); set {own}another "
             f"data.size, or another model"
         ) from error
     if small_stem and not transformer:

@@ -1,8 +1,11 @@
-"""Priors: loss terms that make synthetic images look like training images, for synthesizers."""
+"""Priors: loss terms that make synthetic images look like training images, for synthesizers.
+
+May be imported by dfkd.synthesizers and later rooms.
+"""
 
 from dfkd.priors.activation import Activation
 from dfkd.priors.balance import Balance
-from dfkd.priors.base import Prior, PriorTerm, View
+from dfkd.priors.base import Prior, PriorTerm, TeacherPass
 from dfkd.priors.bn import BatchNormPrior
 from dfkd.priors.bn_ema import BatchNormEMA
 from dfkd.priors.l2 import L2
@@ -19,7 +22,7 @@ __all__ = [
     "MeanImage",
     "Prior",
     "PriorTerm",
+    "TeacherPass",
     "TotalVariation",
     "TotalVariationL2",
-    "View",
 ]

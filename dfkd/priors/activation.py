@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.base import PriorTerm, TeacherPass
 
 
 class Activation(PriorTerm):
@@ -15,5 +15,5 @@ class Activation(PriorTerm):
 
     needs_features = True
 
-    def __call__(self, view: View) -> Tensor:
-        return -view.features.abs().reshape(view.sets, -1).mean(1)
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        return -teacher_pass.features.abs().reshape(teacher_pass.sets, -1).mean(1)

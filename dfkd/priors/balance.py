@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.base import PriorTerm, TeacherPass
 
 
 class Balance(PriorTerm):
@@ -17,8 +17,8 @@ class Balance(PriorTerm):
     classes, which is this divided by C ln 10.
     """
 
-    def __call__(self, view: View) -> Tensor:
-        log_q = view.logits.log_softmax(1).view(view.sets, -1, view.logits.shape[1])
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        log_q = teacher_pass.logits.log_softmax(1).view(teacher_pass.sets, -1, teacher_pass.logits.shape[1])
         # Computed with logarithms: a probability that underflows to 0 would have the gradient 0 * infinity.
         log_p = log_q.logsumexp(1) - math.log(log_q.shape[1])
         return (log_p.exp() * log_p).sum(1)

@@ -12,7 +12,7 @@ from dfkd.models.hooks import BatchNormStatistics
 
 
 @dataclass
-class View:
+class TeacherPass:
     """The inputs of prior terms: one forward pass of the teacher on S independent sets of N images each.
 
     Attributes:
@@ -56,14 +56,14 @@ class PriorTerm(ABC):
         self.weight = weight
 
     @abstractmethod
-    def __call__(self, view: View) -> Tensor:
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
         """Compute the unweighted term of every set (S,)."""
 
     def start(self) -> None:  # noqa: B027 (most terms have no memory)
         """Reset the state. Called when a synthesis starts, before its first round."""
 
-    def remember(self, view: View) -> None:  # noqa: B027
-        """Update the state. Called once per round, with the last view of the round's images."""
+    def remember(self, teacher_pass: TeacherPass) -> None:  # noqa: B027
+        """Update the state. Called once per round, with the last forward pass on the round's images."""
 
 
 class Prior:
@@ -90,10 +90,10 @@ class Prior:
         for term in self.terms.values():
             term.start()
 
-    def remember(self, view: View) -> None:
-        """Update the state of all terms with the last view of a round's images."""
+    def remember(self, teacher_pass: TeacherPass) -> None:
+        """Update the state of all terms with the last forward pass on a round's images."""
         for term in self.terms.values():
-            term.remember(view)
+            term.remember(teacher_pass)
 
     def check(self, network: nn.Module) -> None:
         """Raise ValueError if a term needs BatchNorm layers or features that the teacher's network does not have."""
@@ -111,15 +111,16 @@ class Prior:
                     f"prior '{name}' needs the teacher's features: {error}; or drop ~prior.{name}"
                 ) from error
 
-    def look(self, teacher: Teacher, inputs: Tensor, sets: int = 1) -> View:
+    def run_teacher(self, teacher: Teacher, inputs: Tensor, sets: int = 1) -> TeacherPass:
         """Run the teacher on `sets` equally large sets of normalised inputs, and record what the terms need."""
         nothing = contextlib.nullcontext([])
         norms = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else nothing
         last = watch_features(teacher.net) if self.needs_features else nothing
         with norms as statistics, last as features:
-            logits = teacher.answer(inputs)
-        return View(inputs, logits.float(), sets, statistics, features[0] if features else None, teacher.normalize)
+            logits = teacher.forward_normalized(inputs)
+        penultimate = features[0] if features else None
+        return TeacherPass(inputs, logits.float(), sets, statistics, penultimate, teacher.normalize)
 
-    def __call__(self, view: View) -> dict[str, Tensor]:
+    def __call__(self, teacher_pass: TeacherPass) -> dict[str, Tensor]:
         """Compute the weighted terms of every set, by name, each (S,)."""
-        return {name: term.weight * term(view) for name, term in self.terms.items()}
+        return {name: term.weight * term(teacher_pass) for name, term in self.terms.items()}

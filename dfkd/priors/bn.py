@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dfkd.models.hooks import BatchNormStatistics
-from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.base import PriorTerm, TeacherPass
 
 NOTHING = 1e-30  # lower bound of squared distances: at 0 the gradient of the square root is not defined
 
@@ -23,23 +23,23 @@ class BatchNormPrior(PriorTerm):
 
     needs_batch_norm = True
 
-    def __call__(self, view: View) -> Tensor:
-        return distance(view.statistics, [(s.mean, s.var) for s in view.statistics])
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        return distance(teacher_pass.statistics, [(s.mean, s.var) for s in teacher_pass.statistics])
 
 
-def distance(statistics: Sequence[BatchNormStatistics], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def distance(statistics: Sequence[BatchNormStatistics], batch: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """sum over layers of || running_var - var ||_2 + || running_mean - mean ||_2, for every set (S,).
 
     All layers are handled in a few operations, because one by one a deep network takes hundreds of tiny operations.
 
     Args:
         statistics: statistics of every layer, of which the running ones are used.
-        found: (mean, var) for every layer, (S, D) each.
+        batch: (mean, var) for every layer, (S, D) each.
     """
-    ours = torch.cat([part for pair in found for part in pair], 1)
-    theirs = torch.cat([part for s in statistics for part in (s.running_mean, s.running_var)])
-    sizes = tuple(part.shape[1] for pair in found for part in pair)
-    squares = (ours - theirs).square() @ _owners(sizes, ours.device, ours.dtype)
+    measured = torch.cat([part for pair in batch for part in pair], 1)
+    running = torch.cat([part for s in statistics for part in (s.running_mean, s.running_var)])
+    sizes = tuple(part.shape[1] for pair in batch for part in pair)
+    squares = (measured - running).square() @ _owners(sizes, measured.device, measured.dtype)
     return squares.clamp_min(NOTHING).sqrt().sum(1)
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.base import PriorTerm, TeacherPass
 from dfkd.priors.bn import distance
 
 
@@ -14,7 +14,7 @@ class BatchNormEMA(PriorTerm):
 
     h is the layer's input. In the first round there is no average yet, and the term equals the plain BN prior. At the
     end of each round Mean_ema <- momentum * Mean_ema + (1 - momentum) * Mean(h), detached, with h of the round's last
-    view. The gradient in later rounds is therefore scaled by 1 - momentum. `start` resets the averages.
+    forward pass. The gradient in later rounds is therefore scaled by 1 - momentum. `start` resets the averages.
 
     Args:
         weight: weight of the term.
@@ -37,17 +37,17 @@ class BatchNormEMA(PriorTerm):
     def start(self) -> None:
         self.memory: list[tuple[Tensor, Tensor]] | None = None  # averaged mean and variance of every layer, (1, D)
 
-    def remember(self, view: View) -> None:
-        self.memory = [(mean.detach(), var.detach()) for mean, var in self._blended(view)]
+    def remember(self, teacher_pass: TeacherPass) -> None:
+        self.memory = [(mean.detach(), var.detach()) for mean, var in self._blended(teacher_pass)]
 
-    def __call__(self, view: View) -> Tensor:
-        return distance(view.statistics, self._blended(view))
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        return distance(teacher_pass.statistics, self._blended(teacher_pass))
 
-    def _blended(self, view: View) -> list[tuple[Tensor, Tensor]]:
+    def _blended(self, teacher_pass: TeacherPass) -> list[tuple[Tensor, Tensor]]:
         """Return m and v of every layer, (1, D) each."""
-        if view.sets != 1:
-            raise ValueError(f"the bn_ema prior takes one set at a time, got sets={view.sets}")
-        now = [(s.mean, s.var) for s in view.statistics]
+        if teacher_pass.sets != 1:
+            raise ValueError(f"the bn_ema prior takes one set at a time, got sets={teacher_pass.sets}")
+        now = [(s.mean, s.var) for s in teacher_pass.statistics]
         if self.memory is None:
             return now
         m = self.momentum

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from dfkd.domains import read_picture
-from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.base import PriorTerm, TeacherPass
 
 
 class MeanImage(PriorTerm):
@@ -33,9 +33,9 @@ class MeanImage(PriorTerm):
         super().__init__(weight)
         self.image = read_image(path, shape)
 
-    def __call__(self, view: View) -> Tensor:
-        target = view.normalize(self.image.to(view.inputs.device)[None])
-        return (view.inputs.unflatten(0, (view.sets, -1)).mean(1) - target).square().flatten(1).mean(1)
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        target = teacher_pass.normalize(self.image.to(teacher_pass.inputs.device)[None])
+        return (teacher_pass.inputs.unflatten(0, (teacher_pass.sets, -1)).mean(1) - target).square().flatten(1).mean(1)
 
 
 def read_image(path: str, shape: tuple[int, int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dfkd.priors.base import PriorTerm, View
+from dfkd.priors.base import PriorTerm, TeacherPass
 
 
 class TotalVariation(PriorTerm):
@@ -15,9 +15,9 @@ class TotalVariation(PriorTerm):
 
     needs_neighbours = True
 
-    def __call__(self, view: View) -> Tensor:
-        x = view.inputs
-        return _mean_size(view.sets, x.diff(dim=2), x.diff(dim=3))
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        x = teacher_pass.inputs
+        return _mean_size(teacher_pass.sets, x.diff(dim=2), x.diff(dim=3))
 
 
 class DiagonalTotalVariation(PriorTerm):
@@ -28,8 +28,8 @@ class DiagonalTotalVariation(PriorTerm):
 
     needs_neighbours = True
 
-    def __call__(self, view: View) -> Tensor:
-        return _mean_size(view.sets, *_differences(view.inputs))
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        return _mean_size(teacher_pass.sets, *_differences(teacher_pass.inputs))
 
 
 class TotalVariationL2(PriorTerm):
@@ -42,8 +42,8 @@ class TotalVariationL2(PriorTerm):
 
     needs_neighbours = True
 
-    def __call__(self, view: View) -> Tensor:
-        return sum(d.reshape(view.sets, -1).norm(dim=1) for d in _differences(view.inputs))
+    def __call__(self, teacher_pass: TeacherPass) -> Tensor:
+        return sum(d.reshape(teacher_pass.sets, -1).norm(dim=1) for d in _differences(teacher_pass.inputs))
 
 
 def _differences(x: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,7 @@
-"""Tables, figures and a page over finished cells: at the end of a sweep, and by the command `dfkd-report`."""
+"""Tables, figures and a page over finished cells: at the end of a sweep, and by the command `dfkd-report`.
+
+May be imported by dfkd.sweeps and later rooms.
+"""
 
 import hashlib
 from pathlib import Path

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from dfkd.config.build import nearest
-from dfkd.config.keys import NAMES
+from dfkd.config.lookup import NAMES
 from dfkd.config.paths import path
 from dfkd.errors import ConfigError
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 from dfkd.metrics import columns
 from dfkd.report import short_name
 from dfkd.report.output import FORMATS
@@ -53,16 +53,16 @@ def parser() -> Parser:
     return made
 
 
-def cli(given: list[str] | None = None) -> None:
+def cli(words: list[str] | None = None) -> None:
     """Run `dfkd-report`: print the tables of finished cells, and save the report. Exits with a message on an error."""
     try:
-        settle()
-        run(parser().parse_args(given))
+        prepare_environment()
+        run(parser().parse_args(words))
     except (ConfigError, OSError) as error:
         sys.exit(f"dfkd-report: {error}")
 
 
-def run(chosen: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Print the tables, write the files, and print their paths.
 
     Raises:
@@ -74,20 +74,21 @@ def run(chosen: argparse.Namespace) -> None:
     from dfkd.report.runs import find
     from dfkd.report.text import markdown, unfinished
 
-    formats = [_one_of(word, FORMATS, "--format") for word in chosen.format.split(",")]
+    formats = [_one_of(word, FORMATS, "--format") for word in arguments.format.split(",")]
     question = Question(
-        rows=tuple(chosen.rows),
-        columns=tuple(chosen.columns),
-        where=tuple(_pair(text) for text in chosen.where),
-        measures=tuple(chosen.measures),
-        student=_one_of(chosen.student, STUDENTS, "--student"),
+        rows=tuple(arguments.rows),
+        columns=tuple(arguments.columns),
+        where=tuple(_pair(text) for text in arguments.where),
+        measures=tuple(arguments.measures),
+        student=_one_of(arguments.student, STUDENTS, "--student"),
     )
-    runs = find(chosen.places)
+    runs = find(arguments.places)
     report = answer(runs, question)
-    folder = chosen.to or _reports(chosen.places[0]) / short_name(repr(question), *sorted(map(str, chosen.places)))
+    name = short_name(repr(question), *sorted(map(str, arguments.places)))
+    folder = arguments.to or _reports(arguments.places[0]) / name
     files = save(report, folder, formats)
-    said = [markdown(report), unfinished(report), "\n".join(f"{name:<5} {file}" for name, file in files.items())]
-    print("\n\n".join(filter(None, said)))
+    blocks = [markdown(report), unfinished(report), "\n".join(f"{name:<5} {file}" for name, file in files.items())]
+    print("\n\n".join(filter(None, blocks)))
 
 
 def _one_of(word: str, known: dict, flag: str) -> str:
@@ -103,10 +104,10 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _reports(place: Path) -> Path:
+def _reports(path: Path) -> Path:
     """Return the folder `reports` next to the folder `runs` of a path; outputs/reports if there is none."""
-    place = place.resolve()
-    for folder in (place, *place.parents):
+    path = path.resolve()
+    for folder in (path, *path.parents):
         if (folder / "runs").is_dir():
             return folder / "reports"
     return Path("outputs") / "reports"

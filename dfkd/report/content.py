@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from dfkd.config.keys import NAMES, all_keys, option, plain, same, suggestion
+from dfkd.config.lookup import NAMES, all_keys, matches, one_line, option, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.report import groups as grouping
@@ -94,14 +94,14 @@ def answer(runs: list[Run], question: Question) -> Report:
 
 def _check_key(key: str, flag: str, runs: list[Run]) -> None:
     if not any(option(run.config, key) is not None for run in runs):
-        said = suggestion(key, all_keys(run.config for run in runs), NAMES)
-        raise ConfigError(f"--{flag} '{key}': no cell has such a key{said}")
+        hint = suggestion(key, all_keys(run.config for run in runs), NAMES)
+        raise ConfigError(f"--{flag} '{key}': no cell has such a key{hint}")
 
 
 def _matching(runs: list[Run], where: tuple[tuple[str, str], ...]) -> list[Run]:
     for key, value in where:
         values = dict.fromkeys(option(run.config, key) or "-" for run in runs)
-        runs = [run for run in runs if same(value, option(run.config, key))]
+        runs = [run for run in runs if matches(value, option(run.config, key))]
         if not runs:
             raise ConfigError(f"--where {key}={value}: no cell has it{suggestion(value, values, values)}")
     return runs
@@ -152,18 +152,18 @@ def _sources(groups: list[Group], measures: list[Measure]) -> list[str]:
         for m in measures:
             if paper := published(group.done, m.shipped):
                 papers.setdefault((m.name, paper.source), {})[f"{paper.value:g}"] = None
-    said = {
+    numbers = {
         key: ", ".join(values) if len(values) <= 3 else f"({len(values)} numbers)" for key, values in papers.items()
     }
-    return [f"Paper, {name} {said[name, source]}: {source}." for name, source in papers]
+    return [f"Paper, {name} {numbers[name, source]}: {source}." for name, source in papers]
 
 
 def _warnings(runs: list[Run]) -> dict[str, list[str]]:
     texts: dict[str, str] = {}
     cells: dict[str, list[str]] = {}
     for run in runs:
-        said = run.result.get("warnings")
-        for text in said if isinstance(said, list) else []:
-            text = texts.setdefault(re.sub(r"[\d.]+", "#", plain(text)), plain(text))
+        warnings = run.result.get("warnings")
+        for text in warnings if isinstance(warnings, list) else []:
+            text = texts.setdefault(re.sub(r"[\d.]+", "#", one_line(text)), one_line(text))
             cells.setdefault(text, []).append(run.name)
     return {text: list(dict.fromkeys(names)) for text, names in cells.items()}

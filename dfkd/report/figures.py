@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from dfkd.config.keys import measured
+from dfkd.config.lookup import number_at
 from dfkd.report.content import Report
 from dfkd.report.groups import undefended
 from dfkd.report.runs import Run
@@ -86,11 +86,11 @@ def trap_measures(report: Report) -> list[Measure]:
 def trap(report: Report, ink: str) -> Figure | None:
     """Plot ID accuracy against OOD behaviour: a small point per cell, a large one per group, a cross per teacher, and
     an arrow from each undefended group to its defended ones. None if no measure of TRAPS exists."""
-    found = trap_measures(report)
-    if not found:
+    measures = trap_measures(report)
+    if not measures:
         return None
-    figure = Figure(figsize=(6.8 * len(found), 4.6), layout="constrained")
-    for axes, m in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+    figure = Figure(figsize=(6.8 * len(measures), 4.6), layout="constrained")
+    for axes, m in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
         _trap(axes, report, m, ink)
     return figure
 
@@ -179,17 +179,17 @@ def bars(report: Report, ink: str) -> Figure | None:
         return None
     figure = Figure(figsize=(9, 0.9 + 0.36 * len(groups)), layout="constrained")
     for axes, m in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        for place, (i, group) in enumerate(groups):
+        for row, (i, group) in enumerate(groups):
             number = m.over(group)
             if not number.values:
                 continue
             gid = _gid(i, f"{group.name}: {number}")
-            axes.barh(place, number.mean, xerr=number.std, color=colour(i), ecolor=ink, height=0.66, capsize=2, gid=gid)
-            axes.annotate(str(number), (1, place), (3, 0), xycoords=("axes fraction", "data"), va="center",
+            axes.barh(row, number.mean, xerr=number.std, color=colour(i), ecolor=ink, height=0.66, capsize=2, gid=gid)
+            axes.annotate(str(number), (1, row), (3, 0), xycoords=("axes fraction", "data"), va="center",
                           textcoords="offset points", fontsize=8.5, annotation_clip=False)  # fmt: skip
             theirs = m.of_teacher().over(group)
             if theirs.values:
-                axes.vlines(theirs.mean, place - 0.45, place + 0.45, colors=ink, linestyles=":")
+                axes.vlines(theirs.mean, row - 0.45, row + 0.45, colors=ink, linestyles=":")
         axes.set(xlim=(0, 102), xlabel="%", title=f"{m.name} (dotted: teacher)")
     figure.get_layout_engine().set(w_pad=0.15)
     axes.set_yticks(range(len(groups)), [_called(report, i) for i, _ in groups])
@@ -205,7 +205,7 @@ def _legend(axes: Axes, report: Report) -> None:
 def _history(run: Run) -> list[tuple[int, float]]:
     """Return (round counted from 1, ID accuracy) of all validations of a run so far."""
     rows = read_rows(run.folder / "metrics.jsonl") if run.folder else []
-    pairs = [(measured(row, "step"), measured(row, "val/iacc")) for row in rows if row.get("stage") == "student"]
+    pairs = [(number_at(row, "step"), number_at(row, "val/iacc")) for row in rows if row.get("stage") == "student"]
     return [(step + 1, accuracy) for step, accuracy in pairs if None not in (step, accuracy)]
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from dfkd.config.cell import content
-from dfkd.config.keys import NAMES, flatten, option, word
+from dfkd.config.lookup import NAMES, as_typed, flatten, option
 from dfkd.report.runs import Run
 
 SEEDS = ("seed", "seeds")
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def seeds(self) -> list[str]:
-        return [word(run.seed) for run in self.done]
+        return [as_typed(run.seed) for run in self.done]
 
 
 def _end(key: str) -> str:
@@ -48,12 +48,12 @@ def _end(key: str) -> str:
 
 def by_content(runs: list[Run]) -> list[Group]:
     """Group cells that differ only in their seeds; labels are the options that differ between groups."""
-    groups: dict[str, Group] = {}
+    by_identity: dict[str, Group] = {}
     for run in runs:
-        groups.setdefault(_identity(run), Group({})).runs.append(run)
-    found = list(groups.values())
-    _label(found)
-    return found
+        by_identity.setdefault(_identity(run), Group({})).runs.append(run)
+    groups = list(by_identity.values())
+    _label(groups)
+    return groups
 
 
 def by_keys(runs: list[Run], rows: list[str], columns: list[str]) -> list[Group]:
@@ -86,7 +86,7 @@ def _names_first(path: str) -> tuple[bool, str]:
 def of_one_pool(group: Group) -> bool:
     """Whether several students of a group have the same seeds of teacher and synthesis, and thus the same pool."""
     seeds = [run.config["seeds"] for run in group.done]
-    origins = {(word(seed.get("teacher")), word(seed.get("synthesis"))) for seed in seeds}
+    origins = {(as_typed(seed.get("teacher")), as_typed(seed.get("synthesis"))) for seed in seeds}
     return len(origins) < len({run.name for run in group.done})
 
 
@@ -131,10 +131,10 @@ def _label(groups: list[Group]) -> None:
 
     def add(column: str, path: str) -> None:
         for group, leaves in zip(groups, flat, strict=True):
-            group.label[column] = word(leaves[path]) if path in leaves else "-"
+            group.label[column] = as_typed(leaves[path]) if path in leaves else "-"
 
     for column, path in NAMES.items():
-        if len({word(leaves.get(path)) for leaves in flat}) > 1:
+        if len({as_typed(leaves.get(path)) for leaves in flat}) > 1:
             add(column, path)
     paths = {path for leaves in flat for path in leaves if not path.endswith("_target_")}
     for path in sorted(paths, key=_names_first):
@@ -142,10 +142,10 @@ def _label(groups: list[Group]) -> None:
             break
         if path.startswith((*SEEDS, *NAMES.values())):
             continue
-        alike: dict[str, set] = {}
+        values_by_label: dict[str, set] = {}
         for label, leaves in zip(called(), flat, strict=True):
-            alike.setdefault(label, set()).add(word(leaves.get(path)))
-        if any(len(values) > 1 for values in alike.values()):
+            values_by_label.setdefault(label, set()).add(as_typed(leaves.get(path)))
+        if any(len(values) > 1 for values in values_by_label.values()):
             add(path.removesuffix(".name"), path)
     for group in groups:
         group.label = group.label or {"cell": group.runs[0].name.rpartition("_s")[0] or group.runs[0].name}

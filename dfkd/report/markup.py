@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from io import BytesIO
 from pathlib import Path
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import one_line
 from dfkd.report.figures import FAINT, INK
 
 Child = ET.Element | str | None
@@ -13,8 +13,10 @@ Child = ET.Element | str | None
 
 def tag(kind: str, /, *children: Child, **attributes: object) -> ET.Element:
     """Create an element. Attributes are written `class_` for class and `data_group` for data-group; None omits one."""
-    given = {key.rstrip("_").replace("_", "-"): plain(value) for key, value in attributes.items() if value is not None}
-    element, last = ET.Element(kind, given), None
+    texts = {
+        key.rstrip("_").replace("_", "-"): one_line(value) for key, value in attributes.items() if value is not None
+    }
+    element, last = ET.Element(kind, texts), None
     for child in children:
         if isinstance(child, ET.Element):
             element.append(child)
@@ -27,7 +29,7 @@ def tag(kind: str, /, *children: Child, **attributes: object) -> ET.Element:
 
 
 def _clean(text: str) -> str:
-    return "\n".join(map(plain, str(text).split("\n")))
+    return "\n".join(map(one_line, str(text).split("\n")))
 
 
 def write(page: ET.Element) -> str:
@@ -52,7 +54,7 @@ def drawing(svg: str, about: str) -> ET.Element:
     points = float(root.attrib.pop("width").removesuffix("pt"))
     root.set("style", f"max-width:{1.4 * points:.0f}px")  # the same font size in all drawings
     root.set("role", "img")
-    root.set("aria-label", plain(about))
+    root.set("aria-label", one_line(about))
     for element in root.iter():
         group, colon, tip = element.get("id", "").partition(":")
         if colon:

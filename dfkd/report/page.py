@@ -8,7 +8,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
 from dfkd import __version__
-from dfkd.config.keys import NAMES, option
+from dfkd.config.lookup import NAMES, option
 from dfkd.report import figures
 from dfkd.report.content import Report
 from dfkd.report.groups import Group
@@ -95,7 +95,7 @@ def _table(table: Table, report: Report, name: str) -> Element:
     rows = []
     for line, group in zip(table.lines, table.groups, strict=True):
         i = numbers.get(id(group))
-        cells = [_entry(entry, place < table.words) for place, entry in enumerate(line)]
+        cells = [_entry(entry, column < table.words) for column, entry in enumerate(line)]
         if i is not None:
             cells[0] = tag("th", _dot(i), tag("small", f"{i + 1} "), str(line[0]), scope="row", data_text=str(line[0]))
         rows.append(tag("tr", *cells, data_group=None if i is None else f"group-{i}"))
@@ -161,7 +161,7 @@ def _sortable(
 
 def _figures(report: Report) -> list[Element]:
     """Make those of the figures trap, bars and curves for which there are data."""
-    found = []
+    elements = []
     for draw, title, about in (
         (
             figures.trap,
@@ -187,9 +187,9 @@ def _figures(report: Report) -> list[Element]:
             svg = figures.as_svg(figure) if figure else None
         if svg:
             caption = tag("figcaption", tag("b", title), " ", about)
-            found.append(tag("figure", drawing(svg, title), caption, class_=draw.__name__))
+            elements.append(tag("figure", drawing(svg, title), caption, class_=draw.__name__))
     hint = "Point at a mark, or at a row of a table: its setting stands out everywhere."
-    return [tag("p", hint, class_="notes"), *found] if found else []
+    return [tag("p", hint, class_="notes"), *elements] if elements else []
 
 
 def _images(report: Report) -> list[Element]:
@@ -267,9 +267,9 @@ def _provenance(report: Report) -> list[Element]:
     facts: dict[str, dict[str, int]] = {}
     for run in report.done:
         versions = run.result.get("versions")
-        said = {"commit": run.result.get("commit"), "device": run.result.get("device")}
-        said |= {"precision": run.result.get("precision")} | (versions if isinstance(versions, dict) else {})
-        for name, value in said.items():
+        entries = {"commit": run.result.get("commit"), "device": run.result.get("device")}
+        entries |= {"precision": run.result.get("precision")} | (versions if isinstance(versions, dict) else {})
+        for name, value in entries.items():
             counts = facts.setdefault(str(name), {})
             counts[str(value or "unknown")] = counts.get(str(value or "unknown"), 0) + 1
     rows = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dfkd.config.build import nearest
 from dfkd.config.cell import content
-from dfkd.config.keys import lookup, plain
+from dfkd.config.lookup import one_line, value_at
 from dfkd.errors import ConfigError, Damaged, Inaccessible
 from dfkd.store.run_folder import RunFolder, run_folders
 from dfkd.store.sweep_list import read_list
@@ -52,25 +52,25 @@ class Run:
         return self.config.get("seed")
 
 
-def find(places: list[Path]) -> list[Run]:
+def find(paths: list[Path]) -> list[Run]:
     """Find all cells at these paths, without duplicates, in the order of their sweeps; cells of no sweep by name.
 
     Args:
-        places: run folders, outputs folders, their `runs` folders, or sweep lists (outputs/sweeps/*.jsonl).
+        paths: run folders, outputs folders, their `runs` folders, or sweep lists (outputs/sweeps/*.jsonl).
 
     Raises:
         ConfigError: no path has runs. If only some have none, these are logged as warnings.
     """
     runs: dict[object, Run] = {}
-    for place in places:
+    for path in paths:
         try:
-            found = _runs_at(place)
+            path_runs = _runs_at(path)
         except ConfigError as error:
-            if place == places[-1] and not runs:
+            if path == paths[-1] and not runs:
                 raise
             log.warning("WARNING: %s", error)
             continue
-        for run in found:
+        for run in path_runs:
             runs.setdefault(run.folder.resolve() if run.folder else (run.command, run.reason), run)
     _set_replaced(list(runs.values()))
     return list(runs.values())
@@ -91,25 +91,25 @@ def _set_replaced(runs: list[Run]) -> None:
         newest[same] = run
 
 
-def _runs_at(place: Path) -> list[Run]:
-    if place.is_file():
-        return list(_listed(place))
-    if _is_run(place):
-        return [read(place, _commands(place.parent.parent).get(place.name))]
-    folder = place / "runs" if (place / "runs").is_dir() else place
-    found = list(run_folders(folder))
-    if not found and place.is_dir() and folder == place:
+def _runs_at(path: Path) -> list[Run]:
+    if path.is_file():
+        return list(_listed(path))
+    if _is_run(path):
+        return [read(path, _commands(path.parent.parent).get(path.name))]
+    folder = path / "runs" if (path / "runs").is_dir() else path
+    folders = list(run_folders(folder))
+    if not folders and path.is_dir() and folder == path:
         raise ConfigError(
-            f"{place} holds no runs; name an outputs folder, run folders, or sweep lists (outputs/sweeps/*.jsonl)"
+            f"{path} holds no runs; name an outputs folder, run folders, or sweep lists (outputs/sweeps/*.jsonl)"
         )
-    if not found and folder == place:
-        beside = [path.name for path in place.parent.iterdir()] if place.parent.is_dir() else []
-        near = nearest(place.name, beside)
-        raise ConfigError(f"there is no '{place}'" + (near if "did you mean" in near else ""))
+    if not folders and folder == path:
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = nearest(path.name, beside)
+        raise ConfigError(f"there is no '{path}'" + (near if "did you mean" in near else ""))
     commands = _commands(folder.parent)
     order = {name: i for i, name in enumerate(commands)}
-    found.sort(key=lambda path: order.get(path.name, len(order)))
-    return [read(path, commands.get(path.name)) for path in found]
+    folders.sort(key=lambda file: order.get(file.name, len(order)))
+    return [read(file, commands.get(file.name)) for file in folders]
 
 
 def _is_run(folder: Path) -> bool:
@@ -133,12 +133,12 @@ def _listed(sweep: Path) -> Iterator[Run]:
         if folder is not None and _is_run(folder):
             run = read(folder, command)
             if run.status == "damaged" and row.get("error"):
-                run.reason = plain(row["error"])
+                run.reason = one_line(row["error"])
             yield run
         else:
-            name = plain(folder.name if folder else " ".join(row["arguments"]))
+            name = one_line(folder.name if folder else " ".join(row["arguments"]))
             waits = row.get("status") == "waiting"
-            reason = "not started yet" if waits else plain(row.get("error") or "its folder is gone")
+            reason = "not started yet" if waits else one_line(row.get("error") or "its folder is gone")
             yield Run(name, None, "waiting" if waits else "failed", reason=reason, command=command)
 
 
@@ -160,7 +160,7 @@ def _rows(sweep: Path) -> list[dict]:
 
 
 def _command(row: dict) -> str:
-    return plain(shlex.join(["dfkd", *row["arguments"]]))
+    return one_line(shlex.join(["dfkd", *row["arguments"]]))
 
 
 def read(folder: Path, command: str | None = None) -> Run:
@@ -169,11 +169,11 @@ def read(folder: Path, command: str | None = None) -> Run:
     Args:
         command: command that repeats the cell, if the folder does not contain it.
     """
-    run = Run(plain(folder.name), folder, "done", command=command)
+    run = Run(one_line(folder.name), folder, "done", command=command)
     try:
         _fill(run, RunFolder(folder))
     except Inaccessible as error:
-        run.status, run.config, run.result, run.reason = "unreadable", {}, {}, plain(error)
+        run.status, run.config, run.result, run.reason = "unreadable", {}, {}, one_line(error)
     return run
 
 
@@ -185,15 +185,15 @@ def _fill(run: Run, files: RunFolder) -> None:
         damage = "its result.json is none of a run" if run.result else damage
     except Damaged as error:
         damage = str(error)
-    said = run.result.get("command") or status.get("command") or run.command
-    run.command = said and plain(said)
+    command = run.result.get("command") or status.get("command") or run.command
+    run.command = command and one_line(command)
     if _complete(run.result):
         run.config = run.result["config"]
         _name_loss(run.config)
         return
     run.result, run.config = {}, _known(files.config())
     _name_loss(run.config)
-    run.status, run.reason = status.get("status"), plain(status.get("error") or "")
+    run.status, run.reason = status.get("status"), one_line(status.get("error") or "")
     if run.status == "running":
         run.reason = "still at work"
         if not files.is_held:
@@ -206,7 +206,7 @@ def _fill(run: Run, files: RunFolder) -> None:
 
 def _name_loss(config: dict) -> None:
     """Add the name of the loss to an old cell, from before losses were options, so that new cells can be in its row."""
-    loss = lookup(config, "student.loss")
+    loss = value_at(config, "student.loss")
     if isinstance(loss, dict) and loss.get("_target_") in LOSSES:
         loss.setdefault("name", LOSSES[loss["_target_"]])
 

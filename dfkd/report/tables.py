@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from dfkd.config.keys import flatten, measured, suggestion
+from dfkd.config.lookup import flatten, number_at, suggestion
 from dfkd.config.paper import published
 from dfkd.errors import ConfigError
 from dfkd.metrics import FORMS, TABLE, Metric, columns, own_metrics
@@ -78,7 +78,7 @@ class Measure:
         return self.metric and self.metric.about
 
     def value(self, run: Run) -> float | None:
-        return measured(run.result, self.path)
+        return number_at(run.result, self.path)
 
     def over(self, group: Group) -> Number:
         """Return the values of a group's finished cells, without cells that have none."""
@@ -115,12 +115,12 @@ def known_measures(names: list[str], runs: list[Run], student: str) -> list[Meas
     """
     done, metrics = [run for run in runs if run.done], metrics_of(runs)
     chosen = [measure(name, student, metrics) for name in names]
-    for given, wanted in zip(names, chosen, strict=True):
-        if not any(wanted.value(run) is not None for run in done) and wanted.metric is None:
+    for name, m in zip(names, chosen, strict=True):
+        if not any(m.value(run) is not None for run in done) and m.metric is None:
             results = [{key: value for key, value in run.result.items() if key != "config"} for run in done]
-            paths = {path for result in results for path in flatten(result) if measured(result, path) is not None}
-            said = suggestion(given, [*columns(metrics), *sorted(paths)], columns(metrics))
-            raise ConfigError(f"--measures '{given}': no finished cell has it{said}")
+            paths = {path for result in results for path in flatten(result) if number_at(result, path) is not None}
+            hint = suggestion(name, [*columns(metrics), *sorted(paths)], columns(metrics))
+            raise ConfigError(f"--measures '{name}': no finished cell has it{hint}")
     return chosen
 
 
@@ -128,9 +128,9 @@ def usual_measures(groups: list[Group], student: str) -> list[Measure]:
     """Return the metrics that the cells have; the fragile share only if some cell splits its images."""
     metrics = metrics_of(run for group in groups for run in group.runs)
     every = [measure(head, student, metrics) for head in columns(metrics)]
-    found = [m for m in every if any(m.over(group).values for group in groups)]
+    present = [m for m in every if any(m.over(group).values for group in groups)]
     split = any(set(measure("fragile").over(group).values) - {1.0} for group in groups)
-    return [m for m in found if m.name != "fragile" or split]
+    return [m for m in present if m.name != "fragile" or split]
 
 
 @dataclass

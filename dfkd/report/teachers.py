@@ -3,7 +3,7 @@ predictions."""
 
 from pathlib import Path
 
-from dfkd.config.keys import lookup
+from dfkd.config.lookup import value_at
 from dfkd.metrics import FORMS
 from dfkd.report import short_name
 from dfkd.report.groups import by_content
@@ -40,7 +40,7 @@ def teacher_table(runs: list[Run]) -> str:
     for label, results in rows:
         # OLAcc of a teacher makes sense only with a taught label. In a close set a teacher trivially repeats all of its
         # own errors, so that it is always 100.
-        taught = [r for r in results if lookup(r, "config.ntl_scenario.ood_label") is not None]
+        taught = [r for r in results if value_at(r, "config.ntl_scenario.ood_label") is not None]
         sources = {name: taught if name == "OLAcc" else results for name in columns}
         measured = [_mean(sources[name], path, FORMS[form]) for name, (path, form) in columns.items()]
         flips = [_flips(results, eps) for eps in radii]
@@ -77,7 +77,7 @@ def flips_of(result: dict) -> list[dict]:
 
 
 def _mean(results: list[dict], path: str, form: str) -> str:
-    return str(Number(tuple(value for result in results if (value := lookup(result, path)) is not None), form))
+    return str(Number(tuple(value for result in results if (value := value_at(result, path)) is not None), form))
 
 
 def _at(results: list[dict], eps: float) -> list[dict]:
@@ -86,14 +86,14 @@ def _at(results: list[dict], eps: float) -> list[dict]:
 
 
 def _flips(results: list[dict], eps: float) -> str:
-    found = _at(results, eps)
-    parts = [_mean(found, domain, ".0f") for domain in ("id", "ood")]
+    flips = _at(results, eps)
+    parts = [_mean(flips, domain, ".0f") for domain in ("id", "ood")]
     return parts[0] if parts[1] == "-" else " / ".join(parts)
 
 
 def _holds(results: list[dict], eps: float) -> bool:
-    found = _at(results, eps)
-    return bool(found) and all(flip["ood"] is not None and flip["id"] > flip["ood"] for flip in found)
+    flips = _at(results, eps)
+    return bool(flips) and all(flip["ood"] is not None and flip["id"] > flip["ood"] for flip in flips)
 
 
 def _radius(eps: float) -> str:

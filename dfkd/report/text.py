@@ -3,7 +3,7 @@
 import csv
 import io
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import one_line
 from dfkd.config.paper import published
 from dfkd.report.content import Report
 from dfkd.report.tables import Number, Table
@@ -12,7 +12,7 @@ from dfkd.report.tables import Number, Table
 def markdown(report: Report) -> str:
     """Return the tables, notes and warnings as Markdown, with aligned columns for reading in a terminal."""
     parts = [grid(table) for table in report.tables]
-    warnings = [f"WARNING: {plain(text)}{_such(names)}" for text, names in report.warnings.items()]
+    warnings = [f"WARNING: {one_line(text)}{_such(names)}" for text, names in report.warnings.items()]
     parts.append("\n".join([*report.notes, *warnings]))
     return "\n\n".join(parts)
 
@@ -23,11 +23,11 @@ def _such(names: list[str]) -> str:
 
 def grid(table: Table) -> str:
     """Format a table as Markdown with aligned columns."""
-    lines = [[plain(str(entry)).replace("|", "\\|") for entry in line] for line in [table.head, *table.lines]]
+    lines = [[one_line(str(entry)).replace("|", "\\|") for entry in line] for line in [table.head, *table.lines]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
     text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
     ruler = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-    title = [plain(table.title), ""] if table.title else []
+    title = [one_line(table.title), ""] if table.title else []
     return "\n".join([*title, text[0], ruler, *text[1:]])
 
 
@@ -35,7 +35,7 @@ def unfinished(report: Report) -> str:
     """List the unfinished cells with the reasons and the commands that repeat them."""
     lines = []
     for run in report.unfinished:
-        lines.append(f"{run.status.upper()}: {plain(run.name)}: {plain(run.reason)}")
+        lines.append(f"{run.status.upper()}: {one_line(run.name)}: {one_line(run.reason)}")
         if run.command and run.status != "running":
             lines.append(f"  retry: {run.command}")
     return "\n".join(lines)
@@ -101,8 +101,8 @@ def latex(report: Report) -> str:
     for table in report.tables:
         columns = "l" * table.words + "r" * (len(table.head) - table.words)
         lines = [" & ".join(map(_latex, line)) + r" \\" for line in [table.head, *table.lines]]
-        said = [f"{table.title}.", *report.notes] if table.title else report.notes
-        caption = " ".join(map(_latex, said))
+        caption_lines = [f"{table.title}.", *report.notes] if table.title else report.notes
+        caption = " ".join(map(_latex, caption_lines))
         parts.append(
             "\n".join(
                 [
@@ -129,4 +129,4 @@ def _latex(entry: str | Number) -> str:
         paper, comma, difference = paper.removesuffix("]").rpartition(", ")
         beside = f"{bracket}{paper}{comma}${difference}$]" if bracket else ""
         return "$" + number.replace("±", r"\pm").replace(",", "{,}") + "$" + beside
-    return "".join(LATEX.get(sign, sign) for sign in plain(str(entry)))
+    return "".join(LATEX.get(sign, sign) for sign in one_line(str(entry)))

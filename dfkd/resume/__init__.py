@@ -1,1 +1,4 @@
-"""Checkpoints: a stopped or killed run is resumed inside a stage. Imported by methods, and by dfkd.stages and above."""
+"""Checkpoints: a stopped or killed run is resumed inside a stage, in the loops of the methods.
+
+May be imported by dfkd.synthesizers and later rooms.
+"""

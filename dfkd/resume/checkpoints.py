@@ -1,6 +1,6 @@
 """Checkpoints of stages: the state of a stage is saved at intervals, and the next run resumes from it.
 
-A stage names the objects that it depends on (`keep`) and takes its steps in loops (`loop`), which may be nested.
+A stage names the objects that it depends on (`register`) and takes its steps in loops (`loop`), which may be nested.
 Between two steps no such object is changing: there the state is saved if a checkpoint is due, and there a signal stops
 the run. The next run of the same stage creates all objects anew and reaches the same loops. It skips the finished ones,
 restores the state in the loop in which the run was stopped, and continues at the next step. The result is the same to
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from dfkd.machine import distributed, interrupt
-from dfkd.resume.state import CannotSave, Misfit, Put, Take
+from dfkd.resume.state import CannotSave, CheckpointMismatch, Extractor, Restorer
 from dfkd.resume.statefile import read, write
 
 log = logging.getLogger("dfkd")
@@ -55,15 +55,15 @@ class Checkpoints:
         self.file: Path | None = None
         self.rows: list[dict] = []
         self.between: Callable[[], None] = lambda: None
-        self._kept: dict[str, Any] = {}
+        self._registered: dict[str, Any] = {}
         self._loops: list[ResumableLoop] = []
         self._entered = [Counter()]  # for every depth of nested loops: {name: how many loops of that name were entered}
-        self._fresh: dict[str, Any] = {}  # outline (`Take.outline`) of all parts when they were named
-        self._found: dict | None = None  # the checkpoint of an earlier run, until this run has reached its position
-        self._before, self._began = 0.0, time.monotonic()
-        self._due = time.monotonic() + (self.every or 0)
-        self._broken, self._said = False, set()
-        self._ranks, self._stop = distributed.team(), distributed.StopSign()
+        self._first_outline: dict[str, Any] = {}  # outline (`Extractor.outline`) of all parts when they were named
+        self._earlier: dict | None = None  # the checkpoint of an earlier run, until this run has reached its position
+        self._earlier_seconds, self._began = 0.0, time.monotonic()
+        self._next_save = time.monotonic() + (self.every or 0)
+        self._cannot_save, self._warned = False, set()
+        self._ranks, self._stop = distributed.team_size(), distributed.StopSign()
 
     @contextlib.contextmanager
     def stage(self, name: str, key: str, file: Path, code: str = "") -> Iterator[None]:
@@ -76,8 +76,8 @@ class Checkpoints:
             code: digest of the program (`dfkd.config.own_code.code_digest`); a checkpoint of other code is not used.
 
         Raises:
-            Misfit: the checkpoint does not fit the stage. The file is removed, and the stage must begin again. Raised
-                on all ranks that make the stage, or on none.
+            CheckpointMismatch: the checkpoint does not fit the stage. The file is removed, and the stage must begin
+                again. Raised on all ranks that make the stage, or on none.
         """
         self._clear()
         self.file, self._name = file, f"{name:<8} {key}"
@@ -88,35 +88,36 @@ class Checkpoints:
             "number of ranks": self._ranks,
         }
         self._about = {"stage": name, "key": key} | versions
-        self._found = self._read()
-        if self._found is not None:
-            self.rows, self._before = self._found["rows"], self._found["seconds"]
+        self._earlier = self._read()
+        if self._earlier is not None:
+            self.rows, self._earlier_seconds = self._earlier["rows"], self._earlier["seconds"]
         try:
             self._check_ranks()
             yield
-            if self._found is not None:
-                raise Misfit(f"the stage never came to {self._found['position']}")
-        except Misfit:
+            if self._earlier is not None:
+                raise CheckpointMismatch(f"the stage never came to {self._earlier['position']}")
+        except CheckpointMismatch:
             if distributed.is_first():
                 file.unlink(missing_ok=True)
             raise
         finally:
             self._clear()
-            interrupt.deferred = False
+            interrupt.defer(False)
 
     def _check_ranks(self) -> None:
-        """Raise Misfit unless all ranks resume from the same position. No rank saves before all ranks have read."""
-        mine = self._found and self._found["position"]
-        found = distributed.gather(mine)
-        if self._ranks > 1 and distributed.by_first(lambda: any(position != mine for position in found)):
-            raise Misfit("not every rank can read it")
+        """Raise CheckpointMismatch unless all ranks resume from the same position. No rank saves before all ranks have
+        read."""
+        own = self._earlier and self._earlier["position"]
+        positions = distributed.gather(own)
+        if self._ranks > 1 and distributed.on_first_rank(lambda: any(position != own for position in positions)):
+            raise CheckpointMismatch("not every rank can read it")
 
     @property
     def seconds(self) -> float:
         """Seconds spent on the stage, with those of the earlier runs that it resumes."""
-        return self._before + time.monotonic() - self._began
+        return self._earlier_seconds + time.monotonic() - self._began
 
-    def keep(self, **parts: Any) -> None:
+    def register(self, **parts: Any) -> None:
         """Name the objects that the stage depends on from here to its end; they are part of its checkpoints.
 
         Args:
@@ -124,7 +125,7 @@ class Checkpoints:
                 student, must come first.
         """
         if self.file is not None:
-            self._kept |= parts
+            self._registered |= parts
             self._outline(parts)
 
     def loop(self, name: str, total: int, step: int = 1, **parts: Any) -> "range | ResumableLoop":
@@ -138,69 +139,77 @@ class Checkpoints:
             name: what is counted, in the singular, for messages: 'epoch', 'step'.
             total: end of the numbers, exclusive.
             step: distance between two numbers.
-            parts: objects that the stage depends on during the loop in addition to those of `keep`, for instance an
+            parts: objects that the stage depends on during the loop in addition to those of `register`, for instance an
                 optimizer that is created for it.
 
         Returns:
             an iterable; its attribute `start` is the first number.
         """
-        plain = self.file is None or self._ranks != distributed.team()
-        return range(0, total, step) if plain else ResumableLoop(self, name, total, step, parts)
+        outside = self.file is None or self._ranks != distributed.team_size()
+        return range(0, total, step) if outside else ResumableLoop(self, name, total, step, parts)
 
     def _parts(self) -> dict[str, Any]:
-        merged = dict(self._kept)
+        merged = dict(self._registered)
         for loop in self._loops:
             merged |= loop.parts
         return merged
 
-    def _take(self) -> tuple[Take, dict[str, Any]]:
-        take = Take()
-        return take, {name: take(part, name) for name, part in self._parts().items()}
+    def _extract(self) -> tuple[Extractor, dict[str, Any]]:
+        extractor = Extractor()
+        return extractor, {name: extractor(part, name) for name, part in self._parts().items()}
 
     def _outline(self, new: dict[str, Any]) -> None:
         """Store the outline of new parts when they are named: the next run will create them in this form."""
-        if not new or self.every is None or self._broken:
+        if not new or self.every is None or self._cannot_save:
             return
         try:
-            outline = self._take()[0].outline
+            outline = self._extract()[0].outline
         except Exception as reason:  # `CannotSave`, or any error of a user's object when its attributes are read
             return self._give_up(reason)
-        old = {path: found for path, found in self._fresh.items() if part_of(path) not in new}
-        self._fresh = old | {path: found for path, found in outline.items() if part_of(path) in new}
+        old = {path: entry for path, entry in self._first_outline.items() if part_of(path) not in new}
+        self._first_outline = old | {path: entry for path, entry in outline.items() if part_of(path) in new}
 
     def enter(self, loop: "ResumableLoop") -> int:
-        """Register a loop that begins; returns the number with which it begins."""
+        """Register a loop that begins; returns the number with which it begins.
+
+        Raises:
+            ValueError: a part of the loop has the name of another part.
+        """
+        taken = sorted(loop.parts.keys() & self._parts().keys())
+        if taken:  # one of the two would silently be missing in the checkpoint
+            raise ValueError(f"loop '{loop.name}': other parts of the stage have the names {', '.join(taken)} already")
         loop.id = f"{loop.name} #{self._entered[-1][loop.name]}"
         self._entered[-1][loop.name] += 1
         self._loops.append(loop)
         self._entered.append(Counter())
         self._outline(loop.parts)
-        interrupt.deferred = self.every is not None
-        return 0 if self._found is None else self._resume(loop)
+        interrupt.defer(self.every is not None)
+        return 0 if self._earlier is None else self._resume(loop)
 
     def _resume(self, loop: "ResumableLoop") -> int:
-        position, depth = self._found["position"], len(self._loops) - 1
+        position, depth = self._earlier["position"], len(self._loops) - 1
         name, number = position[depth]
-        here = name == loop.id
-        arrived = here and depth == len(position) - 1
+        is_this_loop = name == loop.id
+        arrived = is_this_loop and depth == len(position) - 1
         # If not arrived, the same data are restored again at the next loop, and the stage must not change them before.
-        self._put_back(self._found if arrived else copy.deepcopy(self._found), self._parts() if here else self._kept)
-        if not here:
+        checkpoint = self._earlier if arrived else copy.deepcopy(self._earlier)
+        self._restore(checkpoint, self._parts() if is_this_loop else self._registered)
+        if not is_this_loop:
             return loop.total  # the earlier run has finished this loop
         if depth == 0:
             log.info("  %s resumed at %s %d of %d", self._name, loop.name, number, loop.total)
         if arrived:
-            self._found = None
+            self._earlier = None
         return number
 
-    def _put_back(self, found: dict, parts: dict[str, Any]) -> None:
-        put = Put()
+    def _restore(self, checkpoint: dict, parts: dict[str, Any]) -> None:
+        restorer = Restorer()
         try:
             for name, part in parts.items():
-                put(part, found["parts"][name], name)
-            put_random_state(found["random"], self.device)
+                restorer(part, checkpoint["parts"][name], name)
+            restore_random_state(checkpoint["random"], self.device)
         except Exception as error:  # the state of another program may lead to any error
-            raise Misfit(f"{type(error).__name__}: {error}") from error
+            raise CheckpointMismatch(f"{type(error).__name__}: {error}") from error
 
     def passed(self, loop: "ResumableLoop", number: int) -> None:
         """Called by a loop after each step: save if a checkpoint is due, and stop if a signal has asked for it.
@@ -210,16 +219,16 @@ class Checkpoints:
 
         Raises:
             Interrupted: a signal has asked to stop.
-            Misfit: the stage has passed the position of the checkpoint without reaching it.
+            CheckpointMismatch: the stage has passed the position of the checkpoint without reaching it.
         """
-        if self._found is not None:
-            raise Misfit(f"the stage went past {self._found['position']}")
+        if self._earlier is not None:
+            raise CheckpointMismatch(f"the stage went past {self._earlier['position']}")
         loop.number = number
         self.between()
         self._entered[-1].clear()
         last = number >= loop.total and len(self._loops) == 1
         stop = interrupt.asked if self._ranks == 1 else self._stop(look=last)
-        if stop or time.monotonic() >= self._due:
+        if stop or time.monotonic() >= self._next_save:
             self._save()
         if stop or (interrupt.asked and self._ranks == 1):
             raise interrupt.Interrupted
@@ -229,7 +238,8 @@ class Checkpoints:
         if loop in self._loops:
             del self._entered[self._loops.index(loop) + 1 :]
             del self._loops[self._loops.index(loop) :]
-        interrupt.deferred = interrupt.deferred and bool(self._loops)
+        if not self._loops:
+            interrupt.defer(False)
 
     def stop_if_asked(self) -> None:
         """Called after the last step of a loop: stop if a signal has asked for it. Several ranks must stop at the same
@@ -238,12 +248,12 @@ class Checkpoints:
             interrupt.stop_if_asked()
 
     def _save(self) -> None:
-        if self.every is None or self._broken or not distributed.is_first():
+        if self.every is None or self._cannot_save or not distributed.is_first():
             return
         began = time.monotonic()
         try:
-            take, parts = self._take()
-            take.check(self._fresh)
+            extractor, parts = self._extract()
+            extractor.check(self._first_outline)
             position = [[loop.id, loop.number] for loop in self._loops]
             state = {"position": position, "seconds": self.seconds, "rows": self.rows, "parts": parts}
             write(self.file, self._about, state | {"random": random_state(self.device)})
@@ -256,18 +266,18 @@ class Checkpoints:
         if enough > self.every > 0:
             took = f"its state takes {ended - began:.0f} s to save, every {self.every:g} s"
             self._warn(f"{took}: to lose less time by that, set runtime.checkpoint_every={enough:.0f}")
-        self._due = ended + self.every
+        self._next_save = ended + self.every
 
     def _give_up(self, reason: Exception) -> None:
-        self._broken = True
+        self._cannot_save = True
         self._warn(f"cannot be saved on its way, only when it is done: {reason}")
 
     def _warn(self, text: str) -> None:
         """Log a warning once per stage; warnings that differ only in their numbers count as the same."""
         kind = re.sub(r"\d+", "", text)
-        if kind not in self._said:
+        if kind not in self._warned:
             log.warning("  WARNING  %s: %s", self._name, text)
-            self._said.add(kind)
+            self._warned.add(kind)
 
     def _read(self) -> dict | None:
         """Return the checkpoint that an earlier run has left of this stage; None if there is none, or it is damaged or
@@ -275,7 +285,7 @@ class Checkpoints:
         if not self.file.exists():
             return None
         try:
-            about, found = read(self.file, self.device)
+            about, state = read(self.file, self.device)
         except Exception as error:  # a damaged file fails in too many ways to name
             log.warning("damaged checkpoint %s (%s): the stage begins anew", self.file, error)
             return None
@@ -283,7 +293,7 @@ class Checkpoints:
         if other:
             log.info("  %s begins anew: its checkpoint is of another %s", self._name, ", ".join(other))
             return None
-        return found
+        return state
 
 
 def part_of(path: str) -> str:
@@ -326,7 +336,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     }
 
 
-def put_random_state(state: dict[str, Any], device: torch.device) -> None:
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)

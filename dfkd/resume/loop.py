@@ -26,6 +26,6 @@ class Loop(Protocol):
     def __call__(self, name: str, total: int, step: int = 1, **parts: Any) -> Iterable[int]: ...
 
 
-def plain(name: str, total: int, step: int = 1, **parts: Any) -> range:
+def plain_loop(name: str, total: int, step: int = 1, **parts: Any) -> range:
     """Return all numbers 0, step, 2 step, ... below `total`: the loop of a method that is used outside of a run."""
     return range(0, total, step)

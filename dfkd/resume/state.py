@@ -1,10 +1,10 @@
-"""The state of objects as plain data: `Take` extracts it, and `Put` restores it into objects of a new run.
+"""The state of objects as plain data: `Extractor` extracts it, and `Restorer` restores it into objects of a new run.
 
-`Take` walks through an object and everything it refers to. Tensors, numbers, strings and containers of them are data.
-Objects (networks, optimizers, schedulers, random generators, objects of any other class) are never created from data: a
-new run creates them by its own code, and `Put` restores their content. So no class or function is called because a file
-names it. Functions and frozen dataclasses are constants. Anything else raises `CannotSave`, and so does an object that
-was created during the loops and would be missing in a new run: no state is lost silently.
+`Extractor` walks through an object and everything it refers to. Tensors, numbers, strings and containers of them are
+data. Objects (networks, optimizers, schedulers, random generators, objects of any other class) are never created from
+data: a new run creates them by its own code, and `Restorer` restores their content. So no class or function is called
+because a file names it. Functions and frozen dataclasses are constants. Anything else raises `CannotSave`, and so does
+an object that was created during the loops and would be missing in a new run: no state is lost silently.
 
 A class may define two methods that change this for its objects:
     checkpoint_state() -> {attribute: value}   only these attributes are saved, not those that can be computed again
@@ -43,12 +43,12 @@ class CannotSave(Exception):
     """The state of an object cannot be extracted, or could not be restored into an object of a new run."""
 
 
-class Misfit(Exception):
+class CheckpointMismatch(Exception):
     """Data do not fit the objects into which they should be restored: another program has saved them."""
 
 
 @dataclass
-class Node:
+class ObjectState:
     """The state of an object.
 
     Attributes:
@@ -61,7 +61,7 @@ class Node:
 
 
 @dataclass
-class Same:
+class Reference:
     """A reference to an object that was found at another path before."""
 
     path: str
@@ -98,7 +98,7 @@ def has(thing: Any, method: str) -> bool:
     return callable(getattr(type(thing), method, None))
 
 
-class Take:
+class Extractor:
     """Extracts the state of objects as plain data. One instance serves for all objects of a checkpoint.
 
     Attributes:
@@ -117,7 +117,7 @@ class Take:
 
         Args:
             thing: the object.
-            path: its path from the named part, such as 'student.net', for `Same`, the outline and messages.
+            path: its path from the named part, such as 'student.net', for `Reference`, the outline and messages.
 
         Raises:
             CannotSave: the message names the object and its path.
@@ -129,7 +129,7 @@ class Take:
         if type(thing) in (tuple, torch.Size):
             return tuple(self(item, f"{path}[{i}]") for i, item in enumerate(thing))
         if id(thing) in self._paths:
-            return Same(self._paths[id(thing)])
+            return Reference(self._paths[id(thing)])
         self._paths[id(thing)] = path
         self._seen.append(thing)
         if type(thing) is set and not all(map(is_key, thing)):
@@ -143,7 +143,7 @@ class Take:
             self.outline[path] = thing
             return CONSTANT
         self.outline[path] = type(thing)
-        return Node(type(thing).__qualname__, self._inside(thing, path))
+        return ObjectState(type(thing).__qualname__, self._inside(thing, path))
 
     def _dict(self, thing: dict, path: str) -> dict:
         for key in thing:
@@ -187,18 +187,18 @@ class Take:
         Args:
             fresh: outline of the objects as a new run creates them.
         """
-        for path, found in self.outline.items():
+        for path, entry in self.outline.items():
             if any(path.startswith(f"{owner}.") for owner in self.expecting):
                 continue
             if path not in fresh:
-                raise CannotSave(f"{path} ({_name(found)}) was not there from the start")
-            if not _equal(found, fresh[path]):
-                raise CannotSave(f"{path} is another {_name(found)} than at the start")
+                raise CannotSave(f"{path} ({_name(entry)}) was not there from the start")
+            if not _equal(entry, fresh[path]):
+                raise CannotSave(f"{path} is another {_name(entry)} than at the start")
 
 
-def _name(found: Any) -> str:
-    found = found[0] if isinstance(found, tuple) else found
-    return found.__name__ if isinstance(found, type) else type(found).__name__
+def _name(entry: Any) -> str:
+    entry = entry[0] if isinstance(entry, tuple) else entry
+    return entry.__name__ if isinstance(entry, type) else type(entry).__name__
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -207,9 +207,9 @@ def _equal(a: Any, b: Any) -> bool:
     return False
 
 
-class Put:
+class Restorer:
     """Restores plain data into objects of a new run. It must be called for the same parts and in the same order as
-    `Take`."""
+    `Extractor`."""
 
     def __init__(self):
         self._at: dict[str, Any] = {}
@@ -220,26 +220,28 @@ class Put:
 
         Args:
             existing: the object of the new run at this path, or None.
-            data: what `Take` returned for this path.
-            path: the path, for `Same` and messages.
+            data: what `Extractor` returned for this path.
+            path: the path, for `Reference` and messages.
 
         Returns:
             the value that belongs at this path: `existing` with its state restored where it is an object or container;
             else `data`.
 
         Raises:
-            Misfit: `existing` is not of the class from which the data were taken.
+            CheckpointMismatch: `existing` is not of the class from which the data were taken.
         """
-        if isinstance(data, Same):
+        if isinstance(data, Reference):
             return self._at[data.path]
         if data is CONSTANT:
             if not is_constant(existing):
-                raise Misfit(f"{path} should be a constant, but is a {type(existing).__name__}")
+                raise CheckpointMismatch(f"{path} should be a constant, but is a {type(existing).__name__}")
             self._at[path] = existing
             return existing
-        if isinstance(data, Node):
+        if isinstance(data, ObjectState):
             if type(existing).__qualname__ != data.kind or id(existing) in self._used:
-                raise Misfit(f"{path} should be a {data.kind} of its own, but is a {type(existing).__name__}")
+                raise CheckpointMismatch(
+                    f"{path} should be a {data.kind} of its own, but is a {type(existing).__name__}"
+                )
             self._at[path] = self._used[id(existing)] = existing
             self._fill(existing, data.data, path)
             return existing
@@ -253,8 +255,8 @@ class Put:
 
     def _container(self, existing: Any, data: Any, path: str) -> Any:
         """Restore a container. An existing one of the same type is reused, since other objects may refer to it."""
-        alike = type(existing) is type(data) or (isinstance(existing, dict) and isinstance(data, dict))
-        target = existing if alike and id(existing) not in self._used else type(data)()
+        same_type = type(existing) is type(data) or (isinstance(existing, dict) and isinstance(data, dict))
+        target = existing if same_type and id(existing) not in self._used else type(data)()
         self._at[path] = self._used[id(target)] = target
         if isinstance(data, dict):
             old = dict(target)
@@ -292,7 +294,7 @@ class Put:
         groups = self([group["params"] for group in optimizer.param_groups], data["params"], f"{path}.params")
         after = [p for group in groups for p in group]
         if len(after) != len(before) or any(a is not b for a, b in zip(after, before, strict=True)):
-            raise Misfit(f"{path} optimises other parameters")
+            raise CheckpointMismatch(f"{path} optimises other parameters")
         state = self(None, {key: data[key] for key in ("state", "param_groups")}, f"{path}.state")
         optimizer.load_state_dict(state)
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dfkd.resume.state import CONSTANT, SCALARS, Node, Same
+from dfkd.resume.state import CONSTANT, SCALARS, ObjectState, Reference
 
 MAPS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 
@@ -34,9 +34,9 @@ def write(file: Path, about: dict[str, str], data: Any) -> None:
         OSError: the file cannot be written.
         TypeError: a value is not plain data.
     """
-    pack = Pack()
-    header = {"about": json.dumps(about), "data": json.dumps(pack(data))}
-    storages = pack.storages or {
+    encoder = Encoder()
+    header = {"about": json.dumps(about), "data": json.dumps(encoder(data))}
+    storages = encoder.storages or {
         "none": torch.zeros(1, dtype=torch.uint8)
     }  # safetensors 0.6.0 cannot read a file without tensors
     header["digest"] = _digest(header, storages)
@@ -70,7 +70,7 @@ def read(file: Path, device: torch.device) -> tuple[dict[str, str], Any]:
         storages = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 (no dict)
     if header.pop("digest") != _digest(header, storages):
         raise ValueError("its content has changed")
-    return json.loads(header["about"]), Unpack(storages, device)(json.loads(header["data"]))
+    return json.loads(header["about"]), Decoder(storages, device)(json.loads(header["data"]))
 
 
 def _digest(header: dict[str, str], storages: dict[str, Tensor]) -> str:
@@ -80,7 +80,7 @@ def _digest(header: dict[str, str], storages: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class Pack:
+class Encoder:
     """Converts plain data to JSON: scalars stay as they are, everything else becomes {kind: content}.
 
     Attributes:
@@ -96,9 +96,9 @@ class Pack:
             return data
         if data is CONSTANT:
             return {"constant": None}
-        if isinstance(data, Node):
+        if isinstance(data, ObjectState):
             return {"node": [data.kind, self(data.data)]}
-        if isinstance(data, Same):
+        if isinstance(data, Reference):
             return {"same": data.path}
         if isinstance(data, Tensor):
             return {"tensor": self._tensor(data)}
@@ -115,17 +115,17 @@ class Pack:
 
     def _tensor(self, tensor: Tensor) -> list:
         storage = tensor.untyped_storage()
-        place = (str(storage.device), storage.data_ptr())
-        if place not in self._names or not storage.nbytes():
-            name = self._names[place] = str(len(self.storages))
+        address = (str(storage.device), storage.data_ptr())
+        if address not in self._names or not storage.nbytes():
+            name = self._names[address] = str(len(self.storages))
             self.storages[name] = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage).cpu()
         kind = str(tensor.dtype).removeprefix("torch.")
-        where = [self._names[place], storage.device.type != "cpu", tensor.storage_offset()]
+        where = [self._names[address], storage.device.type != "cpu", tensor.storage_offset()]
         return [kind, *where, list(tensor.shape), list(tensor.stride())]
 
 
-class Unpack:
-    """Converts the JSON of `Pack` back to plain data; tensors that were on a GPU come to `device`."""
+class Decoder:
+    """Converts the JSON of `Encoder` back to plain data; tensors that were on a GPU come to `device`."""
 
     def __init__(self, storages: dict[str, Tensor], device: torch.device):
         self.storages, self.device = storages, device
@@ -137,9 +137,9 @@ class Unpack:
         if kind == "constant":
             return CONSTANT
         if kind == "node":
-            return Node(content[0], self(content[1]))
+            return ObjectState(content[0], self(content[1]))
         if kind == "same":
-            return Same(content)
+            return Reference(content)
         if kind == "tensor":
             return self._tensor(*content)
         if kind == "array":

@@ -1,1 +1,4 @@
-"""One cell from configuration to result.json. Imported by dfkd.sweeps and above."""
+"""One cell, from its configuration to result.json.
+
+May be imported by dfkd.report and later rooms.
+"""

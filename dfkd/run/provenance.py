@@ -31,8 +31,8 @@ def arguments(hydra: DictConfig | None = None) -> list[str] | None:
 
 def command() -> str | None:
     """Return the shell command that repeats the current cell alone; None outside of Hydra."""
-    given = arguments()
-    return None if given is None else shlex.join(["dfkd", *given])
+    words = arguments()
+    return None if words is None else shlex.join(["dfkd", *words])
 
 
 def commit() -> str | None:
@@ -40,8 +40,8 @@ def commit() -> str | None:
     or if git fails."""
     if not (CHECKOUT / ".git").exists():
         return None
-    asked = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    call = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+        return subprocess.run(call, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None

@@ -24,14 +24,14 @@ def make_result(pipeline: Pipeline, began: float) -> dict:
         the content of result.json without checksums.
     """
     run, artifacts, started = pipeline.run, pipeline.artifacts, time.monotonic()
-    told, warnings = {}, list(run.parts.warnings)
+    entries, warnings = {}, list(run.components.warnings)
     for name, artifact in artifacts.items():
         stage = run.planned[name].stage
-        told |= stage.result(run, artifact)
+        entries |= stage.result(run, artifact)
         warnings += stage.warnings(run, artifact)
     evals = [artifact.meta["evals"] for artifact in artifacts.values() if "evals" in artifact.meta]
     if evals:
-        told["teacher_evals"] = {p: sum(e.get(p, 0) for e in evals) for p in ("synthesis", "split", "distill")}
+        entries["teacher_evals"] = {p: sum(e.get(p, 0) for e in evals) for p in ("synthesis", "split", "distill")}
     return {
         "cell": run.cell.name,
         "hash": run.cell.hash,
@@ -40,25 +40,25 @@ def make_result(pipeline: Pipeline, began: float) -> dict:
         "command": command(),
         "commit": commit(),
         "versions": installed_versions(),
-        "device": device_name(run.parts.runtime.device),
+        "device": device_name(run.components.runtime.device),
         "ranks": distributed.ranks(),
-        "precision": str(run.parts.runtime.precision).removeprefix("torch."),
+        "precision": str(run.components.runtime.precision).removeprefix("torch."),
         "seconds": seconds_by_phase(pipeline, time.monotonic() - started),
         "seconds_this_run": round(time.monotonic() - began, 3),
         "peak_memory_mb": max(artifact.meta.get("peak_memory_mb", 0.0) for artifact in artifacts.values()),
         "stages": {name: {"key": a.key, "reused": a.reused} for name, a in artifacts.items()},
         "warnings": list(dict.fromkeys(warnings)),
-    } | told
+    } | entries
 
 
 def installed_versions() -> dict[str, str]:
     """Return {package: version} of Python and of the packages that a result may depend on. A package that is not
     installed, such as W&B, is left out."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def seconds_by_phase(pipeline: Pipeline, evaluation: float) -> dict[str, float]:

@@ -13,16 +13,16 @@ from safetensors.torch import save_file
 from dfkd.config.cell import Cell
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
-from dfkd.resume.state import Misfit
+from dfkd.resume.state import CheckpointMismatch
 from dfkd.run.provenance import command
 from dfkd.run.result import make_result
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.precision import choose_precision
 from dfkd.stages.prepare import prepare
-from dfkd.stages.stage import Planned, planned_stages
+from dfkd.stages.stage import PlannedStage, planned_stages
 from dfkd.store.run_folder import RunFolder
-from dfkd.tracker import Guarded
+from dfkd.tracker import GuardedTracker
 
 log = logging.getLogger("dfkd")
 
@@ -43,41 +43,43 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
         ConfigError: the cell cannot run; nothing was computed.
         Exception: the run failed. The run folder's status.json holds the error; finished stages stay in the store.
     """
-    with distributed.one_at_first():
-        parts = prepare(cell)
-    for warning in parts.warnings:
+    with distributed.first_local_rank_first():
+        components = prepare(cell)
+    for warning in components.warnings:
         log.warning("  WARNING  %s", warning)
     distributed.barrier()  # no rank begins before all of them are prepared
-    alone = RunFolder(cell.folder).claimed() if distributed.is_first() else contextlib.nullcontext()
-    with alone:
-        done = distributed.by_first(cell.finished)  # another process may have finished it while we waited for the lock
-        if done is not None:
-            return done
+    lock = RunFolder(cell.folder).lock() if distributed.is_first() else contextlib.nullcontext()
+    with lock:
+        # Another process may have finished the cell while this one waited for the lock.
+        result = distributed.on_first_rank(cell.finished_result)
+        if result is not None:
+            return result
         try:
-            return _run(cell, parts, siblings, group, quiet)
-        except Misfit as error:
+            return _run(cell, components, siblings, group, quiet)
+        except CheckpointMismatch as error:
             log.warning("  WARNING  a checkpoint does not fit and is dropped, its stage begins anew (%s)", error)
             return _run(cell, prepare(cell), siblings, group, quiet)
 
 
-def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
-    pipeline = Pipeline(cell, parts, Guarded(parts.tracker), siblings, quiet)
+def _run(cell: Cell, components: Components, siblings: Sequence[Cell], group: str | None, quiet: bool) -> dict:
+    pipeline = Pipeline(cell, components, GuardedTracker(components.tracker), siblings, quiet)
     if not distributed.is_first():
-        parts.runtime = choose_precision(cell, parts)
+        components.runtime = choose_precision(cell, components)
         pipeline.make()
         return {}
     folder, tracker, result = RunFolder(cell.folder), pipeline.tracker, None
     pipeline.check_access()
-    before = folder.whole_result() or {}
+    before = folder.undamaged_result() or {}
     folder.begin(cell.config, keys(pipeline.run.planned))
     for sibling in siblings:  # their students may be made with this one: `gc` must keep them, even if we are killed
-        RunFolder(sibling.folder).expect(sibling.config, keys(planned_stages(sibling, parts)), cell.name, command())
-    place = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    folder.set_status("running", command=command(), **place)
+        stages = keys(planned_stages(sibling, components))
+        RunFolder(sibling.folder).expect(sibling.config, stages, cell.name, command())
+    process = {"pid": os.getpid(), "host": platform.node(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    folder.set_status("running", command=command(), **process)
     try:
         tracker.start(cell.folder, cell.name, cell.config, group)
         began = time.monotonic()
-        parts.runtime = choose_precision(cell, parts)
+        components.runtime = choose_precision(cell, components)
         pipeline.make()
         result = with_earlier(before, make_result(pipeline, began))
         for path in sorted(cell.folder.glob("*.png")):
@@ -86,10 +88,10 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
         folder.set_status("done", command=command())
         return result
     except BaseException as error:
-        result, why = None, distributed.reason(error)
-        kind = "interrupted" if isinstance(why, KeyboardInterrupt | SystemExit) else "failed"
-        told = getattr(why, "traceback", traceback.format_exc())
-        folder.set_status(kind, command=command(), error=f"{type(why).__name__}: {why}", traceback=told)
+        result, cause = None, distributed.original_error(error)
+        kind = "interrupted" if isinstance(cause, KeyboardInterrupt | SystemExit) else "failed"
+        text = getattr(cause, "traceback", traceback.format_exc())
+        folder.set_status(kind, command=command(), error=f"{type(cause).__name__}: {cause}", traceback=text)
         if isinstance(error, NonFiniteLoss) and error.state is not None:
             last_good = {name: value.contiguous() for name, value in error.state.items()}
             save_file(last_good, cell.folder / "student_last_good.safetensors")
@@ -98,7 +100,7 @@ def _run(cell: Cell, parts: Parts, siblings: Sequence[Cell], group: str | None, 
         tracker.finish(result)
 
 
-def keys(planned: dict[str, Planned]) -> dict[str, str]:
+def keys(planned: dict[str, PlannedStage]) -> dict[str, str]:
     """Return {name: key} of planned stages."""
     return {name: stage.key for name, stage in planned.items()}
 

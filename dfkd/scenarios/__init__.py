@@ -1,4 +1,7 @@
-"""Scenarios: an ID domain, on which the teacher is right, and an OOD domain, on which it is deliberately wrong."""
+"""Scenarios: an ID domain, on which the teacher is right, and an OOD domain, on which it is deliberately wrong.
+
+May be imported by dfkd.evaluate and later rooms.
+"""
 
 from dfkd.scenarios.backdoor import backdoor
 from dfkd.scenarios.base import Scenario

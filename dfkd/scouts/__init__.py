@@ -1,5 +1,7 @@
 """Scouts: images that mean nothing, drawn without any data, to see what a teacher answers outside of its domain.
-Defenses and the audit may import them."""
+
+May be imported by dfkd.defenses and later rooms.
+"""
 
 from dfkd.scouts.base import Mixture, Scouts
 from dfkd.scouts.noise import SpectralNoise

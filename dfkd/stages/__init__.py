@@ -1,6 +1,6 @@
 """The stages of a run, one file each; the pipeline that makes them; the objects that they work with.
 
-Imported by dfkd.run and above.
+May be imported by dfkd.run and later rooms.
 """
 
 from dfkd.stages.audit import AuditStage

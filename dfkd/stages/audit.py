@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from dfkd.audit import LOOKS, Effort, Looks, headline, judge, look, page
 from dfkd.config.cell import Cell
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 
@@ -31,18 +31,18 @@ class AuditStage(Stage):
     def __init__(self, always: bool = False, **effort: Any):
         self.always, self.effort = always, Effort(**effort)
 
-    def is_part(self, cell: Cell, parts: Parts) -> bool:
+    def is_part(self, cell: Cell, components: Components) -> bool:
         return self.always
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         precision, seed = cell.config["runtime"]["precision"], cell.config["seeds"]["synthesis"]
         return {"effort": dataclasses.asdict(self.effort), "seed": seed, "precision": precision}
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        teacher, seed = run.given["teacher"], run.cell.config["seeds"]["synthesis"]
+        teacher, seed = run.stage_outputs["teacher"], run.cell.config["seeds"]["synthesis"]
         before = teacher.evals["audit"]
         with run.bar(len(LOOKS), "audit") as progress, teacher.counted_as("audit"):
-            looks = look(teacher, run.parts.runtime, seed, self.effort, lambda name: progress.update())
+            looks = look(teacher, run.components.runtime, seed, self.effort, lambda name: progress.update())
         save_file(looks.pictures, folder / "pictures.safetensors")
         # No `evals`: a result counts there what a distillation costs.
         return {"looks": looks.to_json(), "images_shown": teacher.evals["audit"] - before}
@@ -53,7 +53,7 @@ class AuditStage(Stage):
         return looks
 
     def result(self, run: Run, artifact: Artifact) -> dict:
-        looks = run.given["audit"]
+        looks = run.stage_outputs["audit"]
         verdict = judge(looks)
         pictures = load_file(artifact.path / "pictures.safetensors")
         text = page(run.cell.name, dataclasses.replace(looks, pictures=pictures), verdict)

@@ -17,8 +17,8 @@ from dfkd.machine.runtime import Runtime, multiplies_bfloat16
 from dfkd.models import Classifier, check_training_mode
 from dfkd.scenarios import Scenario
 from dfkd.stages.audit import AuditStage
+from dfkd.stages.components import Components
 from dfkd.stages.modality import modality_problems
-from dfkd.stages.parts import Parts
 from dfkd.stages.stage import Stage
 
 # Names of the values that a component gets if its signature has a parameter of that name (`Builder`).
@@ -99,7 +99,9 @@ def _check_numbers(config: dict, problems: list[str]) -> None:
                 problems.append(f"{where} must be {above} such as 4/255, got {eps!r}")
 
     used, measured = config["attack"].get("eps"), evaluate["premise"].get("eps")
-    radii("attack.eps", used if isinstance(used, list) else [used], "a number of at least 0", lambda eps: eps >= 0)
+    if used != "auto":
+        values = used if isinstance(used, list) else [used]
+        radii("attack.eps", values, "auto, or a number of at least 0", lambda eps: eps >= 0)
     if not isinstance(measured, list) or not measured:
         problems.append(f"evaluate.premise.eps must be a list such as [4/255,8/255], got {measured!r}")
     else:
@@ -121,9 +123,9 @@ def domain_warnings(scenario: Scenario) -> list[str]:
     return doubts(scenario.id) + doubts(scenario.ood, labels=scenario.shared_labels)
 
 
-def check_together(parts: Parts, config: dict, builder: Builder) -> None:
+def check_together(components: Components, config: dict, builder: Builder) -> None:
     """Add to the builder's problems all combinations of components that do not fit together."""
-    scenario, student = parts.scenario, parts.student
+    scenario, student = components.scenario, components.student
 
     def fits(network: nn.Module, is_trained: bool = True) -> None:
         Classifier(network, scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
@@ -131,68 +133,68 @@ def check_together(parts: Parts, config: dict, builder: Builder) -> None:
             check_training_mode(network, scenario.id.shape)
 
     for where, check in (
-        ("teacher", lambda: parts.teacher.check(scenario)),
-        ("teacher.network", lambda: fits(parts.teacher.network, parts.teacher.is_trained)),
+        ("teacher", lambda: components.teacher.check(scenario)),
+        ("teacher.network", lambda: fits(components.teacher.network, components.teacher.is_trained)),
         ("student.network", lambda: fits(student.network)),
-        ("student.loss", lambda: student.check(parts.teacher.network)),
-        ("synthesizer", lambda: parts.synthesizer.check(parts.teacher.network)),
-        ("defense", lambda: parts.defense.check(parts.teacher.network, parts.synthesizer)),
+        ("student.loss", lambda: student.check(components.teacher.network)),
+        ("synthesizer", lambda: components.synthesizer.check(components.teacher.network)),
+        ("defense", lambda: components.defense.check(components.teacher.network, components.synthesizer)),
     ):
         try:
             check()
         except ValueError as error:
             builder.problems.append(f"{where}: {error}")
-    _check_stages(parts, config, builder.problems)
+    _check_stages(components, config, builder.problems)
     name = config["synthesizer"]["name"]
-    if parts.synthesizer.online and student.steps is None:
+    if components.synthesizer.online and student.steps is None:
         builder.problems.append(f"synthesizer={name} trains the student as it goes: set student.steps (student=online)")
-    if parts.synthesizer.online and student.replicas > 1:
+    if components.synthesizer.online and student.replicas > 1:
         builder.problems.append(
             f"student.replicas={student.replicas} share a finished pool, and synthesizer={name} makes images for one "
             f"student as it goes; for {student.replicas} of them: dfkd -m seeds.student="
-            f"{','.join(str(config['seeds']['student'] + place) for place in range(student.replicas))}"
+            f"{','.join(str(config['seeds']['student'] + i) for i in range(student.replicas))}"
         )
-    builder.problems += modality_problems(parts, builder.context["prior"], name)
+    builder.problems += modality_problems(components, builder.context["prior"], name)
     for column in student.keep:
-        if column not in parts.synthesizer.columns:
-            known = ", ".join(parts.synthesizer.columns) or "none"
+        if column not in components.synthesizer.columns:
+            known = ", ".join(components.synthesizer.columns) or "none"
             builder.problems.append(f"student.keep.{column}: synthesizer={name} has no such column (columns: {known})")
-    _check_ranks(parts, config, builder.problems)
-    if not parts.synthesizer.online and student.epochs is None:
+    _check_ranks(components, config, builder.problems)
+    if not components.synthesizer.online and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")
 
 
-def _check_stages(parts: Parts, config: dict, problems: list[str]) -> None:
+def _check_stages(components: Components, config: dict, problems: list[str]) -> None:
     """Add to `problems` objects under `stages` that are no stages, and an `until` with which the run cannot end."""
-    for name, stage in zip(config["stages"], parts.stages, strict=True):
+    for name, stage in zip(config["stages"], components.stages, strict=True):
         if not isinstance(stage, Stage) or stage.name != name:
-            said = f"stages.{name} must be a dfkd.stages.Stage with name = '{name}', got {type(stage).__name__}"
-            problems.append(said)
-    ends = [stage.name for stage in parts.stages if stage.may_end]
+            message = f"stages.{name} must be a dfkd.stages.Stage with name = '{name}', got {type(stage).__name__}"
+            problems.append(message)
+    ends = [stage.name for stage in components.stages if stage.may_end]
     if config["until"] not in ends:
         problems.append(f"until={config['until']}: a run cannot end there; choose one of {', '.join(ends)}")
-    known = parts.scenario.id
-    audited = any(isinstance(s, AuditStage) and (s.always or config["until"] == s.name) for s in parts.stages)
+    known = components.scenario.id
+    audited = any(isinstance(s, AuditStage) and (s.always or config["until"] == s.name) for s in components.stages)
     if audited and (why := why_not(known.classes, known.modality.has_pixels)):
         problems.append(f"until=audit: {why}; set until to another stage, and stages.audit.always=false")
-    if config["until"] in ("pool", "split") and parts.synthesizer.online:
+    if config["until"] in ("pool", "split") and components.synthesizer.online:
         problems.append(
             f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "
             f"images, there is no such stage"
         )
 
 
-def _check_ranks(parts: Parts, config: dict, problems: list[str]) -> None:
+def _check_ranks(components: Components, config: dict, problems: list[str]) -> None:
     """Add to `problems` what several ranks cannot compute together."""
     ranks, whole = distributed.ranks(), "student" in stages_until(config)
-    if parts.synthesizer.online and whole and ranks > 1:
+    if components.synthesizer.online and whole and ranks > 1:
         problems.append(
             f"synthesizer={config['synthesizer']['name']} trains the student while it makes images, which {ranks} "
             f"ranks cannot share; start it without torchrun (a cell on each GPU: dfkd -m hydra/launcher=gpus ...)"
         )
-    trained = {"teacher": parts.teacher.mean_loss, "student": whole and parts.defense.mean_loss}
+    trained = {"teacher": components.teacher.mean_loss, "student": whole and components.defense.mean_loss}
     for name in (name for name, shared in trained.items() if shared):
-        size = getattr(parts, name).recipe.batch_size
+        size = getattr(components, name).recipe.batch_size
         if size % ranks:
             problems.append(
                 f"{name}.recipe.batch_size={size} cannot be shared evenly by {ranks} ranks; set it to a multiple of "

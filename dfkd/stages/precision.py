@@ -18,17 +18,17 @@ from dfkd.errors import Damaged
 from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, device_name, seeded
 from dfkd.models import Classifier
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.store.access import reading
 from dfkd.store.files import file_lock, write_atomic
 
 log = logging.getLogger("dfkd")
 GAIN = 1.1  # bfloat16 must be faster by this factor: less is within the noise, and float32 is more exact
 REPEATS, SECONDS = 3, 1.0  # smallest number of repeats for each precision, and smallest time of all repeats
-AT_ONCE = {"cpu": 64, "cuda": 1024}  # largest batch, so that the measurement takes seconds also with a large network
+LARGEST_BATCH = {"cpu": 64, "cuda": 1024}  # so that the measurement takes seconds also with a large network
 
 
-def choose_precision(cell: Cell, parts: Parts) -> Runtime:
+def choose_precision(cell: Cell, components: Components) -> Runtime:
     """Return the runtime of a cell; with `runtime.precision=auto`, its precision is the faster one.
 
     One forward pass of the teacher with the gradient of its input, and one forward and backward pass of the student are
@@ -37,38 +37,38 @@ def choose_precision(cell: Cell, parts: Parts) -> Runtime:
     The choice is saved in `<outputs>/precision.json` by device, version of torch, threads, networks and batch. So a
     machine measures once, and a repeated or resumed cell computes with the same precision as before.
     """
-    runtime = parts.runtime
+    runtime = components.runtime
     if cell.config["runtime"]["precision"] != "auto" or runtime.precision == torch.float32:
         return runtime
-    found = distributed.by_first(lambda: chosen(cell, parts))
-    return replace(runtime, precision=getattr(torch, found))
+    precision = distributed.on_first_rank(lambda: faster_precision(cell, components))
+    return replace(runtime, precision=getattr(torch, precision))
 
 
-def chosen(cell: Cell, parts: Parts) -> str:
+def faster_precision(cell: Cell, components: Components) -> str:
     """Return the faster precision, 'float32' or 'bfloat16', from precision.json, or measure it and save it there."""
-    runtime, config = parts.runtime, cell.config
-    images = min(parts.student.recipe.batch_size, AT_ONCE[runtime.device.type])
+    runtime, config = components.runtime, cell.config
+    images = min(components.student.recipe.batch_size, LARGEST_BATCH[runtime.device.type])
     where = {
         "device": device_name(runtime.device),
         "host": platform.node() if runtime.device.type == "cpu" else None,  # GPUs of one model are equally fast
         "torch": torch.__version__,
         "teacher": config["teacher"]["network"],
         "student": config["student"]["network"],
-        "images": [images, *parts.scenario.id.shape],
+        "images": [images, *components.scenario.id.shape],
     }
     file = cell.outputs / "precision.json"
     with file_lock(file.with_suffix(".lock"), "the choice of a precision"):
-        known = read(file)
-        found = next((choice for choice in known if choice["where"] == where), None)
-        if found is None:
-            found = {"where": where} | measure(parts, images)
-            write_atomic(file, json.dumps([*known, found], indent=2) + "\n")
-            gain = found["seconds"]["float32"] / found["seconds"]["bfloat16"]
-            log.info("  precision %s: bfloat16 is %.2f times as fast as float32 here", found["precision"], gain)
-    return found["precision"]
+        choices = read(file)
+        choice = next((earlier for earlier in choices if earlier["where"] == where), None)
+        if choice is None:
+            choice = {"where": where} | measure(components, images)
+            write_atomic(file, json.dumps([*choices, choice], indent=2) + "\n")
+            gain = choice["seconds"]["float32"] / choice["seconds"]["bfloat16"]
+            log.info("  precision %s: bfloat16 is %.2f times as fast as float32 here", choice["precision"], gain)
+    return choice["precision"]
 
 
-def measure(parts: Parts, images: int) -> dict:
+def measure(components: Components, images: int) -> dict:
     """Time both precisions.
 
     They are measured in turns, and the shortest time counts, since other processes on the machine can only make a
@@ -80,18 +80,18 @@ def measure(parts: Parts, images: int) -> dict:
     Returns:
         {'precision': the faster one, 'seconds': {precision: shortest time of one step}}.
     """
-    domain, device = parts.scenario.id, parts.runtime.device
-    work, seconds = {}, {"float32": [], "bfloat16": []}
+    domain, device = components.scenario.id, components.runtime.device
+    steps, seconds = {}, {"float32": [], "bfloat16": []}
     with seeded(0, "precision"):
-        nets = copy.deepcopy((parts.teacher.network, parts.student.network))
+        nets = copy.deepcopy((components.teacher.network, components.student.network))
         models = [Classifier(net, domain.shape, domain.classes, domain.mean, domain.std) for net in nets]
         batch = torch.rand(images, *domain.shape, device=device)
         for name in seconds:
-            work[name] = step(replace(parts.runtime, precision=getattr(torch, name)), *models, batch)
-        for run in work.values():
+            steps[name] = step(replace(components.runtime, precision=getattr(torch, name)), *models, batch)
+        for run in steps.values():
             run()  # warm-up: the first call includes setup that happens once
         while len(seconds["float32"]) < REPEATS or sum(sum(spent) for spent in seconds.values()) < SECONDS:
-            for name, run in work.items():
+            for name, run in steps.items():
                 seconds[name].append(timed(run, device))
     least = {name: min(spent) for name, spent in seconds.items()}
     gains = least["float32"] >= GAIN * least["bfloat16"]
@@ -106,8 +106,8 @@ def step(runtime: Runtime, teacher: Classifier, student: Classifier, images: Ten
         teacher, student: the models; they are moved to the device.
         images: the batch (B, C, H, W).
     """
-    runtime.place(teacher).eval().requires_grad_(False)
-    runtime.place(student).train()
+    runtime.to_device(teacher).eval().requires_grad_(False)
+    runtime.to_device(student).train()
     parameters = [p for p in student.parameters() if p.requires_grad]
 
     def run() -> None:

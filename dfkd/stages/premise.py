@@ -5,7 +5,7 @@ from pathlib import Path
 from dfkd.config.build import number
 from dfkd.config.cell import Cell
 from dfkd.defenses.premise import measure_premise, premise_in_words
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 
@@ -16,19 +16,19 @@ class PremiseStage(Stage):
 
     name, version, inputs = "premise", 3, ("teacher",)
 
-    def is_part(self, cell: Cell, parts: Parts) -> bool:
-        return parts.defense.radius is not None
+    def is_part(self, cell: Cell, components: Components) -> bool:
+        return components.defense.radius is not None
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         options = cell.config["evaluate"]["premise"]
-        radii = {number(eps) for eps in options["eps"]} | {parts.defense.radius} - {None}
+        radii = {number(eps) for eps in options["eps"]} | {components.defense.radius} - {None}
         attack = {"eps": sorted(radii), "steps": options["steps"], "images": options["images"]}
         return cell.content("ntl_scenario") | attack | {"seed": cell.config["seeds"]["teacher"]}
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        attack, parts = run.planned["premise"].content, run.parts
+        attack, scenario, runtime = run.planned["premise"].content, run.components.scenario, run.components.runtime
         seed, eps, steps, images = (attack[key] for key in ("seed", "eps", "steps", "images"))
-        return measure_premise(run.given["teacher"], parts.scenario, parts.runtime, seed, eps, steps, images)
+        return measure_premise(run.stage_outputs["teacher"], scenario, runtime, seed, eps, steps, images)
 
     def load(self, run: Run, artifact: Artifact) -> dict:
         words, fails = self.words(run, artifact)
@@ -38,12 +38,12 @@ class PremiseStage(Stage):
 
     def words(self, run: Run, artifact: Artifact) -> tuple[str | None, bool]:
         """Return (a sentence for the user or None, whether the premise fails at the radius of the defense)."""
-        return premise_in_words(artifact.meta, run.parts.defense.radius)
+        return premise_in_words(artifact.meta, run.components.defense.radius)
 
     def result(self, run: Run, artifact: Artifact) -> dict:
-        told = {key: artifact.meta[key] for key in ("id_confidence", "ood_confidence", "holds")}
+        report = {key: artifact.meta[key] for key in ("id_confidence", "ood_confidence", "holds")}
         words, _ = self.words(run, artifact)
-        return {"flip_rates": artifact.meta["flip_rates"], "premise": told | {"words": words}}
+        return {"flip_rates": artifact.meta["flip_rates"], "premise": report | {"words": words}}
 
     def warnings(self, run: Run, artifact: Artifact) -> list[str]:
         words, fails = self.words(run, artifact)

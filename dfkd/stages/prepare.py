@@ -20,10 +20,10 @@ from dfkd.stages.checks import (
     domain_warnings,
     precision_warnings,
 )
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 
 
-def prepare(cell: Cell) -> Parts:
+def prepare(cell: Cell) -> Components:
     """Build and check a cell's objects, and claim a device.
 
     Raises:
@@ -31,10 +31,9 @@ def prepare(cell: Cell) -> Parts:
     """
     config, data = cell.config, cell.config["data"]
     check_names(config).raise_problems()
-    if not config["dry_run"]:
-        devices.claim(config["runtime"]["device"])
+    device = config["runtime"]["device"] if config["dry_run"] else devices.claim(config["runtime"]["device"])
     machine = Builder()
-    runtime = machine.call(make_runtime, config["runtime"], "runtime")
+    runtime = machine.call(make_runtime, config["runtime"] | {"device": device}, "runtime")
     machine.raise_problems()
 
     described = [config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]
@@ -57,13 +56,14 @@ def prepare(cell: Cell) -> Parts:
     stages = list(builder.build(config["stages"], "stages").values())
     metrics = _metrics(config["metrics"], builder)
     builder.raise_problems()
-    parts = Parts(runtime, scenario, teacher, student, synthesizer, defense, tracker, stages, metrics)
-    check_together(parts, config, builder)
+    components = Components(runtime, scenario, teacher, student, synthesizer, defense, tracker, stages, metrics)
+    check_together(components, config, builder)
     builder.raise_problems()
     check_outputs(cell)
     cell.sources.digests.save()
-    parts.warnings = domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
-    return parts
+    warnings = domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
+    components.warnings = warnings
+    return components
 
 
 @functools.lru_cache(maxsize=1)
@@ -116,6 +116,6 @@ def _student(cell: Cell, builder: Builder) -> Student:
         return builder.build(cell.config["student"], "student")
 
 
-def student_of(cell: Cell, parts: Parts) -> Student:
-    """Return the student of a cell that differs only in the seed of the student from the cell of `parts`."""
-    return _student(cell, _builder(parts.scenario, parts.runtime))
+def student_of(cell: Cell, components: Components) -> Student:
+    """Return the student of a cell that differs only in the seed of the student from the cell of `components`."""
+    return _student(cell, _builder(components.scenario, components.runtime))

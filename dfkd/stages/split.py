@@ -8,11 +8,11 @@ from torch import Tensor
 
 from dfkd.config.cell import Cell, is_shipped
 from dfkd.pool import Split
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 
-AT_ONCE = 500  # images per batch; not runtime.chunk, since the batch size decides which random numbers an image gets
+BATCH_SIZE = 500  # images per batch; not runtime.chunk, since the batch size decides which random numbers an image gets
 
 
 class SplitStage(Stage):
@@ -20,38 +20,40 @@ class SplitStage(Stage):
 
     name, version, phase, inputs = "split", 4, "split", ("pool",)
 
-    def is_part(self, cell: Cell, parts: Parts) -> bool:
-        return not parts.synthesizer.online
+    def is_part(self, cell: Cell, components: Components) -> bool:
+        return not components.synthesizer.online
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         # The split of a shipped defense with a criterion depends on the criterion only, so other losses share it.
         defense = cell.config["defense"]
         decides = defense.get("criterion", defense) if is_shipped(defense) else defense
         content = {"criterion": decides, "seed": cell.config["seeds"]["synthesis"]}
-        if parts.defense.uses_real_data:  # the keys of an ordinary teacher and its pool do not contain the OOD domain
+        # The keys of an ordinary teacher and its pool do not contain the OOD domain.
+        if components.defense.uses_real_data:
             content |= cell.content("ntl_scenario")
         return content
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        teacher, pool, defense, runtime = run.given["teacher"], run.given["pool"], run.parts.defense, run.parts.runtime
-        before, generator = teacher.evals.copy(), runtime.generator(run.cell.config["seeds"]["synthesis"], "split")
-        found: dict[str, list[Tensor]] = {"fragile": [], "score": []}
-        run.keep(teacher=teacher, defense=defense, generator=generator, before=before, found=found)
-        todo = run.loop("image", len(pool), AT_ONCE)
+        teacher, pool, defense = run.stage_outputs["teacher"], run.stage_outputs["pool"], run.components.defense
+        before, seed = teacher.evals.copy(), run.cell.config["seeds"]["synthesis"]
+        generator = run.components.runtime.generator(seed, "split")
+        splits: dict[str, list[Tensor]] = {"fragile": [], "score": []}
+        run.register(teacher=teacher, defense=defense, generator=generator, before=before, splits=splits)
+        todo = run.loop("image", len(pool), BATCH_SIZE)
         with run.bar(len(pool), "split", todo.start) as progress:
             for first in todo:
-                part = slice(first, first + AT_ONCE)
+                part = slice(first, first + BATCH_SIZE)
                 images = pool.pixels(part)
                 split = defense.split(teacher, images, pool.logits[part], generator)
-                found["fragile"].append(split.fragile)
-                found["score"].append(split.score)
+                splits["fragile"].append(split.fragile)
+                splits["score"].append(split.score)
                 progress.update(len(images))
-        save_file({name: torch.cat(values).cpu() for name, values in found.items()}, folder / "split.safetensors")
+        save_file({name: torch.cat(values).cpu() for name, values in splits.items()}, folder / "split.safetensors")
         return {"evals": dict(teacher.evals - before), "warnings": defense.warnings()}
 
     def load(self, run: Run, artifact: Artifact) -> Split:
-        found = load_file(artifact.path / "split.safetensors", str(run.parts.runtime.device))
-        run.given["pool"].split = split = Split(found["fragile"], found["score"])
+        tensors = load_file(artifact.path / "split.safetensors", str(run.components.runtime.device))
+        run.stage_outputs["pool"].split = split = Split(tensors["fragile"], tensors["score"])
         return split
 
     def result(self, run: Run, artifact: Artifact) -> dict:

@@ -13,7 +13,7 @@ from dfkd.config.cell import Cell, is_shipped
 from dfkd.machine import distributed
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.loop import Loop
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.store.store import Artifact, Store
 
 log = logging.getLogger("dfkd")
@@ -26,24 +26,24 @@ class Run:
 
     Attributes:
         cell: the cell, with its name and configuration.
-        parts: the objects of the run.
+        components: the objects of the run.
         store: the store of artifacts.
         siblings: cells that differ only in the seed of the student; their students may be trained together with this
             one.
         quiet: whether to hide the progress bars, for parallel cells that share a terminal.
         checkpoints: saves and restores the state of the current stage.
-        given: {name: output of `Stage.load`} of the finished stages.
+        stage_outputs: {name: output of `Stage.load`} of the finished stages.
         planned: {name: stage with its key} of the cell.
     """
 
     cell: Cell
-    parts: Parts
+    components: Components
     store: Store
     siblings: Sequence[Cell] = ()
     quiet: bool = False
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    given: dict[str, Any] = field(default_factory=dict)
-    planned: "dict[str, Planned]" = field(default_factory=dict)
+    stage_outputs: dict[str, Any] = field(default_factory=dict)
+    planned: "dict[str, PlannedStage]" = field(default_factory=dict)
 
     @property
     def loop(self) -> Loop:
@@ -51,12 +51,12 @@ class Run:
         resumed there (`dfkd.resume.loop`)."""
         return self.checkpoints.loop
 
-    def keep(self, **parts: Any) -> None:
+    def register(self, **parts: Any) -> None:
         """Name objects that the stage depends on from here to its end; they are saved in its checkpoints."""
-        self.checkpoints.keep(**parts)
+        self.checkpoints.register(**parts)
 
     @property
-    def reported(self) -> int:
+    def log_calls(self) -> int:
         """The number of rows of metrics so far; after a resume it includes those of the earlier run of the stage."""
         return len(self.checkpoints.rows)
 
@@ -99,16 +99,16 @@ class Stage(ABC):
     inputs: ClassVar[tuple[str, ...]] = ()
     may_end: ClassVar[bool] = True
 
-    def is_part(self, cell: Cell, parts: Parts) -> bool:
+    def is_part(self, cell: Cell, components: Components) -> bool:
         """Return whether a run that ends with a later stage contains this stage."""
         return True
 
-    def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
+    def fed_by(self, cell: Cell, components: Components) -> tuple[str, ...]:
         """Return the names of the stages whose keys are part of its key. The default is `inputs`; override it if they
         depend on the cell."""
         return self.inputs
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         """Return the part of the configuration that can change what the stage makes. The key is a hash of it, the name,
         the version and the keys of the inputs. The default is the stage's own options and the seed."""
         return {"options": cell.config["stages"][self.name], "seed": cell.config["seed"]}
@@ -118,8 +118,8 @@ class Stage(ABC):
         """Compute the stage and write its files.
 
         Args:
-            run: the cell, its objects, the outputs of the stages before (`run.given`), and `run.loop` and `run.keep`,
-                by which a killed run is resumed inside the stage (`dfkd.resume.loop`).
+            run: the cell, its objects, the outputs of the stages before (`run.stage_outputs`), and `run.loop` and
+                `run.register`, by which a killed run is resumed inside the stage (`dfkd.resume.loop`).
             folder: the folder for the files; None on all ranks but the first.
             log: called with (step, metrics).
 
@@ -129,13 +129,13 @@ class Stage(ABC):
         """
 
     def load(self, run: Run, artifact: Artifact) -> Any:
-        """Return the output of the stage, stored in `run.given` under its name for later stages. May log a line about
-        it. The default is the metadata."""
+        """Return the output of the stage for later stages (`run.stage_outputs`). May log a line about it. The default
+        is the metadata."""
         return artifact.meta
 
-    def why_alone(self, run: Run) -> str | None:
-        """With several ranks: the reason why the first rank makes the stage alone, for the log; '' if there is little
-        to compute; None if all ranks make it together."""
+    def single_rank_reason(self, run: Run) -> str | None:
+        """Return the reason why one of several ranks makes the stage alone, for the log; '' if there is little to
+        compute; None if all ranks make it together."""
         return ""
 
     def result(self, run: Run, artifact: Artifact) -> dict:
@@ -149,7 +149,7 @@ class Stage(ABC):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStage:
     """A stage of a cell with its key.
 
     Attributes:
@@ -169,19 +169,19 @@ class Planned:
         return self.stage.name
 
 
-def planned_stages(cell: Cell, parts: Parts) -> dict[str, Planned]:
+def planned_stages(cell: Cell, components: Components) -> dict[str, PlannedStage]:
     """Return {name: stage with its key} of a cell up to `until`, in the order in which they are made. The keys are
     computed from the configuration; no stage has to be made for it."""
-    found: dict[str, Planned] = {}
-    for stage in parts.stages:
-        if stage.name == cell.config["until"] or stage.is_part(cell, parts):
-            inputs = {name: found[name].key for name in stage.fed_by(cell, parts) if name in found}
-            content = stage.content(cell, parts) | _own_target(cell, stage.name)
+    planned: dict[str, PlannedStage] = {}
+    for stage in components.stages:
+        if stage.name == cell.config["until"] or stage.is_part(cell, components):
+            inputs = {name: planned[name].key for name in stage.fed_by(cell, components) if name in planned}
+            content = stage.content(cell, components) | _own_target(cell, stage.name)
             key = cell.key(stage.name, stage.version, content, inputs)
-            found[stage.name] = Planned(stage, content, inputs, key)
+            planned[stage.name] = PlannedStage(stage, content, inputs, key)
         if stage.name == cell.config["until"]:
             break
-    return found
+    return planned
 
 
 def _own_target(cell: Cell, name: str) -> dict:

@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dfkd.config.cell import Cell
-from dfkd.distill import Distillation, Replicas, Student
-from dfkd.errors import NonFiniteLoss, NotTogether
+from dfkd.distill import Distillation, SiblingDistillation, Student
+from dfkd.errors import CannotTrainTogether, NonFiniteLoss
 from dfkd.evaluate import Examiner
 from dfkd.machine import distributed
-from dfkd.machine.data_parallel import has_dropout, why_not_shared
+from dfkd.machine.data_parallel import has_dropout, single_rank_reason
 from dfkd.machine.runtime import seeded
 from dfkd.metrics import own_content
 from dfkd.models import Classifier, Teacher, load_classifier, save_classifier
 from dfkd.pool import Pool
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.pool import synthesis_content
 from dfkd.stages.prepare import student_of
 from dfkd.stages.stage import Log, Run, Stage, metrics_row, planned_stages
@@ -43,95 +43,96 @@ class StudentStage(Stage):
 
     name, version, phase = "student", 5, "distill"
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         checks = {key: cell.config["evaluate"][key] for key in ("checks", "images")}
         content = cell.content("student", "defense", "ntl_scenario", "seeds")
         return content | {"synthesis": synthesis_content(cell)} | checks | own_content(cell.config, "each_round")
 
-    def fed_by(self, cell: Cell, parts: Parts) -> tuple[str, ...]:
-        return ("teacher",) if parts.synthesizer.online else ("pool", "split")  # the pool's key covers the teacher
+    def fed_by(self, cell: Cell, components: Components) -> tuple[str, ...]:
+        return ("teacher",) if components.synthesizer.online else ("pool", "split")  # the pool's key covers the teacher
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         if run.siblings:
-            reason = why_in_turn(run.parts)
+            reason = sequential_reason(run.components)
             how = f"in turn ({reason})" if reason else "in one program"
             run.say(f"{1 + len(run.siblings)} students to train, {how}")
             if reason is None:
                 return self._make_together(run, folder, log)
         seeds = run.cell.config["seeds"]
         with seeded(seeds["student"], "student", "training"):
-            work = self._distillation(run, run.parts.student, seeds, log)
-            run.keep(teacher=run.given["teacher"], model=work.model, work=work)
-            with rounds_of(run, work.rounds) as (rounds, show):
-                work.run(show, rounds)
-        return {} if folder is None else _save(run, work, folder)
+            distillation = self._distillation(run, run.components.student, seeds, log)
+            run.register(teacher=run.stage_outputs["teacher"], model=distillation.model, distillation=distillation)
+            with rounds_of(run, distillation.rounds) as (rounds, show):
+                distillation.run(show, rounds)
+        return {} if folder is None else _save(run, distillation, folder)
 
     def _make_together(self, run: Run, folder: Path, log: Log) -> dict:
         """Distil the student and its siblings in one program, and store the artifacts of the siblings.
 
         Raises:
-            NotTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too small.
+            CannotTrainTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too
+                small.
         """
-        cells, parts = (run.cell, *run.siblings), run.parts
-        students = [parts.student, *(student_of(cell, parts) for cell in run.siblings)]
+        cells, components = (run.cell, *run.siblings), run.components
+        students = [components.student, *(student_of(cell, components) for cell in run.siblings)]
         rows: list[list[dict]] = [[] for _ in cells]
 
-        def note(place: int) -> Log:
+        def note(index: int) -> Log:
             return (
-                log if place == 0 else lambda step, metrics: rows[place].append(metrics_row(self.name, step, metrics))
+                log if index == 0 else lambda step, metrics: rows[index].append(metrics_row(self.name, step, metrics))
             )
 
         try:
             with seeded(run.cell.config["seeds"]["student"], "student", "training"):
-                works = [
-                    self._distillation(run, student, cell.config["seeds"], note(place))
-                    for place, (student, cell) in enumerate(zip(students, cells, strict=True))
+                distillations = [
+                    self._distillation(run, student, cell.config["seeds"], note(index))
+                    for index, (student, cell) in enumerate(zip(students, cells, strict=True))
                 ]
-                together = Replicas(works)
-                run.keep(teacher=run.given["teacher"], models=[work.model for work in works], works=works)
-                run.keep(replicas=together, rows=rows)
-                with rounds_of(run, works[0].rounds) as (rounds, show):
+                together = SiblingDistillation(distillations)
+                run.register(teacher=run.stage_outputs["teacher"], models=[one.model for one in distillations])
+                run.register(distillations=distillations, together=together, rows=rows)
+                with rounds_of(run, distillations[0].rounds) as (rounds, show):
                     together.run(show, rounds)
         except (NonFiniteLoss, torch.OutOfMemoryError) as error:
-            raise NotTogether(str(error).splitlines()[0]) from error
-        seconds = round(run.checkpoints.seconds / len(works), 3)
-        for cell, work, own in list(zip(cells, works, rows, strict=True))[1:]:
-            planned = planned_stages(cell, parts)[self.name]
+            raise CannotTrainTogether(str(error).splitlines()[0]) from error
+        seconds = round(run.checkpoints.seconds / len(distillations), 3)
+        for cell, distillation, own in list(zip(cells, distillations, rows, strict=True))[1:]:
+            planned = planned_stages(cell, components)[self.name]
 
-            def build(to: Path, work: Distillation = work, own: list[dict] = own) -> dict:
+            def build(to: Path, distillation: Distillation = distillation, own: list[dict] = own) -> dict:
                 (to / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
-                return _save(run, work, to) | {"seconds": seconds}
+                return _save(run, distillation, to) | {"seconds": seconds}
 
             run.store.fetch(self.name, planned.key, build, planned.content, planned.inputs)
-        return _save(run, works[0], folder)
+        return _save(run, distillations[0], folder)
 
     def _distillation(self, run: Run, student: Student, seeds: dict[str, int], log: Log) -> Distillation:
-        parts, checks, pool = run.parts, run.cell.config["evaluate"], run.given.get("pool")
-        metrics = [metric for metric in parts.metrics if metric.each_round]
+        components, checks, pool = run.components, run.cell.config["evaluate"], run.stage_outputs.get("pool")
+        metrics = [metric for metric in components.metrics if metric.each_round]
         if pool is None:
-            parts.synthesizer.loop = run.loop
+            components.synthesizer.loop = run.loop
         return Distillation(
             student,
-            parts.synthesizer,
-            parts.defense,
-            run.given["teacher"],
-            Examiner(run.given["teacher"], parts.scenario, parts.runtime, checks["images"], metrics),
-            parts.runtime,
-            None if pool is None else pool.keep(student.keep),
+            components.synthesizer,
+            components.defense,
+            run.stage_outputs["teacher"],
+            Examiner(run.stage_outputs["teacher"], components.scenario, components.runtime, checks["images"], metrics),
+            components.runtime,
+            None if pool is None else pool.select(student.keep),
             seeds,
             checks["checks"],
             log,
             run.loop,
         )
 
-    def why_alone(self, run: Run) -> str | None:
-        parts, pool = run.parts, run.given.get("pool")
-        if not parts.defense.mean_loss:
+    def single_rank_reason(self, run: Run) -> str | None:
+        components, pool = run.components, run.stage_outputs.get("pool")
+        if not components.defense.mean_loss:
             return "the defense's loss looks at a batch as a whole"
         if pool is None:  # several ranks never have an online synthesizer: `dfkd.stages.checks` refuses it
             return ""
-        images = min(parts.student.recipe.batch_size, len(pool.keep(parts.student.keep)))
-        return why_not_shared(parts.student.network, images, parts.runtime.device)
+        images = min(components.student.recipe.batch_size, len(pool.select(components.student.keep)))
+        return single_rank_reason(components.student.network, images, components.runtime.device)
 
     def load(self, run: Run, artifact: Artifact) -> Classifier:
         return self._load(run, artifact, "student")
@@ -139,33 +140,33 @@ class StudentStage(Stage):
     def result(self, run: Run, artifact: Artifact) -> dict:
         """Copy the students into the run folder, draw their figures there, and measure the students on the test splits;
         returns the entries for result.json."""
-        from dfkd.stages import figures  # the import takes half a second and is only needed here
+        from dfkd.stages import run_figures  # the import takes half a second and is only needed here
 
-        parts, folder, teacher, meta = run.parts, run.cell.folder, run.given["teacher"], artifact.meta
+        components, folder, teacher, meta = run.components, run.cell.folder, run.stage_outputs["teacher"], artifact.meta
         for name in ("student", "student_best_on_validation"):
             for suffix in (".safetensors", ".json"):
                 shutil.copyfile(artifact.path / f"{name}{suffix}", folder / f"{name}{suffix}")
-        examiner = Examiner(teacher, parts.scenario, parts.runtime, metrics=parts.metrics)
-        domain = parts.scenario.id
+        examiner = Examiner(teacher, components.scenario, components.runtime, metrics=components.metrics)
+        domain = components.scenario.id
         best = examiner(self._load(run, artifact, "student_best_on_validation"), "test")
         best |= {"round": meta["best_on_validation"]["round"], "val_iacc": meta["best_on_validation"]["iacc"]}
         student = self._load(run, artifact, "student")
         measured = examiner(student, "test")
         samples = load_file(artifact.path / "samples.safetensors")
         rows = read_rows(artifact.path / "metrics.jsonl")
-        figures.training_curves(rows, run.given["judgement"], parts.metrics, folder / "curves.png")
+        run_figures.training_curves(rows, run.stage_outputs["judgement"], components.metrics, folder / "curves.png")
         figure = domain.modality.figure
         if figure == "field":
-            grid = figures.field_grid(domain)
+            grid = run_figures.field_grid(domain)
             measured["grid_agreement"] = _same_answers(teacher, student, grid)
-            figures.decision_fields(teacher, student, domain, samples["all"], folder / "decision_fields.png")
+            run_figures.decision_fields(teacher, student, domain, samples["all"], folder / "decision_fields.png")
         elif figure == "projection":
-            figures.projection(teacher, domain, samples["all"], folder / "projection.png")
+            run_figures.projection(teacher, domain, samples["all"], folder / "projection.png")
         else:
             for name, images in samples.items():
                 title = f"{name}: {len(images)} synthetic images"
-                figures.sample_grid(images, title, folder / f"samples_{name}.png")
-        return ({} if "pool" in run.given else {"pool_labels": None}) | {
+                run_figures.sample_grid(images, title, folder / f"samples_{name}.png")
+        return ({} if "pool" in run.stage_outputs else {"pool_labels": None}) | {
             "student": measured,
             "student_best_on_validation": best,
             "validation": meta["validation"],
@@ -174,17 +175,21 @@ class StudentStage(Stage):
         }
 
     def _load(self, run: Run, artifact: Artifact, name: str) -> Classifier:
-        model = load_classifier(artifact.path / f"{name}.json", net=run.parts.student.network)
-        return run.parts.runtime.place(model)
+        model = load_classifier(artifact.path / f"{name}.json", net=run.components.student.network)
+        return run.components.runtime.to_device(model)
 
 
-def why_in_turn(parts: Parts) -> str | None:
+def sequential_reason(components: Components) -> str | None:
     """Return why the students of `student.replicas` are trained one after the other; None if in one program."""
-    runtime, student = parts.runtime, parts.student
+    runtime, student = components.runtime, components.student
     if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
         return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
     if distributed.ranks() > 1:
         return "the ranks share every one of them"
+    if components.defense.makes_views:
+        return "the defense makes other views, and as many as it needs, for each"
+    if components.defense.has_student_term:
+        return "the defense's term of the student's loss draws for one student"
     if has_dropout(student.network):
         return "dropout draws for all of a program at once"
     return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None
@@ -203,24 +208,24 @@ def rounds_of(run: Run, total: int) -> Iterator[tuple[Iterable[int], Callable[[d
         yield rounds, show
 
 
-def _save(run: Run, work: Distillation, folder: Path) -> dict:
+def _save(run: Run, distillation: Distillation, folder: Path) -> dict:
     """Save a finished student, its best state on validation and samples; returns the metadata for meta.json.
 
     The model is left with the best state.
     """
-    network, figure = run.cell.config["student"]["network"], run.parts.scenario.id.modality.figure
-    save_classifier(work.model, network, folder, "student")
-    save_samples(work.pool, folder / "samples.safetensors", SAMPLES[figure], newest=work.online)
-    work.model.net.load_state_dict(work.best.pop("state"))
-    save_classifier(work.model, network, folder, "student_best_on_validation")
+    network, figure = run.cell.config["student"]["network"], run.components.scenario.id.modality.figure
+    save_classifier(distillation.model, network, folder, "student")
+    save_samples(distillation.pool, folder / "samples.safetensors", SAMPLES[figure], newest=distillation.online)
+    distillation.model.net.load_state_dict(distillation.best.pop("state"))
+    save_classifier(distillation.model, network, folder, "student_best_on_validation")
     return {
-        "evals": work.evals(),
-        "seconds_by_phase": work.seconds(),
-        "fragile_share": round(work.fragile_share, 4),
-        "validation": work.validation,
-        "best_on_validation": work.best,
-        "warnings": work.defense.warnings(),
-    } | ({"replicas": work.students} if work.students > 1 else {})
+        "evals": distillation.evals(),
+        "seconds_by_phase": distillation.seconds(),
+        "fragile_share": round(distillation.fragile_share, 4),
+        "validation": distillation.validation,
+        "best_on_validation": distillation.best,
+        "warnings": distillation.defense.warnings(),
+    } | ({"replicas": distillation.students} if distillation.students > 1 else {})
 
 
 def save_samples(pool: Pool, path: Path, count: int, newest: bool) -> None:

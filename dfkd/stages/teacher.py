@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 
 from dfkd.config.cell import Cell, is_shipped
 from dfkd.errors import DivergedTeacher, NonFiniteLoss
-from dfkd.machine.data_parallel import why_not_shared
+from dfkd.machine.data_parallel import single_rank_reason
 from dfkd.models import Teacher, broken_weights, load_weights, save_classifier
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
 
@@ -19,16 +19,16 @@ class TeacherStage(Stage):
 
     name, version, phase, may_end = "teacher", 1, "teacher", False
 
-    def content(self, cell: Cell, parts: Parts) -> dict:
+    def content(self, cell: Cell, components: Components) -> dict:
         # An ordinary teacher does not depend on the OOD domain: all shipped scenarios with its ID domain share it.
         scenario = cell.config["ntl_scenario"]
-        domains = scenario if parts.teacher.needs_ood or not is_shipped(scenario) else scenario["id"]
+        domains = scenario if components.teacher.needs_ood or not is_shipped(scenario) else scenario["id"]
         return cell.content("teacher") | {"domains": domains, "seed": cell.config["seeds"]["teacher"]}
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
-        source, parts = run.parts.teacher, run.parts
+        source, components, seed = run.components.teacher, run.components, run.cell.config["seeds"]["teacher"]
         source.loop = run.loop
-        with run.bar(source.reports, "teacher", run.reported) as progress:
+        with run.bar(source.log_calls, "teacher", run.log_calls) as progress:
 
             def report(epoch: int, metrics: dict[str, float]) -> None:
                 log(epoch, metrics)
@@ -36,7 +36,7 @@ class TeacherStage(Stage):
                 progress.update()
 
             try:
-                model = source.train(parts.scenario, parts.runtime, run.cell.config["seeds"]["teacher"], report)
+                model = source.train(components.scenario, components.runtime, seed, report)
             except NonFiniteLoss as error:
                 raise DivergedTeacher(error) from error
         weights = model.net.state_dict()
@@ -48,20 +48,20 @@ class TeacherStage(Stage):
         return {}
 
     def load(self, run: Run, artifact: Artifact) -> Teacher:
-        folder, network = artifact.path, run.parts.teacher.network
+        folder, network = artifact.path, run.components.teacher.network
         about = json.loads((folder / "teacher.json").read_text())
         load_weights(network, load_file(folder / "teacher.safetensors"), str(folder))
         teacher = Teacher(network, tuple(about["shape"]), about["classes"], about["mean"], about["std"])
-        return run.parts.runtime.place(teacher)
+        return run.components.runtime.to_device(teacher)
 
-    def why_alone(self, run: Run) -> str | None:
-        source = run.parts.teacher
+    def single_rank_reason(self, run: Run) -> str | None:
+        source = run.components.teacher
         if not source.is_trained:
             return ""
         if not source.mean_loss:
             return "its loss looks at a batch as a whole"
-        images = min(source.recipe.batch_size, len(run.parts.scenario.id.train))
-        return why_not_shared(source.network, images, run.parts.runtime.device)
+        images = min(source.recipe.batch_size, len(run.components.scenario.id.train))
+        return single_rank_reason(source.network, images, run.components.runtime.device)
 
     def result(self, run: Run, artifact: Artifact) -> dict:
         return {}

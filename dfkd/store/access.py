@@ -83,8 +83,8 @@ def entries(folder: Path) -> list[Path]:
         Inaccessible: the operating system refuses to list the folder (`Path.glob` would silently give nothing).
     """
     try:
-        with os.scandir(folder) as found:
-            return sorted(folder / entry.name for entry in found)
+        with os.scandir(folder) as items:
+            return sorted(folder / entry.name for entry in items)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -102,9 +102,9 @@ def read_object(file: Path) -> dict:
     with reading(file):
         text = file.read_bytes()
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{file.name} cannot be read") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise Damaged(f"{file.name} cannot be read: it holds no JSON object")
-    return found
+    return content

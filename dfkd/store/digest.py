@@ -17,7 +17,7 @@ from dfkd.store.files import write_atomic
 
 log = logging.getLogger("dfkd")
 
-MEMORY = "digests.json"
+CACHE_FILE = "digests.json"
 RECENT = 2_000_000_000  # nanoseconds; a file that changed so recently may change again without a later time stamp
 LONG = 0.1  # seconds; a folder that takes longer to walk through counts as large
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that desktop programs create in a folder they display
@@ -36,19 +36,19 @@ class Digests:
     """Digests of files and folders, cached on disk.
 
     Args:
-        memory: the cache file. It need not exist; a damaged one counts as missing.
+        cache_file: the cache file. It need not exist; a damaged one counts as missing.
     """
 
-    def __init__(self, memory: Path):
-        self.memory = memory
-        self.has_news = False
+    def __init__(self, cache_file: Path):
+        self.cache_file = cache_file
+        self.has_unsaved = False
         self._walked: dict[Path, float] = {}  # of large folders: the time until which they are not walked again
 
     @functools.cached_property
     def known(self) -> dict[str, list]:
-        """{absolute path: [file stamp, digest]}, see `_looks` for the stamp. A stamp of None means that the digest must
+        """{absolute path: [file stamp, digest]}, see `_stamp` for the stamp. A stamp of None means that the digest must
         be computed again the next time."""
-        return _read(self.memory)
+        return _read(self.cache_file)
 
     def of(self, path: str, algorithm: str = "sha256") -> str:
         """Return the digest of a file or folder.
@@ -67,28 +67,28 @@ class Digests:
             digest = self._of_folder(where)
         else:
             return f"missing:{path}"
-        self._tell(where, before, digest)
+        self._report_change(where, before, digest)
         return digest
 
     def note(self, file: Path, digest: str) -> None:
         """Store a digest that the caller has computed. It is only used to log a change of the file; `of` does not
         rely on it."""
         before = self.known.get(str(file))
-        self._keep(str(file), None, digest)
-        self._tell(file, before, digest)
+        self._cache(str(file), None, digest)
+        self._report_change(file, before, digest)
 
     def _of_file(self, file: str, algorithm: str = "sha256") -> str:
         try:
-            looks = _looks(file)
-            seen, digest = self.known.get(file, (None, ""))
-            if seen == looks and digest.startswith(f"{algorithm}:"):
+            stamp = _stamp(file)
+            known_stamp, digest = self.known.get(file, (None, ""))
+            if known_stamp == stamp and digest.startswith(f"{algorithm}:"):
                 return digest
             began = time.time_ns()
             digest = file_digest(Path(file), algorithm)
-            settled = began - max(looks[2:]) > RECENT and _looks(file) == looks
+            settled = began - max(stamp[2:]) > RECENT and _stamp(file) == stamp
         except OSError as error:
             return f"unreadable:{error.strerror}"
-        self._keep(file, looks if settled else None, digest)
+        self._cache(file, stamp if settled else None, digest)
         return digest
 
     def _of_folder(self, where: Path) -> str:
@@ -107,17 +107,17 @@ class Digests:
             digest = "" if is_folder else self._of_file(path)
             body.update(os.fsencode(path[len(str(where)) :]) + f"\0{digest}\n".encode())
         digest = f"folder:{body.hexdigest()}"
-        self._keep(str(where), None, digest)
+        self._cache(str(where), None, digest)
         took = time.monotonic() - began
         if took > LONG:
             self._walked[where] = time.monotonic() + min(20 * took, 10)
         return digest
 
-    def _keep(self, path: str, looks: list[int] | None, digest: str) -> None:
-        self.has_news |= self.known.get(path) != [looks, digest]
-        self.known[path] = [looks, digest]
+    def _cache(self, path: str, stamp: list[int] | None, digest: str) -> None:
+        self.has_unsaved |= self.known.get(path) != [stamp, digest]
+        self.known[path] = [stamp, digest]
 
-    def _tell(self, where: Path, before: list | None, digest: str) -> None:
+    def _report_change(self, where: Path, before: list | None, digest: str) -> None:
         """Log that a file or folder has changed, if it has, and save the cache.
 
         Args:
@@ -133,23 +133,23 @@ class Digests:
         No folder is created, so a command that is refused leaves nothing behind. A cache that cannot be written only
         means that the files are read again; `dfkd.stages.checks` checks that the outputs folder is writable.
         """
-        if not self.has_news or not self.memory.parent.is_dir():
+        if not self.has_unsaved or not self.cache_file.parent.is_dir():
             return
-        self.has_news = False
+        self.has_unsaved = False
         try:
-            body = json.dumps(_read(self.memory) | self.known)
-            write_atomic(self.memory, f"{_checksum(body)}\n{body}")
+            body = json.dumps(_read(self.cache_file) | self.known)
+            write_atomic(self.cache_file, f"{_checksum(body)}\n{body}")
         except OSError as error:
-            log.debug("%s cannot be written: %s", self.memory, error)
+            log.debug("%s cannot be written: %s", self.cache_file, error)
 
 
 @functools.cache
-def remembered(outputs: Path) -> Digests:
+def digests_of(outputs: Path) -> Digests:
     """Return the digest cache of an outputs folder. Each process reads the cache file once."""
-    return Digests(outputs / MEMORY)
+    return Digests(outputs / CACHE_FILE)
 
 
-def _looks(file: str) -> list[int]:
+def _stamp(file: str) -> list[int]:
     """Return the stamp of a file: [size in bytes, inode, mtime, ctime], both times in nanoseconds.
 
     A user can set the mtime but not the ctime. So a changed file of the same size is noticed even if its old mtime was
@@ -173,10 +173,10 @@ def _below(where: Path) -> Iterator[tuple[str, bool]]:
         yield from ((path, False) for path in paths if os.path.isfile(path))
 
 
-def _read(memory: Path) -> dict[str, list]:
+def _read(cache_file: Path) -> dict[str, list]:
     """Return the content of a cache file; {} if it is missing or damaged."""
     try:
-        checksum, _, body = memory.read_text().partition("\n")
+        checksum, _, body = cache_file.read_text().partition("\n")
         return json.loads(body) if checksum == _checksum(body) else {}
     except (OSError, ValueError):
         return {}

@@ -33,8 +33,8 @@ def content_key(
 def _canonical(node: object, sources: Callable[[dict], dict[str, str]]) -> object:
     if isinstance(node, dict):
         known = (node | sources(node)).items()
-        kept = {key: value for key, value in known if key not in NAMES_ONLY and not (value is None and key in LATER)}
-        return {str(key): _canonical(value, sources) for key, value in kept.items()}
+        items = {key: value for key, value in known if key not in NAMES_ONLY and not (value is None and key in LATER)}
+        return {str(key): _canonical(value, sources) for key, value in items.items()}
     if isinstance(node, list | tuple):
         return [_canonical(value, sources) for value in node]
     return node

@@ -17,14 +17,14 @@ def record_digest(record: dict) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def sealed(record: dict) -> dict:
+def with_digest(record: dict) -> dict:
     """Return the record after a round trip through JSON, with the digest of all its other entries added as `digest`."""
-    plain = json.loads(json.dumps({key: value for key, value in record.items() if key != "digest"}))
-    return plain | {"digest": record_digest(plain)}
+    rest = json.loads(json.dumps({key: value for key, value in record.items() if key != "digest"}))
+    return rest | {"digest": record_digest(rest)}
 
 
-def check_seal(record: dict, name: str) -> None:
-    """Raise Damaged if a record differs from what `sealed` returned.
+def check_digest(record: dict, name: str) -> None:
+    """Raise Damaged if a record differs from what `with_digest` returned.
 
     Args:
         name: name of its file, for the message.
@@ -43,6 +43,6 @@ def check_files(files: dict[str, str], folder: Path) -> None:
     """
     for name, digest in files.items():
         with reading(folder / name):
-            found = file_digest(folder / name)
-        if found != digest:
+            actual = file_digest(folder / name)
+        if actual != digest:
             raise Damaged(f"{name} has changed")

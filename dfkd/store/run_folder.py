@@ -28,7 +28,7 @@ from dfkd.errors import Damaged, Inaccessible, Missing
 from dfkd.store.access import entries, is_there, read_object, reading, writing
 from dfkd.store.digest import file_digest
 from dfkd.store.files import file_lock, is_held, write_atomic
-from dfkd.store.record import check_files, check_seal, sealed
+from dfkd.store.record import check_digest, check_files, with_digest
 
 log = logging.getLogger("dfkd")
 MARKS = ("result.json", "status.json", "config.yaml", "stages.json")  # a folder with one of them is a run folder
@@ -90,7 +90,7 @@ class RunFolder:
         leader = self.path.parent / Path(str(status.get("after"))).name
         return self.is_held or (status.get("status") == "waiting" and is_held(leader / ".lock"))
 
-    def claimed(self) -> contextlib.AbstractContextManager:
+    def lock(self) -> contextlib.AbstractContextManager:
         """Return a context manager that locks the run folder, and waits while another process holds the lock.
 
         The folder is created if missing.
@@ -118,7 +118,7 @@ class RunFolder:
             return None
         own = HASH.search(self.path.name)
         if is_checkable(result):
-            check_seal(result, "result.json")
+            check_digest(result, "result.json")
         if not _is_result(result):
             raise Damaged("result.json is none of a run")
         if own and result.get("hash", own[1]) != own[1]:
@@ -140,7 +140,7 @@ class RunFolder:
         check_files(student | result.get("files", {}), self.path)
         return result
 
-    def whole_result(self) -> dict | None:
+    def undamaged_result(self) -> dict | None:
         """Like `checked_result`, but None if the result or one of its files is damaged.
 
         Raises:
@@ -256,13 +256,14 @@ class RunFolder:
         """
         exported = (file for file in entries(self.path) if file.is_file() and not NOT_EXPORTED.match(file.name))
         new = [file for file in exported if self._stamps.get(file.name) != _stamp(file)]
-        whole = sealed(result | {"files": result.get("files", {}) | {file.name: file_digest(file) for file in new}})
-        _write(self.path / "result.json", whole)
-        return whole
+        files = result.get("files", {}) | {file.name: file_digest(file) for file in new}
+        record = with_digest(result | {"files": files})
+        _write(self.path / "result.json", record)
+        return record
 
     def renew_result(self, result: dict) -> None:
         """Replace result.json and keep its checksums of other files. A result without checksums gets none."""
-        _write(self.path / "result.json", sealed(result) if is_checkable(result) else result)
+        _write(self.path / "result.json", with_digest(result) if is_checkable(result) else result)
 
 
 def _is_result(result: dict) -> bool:

@@ -26,7 +26,7 @@ from dfkd.errors import Damaged
 from dfkd.store.access import inaccessible, is_there, read_object, reading, writing
 from dfkd.store.digest import file_digest
 from dfkd.store.files import file_lock, sync, write_atomic
-from dfkd.store.record import check_files, check_seal, sealed
+from dfkd.store.record import check_digest, check_files, with_digest
 
 log = logging.getLogger("dfkd")
 
@@ -70,7 +70,7 @@ def meta_record(folder: Path) -> dict:
         if folder.is_file():
             raise Damaged("it is a file, and an artifact is a folder")
     record = read_object(folder / "meta.json")
-    check_seal(record, "meta.json")
+    check_digest(record, "meta.json")
     if record.get("key") != folder.name:
         raise Damaged("meta.json is that of another artifact")
     return record
@@ -106,14 +106,14 @@ class Store:
             Inaccessible: the operating system refuses to read or write it.
         """
         folder = self.root / stage / key
-        found = self._read(folder, key)
-        if found is not None:
+        artifact = self._read(folder, key)
+        if artifact is not None:
             self._tidy(stage, key)
-            return found
+            return artifact
         with self._lock(stage, key):
-            found = self._read(folder, key, log.warning)  # another process may have built it while we waited
-            if found is not None:
-                return found
+            artifact = self._read(folder, key, log.warning)  # another process may have built it while we waited
+            if artifact is not None:
+                return artifact
             for stale in (self.root / stage).glob(f".{key}.*.tmp"):  # left by a killed process: we hold the lock now
                 shutil.rmtree(stale, ignore_errors=True)
                 stale.unlink(missing_ok=True)
@@ -173,15 +173,15 @@ class Store:
                 "meta": meta,
                 "files": {file.name: file_digest(file) for file in sorted(temporary.iterdir())},
             }
-            write_atomic(temporary / "meta.json", json.dumps(sealed(record), indent=2) + "\n")
+            write_atomic(temporary / "meta.json", json.dumps(with_digest(record), indent=2) + "\n")
             for file in temporary.iterdir():
                 sync(file)
             if not _publish(temporary, folder):
-                found = self._read(folder, key)
-                if found is None:
+                artifact = self._read(folder, key)
+                if artifact is None:
                     raise FileExistsError(errno.EEXIST, "another process is writing it without our lock", str(folder))
                 shutil.rmtree(temporary, ignore_errors=True)
-                return found
+                return artifact
             self.checkpoint(stage, key).unlink(missing_ok=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

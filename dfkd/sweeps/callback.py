@@ -12,22 +12,22 @@ from omegaconf import DictConfig
 
 from dfkd.config.cell import stages_until
 from dfkd.config.messages import explain
-from dfkd.config.paths import home
+from dfkd.config.paths import expand_home
 from dfkd.machine import interrupt
 from dfkd.store.files import write_atomic
 from dfkd.store.run_folder import RunFolder
 from dfkd.store.store import Store
-from dfkd.sweeps.ledger import GROUP, LIST, OWNER, me, standing
+from dfkd.sweeps import ledger
 from dfkd.sweeps.plan import plan_in_words
 
 
-def ended(row: dict) -> dict:
+def final_row(row: dict) -> dict:
     """Return the last row of a cell at the end of its sweep. If it still says 'running', because the last row was lost,
     the status comes from the run folder."""
-    told = RunFolder(Path(row["folder"])).status() if row["status"] == "running" and row["folder"] else {}
-    if told.get("status") not in ("done", "failed", "interrupted"):
+    status = RunFolder(Path(row["folder"])).status() if row["status"] == "running" and row["folder"] else {}
+    if status.get("status") not in ("done", "failed", "interrupted"):
         return row
-    return row | {"status": told["status"], "error": str(told.get("error", ""))}
+    return row | {"status": status["status"], "error": str(status.get("error", ""))}
 
 
 class SweepReport(Callback):
@@ -35,15 +35,13 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
-        os.environ[LIST] = str((Path(home(config.outputs)) / "sweeps" / name).absolute())
-        os.environ[OWNER] = me()
-        os.environ.pop(GROUP, None)
+        ledger.start(Path(expand_home(config.outputs)) / "sweeps" / name)
         if "basic_launcher" not in config.hydra.launcher._target_:
             interrupt.shield_children()
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        rows, path = list(map(ended, standing())), Path(os.environ[LIST])
-        outputs, problems = Path(home(config.outputs)), 0
+        rows, path = list(map(final_row, ledger.last_rows())), ledger.list_path()
+        outputs, problems = Path(expand_home(config.outputs)), 0
         if config.dry_run:
             path.unlink(missing_ok=True)
             print(plan_in_words(rows, Store(outputs / "store")))

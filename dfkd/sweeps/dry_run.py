@@ -5,7 +5,7 @@ import logging
 from dfkd.config.cell import Cell
 from dfkd.config.messages import explain
 from dfkd.sweeps import ledger
-from dfkd.sweeps.progress import counted
+from dfkd.sweeps.progress import with_progress
 
 log = logging.getLogger("dfkd")
 
@@ -19,21 +19,24 @@ def plan(cell: Cell) -> dict:
     from dfkd.stages.prepare import prepare  # here, because it imports torch, which finished cells do not need
     from dfkd.stages.stage import planned_stages
 
-    parts = prepare(cell)
-    for warning in parts.warnings:
+    components = prepare(cell)
+    for warning in components.warnings:
         log.warning("  WARNING  %s", warning)
-    return {"status": "planned", "stages": {name: stage.key for name, stage in planned_stages(cell, parts).items()}}
+    return {
+        "status": "planned",
+        "stages": {name: stage.key for name, stage in planned_stages(cell, components).items()},
+    }
 
 
 def plan_all(cells: list[Cell]) -> None:
     """Plan all cells of a sweep, and write each plan, or the reason why the cell cannot run, to the sweep's list."""
-    rows = {row["folder"]: row for row in ledger.standing()}
-    for cell in counted(cells, len(cells), "planned"):
+    rows = {row["folder"]: row for row in ledger.last_rows()}
+    for cell in with_progress(cells, len(cells), "planned"):
         try:
-            found = plan(cell)
+            entries = plan(cell)
         except Exception as error:
-            found = {"status": "failed", "error": explain(error)}
-            log.error("  FAILED   %s", found["error"])
-        ledger.append(rows[str(cell.folder)] | found)
-        if found["status"] == "failed" and cell.config["fail_fast"]:
+            entries = {"status": "failed", "error": explain(error)}
+            log.error("  FAILED   %s", entries["error"])
+        ledger.append(rows[str(cell.folder)] | entries)
+        if entries["status"] == "failed" and cell.config["fail_fast"]:
             break

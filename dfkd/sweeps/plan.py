@@ -35,8 +35,8 @@ def plan_in_words(rows: list[dict], store: Store) -> str:
     for row in rows:
         name = Path(row["folder"] or "?").name
         if row["status"] != "planned":
-            said = {"done": "finished before", "failed": "cannot run"}.get(row["status"], "not looked at")
-            lines.append(f"[{row['number']}] {name}: {said}")
+            state = {"done": "finished before", "failed": "cannot run"}.get(row["status"], "not looked at")
+            lines.append(f"[{row['number']}] {name}: {state}")
             continue
         lines.append(f"[{row['number']}] {name}")
         for word, wanted in (("reuse", True), ("make", False)):
@@ -54,20 +54,20 @@ def totals(rows: list[dict], stages: dict[tuple[str, str], list[int]], there: se
         there: stages that exist in the store.
     """
     count = {status: sum(row["status"] == status for row in rows) for status in ("done", "planned", "failed")}
-    said = [f"{count['done']} finished", f"{count['planned']} to run"]
-    said += [f"{count['failed']} that cannot run"] if count["failed"] else []
+    counts = [f"{count['done']} finished", f"{count['planned']} to run"]
+    counts += [f"{count['failed']} that cannot run"] if count["failed"] else []
     order = list(dict.fromkeys(name for row in rows for name in row.get("stages", ())))
     make, reuse = ([stage for stage in stages if (stage in there) == wanted] for wanted in (False, True))
-    trained = counted([stage for stage in make if stage[0] in TRAINED], order)
-    others = counted([stage for stage in make if stage[0] not in TRAINED], order)
+    trained = count_by_name([stage for stage in make if stage[0] in TRAINED], order)
+    others = count_by_name([stage for stage in make if stage[0] not in TRAINED], order)
     verbs = [f"{verb} {', '.join(of.values())}" for verb, of in (("train", trained), ("make", others)) if of]
-    parts = [f"{many(len(rows), 'cell')}: {', '.join(said)}"]
+    parts = [f"{plural(len(rows), 'cell')}: {', '.join(counts)}"]
     parts += [f"will {' and '.join(verbs)}"] if verbs else []
-    parts += [f"reuses {', '.join(counted(reuse, order).values())}"] if reuse else []
+    parts += [f"reuses {', '.join(count_by_name(reuse, order).values())}"] if reuse else []
     return "; ".join(parts)
 
 
-def counted(stages: list[tuple[str, str]], order: Iterable[str]) -> dict[str, str]:
+def count_by_name(stages: list[tuple[str, str]], order: Iterable[str]) -> dict[str, str]:
     """Count stages by name: {'teacher': '3 teachers', ...}.
 
     Args:
@@ -75,8 +75,8 @@ def counted(stages: list[tuple[str, str]], order: Iterable[str]) -> dict[str, st
         order: names of stages, in the order of the result.
     """
     names = [name for name, _ in stages]
-    return {name: many(names.count(name), name) for name in order if name in names}
+    return {name: plural(names.count(name), name) for name in order if name in names}
 
 
-def many(count: int, name: str) -> str:
+def plural(count: int, name: str) -> str:
     return f"{count} {name}" + ("s" if count != 1 else "")

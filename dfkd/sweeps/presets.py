@@ -27,8 +27,8 @@ def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
     return dict((small if size == "small" else params) or {})
 
 
-def alone(repeat: list[str], cell: Cell) -> list[str]:
-    """Return the arguments that repeat a single cell of a job, also if the job has several replicas.
+def single_cell_arguments(repeat: list[str], cell: Cell) -> list[str]:
+    """Return the arguments that repeat a single cell of a job, also if the job has several siblings.
 
     Args:
         repeat: arguments that repeat the whole job.
@@ -36,5 +36,5 @@ def alone(repeat: list[str], cell: Cell) -> list[str]:
     student = cell.config["student"]
     if student.get("replicas", 1) == 1:
         return repeat
-    kept = [word for word in repeat if word.partition("=")[0] not in ("seeds.student", "student.replicas")]
-    return [*kept, f"seeds.student={cell.config['seeds']['student']}", "student.replicas=1"]
+    others = [word for word in repeat if word.partition("=")[0] not in ("seeds.student", "student.replicas")]
+    return [*others, f"seeds.student={cell.config['seeds']['student']}", "student.replicas=1"]

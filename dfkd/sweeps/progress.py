@@ -11,7 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dfkd.sweeps.ledger import standing
+from dfkd.sweeps.ledger import last_rows
 
 log = logging.getLogger("dfkd")
 Thing = TypeVar("Thing")
@@ -47,7 +47,7 @@ class Progress(contextlib.ExitStack):
         self.show()
 
     def show(self) -> None:
-        rows = standing()
+        rows = last_rows()
         ended = sum(row["status"] in ("done", "failed") and not row.get("cached") for row in rows)
         text = in_words(rows, time.monotonic() - self.began)
         if self.bar is not None:
@@ -76,21 +76,21 @@ def in_words(rows: list[dict], seconds: float) -> str:
     return text
 
 
-def counted(things: Iterable[Thing], total: int, done: str, every: float = 10.0) -> Iterator[Thing]:
+def with_progress(things: Iterable[Thing], total: int, action: str, every: float = 10.0) -> Iterator[Thing]:
     """Yield the cells of a sweep, and show the progress if the loop takes longer than a second: on a terminal in one
     updated line, otherwise in lines of the log.
 
     Args:
-        done: participle of what the loop does with a cell, for the text: 'composed', 'planned'.
+        action: participle of what the loop does with a cell, for the text: 'composed', 'planned'.
         every: seconds between two lines of the log; the first comes after one second.
     """
-    began = said = time.monotonic()
+    began = logged = time.monotonic()
     on_terminal = sys.stderr.isatty()
-    with tqdm(total=total, desc=done, unit=" cells", delay=1, leave=False, disable=not on_terminal) as bar:
+    with tqdm(total=total, desc=action, unit=" cells", delay=1, leave=False, disable=not on_terminal) as bar:
         for number, thing in enumerate(things):
             now = time.monotonic()
-            if not on_terminal and now - said >= (1 if said == began else every):
-                said = now
-                log.info("%d of %d cells %s", number, total, done)
+            if not on_terminal and now - logged >= (1 if logged == began else every):
+                logged = now
+                log.info("%d of %d cells %s", number, total, action)
             yield thing
             bar.update()

@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 
 from dfkd.errors import ConfigError
 from dfkd.sweeps import ledger
-from dfkd.sweeps.plan import many
+from dfkd.sweeps.plan import plural
 
 log = logging.getLogger("dfkd")
 EXIT_CODES = re.compile(r"exit codes of the workers are \{(.*?)\}")  # in joblib's message
@@ -28,33 +28,34 @@ def launch(launcher: Launcher, batch: Sequence[Sequence[str]], first: int) -> li
     Args:
         launcher: Hydra's launcher.
         batch: the overrides of every cell.
-        first: job number that the launcher gives to the first cell (`dfkd.sweeps.ledger.launched`).
+        first: job number that the launcher gives to the first cell (`dfkd.sweeps.ledger.launched_numbers`).
 
     Raises:
         ConfigError: the sweep's list was damaged, so that it no longer identifies the cells.
     """
-    words = dict(zip(ledger.launched()[first:], batch, strict=False))  # the list also has cells of later batches
+    # The list also has cells of later batches.
+    words = dict(zip(ledger.launched_numbers()[first:], batch, strict=False))
     if len(words) < len(batch):
         raise ConfigError("rows of cells that wait are gone from the sweep's list; the same command goes on with them")
     returned: list[JobReturn] = []
-    ends: Counter[int] = Counter()
+    deaths: Counter[int] = Counter()
     todo = chosen = list(words)
     while chosen:
         try:
             returned += launcher.launch([words[number] for number in chosen], initial_job_idx=first)
             todo = [number for number in todo if number not in chosen]
         except BrokenProcessPool as error:
-            found = EXIT_CODES.search(str(error))
-            reason = found[1] if found else str(error).partition("\n")[0]
+            match = EXIT_CODES.search(str(error))
+            reason = match[1] if match else str(error).partition("\n")[0]
             if chosen == todo[:1]:
-                ledger.lost(first, list(words[chosen[0]]), f"its process was killed ({reason}), for its memory?")
-            status = {number: {row["status"] for row in ledger.of_job(number)} for number in chosen}
+                ledger.mark_lost(first, list(words[chosen[0]]), f"its process was killed ({reason}), for its memory?")
+            status = {number: {row["status"] for row in ledger.job_rows(number)} for number in chosen}
             left = [number for number in chosen if status[number] & {"waiting", "running"}]
             running = [number for number in left if "running" in status[number]] or left
-            ends.update(running)
+            deaths.update(running)
             if running:
-                log.warning("a process was killed (%s): %s launched again", reason, many(len(running), "cell"))
+                log.warning("a process was killed (%s): %s launched again", reason, plural(len(running), "cell"))
             todo = [number for number in todo if number not in chosen or number in left]
-        chosen = [number for number in todo if ends[number] < TRIES] or todo[:1]
+        chosen = [number for number in todo if deaths[number] < TRIES] or todo[:1]
         first = ledger.announce_again(chosen)
     return returned

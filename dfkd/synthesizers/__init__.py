@@ -1,4 +1,7 @@
-"""Synthesizers: methods that make images from the teacher alone, and control experiments."""
+"""Synthesizers: methods that make images from the teacher alone, and control experiments.
+
+May be imported by dfkd.defenses and later rooms.
+"""
 
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.synthesizers.cake import CAKE

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 
 # A defense's weights of a generator's adversarial term: images (B, C, H, W), the teacher's logits for them (B, classes)
 # -> weights (B,).
@@ -55,7 +55,7 @@ class Synthesizer(ABC):
     Attributes:
         online: whether the student is trained while the images are made.
         columns: names of the per-image values returned with the images (`Synthetic.columns`).
-        at_once: number of rounds per call of `synthesize`; more than 1 only if that does not change the images.
+        rounds_per_call: number of rounds per call of `synthesize`; more than 1 only if that does not change the images.
         independent: whether the images of a round depend on no other round, and on no random numbers except those of
             its `stream`. Several ranks can then make rounds in parallel.
         takes_term: whether `term` is added to the loss of the images.
@@ -74,13 +74,13 @@ class Synthesizer(ABC):
 
     online = False
     columns: tuple[str, ...] = ()
-    at_once = 1
+    rounds_per_call = 1
     independent = False
     takes_term = False
     needs_box = False
     generator: nn.Module | None = None
     term: SynthesisTerm | None = None
-    loop: Loop = staticmethod(plain)
+    loop: Loop = staticmethod(plain_loop)
     warm_up = 0
 
     def __init__(self, rounds: int):

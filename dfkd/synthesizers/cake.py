@@ -168,7 +168,7 @@ class CAKE(Synthesizer):
         self.contrast, self.temperature = contrast, temperature
         self.optimizer, self.step_size = optimizer, step_size
         self.moments = [steps * (k + 1) // snapshots for k in range(snapshots)]
-        self.at_once = max(1, chunk // batch_size)
+        self.rounds_per_call = max(1, chunk // batch_size)
 
     def check(self, network: nn.Module) -> None:
         if not (self.class_weight or self.contrast_weight or self.prior.terms):
@@ -181,22 +181,22 @@ class CAKE(Synthesizer):
         self.prior.check(network)
 
     def warnings(self, network: nn.Module) -> list[str]:
-        said, tv = [], self.prior.terms.get("tv")
+        warnings, tv = [], self.prior.terms.get("tv")
         if isinstance(tv, TotalVariation) and self.optimizer == "sgd":
             eps = self.noise.step_size(0, self.rounds) or self.step_size
             step = eps * tv.weight / (self.rows * self.groups * prod(self.shape))
             if step > LARGEST_TV_STEP:
-                said.append(
+                warnings.append(
                     f"total variation moves a pixel by {step:.1f} per neighbour and step, in units of the images' std: "
                     f"it drowns the other terms; lower prior.tv.weight to {tv.weight * 0.1 / step:.0e} or so"
                 )
         pools = any(isinstance(module, nn.AdaptiveAvgPool2d) for module in network.modules())
         if pools and self.contrast == "mse" and self.contrast_weight < SMALLEST_POOLED_CONTRAST:
-            said.append(
+            warnings.append(
                 f"the teacher averages over all positions, which is easily satisfied by texture: with contrast_weight="
                 f"{self.contrast_weight:g} its students have been poor; try synthesizer.contrast_weight=10"
             )
-        return said
+        return warnings
 
     def synthesize(
         self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
@@ -207,16 +207,16 @@ class CAKE(Synthesizer):
         labels = torch.stack([self._labels(stream) for stream in streams])
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
         optimizer = fused(kind, [{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
-        rates = torch.tensor(eps, device=labels.device)
-        taken: list[tuple[Tensor, Tensor]] = []  # snapshots: images and the teacher's logits for them
-        watch, metrics = Meter(), {}
-        parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "taken": taken}
-        parts |= {"watch": watch, "metrics": metrics}
+        rates, by_set = torch.tensor(eps, device=labels.device), (len(sets), -1)
+        snapshots: list[tuple[Tensor, Tensor]] = []  # images and the teacher's logits for them
+        step_meter, metrics = Meter(), {}
+        parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "snapshots": snapshots}
+        parts |= {"step_meter": step_meter, "metrics": metrics}
         for number in self.loop("step", self.steps, **parts):
             terms, logits = self._terms(sets, labels, teacher)
             if number in self.moments:
-                taken.append((torch.stack([x.detach() for x in sets]), logits.float().unflatten(0, (len(sets), -1))))
-            watch.add({name: value.mean() for name, value in terms.items()})
+                snapshots.append((torch.stack([x.detach() for x in sets]), logits.float().unflatten(0, by_set)))
+            step_meter.add({name: value.mean() for name, value in terms.items()})
             gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
             for x, gradient in zip(sets, gradients, strict=True):
                 x.grad = gradient
@@ -228,17 +228,17 @@ class CAKE(Synthesizer):
                 hit = (logits.argmax(1) == labels.view(-1)).float().mean()
                 metrics |= {name: value.detach().mean() for name, value in terms.items()}
                 metrics |= {"eps": rates.mean(), "hit": hit}
-        watch.read()  # raises if a term was not finite
+        step_meter.read()  # raises if a term was not finite
         last = torch.stack([x.detach() for x in sets])
         columns = {
             "eps": rates.repeat_interleave(len(self.moments) * labels[0].numel()),
             "target": labels.flatten(1).repeat(1, len(self.moments)).flatten(),
         }
-        if not taken:  # no logits yet: they are computed later, for the whole pool
+        if not snapshots:  # no logits yet: they are computed later, for the whole pool
             return Synthetic(teacher.denormalize(last.flatten(0, 1)), columns, metrics)
         with torch.no_grad(), self.runtime.autocast():
-            taken.append((last, teacher.answer(last.flatten(0, 1)).float().unflatten(0, (len(sets), -1))))
-        images, logits = (torch.stack(parts, 1).flatten(0, 2) for parts in zip(*taken, strict=True))
+            snapshots.append((last, teacher.forward_normalized(last.flatten(0, 1)).float().unflatten(0, by_set)))
+        images, logits = (torch.stack(parts, 1).flatten(0, 2) for parts in zip(*snapshots, strict=True))
         return Synthetic(teacher.denormalize(images), columns, metrics, logits)
 
     def _start(self, stream: torch.Generator) -> Tensor:
@@ -254,8 +254,8 @@ class CAKE(Synthesizer):
     def _terms(self, sets: list[Tensor], labels: Tensor, teacher: Teacher) -> tuple[dict[str, Tensor], Tensor]:
         """Compute the weighted terms per set, each (S,), and the teacher's logits for all images (S * B * G, C)."""
         with self.runtime.autocast():
-            view = self.prior.look(teacher, torch.cat(sets), len(sets))
-        logits = view.logits
+            teacher_pass = self.prior.run_teacher(teacher, torch.cat(sets), len(sets))
+        logits = teacher_pass.logits
         grouped = logits.view(len(sets), self.rows, self.groups, -1)
         terms = {}
         if self.class_weight > 0:
@@ -263,5 +263,5 @@ class CAKE(Synthesizer):
         if self.contrast_weight > 0:
             pull = contrast_mse(grouped) if self.contrast == "mse" else contrast_snn(grouped, labels, self.temperature)
             terms["contrast"] = self.contrast_weight * pull
-        terms |= self.prior(view)
+        terms |= self.prior(teacher_pass)
         return terms, logits.detach()

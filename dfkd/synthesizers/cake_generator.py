@@ -92,7 +92,7 @@ class CAKEGenerator(Synthesizer):
         self.training_steps, self.rows, self.images = training_steps, batch_size // 4, images
         self.class_weight, self.contrast_weight, self.repel_weight = class_weight, contrast_weight, repel_weight
         self.lr, self.betas = lr, tuple(betas)
-        self.keep = (lambda images: images) if box is None else to_bytes
+        self.to_pool_format = (lambda images: images) if box is None else to_bytes
 
     def check(self, network: nn.Module) -> None:
         if not self.class_weight:
@@ -102,7 +102,7 @@ class CAKEGenerator(Synthesizer):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         self.prior.start()
-        runtime.place(self.generator)
+        runtime.to_device(self.generator)
         self.trained = False
 
     def synthesize(
@@ -114,8 +114,8 @@ class CAKEGenerator(Synthesizer):
         labels = torch.randint(self.classes, (self.images,), generator=stream, device=self.runtime.device)
         z = self._latent(self.images, stream)
         with torch.no_grad(), self.runtime.autocast():
-            images = self._paint(z, labels).float()
-        return Synthetic(self.keep(images), {"target": labels}, metrics)
+            images = self._generate(z, labels).float()
+        return Synthetic(self.to_pool_format(images), {"target": labels}, metrics)
 
     def _train(self, teacher: Teacher) -> dict[str, Tensor]:
         """Train the generator and return the terms of the last step."""
@@ -144,20 +144,20 @@ class CAKEGenerator(Synthesizer):
         z = self._latent(2 * rows, stream)  # first z1 of all rows, then z2
         labels = pair.repeat(2, 1)  # (2 B, 2)
         with self.runtime.autocast():
-            images = self._paint(z.repeat_interleave(2, 0), labels.flatten())
-            view = self.prior.look(teacher, teacher.normalize(images))
-        grouped = view.logits.view(1, 2 * rows, 2, -1)
+            images = self._generate(z.repeat_interleave(2, 0), labels.flatten())
+            teacher_pass = self.prior.run_teacher(teacher, teacher.normalize(images))
+        grouped = teacher_pass.logits.view(1, 2 * rows, 2, -1)
         terms = {"class": self.class_weight * class_term(grouped, labels[None]).sum()}
         if self.contrast_weight > 0:
             terms["contrast"] = self.contrast_weight * contrast_mse(grouped).sum()
         if self.repel_weight > 0:
             first, second = images.float().view(2, rows, 2, *images.shape[1:])
             terms["repel"] = self.repel_weight * repel_term(first, second)
-        terms |= {name: value.sum() for name, value in self.prior(view).items()}
-        self.prior.remember(view)
+        terms |= {name: value.sum() for name, value in self.prior(teacher_pass).items()}
+        self.prior.remember(teacher_pass)
         return terms
 
-    def _paint(self, z: Tensor, labels: Tensor) -> Tensor:
+    def _generate(self, z: Tensor, labels: Tensor) -> Tensor:
         return self.generator(torch.cat([z, F.one_hot(labels, self.classes).to(z.dtype)], 1))
 
     def _latent(self, count: int, stream: torch.Generator) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dfkd.machine.runtime import seeded
 from dfkd.models import Teacher, batch_norms, watch_channel_means
-from dfkd.priors import View
-from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam
+from dfkd.priors import TeacherPass
+from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam
 from dfkd.synthesizers.renew import check_renewable, renew
 from dfkd.training.augment import augment, resized_crop
 from dfkd.training.optimizers import fused
@@ -125,7 +125,7 @@ class CMI(Inversion):
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
-        runtime.place(self.generator).train()
+        runtime.to_device(self.generator).train()
         self.bank, self.head, self.width = Bank(self.bank_size), None, None
 
     def checkpoint_expect(self, data: dict) -> None:
@@ -133,7 +133,7 @@ class CMI(Inversion):
         if data["width"] is not None:
             self._make_head(data["width"])
 
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         renew(self.generator, self.seed, "synthesis", "generator", round)
         size = (len(labels), self.generator.latent)
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
@@ -153,16 +153,16 @@ class CMI(Inversion):
             if self.features is not None:
                 self.bank.add(self.features)
 
-        return Work(lambda: self.generator(z), parameters, advance, finish)
+        return Optimization(lambda: self.generator(z), parameters, advance, finish)
 
-    def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return augment(images, "crop_flip" if self.flip else "shift", stream)
 
-    def look(self, teacher: Teacher, seen: Tensor) -> View:
+    def run_teacher(self, teacher: Teacher, images: Tensor) -> TeacherPass:
         with watch_channel_means(teacher.net) as means:
-            view = super().look(teacher, seen)
+            teacher_pass = super().run_teacher(teacher, images)
         self.global_features = torch.cat(means, 1) if self.contrast > 0 else None
-        return view
+        return teacher_pass
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         if self.contrast == 0:

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd.priors import View
+from dfkd.priors import TeacherPass
 from dfkd.synthesizers.base import Steer
 from dfkd.synthesizers.generative import Generative, term_weights
 
@@ -35,7 +35,7 @@ class DAFL(Generative):
         self.weights = term_weights(one_hot=one_hot)
 
     def terms(
-        self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None
+        self, images: Tensor, labels: Tensor, teacher_pass: TeacherPass, student: nn.Module, steer: Steer | None
     ) -> dict[str, Tensor]:
         weight = self.weights["one_hot"]
-        return {"one_hot": weight * F.cross_entropy(view.logits, labels)} if weight > 0 else {}
+        return {"one_hot": weight * F.cross_entropy(teacher_pass.logits, labels)} if weight > 0 else {}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dfkd.models import Teacher
 from dfkd.priors import Prior
-from dfkd.synthesizers.inversion import Inversion, Step, Work, check_adam, steer_weights
+from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam, steer_weights
 from dfkd.training.optimizers import fused
 
 
@@ -108,7 +108,7 @@ class DeepInversion(Inversion):
         self.lr, self.betas = lr, tuple(betas)
         self.independent = not prior.memories
 
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         x = torch.randn(len(labels), *self.shape, generator=stream, device=self.runtime.device).requires_grad_()
         self.moves = draw_moves(self.steps, self.jitter, self.flip, stream)
         optimizer = fused(torch.optim.Adam, [x], lr=self.lr, betas=self.betas)
@@ -120,13 +120,13 @@ class DeepInversion(Inversion):
             if self.clip:
                 x.data.clamp_(low, high)
 
-        return Work(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
+        return Optimization(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
 
-    def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
         return move(images, *self.moves.pop(0))
 
-    def keep(self, images: Tensor) -> Tensor:
-        return super().keep(images) if self.clip else images
+    def to_pool_format(self, images: Tensor) -> Tensor:
+        return super().to_pool_format(images) if self.clip else images
 
 
 class AdaptiveDeepInversion(DeepInversion):
@@ -157,5 +157,5 @@ class AdaptiveDeepInversion(DeepInversion):
         super().check(network)
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
-        divergence = jensen_shannon(self.answers(step), step.view.logits, self.temperature)
+        divergence = jensen_shannon(self.answers(step), step.teacher_pass.logits, self.temperature)
         return {"competition": self.alpha * competition_term(divergence, steer_weights(step))}

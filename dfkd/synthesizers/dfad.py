@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dfkd.priors import View
+from dfkd.priors import TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_l1
 from dfkd.synthesizers.base import Steer
 from dfkd.synthesizers.generative import Generative, term_weights
@@ -31,9 +31,9 @@ class DFAD(Generative):
         self.weights = term_weights(adversarial=adversarial)
 
     def terms(
-        self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None
+        self, images: Tensor, labels: Tensor, teacher_pass: TeacherPass, student: nn.Module, steer: Steer | None
     ) -> dict[str, Tensor]:
         weight = self.weights["adversarial"]
         if weight == 0:
             return {}
-        return {"adversarial": weight * adversarial_l1(*self.against(student, images, view, steer))}
+        return {"adversarial": weight * adversarial_l1(*self.adversarial_inputs(student, images, teacher_pass, steer))}

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd.priors import View
+from dfkd.priors import TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
 from dfkd.synthesizers.base import Steer
 from dfkd.synthesizers.generative import Generative, term_weights
@@ -35,12 +35,12 @@ class DFQ(Generative):
         self.weights = term_weights(one_hot=one_hot, adversarial=adversarial)
 
     def terms(
-        self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None
+        self, images: Tensor, labels: Tensor, teacher_pass: TeacherPass, student: nn.Module, steer: Steer | None
     ) -> dict[str, Tensor]:
         terms, weights = {}, self.weights
         if weights["one_hot"] > 0:
-            terms["one_hot"] = weights["one_hot"] * F.cross_entropy(view.logits, labels)
+            terms["one_hot"] = weights["one_hot"] * F.cross_entropy(teacher_pass.logits, labels)
         if weights["adversarial"] > 0:
-            pair = self.against(student, images, view, steer)
+            pair = self.adversarial_inputs(student, images, teacher_pass, steer)
             terms["adversarial"] = weights["adversarial"] * adversarial_term(*pair)
         return terms

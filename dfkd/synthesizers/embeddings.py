@@ -43,16 +43,16 @@ def label_embeddings(
         raise ValueError(f"embeddings=file and path=FILE go together, got embeddings={source} and path={path}")
     if source == "orthogonal":
         return None
-    found = _encoded(labels, classes) if source == "open_clip" else _read(Path(path))
+    embeddings = _encoded(labels, classes) if source == "open_clip" else _read(Path(path))
     source = path or source
-    if found.shape != (classes, length):
+    if embeddings.shape != (classes, length):
         raise ValueError(
-            f"embeddings: {source} gives {tuple(found.shape)} numbers, but {classes} classes and a generator with "
+            f"embeddings: {source} gives {tuple(embeddings.shape)} numbers, but {classes} classes and a generator with "
             f"embedding={length} need {(classes, length)}"
         )
-    if not found.isfinite().all():
+    if not embeddings.isfinite().all():
         raise ValueError(f"embeddings: {source} holds numbers that are not finite")
-    return found.float()
+    return embeddings.float()
 
 
 def _read(file: Path) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.synthesizers.inversion import Inversion, Work, check_adam
+from dfkd.synthesizers.inversion import Inversion, Optimization, check_adam
 from dfkd.synthesizers.renew import renew_first
 from dfkd.training.optimizers import fused
 
@@ -72,10 +72,10 @@ class Fast(Inversion):
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
-        runtime.place(self.generator).train()
+        runtime.to_device(self.generator).train()
         self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.meta_lr, betas=self.betas)
 
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         if self.reset is not None and round == self.warm_up + self.reset:
             renew_first(self.generator, self.seed, "synthesis", "reset", round)
         fast = copy.deepcopy(self.generator)
@@ -98,4 +98,4 @@ class Fast(Inversion):
                     parameter.grad = REPTILE * (parameter.detach() - twin.detach())
             self.optimizer.step()
 
-        return Work(lambda: fast(z), [*copied, z], advance, finish)
+        return Optimization(lambda: fast(z), [*copied, z], advance, finish)

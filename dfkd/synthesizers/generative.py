@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher, frozen_norms
-from dfkd.priors import Prior, View
+from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.training.optimizers import fused
 
@@ -74,14 +74,14 @@ class Generative(Synthesizer):
 
     @abstractmethod
     def terms(
-        self, images: Tensor, labels: Tensor, view: View, student: nn.Module, steer: Steer | None
+        self, images: Tensor, labels: Tensor, teacher_pass: TeacherPass, student: nn.Module, steer: Steer | None
     ) -> dict[str, Tensor]:
         """Compute the weighted terms of the generator's loss, without the priors, each a scalar.
 
         Args:
             images: images of this step (B, C, H, W), in [0, 1], differentiable in the generator's parameters.
             labels: (B,), the labels given to a conditional generator, otherwise the teacher's predictions argmax t.
-            view: the teacher's logits and statistics for the images (`dfkd.priors.View`).
+            teacher_pass: the teacher's logits and statistics for the images (`dfkd.priors.TeacherPass`).
             student: in evaluation mode.
             steer: weights of an adversarial term per image; None means 1.
         """
@@ -94,7 +94,7 @@ class Generative(Synthesizer):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         self.prior.start()
-        runtime.place(self.generator)
+        runtime.to_device(self.generator)
         self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.lr, betas=self.betas)
 
     def synthesize(
@@ -106,49 +106,51 @@ class Generative(Synthesizer):
         self.generator.train()
         for _ in range(self.steps):
             z, labels = self._latent(self.batch_size, stream), self._labels(self.batch_size, stream)
-            terms, view = self._step(z, labels, teacher, student, steer)
-        self.prior.remember(view)
+            terms, teacher_pass = self._step(z, labels, teacher, student, steer)
+        self.prior.remember(teacher_pass)
         student.train(mode)
-        return Synthetic(self._fresh(stream), metrics=terms)
+        return Synthetic(self._student_images(stream), metrics=terms)
 
-    def against(self, student: nn.Module, images: Tensor, view: View, steer: Steer | None) -> tuple[Tensor, ...]:
+    def adversarial_inputs(
+        self, student: nn.Module, images: Tensor, teacher_pass: TeacherPass, steer: Steer | None
+    ) -> tuple[Tensor, ...]:
         """Return the arguments of an adversarial term: the student's logits, the teacher's, and the weights or None."""
         with self.runtime.autocast(), frozen_norms(student):
             s = student(images).float()
-        weights = None if steer is None else steer(images.detach().float(), view.logits.detach())
-        return s, view.logits, weights
+        weights = None if steer is None else steer(images.detach().float(), teacher_pass.logits.detach())
+        return s, teacher_pass.logits, weights
 
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], View]:
-        """Take one step of the generator, and return its loss terms and the teacher's view of the images."""
+    ) -> tuple[dict[str, Tensor], TeacherPass]:
+        """Take one step of the generator, and return its loss terms and the teacher's forward pass on the images."""
         with self.runtime.autocast():
-            images = self._paint(self.generator, z, labels)
-            view = self.prior.look(teacher, teacher.normalize(images))
-        labels = view.logits.argmax(1) if labels is None else labels
-        terms = self.terms(images, labels, view, student, steer)
+            images = self._generate(self.generator, z, labels)
+            teacher_pass = self.prior.run_teacher(teacher, teacher.normalize(images))
+        labels = teacher_pass.logits.argmax(1) if labels is None else labels
+        terms = self.terms(images, labels, teacher_pass, student, steer)
         if self.term is not None:
-            terms["defense"] = self.term(images.float(), view.logits)
-        terms |= {name: value.sum() for name, value in self.prior(view).items()}
+            terms["defense"] = self.term(images.float(), teacher_pass.logits)
+        terms |= {name: value.sum() for name, value in self.prior(teacher_pass).items()}
         # Gradients of the generator only: `backward` would also fill those of the student.
         parameters = list(self.generator.parameters())
         for p, gradient in zip(parameters, torch.autograd.grad(sum(terms.values()), parameters), strict=True):
             p.grad = gradient
         self.optimizer.step()
-        return {name: value.detach() for name, value in terms.items()}, view
+        return {name: value.detach() for name, value in terms.items()}, teacher_pass
 
-    def _fresh(self, stream: torch.Generator) -> Tensor:
+    def _student_images(self, stream: torch.Generator) -> Tensor:
         """Draw the images of a round for the student."""
-        return self._draw(self.generator, self.images, stream)
+        return self._sample(self.generator, self.images, stream)
 
-    def _draw(self, generator: nn.Module, count: int, stream: torch.Generator) -> Tensor:
+    def _sample(self, generator: nn.Module, count: int, stream: torch.Generator) -> Tensor:
         """Draw images (count, C, H, W) from a generator, in evaluation mode and without gradients."""
         generator.eval()
         z, labels = self._latent(count, stream), self._labels(count, stream)
         with torch.no_grad(), self.runtime.autocast():
-            return self._paint(generator, z, labels).float()
+            return self._generate(generator, z, labels).float()
 
-    def _paint(self, generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
+    def _generate(self, generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
         return generator(z) if labels is None else generator(z, labels)
 
     def _latent(self, count: int, stream: torch.Generator) -> Tensor:

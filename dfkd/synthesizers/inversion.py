@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.priors import Prior, View
+from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 
 
 @dataclass
-class Work:
+class Optimization:
     """The optimisation of one batch.
 
     Attributes:
-        paint: () -> the current images (B, C, H, W), nominally in [0, 1], differentiable in `parameters`.
+        current_images: () -> the current images (B, C, H, W), nominally in [0, 1], differentiable in `parameters`.
         parameters: the tensors that are optimised.
         advance: takes one step, with the gradients in `.grad` of the parameters.
         finish: called once, after the last step.
@@ -28,7 +28,7 @@ class Work:
             stopped and resumed between two steps. Otherwise None.
     """
 
-    paint: Callable[[], Tensor]
+    current_images: Callable[[], Tensor]
     parameters: list[Tensor]
     advance: Callable[[], None]
     finish: Callable[[], None] = lambda: None
@@ -42,8 +42,8 @@ class Step:
     Attributes:
         round: number of the round.
         images: images of this step (B, C, H, W), nominally in [0, 1], differentiable in the optimised tensors.
-        seen: `images` or an augmentation of them, the input of teacher and student.
-        view: the teacher's logits and statistics for `seen` (`dfkd.priors.View`).
+        augmented: `images` or an augmentation of them, the input of teacher and student.
+        teacher_pass: the teacher's logits and statistics for `augmented` (`dfkd.priors.TeacherPass`).
         labels: target classes (B,).
         teacher, student, steer: as in `Synthesizer.synthesize`; the student is in evaluation mode.
         stream: random stream of this round.
@@ -51,8 +51,8 @@ class Step:
 
     round: int
     images: Tensor
-    seen: Tensor
-    view: View
+    augmented: Tensor
+    teacher_pass: TeacherPass
     labels: Tensor
     teacher: Teacher
     student: nn.Module | None
@@ -170,7 +170,7 @@ class Inversion(Synthesizer):
         self.one_hot, self.adversarial, self.warm_up = one_hot, adversarial, warm_up
 
     @abstractmethod
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         """Set up the optimisation of this round, from a new initialisation.
 
         Args:
@@ -178,7 +178,7 @@ class Inversion(Synthesizer):
             stream: random stream of this round.
         """
 
-    def augmented(self, images: Tensor, stream: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
         """Augment the images for teacher and student in this step; here, not at all."""
         return images
 
@@ -190,13 +190,13 @@ class Inversion(Synthesizer):
         """Draw the target classes (B,) of a batch."""
         return balanced_labels(self.batch_size, self.classes, stream)
 
-    def keep(self, images: Tensor) -> Tensor:
+    def to_pool_format(self, images: Tensor) -> Tensor:
         """Convert the images to the form that the pool stores; here, to 8 bits."""
         return to_bytes(images)
 
-    def look(self, teacher: Teacher, seen: Tensor) -> View:
+    def run_teacher(self, teacher: Teacher, images: Tensor) -> TeacherPass:
         """Run the teacher on (augmented) images in [0, 1], and record what the priors need."""
-        return self.prior.look(teacher, teacher.normalize(seen))
+        return self.prior.run_teacher(teacher, teacher.normalize(images))
 
     def check(self, network: nn.Module) -> None:
         if not (self.one_hot or self.adversarial or self.prior.terms):
@@ -217,53 +217,53 @@ class Inversion(Synthesizer):
     ) -> Synthetic:
         round, stream = rounds.start, self.stream(rounds.start)
         labels = self.labels(stream)
-        work, best, metrics = self.begin(round, labels, teacher, stream), Best(), {}
-        todo = range(self.steps)
-        if work.optimizer is not None:
-            parts = {"parameters": work.parameters, "optimizer": work.optimizer, "stream": stream}
-            todo = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
+        optimization, best, metrics = self.begin(round, labels, teacher, stream), Best(), {}
+        steps = range(self.steps)
+        if optimization.optimizer is not None:
+            parts = {"parameters": optimization.parameters, "optimizer": optimization.optimizer, "stream": stream}
+            steps = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
         with evaluation_mode(student):
-            for number in todo:
+            for number in steps:
                 with self.runtime.autocast():
-                    images = work.paint()
-                    seen = self.augmented(images, stream)
-                    view = self.look(teacher, seen)
-                step = Step(round, images, seen, view, labels, teacher, student, steer, stream)
+                    images = optimization.current_images()
+                    augmented = self.augment(images, stream)
+                    teacher_pass = self.run_teacher(teacher, augmented)
+                step = Step(round, images, augmented, teacher_pass, labels, teacher, student, steer, stream)
                 terms = self._terms(step)
                 total = sum(terms.values())
                 best.offer(total, images.float())
                 # Gradients of the optimised tensors only: `backward` would also fill those of the student.
-                gradients = torch.autograd.grad(total, work.parameters)
-                for parameter, gradient in zip(work.parameters, gradients, strict=True):
+                gradients = torch.autograd.grad(total, optimization.parameters)
+                for parameter, gradient in zip(optimization.parameters, gradients, strict=True):
                     parameter.grad = gradient
-                work.advance()
+                optimization.advance()
                 if number == self.steps - 1:
-                    self.prior.remember(view)
+                    self.prior.remember(teacher_pass)
                     metrics |= {name: value.detach() for name, value in terms.items()}
-                    metrics["hit"] = (view.logits.argmax(1) == labels).float().mean()
-        work.finish()
-        return Synthetic(self.keep(best.images), {"target": labels}, metrics)
+                    metrics["hit"] = (teacher_pass.logits.argmax(1) == labels).float().mean()
+        optimization.finish()
+        return Synthetic(self.to_pool_format(best.images), {"target": labels}, metrics)
 
     def _terms(self, step: Step) -> dict[str, Tensor]:
-        t, terms = step.view.logits, {}
+        t, terms = step.teacher_pass.logits, {}
         if self.one_hot > 0:
             terms["one_hot"] = self.one_hot * F.cross_entropy(t, step.labels)
         if self.adversarial > 0 and step.round >= self.warm_up:
             s = self.answers(step)
             terms["adversarial"] = self.adversarial * adversarial_term(s, t, agreement(s, t) * steer_weights(step))
         if self.term is not None:
-            terms["defense"] = self.term(step.seen.float(), t)
+            terms["defense"] = self.term(step.augmented.float(), t)
         terms |= self.more_terms(step)
-        return terms | {name: value.sum() for name, value in self.prior(step.view).items()}
+        return terms | {name: value.sum() for name, value in self.prior(step.teacher_pass).items()}
 
     def answers(self, step: Step) -> Tensor:
-        """Run the student on `step.seen` and return its logits (B, classes), float32."""
+        """Run the student on `step.augmented` and return its logits (B, classes), float32."""
         with self.runtime.autocast():
-            return step.student(step.seen).float()
+            return step.student(step.augmented).float()
 
 
 def steer_weights(step: Step) -> Tensor:
     """Return the defense's weights (B,) of the adversarial term; ones if there is no `steer`."""
     if step.steer is None:
-        return torch.ones_like(step.view.logits[:, 0])
-    return step.steer(step.seen.detach().float(), step.view.logits.detach())
+        return torch.ones_like(step.teacher_pass.logits[:, 0])
+    return step.steer(step.augmented.detach().float(), step.teacher_pass.logits.detach())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.priors import View
+from dfkd.priors import TeacherPass
 from dfkd.synthesizers.base import Steer
 from dfkd.synthesizers.dfq import DFQ
 
@@ -55,12 +55,12 @@ class MAD(DFQ):
 
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], View]:
-        terms, view = super()._step(z, labels, teacher, student, steer)
+    ) -> tuple[dict[str, Tensor], TeacherPass]:
+        terms, teacher_pass = super()._step(z, labels, teacher, student, steer)
         follow(self.average, self.generator, self.decay)
-        return terms, view
+        return terms, teacher_pass
 
-    def _fresh(self, stream: torch.Generator) -> Tensor:
-        slow = int(self.share * self.images)
-        pairs = ((self.generator, self.images - slow), (self.average, slow))
-        return torch.cat([self._draw(generator, count, stream) for generator, count in pairs if count > 0])
+    def _student_images(self, stream: torch.Generator) -> Tensor:
+        average_count = int(self.share * self.images)
+        pairs = ((self.generator, self.images - average_count), (self.average, average_count))
+        return torch.cat([self._sample(generator, count, stream) for generator, count in pairs if count > 0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from dfkd.machine.runtime import stream_seed
 from dfkd.models import NLGenerator, Teacher
 from dfkd.synthesizers.embeddings import label_embeddings, orthogonal
-from dfkd.synthesizers.inversion import Inversion, Work, balanced_labels, check_adam
+from dfkd.synthesizers.inversion import Inversion, Optimization, balanced_labels, check_adam
 from dfkd.synthesizers.renew import renew
 from dfkd.training.optimizers import fused
 
@@ -64,25 +64,25 @@ class NAYER(Inversion):
             raise ValueError(f"renewal must be at least 1, or null for never, got {renewal}")
         check_adam(lr, betas)
         self.generator, self.renewal, self.lr, self.betas = generator, renewal, lr, tuple(betas)
-        self.given = label_embeddings(embeddings, path, labels, self.classes, generator.latent)
+        self.given_embeddings = label_embeddings(embeddings, path, labels, self.classes, generator.latent)
 
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
-        runtime.place(self.generator).train()
-        given = self.given
-        if given is None:
-            given = orthogonal(self.classes, self.generator.latent, stream_seed(seed, "synthesis", "embeddings"))
-        self.embeddings = given.to(runtime.device)
+        runtime.to_device(self.generator).train()
+        embeddings = self.given_embeddings
+        if embeddings is None:
+            embeddings = orthogonal(self.classes, self.generator.latent, stream_seed(seed, "synthesis", "embeddings"))
+        self.embeddings = embeddings.to(runtime.device)
 
     def labels(self, stream: torch.Generator) -> Tensor:
         # Unshuffled, so that the images which share a noisy layer have different classes.
         return balanced_labels(self.batch_size, self.classes, stream, shuffle=False)
 
-    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Work:
+    def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         if self.renewal is not None and round % self.renewal == 0:
             renew(self.generator, self.seed, "synthesis", "generator", round)
         self.generator.redraw(len(labels), stream)
         parameters = list(self.generator.parameters())
         optimizer = fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)
         embeddings = self.embeddings[labels]
-        return Work(lambda: self.generator(embeddings), parameters, optimizer.step)
+        return Optimization(lambda: self.generator(embeddings), parameters, optimizer.step)

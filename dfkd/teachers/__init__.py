@@ -1,4 +1,7 @@
-"""Teacher sources: training methods, with and without a trap, and checkpoints made elsewhere."""
+"""Teacher sources: training methods, with and without a trap, and checkpoints made elsewhere.
+
+May be imported by dfkd.stages and later rooms.
+"""
 
 from dfkd.teachers.backdoor import Backdoor
 from dfkd.teachers.base import TrainedTeacher

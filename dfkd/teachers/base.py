@@ -15,7 +15,7 @@ from dfkd.machine.data_parallel import data_parallel_loss, on_whole_batches
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier
 from dfkd.recipe import Recipe
-from dfkd.resume.loop import Loop, plain
+from dfkd.resume.loop import Loop, plain_loop
 from dfkd.scenarios import Scenario
 from dfkd.training.augment import AUGMENTATIONS, augment
 from dfkd.training.meter import Meter
@@ -33,15 +33,15 @@ class TeacherSource(ABC):
         augment: augmentation of the training images.
         mean_loss: whether every term of the loss is a mean over a batch of values that each depend on one image only.
             Several ranks can then share a batch.
-        reports: how many times `train` calls its log.
+        log_calls: how many times `train` calls its log.
         loop: yields the numbers of long loops; the run can be stopped between two of them (`dfkd.resume.loop`).
     """
 
     network: nn.Module
     needs_ood = is_trained = mean_loss = False
     augment = "none"
-    reports = 1
-    loop: Loop = staticmethod(plain)
+    log_calls = 1
+    loop: Loop = staticmethod(plain_loop)
 
     @abstractmethod
     def check(self, scenario: Scenario) -> None:
@@ -89,7 +89,7 @@ class TrainedTeacher(TeacherSource):
             )
 
     @property
-    def reports(self) -> int:
+    def log_calls(self) -> int:
         """Number of calls of `log` in a training: one per epoch."""
         return self.epochs
 
@@ -115,9 +115,9 @@ class TrainedTeacher(TeacherSource):
         Raises:
             NonFiniteLoss: a term became NaN or infinite.
         """
-        network, known = on_whole_batches(self.network), scenario.id
-        model = Classifier(network, known.shape, known.classes, known.mean, known.std)
-        runtime.place(model).train()
+        network, id_domain = on_whole_batches(self.network), scenario.id
+        model = Classifier(network, id_domain.shape, id_domain.classes, id_domain.mean, id_domain.std)
+        runtime.to_device(model).train()
         self.epoch = self.step = 0
         with seeded(seed, "teacher", "training"):
             self.fit(Training(model, scenario, runtime, seed, log, Batches(self, scenario, runtime, seed)))
@@ -164,7 +164,7 @@ class Batches:
     """Shuffled and augmented batches of training images of one size: ID images epoch by epoch, OOD images endlessly."""
 
     def __init__(self, teacher: TrainedTeacher, scenario: Scenario, runtime: Runtime, seed: int):
-        self.train, self.how = scenario.id.train.to(runtime.device), teacher.augment
+        self.train, self.augment = scenario.id.train.to(runtime.device), teacher.augment
         self.size = min(teacher.recipe.batch_size, len(self.train))
         self.steps = len(self.train) // self.size
         self.generator = runtime.generator(seed, "teacher", "batches")
@@ -196,8 +196,8 @@ class Batches:
         return torch.randperm(len(images), generator=self.generator, device=self.generator.device)
 
     def prepare(self, images: Images, index: Tensor) -> Images:
-        mine = distributed.share(len(index))
-        return Images(augment(images.pixels(index), self.how, self.generator)[mine], images.y[index][mine])
+        share = distributed.rank_slice(len(index))
+        return Images(augment(images.pixels(index), self.augment, self.generator)[share], images.y[index][share])
 
 
 class Endless:

@@ -60,31 +60,33 @@ class Checkpoint(TeacherSource):
     def train(self, scenario: Scenario, runtime: Runtime, seed: int, log) -> Classifier:
         """Return the loaded classifier; nothing is trained."""
         model = Classifier(self.network, scenario.id.shape, scenario.id.classes, self.mean, self.std)
-        return runtime.place(model).eval()
+        return runtime.to_device(model).eval()
 
 
-def statistic(name: str, given: list[float] | None, held: tuple[float, ...], path: str) -> list[float]:
+def statistic(name: str, configured: list[float] | None, stored: tuple[float, ...], path: str) -> list[float]:
     """Return the mean or the standard deviation per channel, from the configuration or from the file.
 
     Args:
         name: 'mean' or 'std'.
-        given: values from the configuration, or None.
-        held: values from the file; empty if it has no normalisation layer.
+        configured: values from the configuration, or None.
+        stored: values from the file; empty if it has no normalisation layer.
 
     Raises:
         ConfigError: the values are given nowhere, or the two sources contradict each other.
     """
-    if given is None and not held:
+    if configured is None and not stored:
         raise ConfigError(
             f"teacher.{name} is missing, and {path} has no normalisation layer that says it: set teacher.{name} to the "
             f"values that it was trained with, such as [0.5,0.5,0.5]"
         )
-    if given is None:
-        return list(held)
-    differs = held and (len(given) != len(held) or any(abs(a - b) > SAME for a, b in zip(given, held, strict=True)))
+    if configured is None:
+        return list(stored)
+    differs = stored and (
+        len(configured) != len(stored) or any(abs(a - b) > SAME for a, b in zip(configured, stored, strict=True))
+    )
     if differs:
         raise ConfigError(
-            f"teacher.{name}={list(given)}, but the network in {path} normalises its images itself with "
-            f"{name} {list(held)}: leave teacher.mean and teacher.std out"
+            f"teacher.{name}={list(configured)}, but the network in {path} normalises its images itself with "
+            f"{name} {list(stored)}: leave teacher.mean and teacher.std out"
         )
-    return list(given)
+    return list(configured)

@@ -37,8 +37,8 @@ class ClassMemory:
         member = F.one_hot(labels, len(self.known)).to(values.dtype)  # (B, classes)
         count = member.sum(0)
         mean = (member.T @ values) / count.clamp_min(1)[:, None]
-        keep = self.momentum * (self.known & (count > 0)) + 1.0 * (count == 0)
-        self.rows = keep[:, None] * self.rows + (1 - keep)[:, None] * mean
+        decay = self.momentum * (self.known & (count > 0)) + 1.0 * (count == 0)
+        self.rows = decay[:, None] * self.rows + (1 - decay)[:, None] * mean
         self.known = self.known | (count > 0)
 
     def distance(self, values: Tensor, labels: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ class HNTL(TrainedTeacher):
         self.noise = torch.Generator()
 
     @property
-    def reports(self) -> int:
+    def log_calls(self) -> int:
         return self.disentangle.epochs + self.epochs
 
     def check(self, scenario: Scenario) -> None:
@@ -174,11 +174,11 @@ class HNTL(TrainedTeacher):
     def fit(self, training: Training) -> None:
         stage, model = self.disentangle, training.model
         self.noise = training.runtime.generator(training.seed, "teacher", "latents")
-        self.guide = training.runtime.place(
+        self.guide = training.runtime.to_device(
             Guide(copy.deepcopy(model.net).cpu(), model.shape, model.classes, stage.latent, stage.width)
         )
         content = Classifier(self.guide, model.shape, model.classes, *_normalisation(model))
-        training.runtime.place(content).train()
+        training.runtime.to_device(content).train()
         self.descend(
             training,
             self.guide,

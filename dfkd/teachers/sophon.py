@@ -136,7 +136,7 @@ class SOPHON(TrainedTeacher):
         self.id_lr, self.id_steps = id_lr, id_steps
 
     @property
-    def reports(self) -> int:
+    def log_calls(self) -> int:
         return self.epochs + self.rounds
 
     def check(self, scenario: Scenario) -> None:
@@ -146,9 +146,9 @@ class SOPHON(TrainedTeacher):
                 "teacher=sophon has no form with a taught label, it drives OOD answers away from every label: choose "
                 "ntl_scenario=close_set"
             )
-        need, have = self.adapt + self.evaluate, len(scenario.ood.train)
-        if need > have:
-            raise ValueError(f"adapt + evaluate = {need} OOD images a step, but there are only {have}")
+        needed, available = self.adapt + self.evaluate, len(scenario.ood.train)
+        if needed > available:
+            raise ValueError(f"adapt + evaluate = {needed} OOD images a step, but there are only {available}")
 
     def loss(
         self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
@@ -158,18 +158,19 @@ class SOPHON(TrainedTeacher):
     def fit(self, training: Training) -> None:
         super().fit(training)
         model, meter = training.model, Meter()
-        against = fused(torch.optim.Adam, model.parameters(), lr=self.suppress_lr)
+        suppression = fused(torch.optim.Adam, model.parameters(), lr=self.suppress_lr)
         constant = Recipe(optimizer="adam", lr=self.id_lr, weight_decay=0.0, schedule="constant")
         repair = constant.make(model.parameters(), self.rounds * self.id_steps)
-        ood = training.batches.endless(training.scenario.ood, self.adapt + self.evaluate)
-        known = training.batches.endless(training.scenario.id, training.batches.size)
-        streams = {"against": against, "repair": repair, "meter": meter, "ood": ood, "known": known}
-        for _ in self.loop("round", self.rounds, **training.parts(self), **streams):
+        ood_batches = training.batches.endless(training.scenario.ood, self.adapt + self.evaluate)
+        id_batches = training.batches.endless(training.scenario.id, training.batches.size)
+        optimizers = {"suppression": suppression, "repair": repair}
+        streams = {"meter": meter, "ood_batches": ood_batches, "id_batches": id_batches}
+        for _ in self.loop("round", self.rounds, **training.parts(self), **optimizers, **streams):
             with training.runtime.autocast():
-                meter.add({"suppress": self.suppression_step(model, ood, against)})
+                meter.add({"suppress": self.suppression_step(model, ood_batches, suppression)})
             for _ in range(self.id_steps):
                 with training.runtime.autocast():
-                    terms = self.loss(model, next(known), None, None)
+                    terms = self.loss(model, next(id_batches), None, None)
                 repair.step(terms["id"])
                 meter.add(terms)
             training.report(self.epoch, meter.read(), model)

@@ -67,10 +67,10 @@ def require_style(name: str, net: nn.Module, shape: tuple[int, int, int]) -> Non
         shape: (C, H, W) of the images.
     """
     try:
-        found = stage_shapes(net, shape)
+        shapes = stage_shapes(net, shape)
     except ValueError as error:
         raise ValueError(f"teacher={name} works on feature maps: {error}") from error
-    if all(math.prod(maps[1:]) < 2 for maps in found):
+    if all(math.prod(maps[1:]) < 2 for maps in shapes):
         raise ValueError(
             f"teacher={name} needs feature maps of at least two positions; this network has none after its stages at "
             f"{shape[1]}x{shape[2]} pixels: set data.size higher"

@@ -1,6 +1,7 @@
 """Random augmentation of whole batches on their device, with independent random numbers for each image."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -59,21 +60,42 @@ def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
         the images (B, C, H, W), and for every image the index of the image that its box comes from (B,): its own index
         where nothing was pasted.
     """
-    n, _, height, width = images.shape
-    device = images.device
-    donor = torch.randperm(n, generator=generator, device=device)
-    pasted, *place = torch.rand(5, n, generator=generator, device=device)
-    donor = torch.where(pasted < 0.5, donor, torch.arange(n, device=device))
+    count, device = len(images), images.device
+    donor = torch.randperm(count, generator=generator, device=device)
+    pasted, *extents = torch.rand(5, count, generator=generator, device=device)
+    donor = torch.where(pasted < 0.5, donor, torch.arange(count, device=device))
+    return torch.where(_inside(images.shape, extents, 0.25, 0.75), images[donor], images), donor
 
-    def inside(length: int, side: Tensor, start: Tensor) -> Tensor:  # (B, length), bool: rows or columns of the box
-        shortest, longest = length // 4, length * 3 // 4
+
+def boxes(
+    count: int, shape: tuple[int, ...], generator: torch.Generator, shortest: float = 0.25, longest: float = 0.75
+) -> Tensor:
+    """Draw random boxes as masks (count, 1, H, W), bool, for images of a shape (..., H, W).
+
+    Args:
+        shortest, longest: range of a box's height and width, as shares of the image's.
+    """
+    extents = torch.rand(4, count, generator=generator, device=generator.device)
+    return _inside(shape, extents, shortest, longest)
+
+
+def _inside(shape: tuple[int, ...], extents: Sequence[Tensor], low: float, high: float) -> Tensor:
+    """Return masks (B, 1, H, W), bool, of boxes.
+
+    Args:
+        extents: height, top, width and left side of every box, each (B,), as random numbers in [0, 1).
+        low, high: as `shortest` and `longest` of `boxes`.
+    """
+
+    def span(length: int, side: Tensor, start: Tensor) -> Tensor:  # (B, length), bool: rows or columns of the box
+        shortest, longest = int(low * length), int(high * length)
         side = shortest + (side * (longest - shortest + 1)).long()
         start = (start * (length - side + 1)).long()[:, None]
-        position = torch.arange(length, device=device)
+        position = torch.arange(length, device=side.device)
         return (position >= start) & (position < start + side[:, None])
 
-    box = inside(height, *place[:2])[:, None, :, None] & inside(width, *place[2:])[:, None, None, :]
-    return torch.where(box, images[donor], images), donor
+    height, top, width, left = extents
+    return span(shape[-2], height, top)[:, None, :, None] & span(shape[-1], width, left)[:, None, None, :]
 
 
 AUGMENTATIONS = ("none", "shift", "crop_flip")

@@ -34,11 +34,11 @@ class Meter:
             values = torch.stack([value.detach().float().reshape(self.shape) for value in terms.values()])
             self._add(tuple(terms), torch.stack([values, values.isfinite().float()]), 1)
 
-    def take(self, other: "Meter", place: int) -> None:
-        """Add the values of model `place` (0 to K - 1) from a meter with terms of shape (K,)."""
+    def take(self, other: "Meter", index: int) -> None:
+        """Add the values of model `index` (0 to K - 1) from a meter with terms of shape (K,)."""
         self.steps += other.steps
         for names, sums in other.sums.items():
-            self._add(names, sums[..., place], other.counts[names])
+            self._add(names, sums[..., index], other.counts[names])
 
     def _add(self, names: tuple[str, ...], sums: Tensor, count: int) -> None:
         self.sums[names] = self.sums[names] + sums if names in self.sums else sums
@@ -55,10 +55,10 @@ class Meter:
         """
         if not self.sums:
             return {}
-        found = over_ranks(torch.cat([*self.sums.values()], 1).flatten()).view(2, -1).tolist()
-        places = [(name, count) for names, count in self.counts.items() for name in names]
+        means = over_ranks(torch.cat([*self.sums.values()], 1).flatten()).view(2, -1).tolist()
+        terms = [(name, count) for names, count in self.counts.items() for name in names]
         totals: dict[str, list[float]] = {}  # {term: [sum, number of finite steps, number of steps]}
-        for (name, count), value, finite in zip(places, *found, strict=True):
+        for (name, count), value, finite in zip(terms, *means, strict=True):
             totals[name] = [a + b for a, b in zip(totals.get(name, (0, 0, 0)), (value, finite, count), strict=True)]
         self.sums, self.counts = {}, {}
         fails = {name: count - finite for name, (_, finite, count) in totals.items()}

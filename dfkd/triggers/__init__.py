@@ -1,4 +1,7 @@
-"""Backdoor triggers: callables that insert a trigger in images (N, C, H, W) in [0, 1], before any normalisation."""
+"""Backdoor triggers: callables that insert a trigger in images (N, C, H, W) in [0, 1], before any normalisation.
+
+May be imported by dfkd.scenarios and later rooms.
+"""
 
 from dfkd.triggers.base import Trigger
 from dfkd.triggers.image import Image

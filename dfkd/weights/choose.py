@@ -38,11 +38,11 @@ class Chosen:
     words: str
 
 
-def choose(net: nn.Module, held: object, source: str, entry: str | None = None, size: int | None = None) -> Chosen:
+def choose(net: nn.Module, content: object, source: str, entry: str | None = None, size: int | None = None) -> Chosen:
     """Choose the only entry of a file that fits a network.
 
     Args:
-        held: the content of the file, from `dfkd.weights.read`.
+        content: the content of the file, from `dfkd.weights.read`.
         source: name of the file, for messages.
         entry: restricts the choice to entries with this path, or with paths below it.
         size: side of the images in pixels, if known.
@@ -50,20 +50,20 @@ def choose(net: nn.Module, held: object, source: str, entry: str | None = None, 
     Raises:
         ConfigError: no entry or several entries fit.
     """
-    found = entries(held)
-    if not found:
+    known = entries(content)
+    if not known:
         raise ConfigError(f"{source} holds no tensors by name; save model.state_dict()")
-    asked = [part for part in found if entry is None or f"{part.path}.".startswith(f"{entry}.")]
-    if not asked:
-        raise ConfigError(f"{source} has no entry '{entry}'; entries: {_listed(titles(found))}. Set teacher.entry")
-    fits = fitting(net, asked, size)
+    candidates = [part for part in known if entry is None or f"{part.path}.".startswith(f"{entry}.")]
+    if not candidates:
+        raise ConfigError(f"{source} has no entry '{entry}'; entries: {_listed(titles(known))}. Set teacher.entry")
+    fits = fitting(net, candidates, size)
     if len(fits) > 1:
         raise ConfigError(
             f"{source} holds {len(fits)} networks that fit: {_listed([part.title for part, _ in fits])}; choose one, "
             f"as in teacher.entry={fits[0][0].path}"
         )
     if not fits:
-        raise ConfigError(_why_not(net, asked, source, size))
+        raise ConfigError(_why_not(net, candidates, source, size))
     part, matched = fits[0]
     return Chosen(part, matched.naming, matched.weights, _words(net, part, matched, source))
 
@@ -86,8 +86,8 @@ def nearest(net: nn.Module, parts: list[Entry], size: int | None = None) -> tupl
     count = len(net.state_dict())
     largest = sorted(parts, key=lambda part: -len(part.tensors))[:4]
     close = sorted(parts, key=lambda part: abs(len(part.tensors) - count))[:4]
-    found = [(part, match(net, part.tensors, size)) for part in [*largest, *close]]
-    return min(found, key=lambda pair: (not pair[1].is_known, pair[1].distance))
+    matches = [(part, match(net, part.tensors, size)) for part in [*largest, *close]]
+    return min(matches, key=lambda pair: (not pair[1].is_known, pair[1].distance))
 
 
 def titles(parts: list[Entry]) -> list[str]:
@@ -129,27 +129,27 @@ def _open_question(net: nn.Module, matched: Match) -> str | None:
 
 def _why_not(net: nn.Module, parts: list[Entry], source: str, size: int | None) -> str:
     """Explain why no entry of a file fits a network: the nearest entry, its differences, and options to set."""
-    part, found = nearest(net, parts, size)
+    part, closest = nearest(net, parts, size)
     where = f"{source} ({part.title})" if part.path else source
-    if found.other:
-        return f"the weights in {where}, named as in {found.naming}, are not of this network: {found.other}"
+    if closest.other:
+        return f"the weights in {where}, named as in {closest.naming}, are not of this network: {closest.other}"
     own = net.state_dict()
-    wrong = [f"{key} {tuple(found.weights[key].shape)} instead of {tuple(own[key].shape)}" for key in found.wrong]
-    rows = [("missing", found.missing), ("not in this network", found.extra), ("wrong shape", sorted(wrong))]
-    said = "; ".join(f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in rows if keys)
-    named = "" if found.naming == OWN else f", named as in {found.naming},"
-    what = _what_to_set(advice(net, found, size), source)
-    return f"the weights in {where}{named} do not fit the network: {said}. {what}"
+    wrong = [f"{key} {tuple(closest.weights[key].shape)} instead of {tuple(own[key].shape)}" for key in closest.wrong]
+    rows = [("missing", closest.missing), ("not in this network", closest.extra), ("wrong shape", sorted(wrong))]
+    text = "; ".join(f"{what}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for what, keys in rows if keys)
+    named = "" if closest.naming == OWN else f", named as in {closest.naming},"
+    what = _what_to_set(advice(net, closest, size), source)
+    return f"the weights in {where}{named} do not fit the network: {text}. {what}"
 
 
-def _what_to_set(said: Advice, source: str) -> str:
+def _what_to_set(changes: Advice, source: str) -> str:
     parts = []
-    if said.overrides():
-        parts.append(f"By its shapes the file needs {' '.join(map(shlex.quote, said.overrides()))}.")
-    if said.classes:
+    if changes.overrides():
+        parts.append(f"By its shapes the file needs {' '.join(map(shlex.quote, changes.overrides()))}.")
+    if changes.classes:
         parts.append(
-            f"The file has {said.classes} classes: choose an ID domain with as many (domain@ntl_scenario.id=...), or a "
-            f"checkpoint for this one."
+            f"The file has {changes.classes} classes: choose an ID domain with as many (domain@ntl_scenario.id=...), "
+            f"or a checkpoint for this one."
         )
     choose = "Or choose" if parts else "Choose"
     return " ".join([*parts, f"{choose} the network they were trained with: `dfkd-inspect {source}` names what fits"])

@@ -43,23 +43,23 @@ class Entry:
         return f"'{self.path}'" if self.path else "the whole file"
 
 
-def entries(held: object) -> list[Entry]:
+def entries(content: object) -> list[Entry]:
     """List all state dicts in the content of a file, and for each the subsets below every common prefix of names."""
-    return [part for path, tensors in state_dicts(held) for part in _parts(unwrapped(path, tensors))]
+    return [part for path, tensors in state_dicts(content) for part in _parts(unwrapped(path, tensors))]
 
 
-def state_dicts(held: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def state_dicts(content: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield all dictionaries of tensors by name, with their paths."""
     if depth > DEEPEST:
         return
-    if isinstance(held, list | tuple):
-        held = dict(enumerate(held))
-    if not isinstance(held, dict):
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
         return
-    tensors = {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if tensors:
         yield path, tensors
-    for key, value in held.items():
+    for key, value in content.items():
         yield from state_dicts(value, f"{path}.{key}" if path else str(key), depth + 1)
 
 
@@ -90,10 +90,10 @@ def _parts(whole: Entry) -> Iterator[Entry]:
     yield whole
     beginnings: dict[str, dict[str, Tensor]] = {}
     for key, value in whole.tensors.items():
-        place = key.find(".")
-        while place >= 0:
-            beginnings.setdefault(key[:place], {})[key[place + 1 :]] = value
-            place = key.find(".", place + 1)
+        dot = key.find(".")
+        while dot >= 0:
+            beginnings.setdefault(key[:dot], {})[key[dot + 1 :]] = value
+            dot = key.find(".", dot + 1)
     for start, tensors in beginnings.items():
         beside = tuple(key for key in whole.tensors if not key.startswith(f"{start}."))
         path = f"{whole.path}.{start}" if whole.path else start

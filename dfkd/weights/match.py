@@ -61,7 +61,7 @@ def match(net: nn.Module, tensors: dict[str, Tensor], size: int | None = None) -
     Args:
         size: side of the images in pixels, if known; in some networks the position of the poolings depends on it.
     """
-    return min(_matches(net, tensors, size), key=lambda found: found.distance)
+    return min(_matches(net, tensors, size), key=lambda one: one.distance)
 
 
 def _matches(net: nn.Module, tensors: dict[str, Tensor], size: int | None) -> Iterator[Match]:
@@ -87,24 +87,24 @@ def _renamed(net: nn.Module, own: dict[str, Tensor], naming: Naming, theirs: Lay
         for name, layer in zip(names, theirs.values(), strict=False)
         for part, value in layer.items()
     }
-    found = _compared(own, renamed, naming.name)
-    found.note, found.layers = naming.note, theirs
-    if found.fits:
+    result = _compared(own, renamed, naming.name)
+    result.note, result.layers = naming.note, theirs
+    if result.fits:
         try:
             check_pools(net, naming, theirs, size)
         except PoolsElsewhere as error:
-            found.other, found.options = str(error), error.options
-    return found
+            result.other, result.options = str(error), error.options
+    return result
 
 
-def _compared(own: dict[str, Tensor], given: dict[str, Tensor], naming: str) -> Match:
-    both = [key for key in own if key in given]
+def _compared(own: dict[str, Tensor], tensors: dict[str, Tensor], naming: str) -> Match:
+    both = [key for key in own if key in tensors]
     return Match(
         naming,
-        {key: given[key] for key in both},
-        missing=sorted(key for key in own.keys() - given.keys() if not key.endswith(COUNTED)),
-        extra=sorted(key for key in given.keys() - own.keys() if not key.endswith(COUNTED)),
-        wrong=[key for key in both if own[key].shape != given[key].shape],
+        {key: tensors[key] for key in both},
+        missing=sorted(key for key in own.keys() - tensors.keys() if not key.endswith(COUNTED)),
+        extra=sorted(key for key in tensors.keys() - own.keys() if not key.endswith(COUNTED)),
+        wrong=[key for key in both if own[key].shape != tensors[key].shape],
     )
 
 

@@ -28,9 +28,9 @@ class Naming:
     def place(self, layer: str) -> tuple | None:
         """Return the sort key of a layer's name; None if the name does not belong to this naming."""
         for number, (pattern, choices) in enumerate(self.layers):
-            found = pattern.fullmatch(layer)
-            if found:
-                *numbers, choice = (*found.groups(), None) if not choices else found.groups()
+            match = pattern.fullmatch(layer)
+            if match:
+                *numbers, choice = (*match.groups(), None) if not choices else match.groups()
                 return number, tuple(map(int, numbers)), choices.index(choice) if choices else 0
         return None
 
@@ -69,8 +69,8 @@ def _pattern(text: str) -> tuple[re.Pattern, tuple[str, ...]]:
 
 def layers_of(tensors: dict[str, Tensor]) -> Layers:
     """Group the tensors of a state dict by layer."""
-    found: Layers = {}
+    layers: Layers = {}
     for key, value in tensors.items():
         layer, _, name = key.rpartition(".")
-        found.setdefault(layer, {})[name] = value
-    return found
+        layers.setdefault(layer, {})[name] = value
+    return layers

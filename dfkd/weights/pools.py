@@ -37,7 +37,7 @@ def check_pools(net: nn.Module, naming: Naming, theirs: Layers, size: int | None
         _check_blocks(ours, _ends_of_blocks(theirs), size)
     if naming.pools == "gaps":
         before, last = _from_gaps(theirs)
-        if [place for place in ours if place < last] != before:
+        if [position for position in ours if position < last] != before:
             raise PoolsElsewhere(
                 f"their network has max-poolings after the convolutions number {before or 'none'}, ours after {ours}"
             )
@@ -56,12 +56,12 @@ def _check_blocks(ours: list[int], ends: list[int], size: int | None) -> None:
 
 def pools_of(net: nn.Module) -> list[int]:
     """Return the number of convolutions before each max-pooling of a network without branches."""
-    places, convolutions = [], 0
+    positions, convolutions = [], 0
     for module in net.modules():
         convolutions += isinstance(module, nn.Conv2d)
         if isinstance(module, nn.MaxPool2d):
-            places.append(convolutions)
-    return places
+            positions.append(convolutions)
+    return positions
 
 
 def _is_convolution(layer: dict) -> bool:
@@ -85,17 +85,17 @@ def _from_gaps(theirs: Layers) -> tuple[list[int], int]:
         number of convolutions.
     """
     numbered = [(int(name.rpartition(".")[2]), layer) for name, layer in theirs.items() if name.startswith("features.")]
-    places, convolutions = [], 0
-    for number, (place, layer) in enumerate(numbered):
+    positions, convolutions = [], 0
+    for number, (index, layer) in enumerate(numbered):
         convolutions += _is_convolution(layer)
         if number + 1 < len(numbered):
             following, next_layer = numbered[number + 1]
-            between = following - place - 1
+            between = following - index - 1
             expected = int(_is_convolution(next_layer))  # one ReLU precedes a convolution; a BatchNorm follows directly
             if between == expected + 1:
-                places.append(convolutions)
+                positions.append(convolutions)
             elif between != expected:
                 raise PoolsElsewhere(
-                    f"between features.{place} and features.{following} of their network stand layers that ours has not"
+                    f"between features.{index} and features.{following} of their network stand layers that ours has not"
                 )
-    return places, convolutions
+    return positions, convolutions

@@ -48,9 +48,9 @@ def read(path: str | Path) -> object:
     except PermissionError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     except Exception as error:  # a damaged file raises too many different types to list
-        said = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         # Without torch's own message about weights_only, which recommends to switch the protection off.
-        about = f": {said}" if said and "weights_only" not in said else ""
+        about = f": {reason}" if reason and "weights_only" not in reason else ""
         raise ConfigError(f"{file} cannot be read, it seems truncated or is no checkpoint{about}") from error
 
 

@@ -48,5 +48,5 @@ def has_stem(net: nn.Module) -> bool:
 
 def _blocks(layers: Layers) -> Counter[int]:
     """Count the residual blocks in each stage."""
-    found = (BLOCK.match(name) for name in layers)
-    return Counter(stage for stage, _ in {(int(block[1]), int(block[2])): None for block in found if block})
+    matches = (BLOCK.match(name) for name in layers)
+    return Counter(stage for stage, _ in {(int(block[1]), int(block[2])): None for block in matches if block})

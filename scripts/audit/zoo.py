@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 
 from dfkd.config.cell import Cell
 from dfkd.config.paths import CONF, CONFIG
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 
 NETWORKS = {
     "cnn": "network@teacher.network=cnn_bn",
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--first", type=int, help="only so many teachers")
     given = parser.parse_args()
-    settle()
+    prepare_environment()
     from dfkd.run.run_cell import run_cell
 
     logging.getLogger("dfkd").setLevel(logging.ERROR)

@@ -62,7 +62,7 @@ def checked(bench: Bench, network: Callable, shape: Shape, images: int) -> list[
     for runtime in dict.fromkeys((bench.exact, bench.runtime)):
         ours = sets(runtime, shape, count, images, steps=1)
         x = start(ours, images)
-        fast = ours.synthesize(range(count), runtime.place(teacher(network, shape)))
+        fast = ours.synthesize(range(count), runtime.to_device(teacher(network, shape)))
         labels = fast.columns["target"].split(images)
         way = [plains[0].normalize(fast.images) - torch.cat(x)]
         ways = [[plainly(each.net, a, y) for a, y in zip(x, labels, strict=True)] for each in plains]
@@ -93,7 +93,7 @@ def cake_terms(net: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> l
 def synthesis(bench: Bench, name: str, network: Callable, shape: Shape, images: int, steps: int, goal: float) -> Rows:
     """Two sets side by side against the bare gradients of as many images, and against one set after the other."""
     runtime, count = bench.runtime, 2
-    fast = runtime.place(teacher(network, shape))
+    fast = runtime.to_device(teacher(network, shape))
     slow = teacher(network, shape).to(runtime.device)
     ours = sets(runtime, shape, count, images, steps)
     x = start(ours, images)
@@ -178,8 +178,8 @@ def bn_prior(bench: Bench) -> list[Row]:
     def gradient(images: torch.Tensor, where: Runtime) -> torch.Tensor:
         images = images.detach().requires_grad_()
         with where.autocast():
-            view = prior.look(frozen, images)
-        return torch.autograd.grad(view.logits.sum() + prior(view)["bn"].sum(), images)[0]
+            teacher_pass = prior.run_teacher(frozen, images)
+        return torch.autograd.grad(teacher_pass.logits.sum() + prior(teacher_pass)["bn"].sum(), images)[0]
 
     def plainly(precision: torch.dtype) -> list[torch.Tensor]:
         net, leaf = copy.deepcopy(frozen.net).to(precision), x.to(precision).requires_grad_()
@@ -188,7 +188,7 @@ def bn_prior(bench: Bench) -> list[Row]:
 
     with without_kinks():
         slow = plainly(torch.float32), plainly(torch.float64)
-        runtime.place(frozen)
+        runtime.to_device(frozen)
         x = x.contiguous(memory_format=torch.channels_last)
         check = compare_rounding("input gradient", [gradient(x, bench.exact)], *slow)
 

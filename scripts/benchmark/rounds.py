@@ -19,13 +19,13 @@ from dfkd.machine.runtime import Runtime, seeded
 from dfkd.main import CONF
 from dfkd.models import DCGAN, Teacher
 from dfkd.pool import Pool
-from dfkd.stages.parts import Parts
+from dfkd.stages.components import Components
 from dfkd.stages.prepare import prepare
 
 T = TypeVar("T")
 
 
-def parts(bench: Bench, *overrides: str) -> Parts:
+def components(bench: Bench, *overrides: str) -> Components:
     """The objects of a cell, as `dfkd OVERRIDES` builds them, on the benchmark's device and threads."""
     machine = [f"runtime.device={bench.runtime.device}", f"runtime.threads={torch.get_num_threads()}"]
     machine.append(f"outputs={bench.folder}")
@@ -34,13 +34,13 @@ def parts(bench: Bench, *overrides: str) -> Parts:
         return prepare(Cell(compose("config", [*overrides, *machine])))
 
 
-def frozen(made: Parts, network: torch.nn.Module) -> Teacher:
+def frozen(made: Components, network: torch.nn.Module) -> Teacher:
     """A network of the cell as its teacher."""
     domain = made.scenario.id
-    return made.runtime.place(Teacher(network, domain.shape, domain.classes, domain.mean, domain.std))
+    return made.runtime.to_device(Teacher(network, domain.shape, domain.classes, domain.mean, domain.std))
 
 
-def distillation(made: Parts, teacher: Teacher) -> Distillation:
+def distillation(made: Components, teacher: Teacher) -> Distillation:
     """A student at its start."""
     seeds, examiner = dict.fromkeys(("student", "synthesis"), 0), Examiner(teacher, made.scenario, made.runtime)
     with seeded(0, "student", "training"):
@@ -66,7 +66,7 @@ class Rounds:
 
     def __call__(self, count: int) -> None:
         for _ in range(count):
-            self.work.grow(self.done)
+            self.work.synthesize_round(self.done)
             self.work.trainer.train(self.work.pool, self.work.steps)
             self.done += 1
 
@@ -86,14 +86,14 @@ def dfq(bench: Bench) -> list[Row]:
         f"runtime.precision={str(bench.runtime.precision).removeprefix('torch.')}",
         *(["generator@synthesizer.generator=large", "network@teacher.network=resnet18"] if bench.cuda else []),
     ]
-    made, again = parts(bench, *options), parts(bench, *options)
+    made, again = components(bench, *options), components(bench, *options)
     teacher, rounds = frozen(made, made.teacher.network), bench.size(1, 6, 40)
     ours = Rounds(distillation(made, teacher))
     ours.fill()
 
-    place, batch = made.runtime.place, made.student.recipe.batch_size
+    to_device, batch = made.runtime.to_device, made.student.recipe.batch_size
     z = torch.randn(made.synthesizer.batch_size, again.synthesizer.generator.latent, device=made.runtime.device)
-    student, generator = place(again.student.network), place(again.synthesizer.generator)
+    student, generator = to_device(again.student.network), to_device(again.synthesizer.generator)
     x = teacher.normalize(ours.work.pool.pixels(slice(0, batch))).contiguous(memory_format=torch.channels_last)
     bare = plain.Round(generator, teacher.net, student, z, x)
 
@@ -118,7 +118,7 @@ def dfq(bench: Bench) -> list[Row]:
 @without_kinks()
 def dfq_check(bench: Bench, options: list[str]) -> Check:
     """The gradients of the first generator step, in float32."""
-    made = parts(bench, *options, "runtime.precision=float32")
+    made = components(bench, *options, "runtime.precision=float32")
     teacher, synthesizer = frozen(made, made.teacher.network), made.synthesizer
     generator, student = copy.deepcopy(synthesizer.generator), copy.deepcopy(made.student.network)
     work = distillation(made, teacher)
@@ -145,7 +145,7 @@ def generator(bench: Bench) -> list[Row]:
     runtime, side, count = bench.runtime, bench.size(8, 32, 32), bench.size(8, 32, 256)
     with seeded(0, "generator"):
         net = DCGAN((3, side, side), latent=bench.size(8, 256, 256), width=bench.size(8, 128, 128))
-    net = runtime.place(net)
+    net = runtime.to_device(net)
     z = torch.randn(count, net.latent, generator=runtime.generator(0, "z"), device=runtime.device)
 
     def gradients(images: Callable[[torch.Tensor], torch.Tensor], where: Runtime) -> tuple[torch.Tensor, ...]:
@@ -184,7 +184,7 @@ def atesc(bench: Bench) -> list[Row]:
     """ATEsc's split of what DFQ makes of the quickstart's teacher, and its rounds beside undefended ones."""
     options = ["experiment=quickstart", f"teacher.epochs={bench.size(2, 20, 20)}", f"data.size={bench.size(8, 16, 32)}"]
     options += [f"student.capacity={bench.size(128, 2560, 2560)}"]
-    made = {name: parts(bench, *options, f"defense={name}") for name in ("none", "atesc", "atesc_fast")}
+    made = {name: components(bench, *options, f"defense={name}") for name in ("none", "atesc", "atesc_fast")}
     trained = made["none"].teacher.train(made["none"].scenario, bench.exact, 0, lambda epoch, metrics: None)
     teacher, rounds = frozen(made["none"], trained.net), bench.size(1, 5, 20)
     going = {name: Rounds(distillation(its, teacher)) for name, its in made.items()}
@@ -197,7 +197,7 @@ def atesc(bench: Bench) -> list[Row]:
     splits = [
         split_row(bench, attack, teacher, pool) for attack in (criterion.attack, PGD(criterion.attack.eps, steps=10))
     ]
-    fast = parts(bench, *options, "defense=atesc_fast").defense.criterion  # knows nothing yet
+    fast = components(bench, *options, "defense=atesc_fast").defense.criterion  # knows nothing yet
     splits.append(surrogate_row(bench, fast, criterion.attack, teacher, pool))
     against, both = "the undefended round", []
     for name, check in (("atesc", splits[0].checks), ("atesc_fast", splits[2].checks)):

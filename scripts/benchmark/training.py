@@ -5,7 +5,7 @@ import torch
 from benchmark import plain
 from benchmark.measure import Bench, Check, Row, compare, compare_rounding, ratios, without_kinks
 from dfkd.defenses import Defense
-from dfkd.distill import CrossEntropy, Distillation, Replicas, Student, Trainer
+from dfkd.distill import CrossEntropy, Distillation, SiblingDistillation, Student, Trainer
 from dfkd.domains import Domain, Images
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier, Teacher, cnn
@@ -36,7 +36,7 @@ def pool(runtime: Runtime, count: int) -> Pool:
 def trainer(runtime: Runtime, recipe: Recipe, steps: int) -> Trainer:
     """A student as CAKE trains it."""
     student = Student(network(), recipe, CrossEntropy("soft"), epochs=1)
-    model = runtime.place(Classifier(student.network, SHAPE, CLASSES, MEAN, STD))
+    model = runtime.to_device(Classifier(student.network, SHAPE, CLASSES, MEAN, STD))
     return Trainer(model, student, Defense(), runtime, seed=0, total_steps=steps)
 
 
@@ -62,7 +62,7 @@ def student(bench: Bench) -> list[Row]:
     runtime, size, steps = bench.runtime, bench.size(16, 128, 128), bench.size(2, 40, 400)
     images = pool(runtime, size * bench.size(2, 40, 400))
     ours = trainer(runtime, Recipe(batch_size=size), steps * (bench.repeats + 1))
-    bare = runtime.place(network())
+    bare = runtime.to_device(network())
     x = ((images.images[:size] - MEAN[0]) / STD[0]).contiguous(memory_format=torch.channels_last)
     target = images.logits[:size].softmax(1)
     taken = bench.seconds(
@@ -91,7 +91,7 @@ def distillations(runtime: Runtime, images: Pool, seeds: range, epochs: int, ste
     Args:
         steps: an epoch.
     """
-    teacher = runtime.place(Teacher(network(), SHAPE, CLASSES, MEAN, STD))
+    teacher = runtime.to_device(Teacher(network(), SHAPE, CLASSES, MEAN, STD))
     recipe = Recipe(batch_size=len(images) // steps)
     return [
         Distillation(
@@ -114,7 +114,7 @@ def replicas(bench: Bench) -> list[Row]:
     """Students of a pool in one program against one of them."""
     runtime, count, steps = bench.runtime, bench.size(2, 4, 8), bench.size(2, 20, 400)
     images = pool(runtime, bench.size(16, 128, 128) * steps)
-    together = Replicas(distillations(runtime, images, range(count), bench.repeats + 1, steps))
+    together = SiblingDistillation(distillations(runtime, images, range(count), bench.repeats + 1, steps))
     (alone,) = distillations(runtime, images, range(1), bench.repeats + 1, steps)
     taken = bench.seconds(ours=lambda: together.train(images, steps), alone=lambda: alone.trainer.train(images, steps))
     values = ratios(taken["ours"], taken["alone"])
@@ -128,10 +128,10 @@ def replicas_check(bench: Bench) -> Check:
     plain loop takes the same."""
     small = pool(bench.runtime, bench.size(32, 256, 256))
     fast, slow = (distillations(bench.exact, small, range(2), 1, 2) for _ in range(2))
-    Replicas(fast).run()
-    for work in slow:
-        work.run()
-    ours, in_turn = ([p for work in works for p in weights(work.model.net)] for works in (fast, slow))
+    SiblingDistillation(fast).run()
+    for one in slow:
+        one.run()
+    ours, in_turn = ([p for one in distillations for p in weights(one.model.net)] for distillations in (fast, slow))
     return compare("weights of 2 students after 2 steps, float32", ours, in_turn, 1e-4)
 
 
@@ -152,7 +152,7 @@ def teacher(bench: Bench) -> list[Row]:
     scenario = none(domain(runtime, bench.size(60, 8_000, 60_000)))
     recipe, train = Recipe(batch_size=size), scenario.id.train
     steps = len(train) // size
-    bare = runtime.place(network())
+    bare = runtime.to_device(network())
     x = ((train.pixels(slice(0, size)) - MEAN[0]) / STD[0]).to(runtime.device)
     x, y = x.contiguous(memory_format=torch.channels_last), train.y[:size].to(runtime.device)
 

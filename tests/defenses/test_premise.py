@@ -23,7 +23,7 @@ def test_the_premise_holds_where_id_images_flip_more(linear, runtime):
     assert report["id_confidence"] == pytest.approx(torch.tensor([0.5, 0.0, 0.0]).softmax(0)[0].item(), abs=1e-4)
     assert report["ood_confidence"] == pytest.approx(torch.tensor([3.0, 0.0, 0.0]).softmax(0)[0].item(), abs=1e-4)
     assert report["warnings"] == []
-    words, fails = premise_in_words(report, used=0.6)
+    words, fails = premise_in_words(report, radius=0.6)
     assert not fails and words.startswith("ATEsc's premise holds at the radius in use, eps 153/255: 100 % of the ID")
     assert words.endswith("it does not at 25.5/255 (0 % against 0 %)")
 
@@ -37,16 +37,16 @@ def rates(**flips: tuple[float, float]) -> dict:
 
 def test_the_premise_fails_loudly_only_at_the_radius_in_use():
     report = rates(e2=(71, 7), e4=(95, 21), e5=(96, 80), e16=(100, 100))
-    words, fails = premise_in_words(report, used=5 / 255)
+    words, fails = premise_in_words(report, radius=5 / 255)
     assert not fails and "FAILS" not in words
     assert words.startswith(
         "ATEsc's premise holds at the radius in use, eps 5/255: 96 % of the ID images flip, and 80 %"
     )
     assert words.endswith("it also holds at 2/255, 4/255; it does not at 16/255 (100 % against 100 %)")
-    words, fails = premise_in_words(report, used=16 / 255)
+    words, fails = premise_in_words(report, radius=16 / 255)
     assert fails and words.startswith("THE PREMISE OF ATEsc FAILS at the radius in use, eps 16/255: 100 % of the ID")
     assert "holds best at 4/255 (95 % against 21 %): set attack.eps" in words
-    words, fails = premise_in_words(rates(e2=(1, 2), e4=(3, 4)), used=4 / 255)
+    words, fails = premise_in_words(rates(e2=(1, 2), e4=(3, 4)), radius=4 / 255)
     assert fails and words.endswith("It holds at no radius measured")
 
 
@@ -61,7 +61,7 @@ def test_without_an_ood_domain_there_is_no_premise(linear, runtime):
     report = look(linear(EYE, shape=(3, 1, 1)), domain([0], [0]), None, runtime)
     assert report["holds"] == [None, None]
     assert report["ood_confidence"] is None and report["flip_rates"][0]["ood"] is None
-    assert premise_in_words(report, used=0.1) == (None, False)
+    assert premise_in_words(report, radius=0.1) == (None, False)
 
 
 def test_a_blind_attack_is_reported_with_the_domain_it_was_blind_on(linear, runtime):

@@ -99,7 +99,7 @@ def test_the_regressor_is_drawn_by_the_students_seed_alone(teacher, runtime, sma
 def test_the_teachers_features_are_those_of_the_images_that_the_student_sees(teacher, runtime, small_digits, augment):
     work, pool = trainer(teacher, runtime, Hint(KL()), small_digits.train.pixels(slice(0, 64)), augment=augment)
     before = teacher.evals["distill"]
-    images, logits, _, features = work.view(pool, work.batch(pool))
+    images, logits, _, features = work.load_batch(pool, work.next_index(pool))
     assert teacher.evals["distill"] - before == len(images) == 32
     assert torch.allclose(features, teacher.net.features(teacher.normalize(images)), atol=1e-4)
     assert torch.allclose(logits, teacher.predict(images), atol=1e-4) and not features.requires_grad
@@ -146,5 +146,5 @@ def test_features_without_a_teacher_are_refused(runtime):
 def test_the_teacher_answers_as_ever_while_it_is_watched(teacher, runtime, small_digits):
     images = small_digits.train.pixels(slice(0, 64))
     (hinted, pool), (plain, _) = (trainer(teacher, runtime, loss, images) for loss in (Hint(KL()), KL()))
-    for a, b in zip(hinted.view(pool, torch.arange(8)), plain.view(pool, torch.arange(8)), strict=False):
+    for a, b in zip(hinted.load_batch(pool, torch.arange(8)), plain.load_batch(pool, torch.arange(8)), strict=False):
         assert torch.equal(a, b)

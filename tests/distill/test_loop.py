@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dfkd.defenses import ABD, ATEsc, Defense, PGDFlip
+from dfkd.defenses import ABD, DHBE, ATEsc, Defense, PGDFlip
 from dfkd.distill import KL, Distillation, Student
 from dfkd.domains import to_float
 from dfkd.errors import NonFiniteLoss
@@ -81,7 +81,7 @@ def test_an_online_run_grows_the_pool_and_counts_its_teachers_evaluations(teache
     assert work.fragile_share == 1.0
     assert torch.allclose(work.pool.logits, teacher.predict(work.pool.pixels()), atol=1e-5)
     assert {"loss/kd", "bn", "one_hot", "adversarial", "fragile_share", "val/iacc"} <= set(log[-1][1])
-    assert set(work.clock.settle()) == {"synthesis", "split", "distill", "evaluate"}
+    assert set(work.clock.read()) == {"synthesis", "split", "distill", "evaluate"}
 
 
 def test_an_online_pool_keeps_the_newest_images(teacher, small_digits, runtime):
@@ -114,6 +114,17 @@ def test_a_defense_adds_its_term_and_finishes_the_student(teacher, small_digits,
     again = work.examiner(work.model, "val")
     assert {name: again[name] for name in work.validation} == work.validation  # of the finished student
     assert log[3][1]["val/iacc"] == again["iacc"]
+
+
+def test_a_defense_adds_its_term_to_the_students_loss_at_no_evaluation(teacher, small_digits, runtime):
+    evals = []
+    for defense in (Defense(), DHBE((1, 8, 8), latent=8, width=4, every=2)):
+        work, log = make(dfq(), teacher, small_digits, runtime, defense=defense)
+        work.run()
+        evals.append(work.evals())
+    assert work.trainer.defense_term.calls == 3 * 2  # rounds and steps
+    assert log[-1][1]["loss/defense"] > 0
+    assert evals[0] == evals[1]
 
 
 def test_defenses_that_do_neither_leave_the_loop_as_it_was(teacher, small_digits, runtime):

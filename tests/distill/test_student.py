@@ -33,7 +33,7 @@ def make(runtime, loss=None, defense=None, steps=100, **recipe) -> Trainer:
 
 def test_batches_go_through_the_pool_without_repetition(runtime):
     trainer = make(runtime, batch_size=6)
-    batches = [trainer.batch(pool_of(20)) for _ in range(7)]
+    batches = [trainer.next_index(pool_of(20)) for _ in range(7)]
     assert [len(b) for b in batches] == [6] * 7
     for start in (0, 3):
         one_pass = torch.cat(batches[start : start + 3])
@@ -43,7 +43,7 @@ def test_batches_go_through_the_pool_without_repetition(runtime):
 
 def test_a_pool_smaller_than_the_batch_is_one_batch(runtime):
     trainer = make(runtime, batch_size=64)
-    batches = [trainer.batch(pool_of(5)) for _ in range(3)]
+    batches = [trainer.next_index(pool_of(5)) for _ in range(3)]
     assert [sorted(b.tolist()) for b in batches] == [[0, 1, 2, 3, 4]] * 3
 
 
@@ -91,7 +91,7 @@ def test_a_view_is_robust_where_it_keeps_the_label_of_a_robust_image_in_it(runti
     trainer = Trainer(model, student, Defense(), runtime, 0, 1, teacher)
     seen = set()
     for _ in range(300):
-        images, logits, fragile = trainer.view(pool, torch.arange(3))
+        images, logits, fragile = trainer.load_batch(pool, torch.arange(3))
         for i in range(3):
             assert torch.equal(logits[i], images[i].flatten()[:3])
             if logits[i].sum() == 1:  # one of its two images shows, and its split holds
@@ -205,8 +205,8 @@ def test_the_teacher_answers_anew_to_the_views_that_the_student_sees(runtime, ho
     assert trainer.teacher.evals["distill"] - before == 2 * 8
     twin = image_trainer(runtime, Pool(), how)
     for view, answer in zip(seen, answers, strict=True):
-        index = twin.batch(pool)
-        assert torch.equal(view, augment(pool.pixels(index), how, twin.views))
+        index = twin.next_index(pool)
+        assert torch.equal(view, augment(pool.pixels(index), how, twin.view_generator))
         assert not torch.equal(view, pool.pixels(index))
         assert torch.allclose(answer, trainer.teacher.predict(view), atol=1e-5)
         assert not answer.requires_grad and not torch.allclose(answer, pool.logits[index], atol=1e-3)

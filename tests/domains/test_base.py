@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dfkd.domains import Domain, Images, fit_images, to_float
-from dfkd.domains.base import carve, limited
+from dfkd.domains.base import split_validation, subsample
 
 
 def numbered(count: int) -> Images:
@@ -21,28 +21,28 @@ def test_as_many_labels_as_images():
 
 
 def test_carving_is_seeded_disjoint_and_complete():
-    train, val = carve(numbered(100), 0.2, seed=1)
+    train, val = split_validation(numbered(100), 0.2, seed=1)
     numbers = [part.x.flatten().tolist() for part in (train, val)]
     assert (len(numbers[0]), len(numbers[1])) == (80, 20)
     assert sorted(numbers[0] + numbers[1]) == list(range(100))
     assert [n % 3 for n in numbers[1]] == val.y.tolist()
-    assert carve(numbered(100), 0.2, seed=1)[1].x.flatten().tolist() == numbers[1]
-    assert carve(numbered(100), 0.2, seed=2)[1].x.flatten().tolist() != numbers[1]
+    assert split_validation(numbered(100), 0.2, seed=1)[1].x.flatten().tolist() == numbers[1]
+    assert split_validation(numbered(100), 0.2, seed=2)[1].x.flatten().tolist() != numbers[1]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
 def test_an_impossible_share_is_refused(share):
     with pytest.raises(ValueError, match="val_share"):
-        carve(numbered(10), share, 0)
+        split_validation(numbered(10), share, 0)
 
 
 def test_a_limit_is_a_seeded_choice():
-    few = limited(numbered(50), 10, seed=0)
+    few = subsample(numbered(50), 10, seed=0)
     assert len(few) == 10 and len(few.x.unique()) == 10
-    assert few.x.flatten().tolist() == limited(numbered(50), 10, seed=0).x.flatten().tolist() != list(range(10))
-    assert len(limited(numbered(5), 10, 0)) == len(limited(numbered(5), None, 0)) == 5
+    assert few.x.flatten().tolist() == subsample(numbered(50), 10, seed=0).x.flatten().tolist() != list(range(10))
+    assert len(subsample(numbered(5), 10, 0)) == len(subsample(numbered(5), None, 0)) == 5
     with pytest.raises(ValueError, match="at least one"):
-        limited(numbered(5), 0, 0)
+        subsample(numbered(5), 0, 0)
 
 
 def test_resizing_keeps_the_type_and_the_mean():

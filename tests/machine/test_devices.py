@@ -19,7 +19,7 @@ import sys, time
 from dfkd.machine import devices
 devices.POLL = 0.02
 devices.claim("auto")
-print(devices.held.name, flush=True)
+print(devices._claim.name, flush=True)
 time.sleep(60)
 """
 
@@ -31,9 +31,9 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "visible", lambda: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(devices, "identity", lambda name: name.replace("cuda", "cpu"))
     monkeypatch.setattr(devices, "POLL", 0.02)
-    monkeypatch.delenv(devices.OURS, raising=False)
+    monkeypatch.delenv(devices.SWEEP_DEVICES, raising=False)
     yield
-    devices.let_go()
+    devices.release()
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def start(tmp_path):
     started = []
 
     def go(names=TWO, jobs=1) -> subprocess.Popen:
-        environment = process_environment(**{devices.OURS: json.dumps([names, jobs])})
+        environment = process_environment(**{devices.SWEEP_DEVICES: json.dumps([names, jobs])})
         started.append(
             subprocess.Popen([sys.executable, "-c", WORKER], env=environment, stdout=subprocess.PIPE, text=True)
         )
@@ -102,31 +102,29 @@ def test_auto_keeps_off_a_sweep_and_waits(start, caplog):
     assert waiting.is_alive() and caplog.messages == ["waiting for a device: other runs hold cuda:0, cuda:1"]
     kill(workers[1])
     waiting.join(20)
-    assert devices.held.name == "cuda:1" and len(caplog.messages) == 1
+    assert devices._claim.name == "cuda:1" and len(caplog.messages) == 1
 
 
 def test_a_device_that_is_named_is_taken_at_once_and_marked(start, caplog):
     caplog.set_level("INFO", "dfkd")
     assert holds(start(["cpu:0"])) == "cpu:0"
-    devices.claim("cuda")
-    assert devices.held is None and caplog.messages == ["cuda:0 is held by another run too"]
+    assert devices.claim("cuda") == "cuda"
+    assert devices._claim is None and caplog.messages == ["cuda:0 is held by another run too"]
     devices.claim("cuda:1")
-    assert devices.held.name == "cuda:1" and devices.first_free(["cpu:1"], 1) is None
-    devices.claim("auto")
-    assert devices.held.name == "cuda:1"  # a process keeps what it has
+    assert devices._claim.name == "cuda:1" and devices.first_free(["cpu:1"], 1) is None
+    assert devices.claim("auto") == "cuda:1"  # a process keeps what it has
 
 
 @pytest.mark.parametrize("wanted", ["cpu", "cuda:7", "gpu", None])
 def test_nothing_is_claimed_where_no_gpu_is_meant(wanted, tmp_path):
-    devices.claim(wanted)
-    assert devices.held is None and not (tmp_path / "locks").exists()
+    assert devices.claim(wanted) == wanted
+    assert devices._claim is None and not (tmp_path / "locks").exists()
 
 
 def test_locks_that_cannot_be_made_stop_only_who_needs_them(tmp_path, monkeypatch):
     (tmp_path / "locks").write_text("no folder")
-    devices.claim("auto")
-    assert devices.held is None
-    monkeypatch.setenv(devices.OURS, json.dumps([TWO, 1]))
+    assert devices.claim("auto") == "auto" and devices._claim is None
+    monkeypatch.setenv(devices.SWEEP_DEVICES, json.dumps([TWO, 1]))
     with pytest.raises(ConfigError, match="set DFKD_DEVICE_LOCKS to a folder that all"):
         devices.claim("auto")
 
@@ -183,10 +181,9 @@ def test_cells_of_a_sweep_run_each_on_a_device_of_its_own(tmp_path):
 
 
 def test_what_is_held_is_what_auto_means_and_a_dry_run_holds_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv(devices.OURS, json.dumps([["cpu:1"], 1]))
-    devices.claim("auto")
-    assert runtime.make_runtime().device.type == "cpu"
-    devices.let_go()
+    monkeypatch.setenv(devices.SWEEP_DEVICES, json.dumps([["cpu:1"], 1]))
+    assert runtime.make_runtime(devices.claim("auto")).device.type == "cpu"
+    devices.release()
     words = [word for word in TINY if not word.startswith("runtime.device")]
     done = command_line(*words, "dry_run=true", f"outputs={tmp_path / 'o'}")
-    assert done.code == 0 and devices.held is None
+    assert done.code == 0 and devices._claim is None

@@ -165,7 +165,7 @@ def test_a_plain_run_finds_what_ranks_have_made(tmp_path, shared):
     assert made == ["teacher", "pool", "student"]
     shutil.copytree(shared.outputs, tmp_path / "out")
     cell = cell_of(moons(tmp_path / "out"))
-    assert cell.finished() == read_json(cell.folder / "result.json")
+    assert cell.finished_result() == read_json(cell.folder / "result.json")
     shutil.rmtree(cell.folder)
     plain(moons(tmp_path / "out"))
     assert all(stage["reused"] for stage in read_json(cell.folder / "result.json")["stages"].values())
@@ -365,11 +365,11 @@ def test_stages_that_one_rank_has_to_make_alone(tmp_path, ranks, overrides, alon
     chosen = [o for o in overrides if o.startswith("synthesizer=")]
     rest = [o for o in overrides if o not in chosen]
     cell = Cell(composed(*NO_BN, *chosen, "network@student.network=mlp", *rest, f"outputs={tmp_path}"))
-    parts = prepare(cell)
+    components = prepare(cell)
     ranks(2)
     pool = Pool(images=torch.zeros(31 if "student.recipe.batch_size=100" in overrides else 400, 1, 2, 1))
-    run = Run(cell, parts, Store(tmp_path), given={"pool": pool})
-    assert {stage.name: stage.why_alone(run) for stage in parts.stages if stage.name in alone} == alone
+    run = Run(cell, components, Store(tmp_path), stage_outputs={"pool": pool})
+    assert {stage.name: stage.single_rank_reason(run) for stage in components.stages if stage.name in alone} == alone
 
 
 def test_a_teacher_draws_whole_batches_and_takes_its_share(ranks, monkeypatch, tiny_domain, runtime):
@@ -392,7 +392,7 @@ def test_a_teacher_draws_whole_batches_and_takes_its_share(ranks, monkeypatch, t
 
 
 def test_one_rank_alone_shares_nothing():
-    assert distributed.share(7) == slice(0, 7)
+    assert distributed.rank_slice(7) == slice(0, 7)
     net = cnn_bn((1, 8, 8), 3, widths=(4, 4, 4))
     assert on_whole_batches(net) is net
 
@@ -404,7 +404,7 @@ def test_batch_norm_over_all_ranks_is_another_network_with_the_same_weights(rank
         shared = on_whole_batches(net)
         assert on_whole_batches(linear := nn.Linear(1, 1)) is linear
         with pytest.raises(ValueError, match="a batch of 7 images cannot be shared evenly by 2 ranks"):
-            distributed.share(7)
+            distributed.rank_slice(7)
     kinds = [type(module) for module in shared.modules()]
     assert kinds.count(nn.SyncBatchNorm) == 3 and nn.BatchNorm2d not in kinds
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())

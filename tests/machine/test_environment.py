@@ -8,19 +8,19 @@ import warnings
 import pytest
 
 from dfkd.errors import ConfigError
-from dfkd.machine.environment import settle
+from dfkd.machine.environment import prepare_environment
 
 
 def test_pictures_do_not_need_the_backend_of_a_notebook(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    settle()
+    prepare_environment()
     assert os.environ["MPLBACKEND"] == "agg"
 
 
 def test_a_terminal_without_a_sign_shows_another(monkeypatch):
     there = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(there, encoding="ascii"))
-    settle()
+    prepare_environment()
     print("90.0 ± 0.5", flush=True)
     assert there.getvalue() == b"90.0 ? 0.5\n"
 
@@ -36,17 +36,17 @@ def test_a_terminal_without_a_sign_shows_another(monkeypatch):
 def test_what_a_library_cannot_read_is_named(monkeypatch, name, odd, right):
     for value in ("", right):
         monkeypatch.setenv(name, value)
-        settle()
+        prepare_environment()
     monkeypatch.setenv(name, odd)
     with pytest.raises(ConfigError, match=f"environment variable {name} must be .*, got '{odd}'"):
-        settle()
+        prepare_environment()
 
 
 def test_only_our_own_warnings_become_errors(monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("error")
-        settle()
+        prepare_environment()
         warnings.warn_explicit("old", DeprecationWarning, "jit.py", 1, module="torch.jit")
         with pytest.raises(DeprecationWarning, match="ours"):
             warnings.warn_explicit("ours", DeprecationWarning, "main.py", 1, module="dfkd.main")

@@ -23,7 +23,7 @@ def cell(tmp_path):
 
 
 @pytest.fixture
-def parts(cell):
+def components(cell):
     """Of a machine that multiplies bfloat16."""
     made = prepare(cell)
     made.runtime = replace(made.runtime, precision=torch.bfloat16)
@@ -47,17 +47,17 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(1.0, torch.bfloat16), (2.9, torch.float32), (30.0, torch.float32)])
-def test_bfloat16_is_taken_where_it_is_clearly_faster(cell, parts, clock, seconds, chosen):
+def test_bfloat16_is_taken_where_it_is_clearly_faster(cell, components, clock, seconds, chosen):
     clock.bfloat16 = seconds
-    assert choose_precision(cell, parts).precision == chosen
+    assert choose_precision(cell, components).precision == chosen
 
 
-def test_a_machine_chooses_once(cell, parts, clock, caplog):
+def test_a_machine_chooses_once(cell, components, clock, caplog):
     caplog.set_level("INFO", "dfkd")
-    first = choose_precision(cell, parts)
+    first = choose_precision(cell, components)
     turns = clock.turns
     clock.bfloat16 = 30.0
-    assert choose_precision(cell, parts) == first and clock.turns == turns
+    assert choose_precision(cell, components) == first and clock.turns == turns
     (line,) = [text for text in caplog.messages if "precision" in text]
     assert line.strip() == "precision bfloat16: bfloat16 is 3.00 times as fast as float32 here"
     (kept,) = read_json(cell.outputs / "precision.json")
@@ -65,23 +65,23 @@ def test_a_machine_chooses_once(cell, parts, clock, caplog):
 
 
 @pytest.mark.parametrize("changed", ["network@student.network=mlp", "student.recipe.batch_size=7"])
-def test_other_networks_and_batches_are_measured_anew(tmp_path, cell, parts, clock, changed):
-    choose_precision(cell, parts)
+def test_other_networks_and_batches_are_measured_anew(tmp_path, cell, components, clock, changed):
+    choose_precision(cell, components)
     clock.bfloat16 = 30.0
     other = make_cell(tmp_path, *NOISE, changed)
     assert other.outputs == cell.outputs
     there = prepare(other)
-    there.runtime = parts.runtime
+    there.runtime = components.runtime
     assert choose_precision(other, there).precision == torch.float32
-    assert choose_precision(cell, parts).precision == torch.bfloat16  # and both are kept
+    assert choose_precision(cell, components).precision == torch.bfloat16  # and both are kept
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '[{"where": {}}]', '[{"where": 1, "precision": "half"}]', "[3]", "[" * 1000]
 )
-def test_a_damaged_file_is_measured_again(cell, parts, clock, content):
+def test_a_damaged_file_is_measured_again(cell, components, clock, content):
     (cell.outputs / "precision.json").write_text(content)
-    assert choose_precision(cell, parts).precision == torch.bfloat16
+    assert choose_precision(cell, components).precision == torch.bfloat16
     assert len(read_json(cell.outputs / "precision.json")) == 1
 
 
@@ -91,20 +91,20 @@ def test_what_is_asked_for_is_not_measured(tmp_path, clock, asked):
     assert str(choose_precision(cell, prepare(cell)).precision) == f"torch.{asked}" and clock.turns == 0
 
 
-def test_hardware_without_bfloat16_is_not_measured(cell, parts, clock):
-    parts.runtime = replace(parts.runtime, precision=torch.float32)
-    assert choose_precision(cell, parts) is parts.runtime and clock.turns == 0
+def test_hardware_without_bfloat16_is_not_measured(cell, components, clock):
+    components.runtime = replace(components.runtime, precision=torch.float32)
+    assert choose_precision(cell, components) is components.runtime and clock.turns == 0
 
 
-def test_a_real_measurement_leaves_the_cell_as_it_was(cell, parts):
+def test_a_real_measurement_leaves_the_cell_as_it_was(cell, components):
     before = {
         name: {key: value.clone() for key, value in net.state_dict().items()}
-        for name, net in (("teacher", parts.teacher.network), ("student", parts.student.network))
+        for name, net in (("teacher", components.teacher.network), ("student", components.student.network))
     }
     stream = torch.get_rng_state()
-    chosen = choose_precision(cell, parts)
+    chosen = choose_precision(cell, components)
     assert torch.equal(torch.get_rng_state(), stream)
-    for name, net in (("teacher", parts.teacher.network), ("student", parts.student.network)):
+    for name, net in (("teacher", components.teacher.network), ("student", components.student.network)):
         assert all(torch.equal(value, before[name][key]) for key, value in net.state_dict().items())
         assert all(p.grad is None and p.requires_grad for p in net.parameters())
     (kept,) = read_json(cell.outputs / "precision.json")
@@ -114,7 +114,7 @@ def test_a_real_measurement_leaves_the_cell_as_it_was(cell, parts):
 
 def test_a_run_computes_in_what_was_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr("dfkd.machine.runtime.multiplies_bfloat16", lambda device: True)
-    monkeypatch.setattr(precision, "measure", lambda parts, images: json.loads(CHOICE))
+    monkeypatch.setattr(precision, "measure", lambda components, images: json.loads(CHOICE))
     cell = make_cell(tmp_path, *NOISE)
     assert run_cell(cell)["precision"] == "bfloat16"
     assert [choice["precision"] for choice in read_json(cell.outputs / "precision.json")] == ["bfloat16"]

@@ -7,7 +7,7 @@ import torch
 from runner import make_cell
 
 from dfkd.machine import profiling
-from dfkd.machine.profiling import Look, profiled
+from dfkd.machine.profiling import ProfileWindow, profiled
 from dfkd.run.run_cell import run_cell
 
 DFQ = ("synthesizer=dfq", "synthesizer.rounds=3")
@@ -40,13 +40,13 @@ def test_a_reused_stage_took_no_time(tmp_path):
 def test_of_a_long_stage_a_few_seconds_are_kept_after_as_many_of_setting_up(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(profiling.time, "monotonic", lambda: now[0])
-    look = Look(CPU)
+    window = ProfileWindow(CPU)
     for second in range(1, 11):
         torch.ones(8).sin() if second == 1 else torch.ones(8).cos()
         now[0] = float(second)
-        look.between()
-        assert look.running == (second < 6)
-    table, summary = look.read()
+        window.between()
+        assert window.running == (second < 6)
+    table, summary = window.read()
     assert "aten::cos" in table and "aten::sin" not in table and summary.startswith("3.0 s, aten::")
 
 

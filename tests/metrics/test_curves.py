@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dfkd.metrics import TABLE, own_metric
-from dfkd.stages import figures
+from dfkd.stages import run_figures
 
 ROWS = [
     {"stage": "student", "step": step, "loss/kd": 1.0, "val/iacc": 30.0 * step, "val/agreement": 1.0, "val/ece": 0.5}
@@ -19,8 +19,8 @@ def drawn(monkeypatch):
 
     def draw(*own) -> dict:
         kept = []
-        monkeypatch.setattr(figures, "draw", lambda figure, path, dpi: kept.append(figure))
-        figures.training_curves(ROWS, {"iacc": 99.0, "ece": 0.1}, (*TABLE, *own), Path("curves.png"))
+        monkeypatch.setattr(run_figures, "draw", lambda figure, path, dpi: kept.append(figure))
+        run_figures.training_curves(ROWS, {"iacc": 99.0, "ece": 0.1}, (*TABLE, *own), Path("curves.png"))
         return {axes.get_title(): {line.get_label(): line for line in axes.lines} for axes in kept[0].axes}
 
     return draw

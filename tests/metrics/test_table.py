@@ -53,7 +53,7 @@ def test_a_value_that_is_no_number_is_named():
     [("percent", "1234.6"), ("share", "1234.57"), ("count", "1,235"), ("seconds", "1235"), ("number", "1235")],
 )
 def test_a_value_is_written_in_its_form(form, text):
-    assert Metric("mine", "mine", form).written(1234.567) == text
+    assert Metric("mine", "mine", form).format_value(1234.567) == text
 
 
 def test_what_is_said_of_a_metric():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from shipped import SMALL, build, config, options
 
-from dfkd.config.cell import lower
+from dfkd.config.cell import apply_limit
 
 DOMAINS = [(side, channels) for side in (16, 20, 28, 32, 64) for channels in (1, 3)]
 
@@ -13,7 +13,7 @@ DOMAINS = [(side, channels) for side in (16, 20, 28, 32, 64) for channels in (1,
 @pytest.mark.parametrize("name", options("generator"))
 def test_a_generator_makes_images_of_the_domain_and_learns_with_all_its_parameters(name, side, channels, random):
     node = config(f"generator@synthesizer.generator={name}")["synthesizer"]["generator"]
-    lower(node, SMALL)
+    apply_limit(node, SMALL)
     torch.manual_seed(0)
     generator = build(node, "generator", shape=(channels, side, side), classes=4, box=(0.0, 1.0)).train()
     z = torch.randn(8, generator.latent, generator=random)

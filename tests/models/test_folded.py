@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dfkd.models import Teacher, cnn, cnn_bn, resnet, resnet4, vgg, watch_batch_norms, wrn
-from dfkd.models.folded import folded
+from dfkd.models.folded import fold_batch_norms
 
 SHAPE = (3, 32, 32)
 NETWORKS = {
@@ -42,7 +42,7 @@ def test_answers_and_gradients_are_those_of_the_network(name, random):
     torch.manual_seed(0)
     net = used(NETWORKS[name](SHAPE, 5), random).double()
     x = torch.randn(4, *SHAPE, generator=random, dtype=torch.float64)
-    fast, count = folded(net, SHAPE), len(norms(net))
+    fast, count = fold_batch_norms(net, SHAPE), len(norms(net))
     assert torch.allclose(fast(x), net(x), rtol=1e-9, atol=1e-9)
     assert torch.allclose(gradient(fast, x), gradient(net, x), rtol=1e-6, atol=1e-9)
     assert len(norms(fast)) < count == len(norms(net))
@@ -73,15 +73,15 @@ class Trouble(nn.Module):
 @pytest.mark.parametrize("kind", ["branches", "noise", "twice"])
 def test_a_network_that_would_answer_otherwise_stays_as_it_is(kind, random):
     net, x = Trouble(kind).eval(), torch.randn(4, 1, 8, 8, generator=random)
-    assert folded(net, (1, 8, 8)) is None
-    assert folded(Trouble("none").eval(), (1, 8, 8)) is not None
+    assert fold_batch_norms(net, (1, 8, 8)) is None
+    assert fold_batch_norms(Trouble("none").eval(), (1, 8, 8)) is not None
     teacher = Teacher(net, (1, 8, 8), 3, [0.0], [1.0])
     if kind != "noise":
-        assert torch.equal(teacher.answer(x), teacher.net(x))
+        assert torch.equal(teacher.forward_normalized(x), teacher.net(x))
 
 
 def test_a_network_without_batch_norm_has_nothing_to_fold():
-    assert folded(cnn((1, 28, 28), 3), (1, 28, 28)) is None
+    assert fold_batch_norms(cnn((1, 28, 28), 3), (1, 28, 28)) is None
 
 
 @pytest.fixture
@@ -93,24 +93,24 @@ def teacher(random) -> Teacher:
 def test_a_teacher_counts_what_it_answers_to(teacher, random):
     x = torch.randn(5, 1, 8, 8, generator=random)
     with teacher.counted_as("synthesis"):
-        found = teacher.answer(x)
+        found = teacher.forward_normalized(x)
     assert torch.allclose(found, teacher.net(x), atol=1e-6) and not torch.equal(found, teacher.net(x))
     assert teacher.evals == {"synthesis": 5, "other": 10}  # the answers of `net`, too
 
 
 def test_nothing_is_folded_while_a_layer_is_watched(teacher, random):
     x = torch.randn(5, 1, 8, 8, generator=random)
-    teacher.answer(x)
+    teacher.forward_normalized(x)
     with watch_batch_norms(teacher.net) as seen:
-        assert torch.equal(teacher.answer(x), teacher.net(x))
+        assert torch.equal(teacher.forward_normalized(x), teacher.net(x))
     assert len(seen) == 2
 
 
 def test_a_teacher_that_moves_folds_anew(teacher, random):
     x = torch.randn(5, 1, 8, 8, generator=random)
-    teacher.answer(x)
+    teacher.forward_normalized(x)
     teacher.double().to(memory_format=torch.channels_last)
-    found = teacher.answer(x.double())
+    found = teacher.forward_normalized(x.double())
     assert found.dtype == torch.float64 and torch.allclose(found, teacher.net(x.double()), rtol=1e-12)
     assert not torch.equal(found, teacher.net(x.double()))
     assert teacher._fast[0].get_submodule("body.4").weight.is_contiguous(memory_format=torch.channels_last)

@@ -125,7 +125,7 @@ def test_a_run_folder_that_cannot_be_read_ends_no_report_and_keeps_what_it_may_n
     status, text = reported(outputs)
     assert status == {hidden.name: "unreadable", other.name: "done"} and "cannot be read (Permission denied)" in text
     with pytest.raises(Inaccessible):
-        hidden.finished()
+        hidden.finished_result()
     code, said = store(outputs, "verify")
     assert code == 1 and f"UNREADABLE  {hidden.folder}" in said and "damaged" not in said
     assert store(outputs, "ls")[0] == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from runner import read_json
 
-from dfkd.cli.inventory import take
+from dfkd.cli.inventory import take_inventory
 from dfkd.cli.store import gc, ls, verify
 from dfkd.errors import ConfigError, Damaged
 from dfkd.main import before
@@ -106,7 +106,7 @@ def cases(files: list[tuple], in_every_way: list[tuple]) -> list:
 
 def looked_at(outputs: Path, said: pytest.CaptureFixture) -> str:
     """What `python -m dfkd.store` says by all its commands; `gc` would delete nothing."""
-    found, arguments = take(outputs), Namespace(yes=False, unfinished=True)
+    found, arguments = take_inventory(outputs), Namespace(yes=False, unfinished=True)
     assert ls(found, arguments) == gc(found, arguments) == 0
     assert verify(found, arguments) == 1
     text = said.readouterr().out
@@ -121,7 +121,7 @@ RUNS = [(0, name) for name in RUN] + [(1, name) for name in JUDGED_RUN]
 def test_a_damaged_run_folder_is_named_by_all_and_used_by_none(outputs, cells, capsys, reported, which, name, kind):
     cell, other = cells[which], cells[1 - which]
     KINDS[kind](cell.folder / name)
-    assert cell.finished() is None and other.finished() is not None
+    assert cell.finished_result() is None and other.finished_result() is not None
     said = before(cell, None)
     assert "was finished before, but" in said and name in said
     status, text = reported(outputs)
@@ -133,7 +133,9 @@ def test_a_damaged_run_folder_is_named_by_all_and_used_by_none(outputs, cells, c
 def test_a_damaged_status_costs_nothing(outputs, cells, store, kind, reported):
     cell = cells[0]
     KINDS[kind](cell.folder / "status.json")
-    assert cell.finished() and set(reported(outputs)[0].values()) == {"done"} and store(outputs, "verify")[0] == 0
+    assert (
+        cell.finished_result() and set(reported(outputs)[0].values()) == {"done"} and store(outputs, "verify")[0] == 0
+    )
 
 
 ARTIFACTS = [(stage, name) for stage, names in ARTIFACT.items() for name in names]
@@ -160,7 +162,7 @@ def test_a_damaged_list_of_a_sweep_ends_neither_the_sweep_nor_a_report(outputs, 
     progress.show()
     if kind not in ("folder", "missing"):
         ledger.append({"number": 5, "status": "waiting"})
-        assert ledger.standing()[-1]["number"] == 5  # whatever stands before it
+        assert ledger.last_rows()[-1]["number"] == 5  # whatever stands before it
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cut", "altered", "empty", "missing")])
@@ -205,7 +207,7 @@ def test_the_same_command_makes_a_run_folder_again(cells, damage):
         KINDS[kind](cell.folder / name)
     result = run_cell(cell)
     assert all(stage["reused"] for stage in result["stages"].values()) and result["student"] == known["student"]
-    assert cell.finished() == result and RunFolder(cell.folder).damage() is None
+    assert cell.finished_result() == result and RunFolder(cell.folder).damage() is None
     students = [name for name in RUN if name.startswith("student")]
     assert [result["files"][name] for name in students] == [known["files"][name] for name in students]
     for name in damage:  # what stood in the place of a file is nobody's to delete
@@ -229,12 +231,12 @@ def test_a_result_of_before_there_were_checksums_is_taken_and_told_of(outputs, c
     cell = cells[0]
     old = {k: v for k, v in read_json(cell.folder / "result.json").items() if k not in ("files", "digest")}
     write(json.dumps(old).encode())(cell.folder / "result.json")
-    assert cell.finished() == old and before(cell, old).endswith("it cannot be checked)")
+    assert cell.finished_result() == old and before(cell, old).endswith("it cannot be checked)")
     assert "1 of the cells are of an older dfkd that kept no checksums" in reported(outputs)[1]
     code, said = store(outputs, "verify")
     assert code == 0 and "1 run folder of an older dfkd kept no checksums and cannot be checked" in said
     cut(cell.folder / "student.safetensors")  # of which there was one
-    assert cell.finished() is None and store(outputs, "verify")[0] == 1
+    assert cell.finished_result() is None and store(outputs, "verify")[0] == 1
 
 
 def test_what_an_earlier_run_left_is_not_vouched_for(tmp_path):

@@ -43,9 +43,9 @@ def test_every_round_equals_the_average_kept_by_hand(net_teacher, random):
     rounds = [torch.randn(3, 1, 8, 8, generator=random) * (1 + r) for r in range(4)]
     prior, values = Prior({"bn_ema": BatchNormEMA(weight=2.0, momentum=0.7)}), []
     for images in rounds:
-        view = prior.look(net_teacher, images)
-        values.append(prior(view)["bn_ema"].item() / 2)
-        prior.remember(view)
+        teacher_pass = prior.run_teacher(net_teacher, images)
+        values.append(prior(teacher_pass)["bn_ema"].item() / 2)
+        prior.remember(teacher_pass)
     with torch.no_grad():
         assert values == pytest.approx(slow(net_teacher, rounds, 0.7), rel=1e-4)
 
@@ -55,26 +55,28 @@ def test_the_first_round_and_the_one_after_a_start_are_the_plain_prior(net_teach
     prior, plain = Prior({"bn": BatchNormEMA()}), Prior({"bn": BatchNormPrior()})
     for images in (first, second):
         prior.start()
-        view = prior.look(net_teacher, images)
-        assert prior(view)["bn"].item() == pytest.approx(plain(view)["bn"].item(), rel=1e-6)
-        prior.remember(view)
-    assert prior(view)["bn"].item() == pytest.approx(plain(view)["bn"].item(), rel=1e-5)  # blended with itself
-    prior.remember(prior.look(net_teacher, 9 * first))
-    assert prior(view)["bn"].item() != pytest.approx(plain(view)["bn"].item(), rel=1e-2)
+        teacher_pass = prior.run_teacher(net_teacher, images)
+        assert prior(teacher_pass)["bn"].item() == pytest.approx(plain(teacher_pass)["bn"].item(), rel=1e-6)
+        prior.remember(teacher_pass)
+    assert prior(teacher_pass)["bn"].item() == pytest.approx(
+        plain(teacher_pass)["bn"].item(), rel=1e-5
+    )  # blended with itself
+    prior.remember(prior.run_teacher(net_teacher, 9 * first))
+    assert prior(teacher_pass)["bn"].item() != pytest.approx(plain(teacher_pass)["bn"].item(), rel=1e-2)
 
 
 def test_later_gradients_reach_the_images_but_not_the_rounds_before(net_teacher, random):
     old, new = (torch.randn(3, 1, 8, 8, generator=random, requires_grad=True) for _ in range(2))
     prior = Prior({"bn": BatchNormEMA(momentum=0.9)})
-    prior.remember(prior.look(net_teacher, old))
-    prior(prior.look(net_teacher, new))["bn"].sum().backward()
+    prior.remember(prior.run_teacher(net_teacher, old))
+    prior(prior.run_teacher(net_teacher, new))["bn"].sum().backward()
     assert new.grad.abs().sum() > 0 and old.grad is None
 
 
 def test_the_memory_of_two_terms_is_not_shared(net_teacher, random):
     one, other = BatchNormEMA(), BatchNormEMA()
     prior = Prior({"one": one})
-    prior.remember(prior.look(net_teacher, torch.randn(3, 1, 8, 8, generator=random)))
+    prior.remember(prior.run_teacher(net_teacher, torch.randn(3, 1, 8, 8, generator=random)))
     assert one.memory is not None and other.memory is None
 
 
@@ -95,7 +97,7 @@ def test_a_generator_method_remembers_its_rounds_and_forgets_at_the_start(runtim
 def test_sets_that_know_nothing_of_each_other_are_refused(net_teacher, random):
     prior = Prior({"bn": BatchNormEMA()})
     with pytest.raises(ValueError, match="sets=2"):
-        prior(prior.look(net_teacher, torch.randn(4, 1, 8, 8, generator=random), sets=2))
+        prior(prior.run_teacher(net_teacher, torch.randn(4, 1, 8, 8, generator=random), sets=2))
     from dfkd.noise import Noise
 
     cake = CAKE((1, 8, 8), 10, prior, Noise(), 2, 2, 10, 2, 1.0, 1.0)

@@ -21,7 +21,7 @@ def test_the_distance_is_that_of_the_sets_mean_from_the_given_one(mean, random, 
     teacher = Teacher(cnn_bn((3, 8, 8), 3, widths=(4,)), (3, 8, 8), 3, [0.4, 0.5, 0.6], [0.2, 0.25, 0.5])
     images = torch.rand(5, 3, 8, 8, generator=random)
     prior = Prior({"mean_image": MeanImage(str(tmp_path / "mean.npz"), (3, 8, 8), weight=2.0)})
-    value = prior(prior.look(teacher, teacher.normalize(images)))["mean_image"]
+    value = prior(prior.run_teacher(teacher, teacher.normalize(images)))["mean_image"]
     total = 0.0
     for c, std in enumerate((0.2, 0.25, 0.5)):
         for i in range(8):

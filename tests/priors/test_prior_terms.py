@@ -16,14 +16,14 @@ from dfkd.priors import (
     DiagonalTotalVariation,
     MeanImage,
     Prior,
+    TeacherPass,
     TotalVariation,
     TotalVariationL2,
-    View,
 )
 
 
-def view(images: torch.Tensor, logits: torch.Tensor | None = None, sets: int = 1) -> View:
-    return View(images, torch.zeros(len(images), 3) if logits is None else logits, sets)
+def teacher_pass(images: torch.Tensor, logits: torch.Tensor | None = None, sets: int = 1) -> TeacherPass:
+    return TeacherPass(images, torch.zeros(len(images), 3) if logits is None else logits, sets)
 
 
 def slow_tv(images: torch.Tensor) -> float:
@@ -37,17 +37,17 @@ def slow_tv(images: torch.Tensor) -> float:
 
 def test_tv_equals_the_loop_over_neighbours(random):
     images = torch.randn(3, 2, 4, 5, generator=random)
-    assert TotalVariation()(view(images)).item() == pytest.approx(slow_tv(images), rel=1e-5)
+    assert TotalVariation()(teacher_pass(images)).item() == pytest.approx(slow_tv(images), rel=1e-5)
 
 
 def test_tv_of_a_ramp_by_hand():
     image = torch.arange(4).float().view(1, 1, 1, 4) * 2 + torch.arange(3).float().view(1, 1, 3, 1) * 5
-    assert TotalVariation()(view(image)).item() == pytest.approx(7.0)
+    assert TotalVariation()(teacher_pass(image)).item() == pytest.approx(7.0)
 
 
 def test_tv_of_an_image_one_pixel_wide_is_finite():
     images = torch.tensor([1.0, 4.0]).view(1, 1, 2, 1).requires_grad_()
-    value = TotalVariation()(view(images))
+    value = TotalVariation()(teacher_pass(images))
     assert value.item() == 3.0
     value.sum().backward()
     assert images.grad.isfinite().all()
@@ -74,7 +74,7 @@ def test_tv_with_diagonals_equals_the_loop_over_neighbours(random):
         for neighbour in NEIGHBOURS:
             differences = neighbour_differences(plane, *neighbour)
             total += sum(map(abs, differences)) / len(differences)
-    assert DiagonalTotalVariation()(view(images)).item() == pytest.approx(total / 6, rel=1e-5)
+    assert DiagonalTotalVariation()(teacher_pass(images)).item() == pytest.approx(total / 6, rel=1e-5)
 
 
 def test_tv_l2_equals_the_loop_over_neighbours(random):
@@ -83,14 +83,14 @@ def test_tv_l2_equals_the_loop_over_neighbours(random):
     for neighbour in NEIGHBOURS:
         squares = (d * d for plane in images.flatten(0, 1).tolist() for d in neighbour_differences(plane, *neighbour))
         expected += math.sqrt(sum(squares))
-    assert TotalVariationL2()(view(images)).item() == pytest.approx(expected, rel=1e-5)
+    assert TotalVariationL2()(teacher_pass(images)).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("term", [DiagonalTotalVariation(), TotalVariationL2()])
 def test_tv_of_flat_and_of_narrow_images_is_finite(term):
     for shape in ((2, 1, 3, 3), (2, 1, 2, 1)):
         images = torch.full(shape, 0.5, requires_grad=True)
-        value = term(view(images))
+        value = term(teacher_pass(images))
         assert value.item() == 0.0
         value.sum().backward()
         assert images.grad.isfinite().all()
@@ -98,22 +98,22 @@ def test_tv_of_flat_and_of_narrow_images_is_finite(term):
 
 def test_l2_is_the_mean_norm_of_an_image():
     images = torch.tensor([[3.0, 4.0], [0.0, 2.0]]).view(2, 1, 2, 1)
-    assert L2()(view(images)).item() == pytest.approx(3.5)
+    assert L2()(teacher_pass(images)).item() == pytest.approx(3.5)
 
 
 def test_balance_is_the_negative_entropy_of_the_mean_prediction(random):
     logits = torch.randn(5, 3, generator=random)
     mean = [sum(logits[i].softmax(0)[c].item() for i in range(5)) / 5 for c in range(3)]
     expected = sum(p * math.log(p) for p in mean)
-    assert Balance()(view(torch.zeros(5, 1, 2, 2), logits)).item() == pytest.approx(expected, rel=1e-5)
+    assert Balance()(teacher_pass(torch.zeros(5, 1, 2, 2), logits)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_balance_is_lowest_where_every_class_is_used_and_finite_where_one_is_not():
     every = 100 * torch.eye(3)
     one = torch.tensor([[200.0, 0.0, 0.0]]).repeat(3, 1).requires_grad_()
     images = torch.zeros(3, 1, 2, 2)
-    assert Balance()(view(images, every)).item() == pytest.approx(-math.log(3))
-    value = Balance()(view(images, one))
+    assert Balance()(teacher_pass(images, every)).item() == pytest.approx(-math.log(3))
+    value = Balance()(teacher_pass(images, one))
     value.sum().backward()
     assert value.item() == pytest.approx(0.0, abs=1e-6)
     assert one.grad.isfinite().all()
@@ -147,7 +147,7 @@ def test_bn_equals_the_statistics_computed_by_hand(random):
     teacher = one_layer_teacher()
     images = torch.randn(4, 2, 6, 6, generator=random)
     prior = Prior({"bn": BatchNormPrior(weight=2.0)})
-    value = prior(prior.look(teacher, images))["bn"]
+    value = prior(prior.run_teacher(teacher, images))["bn"]
     assert value.shape == (1,)
     assert value.item() == pytest.approx(2 * manual_bn(teacher, images), rel=1e-4)
 
@@ -163,13 +163,13 @@ def test_bn_sums_over_all_layers(random):
         var, mean = torch.var_mean(h, dim=(0, 2, 3), correction=0)
         expected += (var - bn.running_var).norm() + (mean - bn.running_mean).norm()
     prior = Prior({"bn": BatchNormPrior()})
-    assert prior(prior.look(teacher, images))["bn"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert prior(prior.run_teacher(teacher, images))["bn"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_bn_of_a_batch_that_looks_right_is_0_and_has_a_finite_gradient():
     mean, var = (torch.tensor([[1.0, 2.0]], requires_grad=True) for _ in range(2))
     seen = BatchNormStatistics(mean, var, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
-    value = BatchNormPrior()(View(torch.zeros(1), torch.zeros(1), 1, [seen]))
+    value = BatchNormPrior()(TeacherPass(torch.zeros(1), torch.zeros(1), 1, [seen]))
     assert value.item() == pytest.approx(0.5)
     value.sum().backward()
     assert mean.grad.tolist() == [[0.0, 0.0]] and var.grad.tolist() == [[0.0, -1.0]]
@@ -193,9 +193,9 @@ def test_every_term_of_many_sets_equals_that_of_each_set_alone(random, tmp_path)
     teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4, 6)), (1, 8, 8), 3, [0.0], [1.0])
     prior = Prior(dict(enumerate(every_term(tmp_path))))
     images = torch.randn(12, 1, 8, 8, generator=random) * torch.arange(1, 13).view(-1, 1, 1, 1)
-    together = prior(prior.look(teacher, images, sets=3))
+    together = prior(prior.run_teacher(teacher, images, sets=3))
     for number, part in enumerate(images.split(4)):
-        for name, value in prior(prior.look(teacher, part)).items():
+        for name, value in prior(prior.run_teacher(teacher, part)).items():
             assert together[name].shape == (3,)
             assert together[name][number].item() == pytest.approx(value.item(), rel=1e-5), name
 
@@ -205,7 +205,7 @@ def test_every_term_has_gradients_to_the_images(random, tmp_path):
     for term in every_term(tmp_path):
         images = torch.randn(4, 1, 8, 8, generator=random, requires_grad=True)
         prior = Prior({"term": term})
-        prior(prior.look(teacher, images))["term"].sum().backward()
+        prior(prior.run_teacher(teacher, images))["term"].sum().backward()
         assert images.grad.abs().sum() > 0, type(term).__name__
 
 
@@ -229,10 +229,10 @@ def test_hooks_are_gone_after_a_look_and_after_a_failed_one(random, unchanged):
     teacher = one_layer_teacher()
     check = unchanged(teacher)
     prior = Prior({"bn": BatchNormPrior()})
-    prior.look(teacher, torch.randn(2, 2, 6, 6, generator=random))
+    prior.run_teacher(teacher, torch.randn(2, 2, 6, 6, generator=random))
     check()
     with pytest.raises(RuntimeError):
-        prior.look(teacher, torch.randn(2, 5, 6, 6, generator=random))
+        prior.run_teacher(teacher, torch.randn(2, 5, 6, 6, generator=random))
     check()
 
 
@@ -241,7 +241,7 @@ def test_activation_is_minus_the_mean_size_of_the_features(random):
     images = torch.randn(4, 2, 6, 6, generator=random)
     values = teacher.net.features(images).flatten().tolist()
     prior = Prior({"activation": Activation(weight=2.0)})
-    value = prior(prior.look(teacher, images))["activation"]
+    value = prior(prior.run_teacher(teacher, images))["activation"]
     assert value.shape == (1,)
     assert value.item() == pytest.approx(-2 * sum(map(abs, values)) / len(values), rel=1e-5)
 
@@ -250,13 +250,13 @@ def test_features_are_looked_at_only_where_a_term_asks(random, unchanged):
     teacher = one_layer_teacher()
     check = unchanged(teacher)
     images = torch.randn(2, 2, 6, 6, generator=random)
-    both = Prior({"bn": BatchNormPrior(), "activation": Activation()}).look(teacher, images)
+    both = Prior({"bn": BatchNormPrior(), "activation": Activation()}).run_teacher(teacher, images)
     assert both.features.shape == (2, 3) and len(both.statistics) == 1
-    assert Prior({"bn": BatchNormPrior()}).look(teacher, images).features is None
-    assert Prior({"activation": Activation()}).look(teacher, images).statistics == []
+    assert Prior({"bn": BatchNormPrior()}).run_teacher(teacher, images).features is None
+    assert Prior({"activation": Activation()}).run_teacher(teacher, images).statistics == []
     check()
     with pytest.raises(RuntimeError):
-        Prior({"activation": Activation()}).look(teacher, torch.randn(2, 5, 6, 6, generator=random))
+        Prior({"activation": Activation()}).run_teacher(teacher, torch.randn(2, 5, 6, 6, generator=random))
     check()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dfkd.config.keys import flatten, lookup, measured, option, same
+from dfkd.config.lookup import flatten, matches, number_at, option, value_at
 from dfkd.errors import ConfigError
 from dfkd.report.content import Question, answer
 from dfkd.report.groups import undefended
@@ -212,8 +212,8 @@ def test_a_warning_is_said_once_whatever_its_numbers(finished):
 
 def test_looking_up_and_flattening():
     node = {"a": {"b": 1, "c": [1, 2]}, "d": None}
-    assert lookup(node, "a.b") == 1 and lookup(node, "a.x") is None and lookup(node, "d.x") is None
-    assert measured({"evals": {"synthesis": 3, "distill": 4}}, "evals") == 7
+    assert value_at(node, "a.b") == 1 and value_at(node, "a.x") is None and value_at(node, "d.x") is None
+    assert number_at({"evals": {"synthesis": 3, "distill": 4}}, "evals") == 7
     assert flatten(node) == {"a.b": 1, "a.c": [1, 2], "d": None}
 
 
@@ -221,4 +221,4 @@ def test_a_key_is_answered_by_a_name_or_by_what_is_there():
     config = {"teacher": {"name": "ntl", "lr": 0.5}, "prior": {"bn": {"weight": 1}, "tv": {}}, "none": {}, "x": None}
     words = {"teacher": "ntl", "teacher.lr": "0.5", "prior": "bn+tv", "none": "none", "x": "null", "teacher.y": None}
     assert {key: option(config, key) for key in words} == words
-    assert same("1e-3", "0.001") and same("a,b", "b") and same("[1, 2]", "[1, 2]") and not same("a", None)
+    assert matches("1e-3", "0.001") and matches("a,b", "b") and matches("[1, 2]", "[1, 2]") and not matches("a", None)

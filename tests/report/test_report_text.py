@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from dfkd.config.keys import plain
+from dfkd.config.lookup import one_line
 from dfkd.report import text
 from dfkd.report.content import Question, answer
 from dfkd.report.runs import find
@@ -76,4 +76,4 @@ def test_what_is_not_finished_is_listed_with_its_reason_and_its_retry(finished, 
 def test_a_spreadsheet_runs_no_cell_of_a_csv_file(finished, name):
     cells = [finished(defense__name=name), finished(defense__name="-1.5"), finished(defense__name="a-b")]
     rows = list(csv.reader(table_csv(report(cells)).splitlines()))
-    assert [row[0] for row in rows[1:]] == [f"'{plain(name)}", "-1.5", "a-b"]
+    assert [row[0] for row in rows[1:]] == [f"'{one_line(name)}", "-1.5", "a-b"]

@@ -12,7 +12,7 @@ from dfkd.machine import interrupt
 from dfkd.machine.interrupt import Interrupted
 from dfkd.resume import checkpoints as module
 from dfkd.resume.checkpoints import Checkpoints
-from dfkd.resume.state import Misfit
+from dfkd.resume.state import CheckpointMismatch
 
 
 class Work:
@@ -39,7 +39,7 @@ class Story:
     def tell(self) -> list:
         work, point = Work(), self.checkpoints
         with point.stage("student", self.about["key"], self.file, self.about.get("code", "")):
-            point.keep(work=work)
+            point.register(work=work)
             for a in point.loop("a", 3):
                 self.step(work, f"a{a}")
                 for b in point.loop("b", 2):
@@ -61,6 +61,14 @@ ALL = [*(f"a{a}{step}" for a in range(3) for step in ROUND), "c0", "c4", 2.0]
 
 def test_without_a_stage_loops_are_ranges():
     assert Checkpoints(0).loop("a", 7, 3) == range(0, 7, 3) and Checkpoints().loop("a", 2).start == 0
+
+
+def test_two_parts_of_one_name_are_refused_since_one_would_be_missing_in_the_checkpoint(tmp_path):
+    point = Checkpoints(0)
+    refused = pytest.raises(ValueError, match="loop 'step': other parts of the stage have the names meter already")
+    with refused, point.stage("pool", "key", tmp_path / ".key.checkpoint"):
+        point.register(meter=Work())
+        next(iter(point.loop("step", 3, meter=Work())))
 
 
 def test_an_undisturbed_stage_takes_every_step(tmp_path):
@@ -141,7 +149,7 @@ def test_rows_seconds_and_random_numbers_go_on(tmp_path, monkeypatch, caplog):
         torch.manual_seed(3)
         point, drawn = Checkpoints(0), []
         with point.stage("student", "key", tmp_path / "file"):
-            point.keep(drawn=drawn)
+            point.register(drawn=drawn)
             for i in point.loop("round", 4):
                 now[0] += 10
                 drawn.append(torch.rand(()).item())
@@ -190,8 +198,8 @@ def test_a_stage_that_is_made_otherwise_now_is_a_misfit_and_its_file_is_gone(tmp
     with pytest.raises(Killed):
         Story(tmp_path, kill_at=8).tell()
     point = Checkpoints(0)
-    with pytest.raises(Misfit), point.stage("student", "key", tmp_path / ".key.checkpoint"):
-        point.keep(work=torch.Generator())
+    with pytest.raises(CheckpointMismatch), point.stage("student", "key", tmp_path / ".key.checkpoint"):
+        point.register(work=torch.Generator())
         for _ in point.loop("a", 3):
             pass
     assert os.listdir(tmp_path) == [] and point.loop("a", 3) == range(3)
@@ -201,8 +209,11 @@ def test_a_loop_that_never_comes_again_is_a_misfit(tmp_path):
     with pytest.raises(Killed):
         Story(tmp_path, kill_at=8).tell()
     point = Checkpoints(0)
-    with pytest.raises(Misfit, match="never came"), point.stage("student", "key", tmp_path / ".key.checkpoint"):
-        point.keep(work=Work())
+    with (
+        pytest.raises(CheckpointMismatch, match="never came"),
+        point.stage("student", "key", tmp_path / ".key.checkpoint"),
+    ):
+        point.register(work=Work())
         assert list(point.loop("other", 3)) == []
 
 
@@ -219,7 +230,7 @@ def test_a_full_disk_is_said_once_and_the_stage_goes_on(tmp_path, monkeypatch, c
 def test_what_cannot_be_saved_is_said_once_and_the_stage_goes_on(tmp_path, caplog):
     point, work = Checkpoints(0), Work()
     with point.stage("student", "key", tmp_path / "file"):
-        point.keep(work=work)
+        point.register(work=work)
         for i in point.loop("round", 5):
             if i == 2:
                 work.late = torch.nn.Linear(1, 1)
@@ -237,7 +248,7 @@ def test_an_object_that_breaks_when_it_is_looked_at_does_not_break_the_stage(tmp
 
     point = Checkpoints(0)
     with point.stage("student", "key", tmp_path / "file"):
-        point.keep(strange=Strange())
+        point.register(strange=Strange())
         assert list(point.loop("round", 3)) == [0, 1, 2]
     assert caplog.text.count("do not look") == 1 and not (tmp_path / "file").exists()
 
@@ -246,7 +257,7 @@ def test_an_object_that_breaks_when_it_is_looked_at_does_not_break_the_stage(tmp
 def asked(monkeypatch):
     """Ask to stop, without a signal."""
     yield lambda: monkeypatch.setattr(interrupt, "asked", True)
-    interrupt.deferred = False
+    interrupt.defer(False)
 
 
 def test_a_stage_that_is_asked_to_stop_saves_and_stops(tmp_path, asked, monkeypatch):

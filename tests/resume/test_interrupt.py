@@ -34,7 +34,7 @@ def test_a_signal_interrupts_at_once(number):
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_a_deferred_signal_is_only_noted(number):
     with interrupt.listening():
-        interrupt.deferred = True
+        interrupt.defer(True)
         assert not interrupt.asked
         send(number)
         assert interrupt.asked
@@ -42,7 +42,7 @@ def test_a_deferred_signal_is_only_noted(number):
 
 def test_only_the_second_ctrl_c_is_not_deferred():
     with pytest.raises(KeyboardInterrupt), interrupt.listening():
-        interrupt.deferred = True
+        interrupt.defer(True)
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
             send(number)
         send(signal.SIGINT)
@@ -58,7 +58,7 @@ def test_who_listens_may_tell_others_and_the_second_ctrl_c_interrupts_that_too()
         raise AssertionError("it went on")
 
     with pytest.raises(KeyboardInterrupt), interrupt.listening(tell):
-        interrupt.deferred = True
+        interrupt.defer(True)
         send(signal.SIGINT)
     assert told == ["first"]
 
@@ -136,13 +136,13 @@ WORKER = """
 import os, time
 from dfkd.machine import interrupt
 
-interrupt.LOOK, interrupt.SAVING = 0.02, SAVING
+interrupt.POLL, interrupt.SAVE_TIMEOUT = 0.02, SAVING
 interrupt.end_with(os.getppid())
 
 
 def work():
     print("at work", flush=True)
-    interrupt.deferred = True
+    interrupt.defer(True)
     while not (interrupt.asked and OBEYS):
         time.sleep(0.01)
     print("saved", flush=True)

@@ -20,7 +20,7 @@ from dfkd.domains import Images
 from dfkd.models import cnn_bn
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
-from dfkd.resume.state import CannotSave, Misfit, Put, Take
+from dfkd.resume.state import CannotSave, CheckpointMismatch, Extractor, Restorer
 from dfkd.resume.statefile import read, write
 
 CPU = torch.device("cpu")
@@ -28,17 +28,17 @@ CPU = torch.device("cpu")
 
 def carried(things: dict, fresh: dict, folder: Path) -> dict:
     """Take the things, write and read what they hold, put it into the fresh ones."""
-    take = Take()
+    take = Extractor()
     data = {name: take(thing, name) for name, thing in things.items()}
     write(folder / "file", {}, data)
     _, data = read(folder / "file", CPU)
-    put = Put()
+    put = Restorer()
     return {name: put(fresh[name], data[name], name) for name in fresh}
 
 
 def check(thing: object, fresh: object) -> None:
     """Raise CannotSave unless what `thing` holds could be put into `fresh`."""
-    take, outline = Take(), Take()
+    take, outline = Extractor(), Extractor()
     with contextlib.suppress(CannotSave):
         outline(fresh, "t")
     take(thing, "t")
@@ -280,16 +280,16 @@ def test_an_optimizer_of_other_parameters_is_refused():
     check(made("a"), made("a"))
     with pytest.raises(CannotSave, match=r"t\.optimizer is another Adam"):
         check(made("b"), made("a"))
-    with pytest.raises(Misfit, match=r"t\.optimizer optimises other parameters"):
-        Put()(made("a"), Take()(made("b"), "t"), "t")
+    with pytest.raises(CheckpointMismatch, match=r"t\.optimizer optimises other parameters"):
+        Restorer()(made("a"), Extractor()(made("b"), "t"), "t")
 
 
 def test_two_objects_that_were_one_are_refused():
     one, other = nn.Linear(1, 1), nn.Linear(1, 1)
     with pytest.raises(CannotSave, match=r"t\.b \(Linear\) was not there"):
         check(Thing(a=one, b=other), Thing(a=one, b=one))
-    with pytest.raises(Misfit, match=r"t\.b should be a Linear of its own"):
-        Put()(Thing(a=one, b=one), Take()(Thing(a=one, b=other), "t"), "t")
+    with pytest.raises(CheckpointMismatch, match=r"t\.b should be a Linear of its own"):
+        Restorer()(Thing(a=one, b=one), Extractor()(Thing(a=one, b=other), "t"), "t")
 
 
 @pytest.mark.parametrize(
@@ -306,8 +306,8 @@ def test_two_objects_that_were_one_are_refused():
 )
 def test_data_of_another_program_do_not_fit(make):
     held, fresh = make()
-    with pytest.raises(Misfit):
-        Put()(Thing(x=fresh), Take()(Thing(x=held), "t"), "t")
+    with pytest.raises(CheckpointMismatch):
+        Restorer()(Thing(x=fresh), Extractor()(Thing(x=held), "t"), "t")
 
 
 SAVED = [

@@ -6,11 +6,11 @@ import os
 import pytest
 import torch
 
-from dfkd.resume.state import CONSTANT, Node, Same
+from dfkd.resume.state import CONSTANT, ObjectState, Reference
 from dfkd.resume.statefile import read, write
 
 CPU = torch.device("cpu")
-DATA = {"a": [Node("Linear", {"x": torch.arange(5.0)}), Same("a[0]"), CONSTANT], "b": torch.tensor(True)}
+DATA = {"a": [ObjectState("Linear", {"x": torch.arange(5.0)}), Reference("a[0]"), CONSTANT], "b": torch.tensor(True)}
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -18,7 +18,12 @@ def test_what_was_written_is_read(tmp_path):
     about, data = read(tmp_path / "file", CPU)
     assert about == {"key": "k"} and data["b"].item() is True
     node, same, constant = data["a"]
-    assert (node.kind, node.data["x"].tolist(), same, constant) == ("Linear", [0, 1, 2, 3, 4], Same("a[0]"), CONSTANT)
+    assert (node.kind, node.data["x"].tolist(), same, constant) == (
+        "Linear",
+        [0, 1, 2, 3, 4],
+        Reference("a[0]"),
+        CONSTANT,
+    )
     assert os.listdir(tmp_path) == ["file"]
 
 

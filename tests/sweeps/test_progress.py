@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dfkd.sweeps import ledger
-from dfkd.sweeps.progress import Progress, counted, in_words
+from dfkd.sweeps.progress import Progress, in_words, with_progress
 
 CACHED = {"status": "done", "cached": True}
 
@@ -85,11 +85,11 @@ def test_what_takes_long_says_how_far_it_is_after_a_second(caplog, monkeypatch):
     clock = iter((0.0, 0.1, 1.2, 5.0, 11.3, 12.0))
     monkeypatch.setattr("dfkd.sweeps.progress.time.monotonic", lambda: next(clock))
     with caplog.at_level(logging.INFO, "dfkd"):
-        assert list(counted(range(5), 5, "composed")) == [0, 1, 2, 3, 4]
+        assert list(with_progress(range(5), 5, "composed")) == [0, 1, 2, 3, 4]
     assert caplog.messages == ["1 of 5 cells composed", "3 of 5 cells composed"]
 
 
 def test_what_is_quick_says_nothing(caplog):
     with caplog.at_level(logging.INFO, "dfkd"):
-        assert list(counted("abc", 3, "composed")) == ["a", "b", "c"]
+        assert list(with_progress("abc", 3, "composed")) == ["a", "b", "c"]
     assert caplog.messages == []

@@ -62,13 +62,13 @@ class Pool:
         for first in range(0, len(batch), 2):
             pair = list(enumerate(batch, initial_job_idx))[first : first + 2]
             for at, _ in pair:
-                ledger.append({"number": ledger.numbered(at), "status": "running"} | OF_A_ROW)
+                ledger.append({"number": ledger.cell_number(at), "status": "running"} | OF_A_ROW)
             if any("".join(words) in self.deadly for _, words in pair):
                 raise BrokenProcessPool(
                     "A worker was terminated.\nThe exit codes of the workers are {SIGKILL(-9)}\nDetailed"
                 )
             for at, _ in pair:
-                ledger.append({"number": ledger.numbered(at), "status": "done"} | OF_A_ROW)
+                ledger.append({"number": ledger.cell_number(at), "status": "done"} | OF_A_ROW)
         return [None] * len(batch)
 
 
@@ -86,7 +86,7 @@ def waiting(tmp_path, monkeypatch):
 
 
 def ended() -> str:
-    return " ".join(row["status"] for row in ledger.standing())
+    return " ".join(row["status"] for row in ledger.last_rows())
 
 
 def test_nothing_killed_is_launched_once(waiting):
@@ -126,7 +126,7 @@ def test_half_a_line_does_not_take_the_next_one_along(waiting):
     assert ended() == "done waiting done waiting waiting waiting"
 
 
-def test_what_is_launched_again_keeps_its_place_beside_replicas(tmp_path, monkeypatch):
+def test_what_is_launched_again_keeps_its_place_beside_siblings(tmp_path, monkeypatch):
     monkeypatch.setenv(ledger.LIST, str(tmp_path / "list.jsonl"))
     for number in (0, 2):
         ledger.append({"number": number, "status": "waiting"} | OF_A_ROW)
@@ -134,7 +134,7 @@ def test_what_is_launched_again_keeps_its_place_beside_replicas(tmp_path, monkey
     pool = Pool({"b"})
     relaunch.launch(pool, [["a"], ["b"]], 0)
     assert pool.launched == [["a", "b"], ["a", "b"], ["a"], ["b"]]
-    assert ended() == "done waiting failed failed"  # a's replica: this pool says nothing of it
+    assert ended() == "done waiting failed failed"  # a's sibling: this pool says nothing of it
 
 
 def test_the_guilty_one_fails_by_itself_and_all_others_come_through(waiting, caplog):
@@ -144,7 +144,7 @@ def test_the_guilty_one_fails_by_itself_and_all_others_come_through(waiting, cap
     # c takes d along, goes on beside it and takes it along again; the others are through before either is tried alone
     assert pool.launched == [["a", "b", "c", "d", "e"], ["c", "d", "e"], ["e"], ["c"], ["d"]]
     assert ended() == "done done done failed done done"
-    (failed,) = [row for row in ledger.standing() if row["status"] == "failed"]
+    (failed,) = [row for row in ledger.last_rows() if row["status"] == "failed"]
     assert failed["error"] == "its process was killed (SIGKILL(-9)), for its memory?"
     assert [record.message for record in caplog.records] == [
         "a process was killed (SIGKILL(-9)): 2 cells launched again"

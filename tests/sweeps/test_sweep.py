@@ -318,14 +318,14 @@ def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, nu
 def test_a_signal_stops_the_cells_that_come_one_after_the_other(tmp_path, monkeypatch):
     from dfkd.distill import Distillation
 
-    review = Distillation.review
+    log_round = Distillation.log_round
 
     def stop_in_the_third_round(self, number):
         if number == 2:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return review(self, number)
+        return log_round(self, number)
 
-    monkeypatch.setattr(Distillation, "review", stop_in_the_third_round)
+    monkeypatch.setattr(Distillation, "log_round", stop_in_the_third_round)
     done = command_line("-m", *TINY, *DFQ, *ENDLESS, "seed=0,1", f"outputs={tmp_path / 'o'}")
     assert done.code == 1 and "interrupted: what is done is kept" in done.err
     assert statuses(tmp_path) == ["interrupted"]  # the other has not begun

@@ -189,8 +189,11 @@ def test_the_images_are_the_same_however_many_sets_are_made_at_once(runtime, opt
     results = {}
     for chunk in (1, 16, 1000):
         cake = make(runtime, chunk=chunk, **options)
-        assert cake.at_once == {1: 1, 16: 2, 1000: 125}[chunk]
-        parts = [cake.synthesize(range(t, min(t + cake.at_once, 5)), conv_teacher()) for t in range(0, 5, cake.at_once)]
+        assert cake.rounds_per_call == {1: 1, 16: 2, 1000: 125}[chunk]
+        parts = [
+            cake.synthesize(range(t, min(t + cake.rounds_per_call, 5)), conv_teacher())
+            for t in range(0, 5, cake.rounds_per_call)
+        ]
         results[chunk] = torch.cat([part.images for part in parts])
         columns = torch.cat([part.columns["eps"] for part in parts])
         assert len(columns) == 40 * snapshots

@@ -104,10 +104,10 @@ def test_the_pixels_are_clipped_to_the_box_in_every_step(runtime, pair):
     teacher, _ = pair()
     method = make(runtime, lr=5.0)
     stream = method.stream(0)
-    work = method.begin(0, method.labels(stream), teacher, stream)
-    work.parameters[0].grad = torch.randn(work.parameters[0].shape, generator=stream)
-    work.advance()
-    images = work.paint().detach()
+    optimization = method.begin(0, method.labels(stream), teacher, stream)
+    optimization.parameters[0].grad = torch.randn(optimization.parameters[0].shape, generator=stream)
+    optimization.advance()
+    images = optimization.current_images().detach()
     assert (images.min().item(), images.max().item()) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 

@@ -112,7 +112,7 @@ def test_one_hot_wants_the_asked_class_of_a_conditional_generator(method, build,
         stream = made.stream(0)
         z, y = made._latent(16, stream), made._labels(16, stream)
         with torch.no_grad():
-            t = teacher(made._paint(made.generator.train(), z, y))
+            t = teacher(made._generate(made.generator.train(), z, y))
         y = t.argmax(1) if y is None else y
         expected = -sum(t[i].log_softmax(0)[y[i]].item() for i in range(16)) / 16
         made = build(method, generator=generator, **options)

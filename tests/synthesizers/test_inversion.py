@@ -7,7 +7,15 @@ import torch
 
 from dfkd.models import cnn_bn
 from dfkd.priors import L2, BatchNormEMA, Prior
-from dfkd.synthesizers.inversion import Best, Inversion, Work, agreement, balanced_labels, evaluation_mode, to_bytes
+from dfkd.synthesizers.inversion import (
+    Best,
+    Inversion,
+    Optimization,
+    agreement,
+    balanced_labels,
+    evaluation_mode,
+    to_bytes,
+)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -69,7 +77,7 @@ class Plain(Inversion):
         def advance():
             x.data -= 0.5 * x.grad
 
-        return Work(lambda: x, [x], advance)
+        return Optimization(lambda: x, [x], advance)
 
 
 def make(runtime, prior=None, **options) -> Plain:

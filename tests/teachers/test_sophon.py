@@ -100,7 +100,7 @@ def test_training_drives_down_what_its_own_supervised_phase_knows_of_ood(near, r
     first = Classifier(before[0], model.shape, 10, model.mean.flatten().tolist(), model.std.flatten().tolist())
     assert accuracy(model, near.id.val, runtime) > 90
     assert accuracy(model, near.ood.val, runtime) < accuracy(first, near.ood.val, runtime) - 10
-    assert [epoch for epoch, _ in log] == list(range(6 + rounds)) and kind.reports == 6 + rounds
+    assert [epoch for epoch, _ in log] == list(range(6 + rounds)) and kind.log_calls == 6 + rounds
     assert set(log[-1][1]) == {"loss/suppress", "loss/id", "val/iacc"}
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dfkd.cli.fits import without_memory
+from dfkd.cli.fits import on_meta_device
 
 
 def on_meta() -> contextlib.AbstractContextManager:
     """Networks made inside the block have no values; but the oldest timm reads some while it makes a transformer."""
-    return contextlib.nullcontext() if version("timm") == "1.0.11" else without_memory()
+    return contextlib.nullcontext() if version("timm") == "1.0.11" else on_meta_device()
 
 
 def conv(channels: int, width: int, side: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:

@@ -20,7 +20,7 @@ from foreign import (
     small_stem,
 )
 
-from dfkd.cli.fits import without_memory
+from dfkd.cli.fits import on_meta_device
 from dfkd.errors import ConfigError
 from dfkd.models import cnn, cnn_bn, lenet, lenet_half, mlp, resnet, resnet4, timm_model, vgg, wrn
 from dfkd.weights import choose
@@ -140,7 +140,7 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 def test_large_networks_fit_by_names_and_shapes(name):
     theirs, ours = LARGE[name]
-    with without_memory():
+    with on_meta_device():
         chosen = choose(ours((3, 224, 224)), theirs().state_dict(), "teacher.pt")
     assert chosen.naming in (TV, CMI, FEATURES, "timm")
 
@@ -236,7 +236,7 @@ def test_what_a_file_cannot_tell_is_said():
     ],
 )  # fmt: skip
 def test_a_mismatch_says_what_to_set(net, weights, said):
-    with without_memory():
+    with on_meta_device():
         ours, theirs = net(), weights().state_dict()
     assert said in refusal(ours, theirs)
 

@@ -8,8 +8,8 @@ from killing import Killed, left_over, numbers, outcome, watched
 from runner import DFQ, NOISE, TINY, command_line, composed, make_cell
 from safetensors.torch import load_file
 
-from dfkd.cli.inventory import take
-from dfkd.cli.store import spare
+from dfkd.cli.inventory import take_inventory
+from dfkd.cli.store import is_unneeded
 from dfkd.config.cell import Cell, cells_of
 from dfkd.errors import ConfigError
 from dfkd.report.runs import read as read_run
@@ -32,7 +32,7 @@ def students(outputs) -> dict[str, dict]:
     return {file.parent.name: load_file(file) for file in (outputs / "runs").glob("*/student.safetensors")}
 
 
-def test_replicas_are_cells_whose_student_seeds_follow_each_other(tmp_path):
+def test_siblings_are_cells_whose_student_seeds_follow_each_other(tmp_path):
     found = cells(tmp_path, "seed=4", "student.replicas=3")
     assert [cell.config["seeds"]["student"] for cell in found] == [4, 5, 6]
     alone = [make_cell(tmp_path, *SMALL, "seed=4", f"seeds.student={seed}") for seed in (4, 5, 6)]
@@ -41,7 +41,7 @@ def test_replicas_are_cells_whose_student_seeds_follow_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "two", "true", "null"])
-def test_a_number_of_replicas_that_cannot_be_is_named(tmp_path, count):
+def test_a_number_of_siblings_that_cannot_be_is_named(tmp_path, count):
     with pytest.raises(ConfigError, match=r"student\.replicas must be a whole number of at least 1"):
         cells(tmp_path, f"student.replicas={count}")
 
@@ -102,13 +102,13 @@ def test_broken_off_they_go_on_to_the_same_bits(tmp_path):
 def test_after_a_kill_nobody_calls_the_finished_students_of_the_others_unneeded(tmp_path):
     first, *others = cells(tmp_path, *TOGETHER)
     run_cell(first, others)  # and here its process is killed
-    found = take(tmp_path)
+    found = take_inventory(tmp_path)
     assert [run.state for run in found.runs].count("finished") == 1
     assert {read_run(cell.folder).status for cell in others} == {"waiting"}
     students = [item for item in found.items.values() if item.stage == "student"]
-    assert len(students) == 3 and not any(spare(found, item, unfinished=False) for item in students)
-    with RunFolder(first.folder).claimed():  # while the command is still at work, they count as running
-        assert [run.state for run in take(tmp_path).runs].count("running") == 2
+    assert len(students) == 3 and not any(is_unneeded(found, item, unfinished=False) for item in students)
+    with RunFolder(first.folder).lock():  # while the command is still at work, they count as running
+        assert [run.state for run in take_inventory(tmp_path).runs].count("running") == 2
     again = [run_cell(cell, others[place + 1 :]) for place, cell in enumerate(others)]
     assert all(result["stages"]["student"]["reused"] for result in again)
 
@@ -149,7 +149,7 @@ def test_in_turn_one_that_fails_is_not_trained_twice(tmp_path):
     assert "are trained in turn" not in done.err and done.err.count("  student ") == 2
 
 
-def test_an_online_student_has_no_replicas(tmp_path):
+def test_an_online_student_has_no_siblings(tmp_path):
     done = command_line(*TINY, *DFQ, "student.replicas=2", f"outputs={tmp_path / 'o'}")
     (said,) = (line for line in done.err.splitlines() if "share a finished pool" in line)
     assert done.code == 1 and said.startswith("dfkd: ") and said.endswith("dfkd -m seeds.student=0,1")
@@ -161,16 +161,17 @@ def test_an_online_student_has_no_replicas(tmp_path):
         ("runtime.vectorize=null", "on a CPU one program is slower"),
         ("runtime.vectorize=false", "runtime.vectorize=false"),
         ("+student.recipe.clip=1", "gradients are clipped"),
+        ("defense=dhbe", "the defense's term"),
         ("network@student.network=vgg11_bn", None),
     ],
 )
 def test_when_they_are_trained_in_turn(tmp_path, override, reason):
-    parts = prepare(cells(tmp_path, *TOGETHER, override, "data.size=32")[0])
-    found = student_stage.why_in_turn(parts)
+    components = prepare(cells(tmp_path, *TOGETHER, override, "data.size=32")[0])
+    found = student_stage.sequential_reason(components)
     assert found is None if reason is None else found.startswith(reason)
 
 
 def test_dropout_is_trained_in_turn(tmp_path):
-    parts = prepare(cells(tmp_path, *TOGETHER)[0])
-    parts.student.network.body.append(torch.nn.Dropout(0.5))
-    assert student_stage.why_in_turn(parts).startswith("dropout")
+    components = prepare(cells(tmp_path, *TOGETHER)[0])
+    components.student.network.body.append(torch.nn.Dropout(0.5))
+    assert student_stage.sequential_reason(components).startswith("dropout")

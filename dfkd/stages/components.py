@@ -14,7 +14,7 @@ from dfkd.tracker import Tracker
 
 
 @dataclass
-class Parts:
+class Components:
     """The objects of one run, checked against each other by `dfkd.stages.prepare`.
 
     Attributes:

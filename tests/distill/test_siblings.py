@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dfkd.defenses import ATEsc, Defense
-from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, Replicas, Student
-from dfkd.errors import NonFiniteLoss, NotTogether
+from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, SiblingDistillation, Student
+from dfkd.errors import CannotTrainTogether, NonFiniteLoss
 from dfkd.machine.runtime import seeded
 from dfkd.models import cnn_bn, resnet4
 from dfkd.models.common import FeatureNet
@@ -109,7 +109,7 @@ def test_each_is_what_it_is_by_itself(make, teacher, case):
         work.run()
         spent = work.evals()
         teacher.evals.clear()
-    Replicas(together).run()
+    SiblingDistillation(together).run()
     for old, one, other in zip(before, alone, together, strict=True):
         moved = distance(old.model, one.model)
         assert moved > 1e-2 and distance(one.model, other.model) < 1e-3 * moved
@@ -123,30 +123,30 @@ def test_each_is_what_it_is_by_itself(make, teacher, case):
 
 def test_they_share_the_clock(make):
     together = make()
-    Replicas(together).run()
+    SiblingDistillation(together).run()
     spent = [work.seconds() for work in together]
-    whole = together[0].clock.settle()
+    whole = together[0].clock.read()
     assert spent[0] == spent[1] == spent[2]
     assert spent[0]["distill"] == pytest.approx(whole["distill"] / 3, abs=1e-3)
 
 
 def test_the_teacher_does_not_change(make, teacher, unchanged):
     check = unchanged(teacher)
-    Replicas(make(augment="shift")).run()
+    SiblingDistillation(make(augment="shift")).run()
     check()
 
 
 def test_tensors_of_their_own_are_tied_again(make):
     """As a checkpoint gives them: by value."""
     alone, together = make(), make()
-    replicas = Replicas(together)
+    siblings = SiblingDistillation(together)
     for work in alone:
         work.run()
     for number in range(2):
         for work in together:
             for tensor in work.model.state_dict(keep_vars=True).values():
                 tensor.data = tensor.data.clone()
-        replicas.run(rounds=[number])
+        siblings.run(rounds=[number])
     assert max(distance(one.model, other.model) for one, other in zip(alone, together, strict=True)) < 1e-4
 
 
@@ -156,7 +156,7 @@ def test_a_loss_that_is_not_finite_names_its_term_and_has_the_state_of_its_stude
         next(together[1].model.parameters()).fill_(float("inf"))
     before = copy.deepcopy(together[1].trainer.last_good)
     with pytest.raises(NonFiniteLoss, match="'kd' is not finite at step 1") as caught:
-        Replicas(together).run()
+        SiblingDistillation(together).run()
     assert all(torch.equal(value, before[name]) for name, value in caught.value.state.items())
 
 
@@ -164,8 +164,8 @@ def test_the_others_of_one_that_fails_are_as_they_would_be(make):
     alone, together = make(), make()
     with torch.no_grad():
         next(together[1].model.parameters()).fill_(float("nan"))
-    replicas = Replicas(together)
-    replicas.train(together[0].pool, 3)
+    siblings = SiblingDistillation(together)
+    siblings.train(together[0].pool, 3)
     alone[2].trainer.train(alone[2].pool, 3)
     assert distance(alone[2].model, together[2].model) < 1e-5
 
@@ -183,13 +183,13 @@ def test_networks_of_which_torch_makes_no_program_are_named(make, monkeypatch):
         net = cnn_bn(shape, classes, **sizes)
         return Stubborn(net.body, net.head)
 
-    with pytest.raises(NotTogether, match=r"torch makes no program of them \(.*item.*\)"):
-        Replicas(make(network=stubborn)).run()
+    with pytest.raises(CannotTrainTogether, match=r"torch makes no program of them \(.*item.*\)"):
+        SiblingDistillation(make(network=stubborn)).run()
 
 
 def test_a_loss_that_torch_makes_no_program_of_is_said(make):
     def branching(student, teacher):
         return (student - teacher).square().mean(1) if student.sum() > 0 else student.square().mean(1)
 
-    with pytest.raises(NotTogether, match="torch makes no program of them"):
-        Replicas(make(loss=lambda: branching)).run()
+    with pytest.raises(CannotTrainTogether, match="torch makes no program of them"):
+        SiblingDistillation(make(loss=lambda: branching)).run()

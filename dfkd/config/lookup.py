@@ -21,20 +21,20 @@ NAMES = {
 }
 
 
-def lookup(node: object, path: str) -> object:
+def value_at(node: object, path: str) -> object:
     """Return the value under a dotted path; None if the path does not exist."""
     for key in path.split("."):
         node = node.get(key) if isinstance(node, dict) else None
     return node
 
 
-def measured(result: dict, path: str) -> float | None:
+def number_at(result: dict, path: str) -> float | None:
     """Return the number under a dotted path of a result (of a dict of numbers: their sum); None if it is not finite."""
-    value = lookup(result, path)
+    value = value_at(result, path)
     if isinstance(value, dict) and all(isinstance(part, int | float) for part in value.values()):
         value = sum(value.values())
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if plain and math.isfinite(value) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
 
 
 def flatten(node: object, prefix: str = "") -> dict[str, object]:
@@ -55,36 +55,36 @@ def option(config: dict, key: str) -> str | None:
             section without one gives the names of its entries (`prior`: 'bn+balance').
     """
     path = NAMES.get(key, key)
-    parent = lookup(config, path.rpartition(".")[0]) if "." in path else config
+    parent = value_at(config, path.rpartition(".")[0]) if "." in path else config
     if not isinstance(parent, dict) or path.rpartition(".")[2] not in parent:
         return None
-    value = lookup(config, path)
+    value = value_at(config, path)
     if isinstance(value, dict):
         value = value["name"] if "name" in value else "+".join(map(str, value)) or "none"
-    return word(value)
+    return as_typed(value)
 
 
-def word(value: object) -> str:
+def as_typed(value: object) -> str:
     """Return a value as the user writes it on the command line."""
-    return plain(value if isinstance(value, str) else json.dumps(value))
+    return one_line(value if isinstance(value, str) else json.dumps(value))
 
 
-def plain(text: object) -> str:
+def one_line(text: object) -> str:
     """Return the text on one line, with spaces in place of control, surrogate and text-direction characters."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+", " ", str(text))
 
 
-def same(said: str, value: str | None) -> bool:
+def matches(typed: str, value: str | None) -> bool:
     """Return whether a value matches what the user typed: the same text, an equal number, or one of several separated
     by commas.
 
     Args:
-        said: the text that the user typed.
+        typed: the text that the user typed.
         value: the value of the configuration (`option`).
     """
     if value is None:
         return False
-    for one in {said, *said.split(",")}:
+    for one in {typed, *typed.split(",")}:
         try:
             if one == value or float(one) == float(value):
                 return True
@@ -106,5 +106,5 @@ def all_keys(configs: Iterable[dict]) -> list[str]:
 
 def suggestion(name: str, known: Iterable[str], common: Iterable[str]) -> str:
     """Return '; did you mean ...?' with the nearest known name, or '; known: ...' with common names if none is near."""
-    said = nearest(name, known)
-    return said if "did you mean" in said else nearest(name, common)
+    hint = nearest(name, known)
+    return hint if "did you mean" in hint else nearest(name, common)

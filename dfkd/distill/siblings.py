@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dfkd.distill.loop import Distillation
-from dfkd.errors import NotTogether
+from dfkd.errors import CannotTrainTogether
 from dfkd.pool import Pool
 from dfkd.training.meter import Meter
 
 
-class Replicas:
+class SiblingDistillation:
     """K distillations from the same finished pool, trained side by side. Each gives the result of training alone, up to
     rounding.
 
@@ -23,79 +23,79 @@ class Replicas:
     need no change.
 
     Args:
-        works: the K distillations, with the same teacher, pool and recipe; only their seeds differ.
+        distillations: K of them, with the same teacher, pool and recipe; only their seeds differ.
 
     Raises:
-        NotTogether: during training, torch cannot run the networks as one program, or runs out of memory.
+        CannotTrainTogether: during training, torch cannot run the networks as one program, or runs out of memory.
         NonFiniteLoss: a loss of one student became NaN or infinite; carries that student's last finite weights.
     """
 
-    def __init__(self, works: list[Distillation]):
-        self.works, self.trainers = works, [work.trainer for work in works]
-        alike = [trainer.objective for trainer in self.trainers]
-        self.one = alike[0]  # template, which vmap calls with the tensors of all students (functional_call)
+    def __init__(self, distillations: list[Distillation]):
+        self.distillations, self.trainers = distillations, [one.trainer for one in distillations]
+        objectives = [trainer.objective for trainer in self.trainers]
+        self.template = objectives[0]  # vmap calls it with the tensors of all students (functional_call)
         self.parameters = {
-            name: nn.Parameter(torch.stack([objective.get_parameter(name).detach() for objective in alike]))
-            for name, _ in self.one.named_parameters()
+            name: nn.Parameter(torch.stack([objective.get_parameter(name).detach() for objective in objectives]))
+            for name, _ in self.template.named_parameters()
         }
         self.buffers = {
-            name: torch.stack([objective.get_buffer(name) for objective in alike])
-            for name, _ in self.one.named_buffers()
+            name: torch.stack([objective.get_buffer(name) for objective in objectives])
+            for name, _ in self.template.named_buffers()
         }
-        for work in works:
-            work.students, work.clock = len(works), works[0].clock
-        total = (works[0].rounds - works[0].warm_up) * works[0].steps
+        for distillation in distillations:
+            distillation.students, distillation.clock = len(distillations), distillations[0].clock
+        total = (distillations[0].rounds - distillations[0].warm_up) * distillations[0].steps
         self.stepper = self.trainers[0].student.recipe.make(self.parameters.values(), total)
 
     def run(
         self, after_round: Callable[[dict], None] = lambda shown: None, rounds: Iterable[int] | None = None
     ) -> None:
         """As `Distillation.run`; `after_round` gets the metrics of the first student."""
-        first = self.works[0]
+        first = self.distillations[0]
         for number in range(first.rounds) if rounds is None else rounds:
             with first.clock("distill"):
                 self.train(first.pool, first.steps)
-            shown, *_ = [work.review(number) for work in self.works]
+            shown, *_ = [distillation.log_round(number) for distillation in self.distillations]
             after_round(shown)
-        for work in self.works:
-            work.finish()
+        for distillation in self.distillations:
+            distillation.finish()
 
     def train(self, pool: Pool, steps: int) -> None:
         """As `Trainer.train`, for all K students."""
         for trainer in self.trainers:
             trainer.begin()
-        meter, tied = Meter((len(self.works),)), False
+        meter, tied = Meter((len(self.distillations),)), False
         for _ in self.trainers[0].loop("student step", steps, meter=meter):
             tied = tied or self._tie()  # not before the loop: its first iteration may restore a checkpoint
             try:
-                terms = vmap(self._terms)(self.parameters, self.buffers, *self._views(pool))
+                terms = vmap(self._terms)(self.parameters, self.buffers, *self._load_batches(pool))
                 self.stepper.step(sum(terms.values()).sum())
             except RuntimeError as error:
-                raise NotTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
+                raise CannotTrainTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
             meter.add(terms)
         if not tied:
             self._tie()
-        for place, trainer in enumerate(self.trainers):
-            trainer.meter.take(meter, place)
+        for index, trainer in enumerate(self.trainers):
+            trainer.meter.take(meter, index)
 
     def _tie(self) -> bool:
         """Make each student's parameters and buffers views of the stacked tensors. Returns True."""
-        for place, trainer in enumerate(self.trainers):
+        for index, trainer in enumerate(self.trainers):
             for name, parameter in trainer.objective.named_parameters():
-                parameter.data = self.parameters[name].data[place]
+                parameter.data = self.parameters[name].data[index]
             for name, buffer in trainer.objective.named_buffers():
-                buffer.data = self.buffers[name][place]
+                buffer.data = self.buffers[name][index]
         return True
 
-    def _views(self, pool: Pool) -> list[Tensor]:
+    def _load_batches(self, pool: Pool) -> list[Tensor]:
         """Return the next batch of every student: images (K, B, C, H, W), the teacher's logits (K, B, classes), and
         whether each image is fragile (K, B), bool."""
-        index = torch.stack([trainer.batch(pool) for trainer in self.trainers])
+        index = torch.stack([trainer.next_index(pool) for trainer in self.trainers])  # (K, B)
         if self.trainers[0].student.augment == "none":
-            return [part.unflatten(0, index.shape) for part in self.trainers[0].view(pool, index.flatten())]
-        views = [trainer.view(pool, mine) for trainer, mine in zip(self.trainers, index, strict=True)]
-        return [torch.stack(parts) for parts in zip(*views, strict=True)]
+            return [tensor.unflatten(0, index.shape) for tensor in self.trainers[0].load_batch(pool, index.flatten())]
+        views = [trainer.load_batch(pool, batch) for trainer, batch in zip(self.trainers, index, strict=True)]
+        return [torch.stack(tensors) for tensors in zip(*views, strict=True)]
 
     def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:
         """Compute the loss terms of one student from its parameters, buffers and batch."""
-        return functional_call(self.one, (parameters, buffers), batch)
+        return functional_call(self.template, (parameters, buffers), batch)

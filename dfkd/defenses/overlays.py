@@ -1,0 +1,79 @@
+"""Overlays that have taken an image to a robust class, and the random numbers of views."""
+
+import torch
+from torch import Tensor
+
+from dfkd.training.augment import boxes
+
+BLENDS = 0.15, 0.6  # range of the weight of a blended donor
+WEAKEST = 0.6  # an overlay that is tried again has at least this share of its weight
+
+
+class Overlays:
+    """The newest overlays, at most `capacity`.
+
+    Attributes:
+        images: (N, C, H, W), the donors.
+        logits: (N, classes), the teacher's logits for the views in which they worked.
+        masks: (N, 1, H, W), in [0, 1], the weights with which they were mixed in.
+    """
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.images: Tensor | None = None
+        self.logits: Tensor | None = None
+        self.masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self.images is None else len(self.images)
+
+    def add(self, images: Tensor, logits: Tensor, masks: Tensor) -> None:
+        """Append overlays; the oldest beyond the capacity are dropped."""
+        fresh = (images, logits, masks)
+        old = (self.images, self.logits, self.masks) if len(self) else tuple(part[:0] for part in fresh)
+        self.images, self.logits, self.masks = (
+            torch.cat(pair)[-self.capacity :] for pair in zip(old, fresh, strict=True)
+        )
+
+    def keep_classes(self, classes: Tensor) -> None:
+        """Drop the overlays whose class is not among `classes` (classes,), bool."""
+        if len(self):
+            kept = classes[self.logits.argmax(1)]
+            self.images, self.logits, self.masks = self.images[kept], self.logits[kept], self.masks[kept]
+
+
+class Draw:
+    """Draws what views are made of.
+
+    Args:
+        generator: the only source of randomness; its device is that of the results.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        self.generator = generator
+
+    def uniform(self, count: int) -> Tensor:
+        """Draw numbers (count, 1, 1, 1), uniform in [0, 1)."""
+        return torch.rand(count, 1, 1, 1, generator=self.generator, device=self.generator.device)
+
+    def chance(self, count: int, probability: float) -> Tensor:
+        """Draw (count, 1, 1, 1), bool: True with a probability."""
+        return self.uniform(count) < probability
+
+    def among(self, indices: Tensor, count: int) -> Tensor:
+        """Draw `count` of the indices (N,), with replacement."""
+        return indices[(self.uniform(count).flatten() * len(indices)).long()]
+
+    def masks(self, count: int, shape: tuple[int, ...], blend: float) -> Tensor:
+        """Draw masks (count, 1, H, W) for images of a shape (..., H, W): with the probability `blend` one number for
+        all pixels, otherwise a box of ones as in CutMix (arXiv 1905.04899)."""
+        low, high = BLENDS
+        level = low + (high - low) * self.uniform(count)
+        return torch.where(self.chance(count, blend), level, boxes(count, shape, self.generator).float())
+
+    def smaller(self, masks: Tensor) -> Tensor:
+        """Make masks (N, 1, H, W) weaker in half of the cases, and cut them by a box in half of the cases."""
+        count = len(masks)
+        level = torch.where(self.chance(count, 0.5), WEAKEST + (1 - WEAKEST) * self.uniform(count), 1.0)
+        inside = boxes(count, masks.shape, self.generator, 0.5, 1.0) | self.chance(count, 0.5)
+        return masks * level * inside
