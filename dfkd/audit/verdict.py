@@ -129,9 +129,10 @@ def _advice(answer: str, suspect: int, radius: float) -> str:
     if answer == "cannot tell":
         return (
             "Look at the pictures. If you cannot do without this teacher, distil it twice, with defense=none and with "
-            f"defense=atesc_fast {eps}, and compare what both students say of images outside of their domain."
+            "defense=escape, and compare what both students say of images outside of their domain."
         )
     return (
-        f"Do not distil it as it is: a student would learn to call some images class {suspect}. Use defense=atesc_fast "
-        f"{eps}, at which nearly all synthetic images of the other classes flip; or another teacher."
+        f"Do not distil it as it is: a student would learn to call some images class {suspect}. Take another teacher, or "
+        f"defense=escape, which finds its own radius, or defense=atesc_fast {eps}, at which nearly all synthetic images "
+        f"of the other classes flip."
     )
