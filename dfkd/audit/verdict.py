@@ -132,7 +132,7 @@ def _advice(answer: str, suspect: int, radius: float) -> str:
             "defense=escape, and compare what both students say of images outside of their domain."
         )
     return (
-        f"Do not distil it as it is: a student would learn to call some images class {suspect}. Take another teacher, or "
-        f"defense=escape, which finds its own radius, or defense=atesc_fast {eps}, at which nearly all synthetic images "
-        f"of the other classes flip."
+        f"Do not distil it as it is: a student would learn to call some images class {suspect}. Take another teacher; "
+        f"or defense=escape, which finds its own radius; or defense=atesc_fast {eps}, at which nearly all "
+        f"synthetic images of the other classes flip."
     )
