@@ -4,17 +4,18 @@ import re
 
 import torch
 
-from dfkd.audit import judge, page
+from dfkd.audit import headline, judge, page
 from dfkd.audit.pictures import bars, grid, heat, picture
 
 
 def test_the_page_stands_alone_and_says_the_verdict(looks_at):
-    text = page("mine <b>", looks_at(True), judge(looks_at(True)))
+    verdict = judge(looks_at(True))
+    text = page("mine <b>", looks_at(True), verdict)
     assert "mine &lt;b&gt;" in text and "<b>" not in text
-    assert "probably trapped" in text and "What was not looked at" in text
+    assert headline(verdict) in text and verdict.advice in text and "What was not looked at" in text
     assert re.findall(r'(?:src|href)="(?!data:)', text) == []
     assert text.count("<figure>") == 10
-    assert text.count("<tr>") == 1 + len(judge(looks_at(True)).reasons)
+    assert text.count("<tr>") == 1 + len(verdict.reasons)
 
 
 def test_a_grid_has_gaps_and_fills_rows_first():

@@ -53,7 +53,7 @@ def test_pairs_stay_together_and_both_parts_have_clean_and_trapped_teachers(teac
 
 def test_nothing_of_a_network_trap_or_domain_that_is_kept_is_fitted_on(teachers):
     fitted = [t.member for t in teachers if t.to_choose and t.member.seed not in parts.EARLY]
-    assert {m.network for m in fitted} == set(parts.NETWORKS) and {m.domain for m in fitted} == set(parts.DOMAINS)
+    assert {m.network for m in fitted} <= set(parts.NETWORKS) and {m.domain for m in fitted} <= set(parts.DOMAINS)
     assert not {m.trap for m in fitted} & set(parts.KEPT_TRAPS)
     assert not any(t.member.seed in parts.EARLY for t in teachers if not t.to_choose)
 

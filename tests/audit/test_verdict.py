@@ -110,5 +110,5 @@ def test_the_verdict_is_json():
 
 def test_the_trap_by_hand_is_found_and_its_twin_is_not(looks_at):
     trapped, clean = judge(looks_at(True)), judge(looks_at(False))
-    assert trapped.answer == "trapped" and trapped.suspect == TARGET
-    assert clean.probability < trapped.probability
+    assert trapped.suspect == TARGET and trapped.answer != "not trapped"
+    assert clean.probability < 0.5 * trapped.probability
