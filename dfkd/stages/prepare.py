@@ -5,6 +5,7 @@ import json
 
 from dfkd.config.build import FAILED, Builder
 from dfkd.config.cell import Cell
+from dfkd.config.memo import Memo
 from dfkd.distill import Student
 from dfkd.machine import devices
 from dfkd.machine.runtime import Runtime, make_runtime, seeded
@@ -23,8 +24,12 @@ from dfkd.stages.checks import (
 from dfkd.stages.parts import Parts
 
 
-def prepare(cell: Cell) -> Parts:
+def prepare(cell: Cell, memo: Memo | None = None) -> Parts:
     """Build and check a cell's objects, and claim a device.
+
+    Args:
+        memo: for the plan of a sweep: objects of earlier cells, which this cell shares, whatever its seeds. They are
+            good for checks and keys, and not for a run.
 
     Raises:
         ConfigError: all mistakes in the configuration, one per line.
@@ -40,7 +45,7 @@ def prepare(cell: Cell) -> Parts:
     described = [config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]
     scenario = _scenario(json.dumps(described), cell.key("scenario", 1, described))
     check_classes(scenario)
-    seeds, builder = config["seeds"], _builder(scenario, runtime)
+    seeds, builder = config["seeds"], _builder(scenario, runtime, memo)
     with seeded(seeds["teacher"], "teacher", "network"):
         teacher = builder.build(config["teacher"], "teacher")
     student = _student(cell, builder)
@@ -50,7 +55,7 @@ def prepare(cell: Cell) -> Parts:
         if term is not FAILED and not isinstance(term, PriorTerm):
             builder.problems.append(f"prior.{name}: {term!r} is no prior; to weigh one: prior.{name}.weight={term!r}")
     builder.context["noise"] = builder.build(config["noise"], "noise")
-    builder.context["prior"] = FAILED if builder.problems else Prior(terms)
+    builder.context["prior"] = FAILED if builder.problems else builder.once("prior", terms, lambda: Prior(terms))
     tracker = builder.build(config["tracker"], "tracker")
     with seeded(seeds["synthesis"], "synthesizer", "network"):
         synthesizer = builder.build(config["synthesizer"], "synthesizer")
@@ -62,7 +67,8 @@ def prepare(cell: Cell) -> Parts:
     builder.raise_problems()
     check_outputs(cell)
     cell.sources.digests.save()
-    parts.warnings = domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
+    doubts = builder.once("data", [scenario], lambda: domain_warnings(scenario))
+    parts.warnings = doubts + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
     return parts
 
 
@@ -83,8 +89,9 @@ def _scenario(node_and_data: str, key: str) -> Scenario:
     return scenario
 
 
-def _builder(scenario: Scenario, runtime: Runtime) -> Builder:
+def _builder(scenario: Scenario, runtime: Runtime, memo: Memo | None = None) -> Builder:
     return Builder(
+        memo,
         shape=scenario.id.shape,
         classes=scenario.id.classes,
         box=scenario.id.modality.box,
