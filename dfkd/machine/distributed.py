@@ -83,10 +83,12 @@ def share(count: int) -> slice:
 
 
 def start() -> None:
-    """Connect this process to the other ranks (init_process_group); does nothing with one rank."""
+    """Connect this process to the other ranks (init_process_group), and let it end with torchrun, its parent; does
+    nothing with one rank."""
     global _patient
     if ranks() == 1 or _patient is not None:
         return
+    interrupt.end_with(os.getppid(), has_tasks=False)
     import torch
     import torch.distributed as dist
 

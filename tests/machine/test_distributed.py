@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killing import left_over, numbers, outcome
+from killing import alive, left_over, numbers, outcome, wait_for
 from ranks import cell as on_this_rank
 from ranks import on_ranks
 from runner import CAKE, TINY, Outcome, composed, make_cell, process_environment, read_json, status, write_component
@@ -95,6 +96,25 @@ def shared(tmp_path_factory) -> Cell:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("student (teacher), in percent") == 1 and "by one rank" not in done.stderr
     return cell_of(moons(folder / "out"))
+
+
+@pytest.mark.exhaustive
+def test_ranks_save_and_end_with_a_torchrun_that_is_killed(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dfkd"]
+    endless = ("limit={epochs:1,steps:2}", "synthesizer.rounds=1000000", "runtime.checkpoint_every=0.2")
+    arguments = moons(tmp_path / "out", "synthesizer.batch_size=20", *endless)
+    torchrun = subprocess.Popen(
+        [*launcher, *arguments], cwd=tmp_path, env=process_environment(), start_new_session=True
+    )
+    try:
+        wait_for(lambda: list((tmp_path / "out" / "store" / "pool").glob(".*.checkpoint")), seconds=90)
+        torchrun.kill()
+        torchrun.wait()
+        wait_for(lambda: not alive(torchrun.pid), seconds=interrupt.SAVING + 10)
+    finally:
+        if alive(torchrun.pid):
+            os.killpg(torchrun.pid, signal.SIGKILL)
+    assert read_json(cell_of(arguments).folder / "status.json")["status"] == "interrupted"
 
 
 @pytest.fixture
