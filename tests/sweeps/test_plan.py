@@ -1,7 +1,7 @@
 """dry_run=true: the same stages, keys and refusals as the run itself, in words; nothing is done."""
 
 import pytest
-from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, command_line, make_cell, process, read_json, run
+from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, a_few, command_line, make_cell, process, read_json, run
 
 from dfkd.config.memo import Memo
 from dfkd.errors import ConfigError
@@ -45,7 +45,7 @@ ALIKE = {
 }
 
 
-@pytest.mark.parametrize("kind", ALIKE)
+@pytest.mark.parametrize("kind", a_few(ALIKE, "options", "components"))
 def test_a_plan_with_objects_of_other_cells_is_that_of_the_cell_alone(tmp_path, kind):
     memo, plans = Memo(), []
     for word in ("dry_run=true", *ALIKE[kind]):
