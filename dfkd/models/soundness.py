@@ -63,8 +63,9 @@ def check_training_mode(net: nn.Module, shape: tuple[int, int, int]) -> None:
     mode = net.training
     buffers = {name: value.clone() for name, value in net.named_buffers()}
     device = next((tensor.device for tensor in net.state_dict().values()), None)  # None if it has no tensors
+    gpus = [device] if str(device).startswith("cuda") else []
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(gpus):
             outputs = functional_call(net.train(), buffers, torch.zeros(2, *shape, device=device))
     except Exception:
         return
