@@ -47,7 +47,7 @@ class SweepLoader(ConfigLoaderImpl):
         self.parse = functools.cache(OverridesParser.create().parse_override)
         self.is_group = functools.cache(self.repository.group_exists)
         self.composed: dict[tuple[str, ...], bytes] = {}
-        self.split: dict[tuple[str, ...], tuple[bytes, DictConfig]] = {}
+        self.without_hydra: dict[tuple[str, ...], tuple[bytes, DictConfig]] = {}
 
     def __reduce__(self) -> tuple:
         """Pickle as Hydra's loader, so that processes of a parallel launcher do not receive all composed cells."""
@@ -63,7 +63,7 @@ class SweepLoader(ConfigLoaderImpl):
         Raises:
             HydraException: an option does not exist, or has no such value.
         """
-        options, values = self.sorted(sweep_overrides)
+        options, values = self.options_and_values(sweep_overrides)
         cfg = self.with_options(master_config, options)
         self._apply_overrides_to_config(values, cfg)
         self.describe(cfg.hydra, sweep_overrides)
@@ -78,14 +78,14 @@ class SweepLoader(ConfigLoaderImpl):
         Args:
             number: the number of the cell in the sweep (`hydra.job.num`).
         """
-        options, values = self.sorted(sweep_overrides)
-        if options not in self.split:
+        options, values = self.options_and_values(sweep_overrides)
+        if options not in self.without_hydra:
             cfg = self.with_options(master_config, options)
             HydraConfig.instance().set_config(cfg)
             with open_dict(cfg):
                 del cfg["hydra"]
-            self.split[options] = pickle.dumps(cfg), HydraConfig.instance().cfg
-        rest, holder = self.split[options]
+            self.without_hydra[options] = pickle.dumps(cfg), HydraConfig.instance().cfg
+        rest, holder = self.without_hydra[options]
         cfg = pickle.loads(rest)
         self._apply_overrides_to_config(values, cfg)
         holder.hydra._set_parent(cfg)
@@ -95,7 +95,7 @@ class SweepLoader(ConfigLoaderImpl):
         HydraConfig.instance().cfg = holder
         return cfg
 
-    def sorted(self, overrides: list[str]) -> tuple[tuple[str, ...], list[Override]]:
+    def options_and_values(self, overrides: list[str]) -> tuple[tuple[str, ...], list[Override]]:
         """Return (overrides that choose options of groups, overrides that set values)."""
         parsed = [self.parse(word) for word in overrides]
         values = [override for override in parsed if self.sets_a_value(override)]
