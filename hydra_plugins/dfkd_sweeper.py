@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from dfkd.config import own_options, paper
 from dfkd.config.cell import Cell, cells_of
@@ -24,7 +23,7 @@ from dfkd.sweeps.dry_run import plan_all
 from dfkd.sweeps.progress import Progress, with_progress
 
 log = logging.getLogger("dfkd")
-IN_POOLS = ("JoblibLauncher", "ParallelLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
+IN_POOLS = ("ParallelLauncher", "GpuLauncher")  # launchers whose cells run in a pool of processes
 
 
 class CellSweeper(BasicSweeper):
@@ -106,14 +105,8 @@ class CellSweeper(BasicSweeper):
         overrides = parser.parse_overrides([*(f"{key}={values}" for key, values in axes.items()), *arguments])
         (every,) = self.split_arguments(overrides, None)
         for number, words in enumerate(with_progress(every, len(every), "composed")):
-            cfg = loader.load_sweep_config(self.config, list(words))
-            with open_dict(cfg):
-                cfg.hydra.job.id = cfg.hydra.job.num = number
-            HydraConfig.instance().set_config(cfg)  # for ${hydra:...} in the user's own options
-            command = provenance.arguments(cfg.hydra)
-            with open_dict(cfg):
-                del cfg["hydra"]
-            yield words, command, cells_of(cfg)
+            cfg = loader.load_cell(self.config, list(words), number)
+            yield words, provenance.arguments(), cells_of(cfg)
 
 
 @functools.cache
@@ -132,6 +125,7 @@ def check(cells: list[Cell]) -> None:
         return
     from dfkd.stages.checks import check_names  # imports torch, which a sweep of finished cells does not need
 
-    problems = dict.fromkeys(problem for cell in cells for problem in check_names(cell.config).problems)
+    looked_at = with_progress(cells, len(cells), "checked")
+    problems = dict.fromkeys(problem for cell in looked_at for problem in check_names(cell.config).problems)
     if problems:
         raise ConfigError("\n".join(problems))

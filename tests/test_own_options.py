@@ -1,7 +1,6 @@
 """Option files of a user's own that Hydra passes over in silence."""
 
 import pytest
-from omegaconf import OmegaConf
 from runner import command_line
 
 from dfkd.config.own_options import GLOBAL, check_headers
@@ -35,9 +34,9 @@ def test_an_experiment_without_its_header_is_refused(tmp_path, sweep):
 
 @pytest.mark.parametrize("group", GLOBAL)
 def test_so_is_everything_that_sets_what_lies_elsewhere(group):
-    check_headers(OmegaConf.create({group: None}))
+    check_headers({group: None})
     with pytest.raises(ConfigError, match=f"{group}.seed is set where nothing reads it: a file of the group {group}"):
-        check_headers(OmegaConf.create({group: {"seed": 7}}))
+        check_headers({group: {"seed": 7}})
 
 
 def test_a_header_behind_a_byte_order_mark_is_refused(tmp_path):

@@ -116,7 +116,7 @@ def test_every_synthesizer_goes_on_where_it_was(tmp_path, caplog, name):
     breaks_do_not_show(small_cell(tmp_path, f"synthesizer={name}", *METHODS[name], *rounds), caplog)
 
 
-@pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape", "dhbe"))
+@pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape"))
 def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name):
     options = ("synthesizer=dfq", *GENERATIVE) if name != "oracle" else ()
     breaks_do_not_show(small_cell(tmp_path, *options, *BACKDOOR, *DEFENSES[name], *ROUNDS, "limit.steps=4"), caplog)

@@ -32,7 +32,14 @@ FILLS = (
     "fill_",
     "zero_",
 )
-TIMM_MODELS = ("resnet18", "resnet34", "resnet50", "vit_tiny_patch16_224", "vit_small_patch16_224")
+TIMM_MODELS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dfkd.config.memo import Memo
 from dfkd.config.signature import parameters
 from dfkd.errors import ConfigError
 
@@ -25,11 +26,14 @@ class Builder:
     """Builds the objects that configuration nodes describe, and collects the mistakes in them.
 
     Args:
+        memo: objects that earlier builders made; one that is made again of the same is taken from there. None: every
+            object is made anew.
         context: values that components get by the names of their parameters. None means "not given": the default of
             the component's parameter is used.
     """
 
-    def __init__(self, **context: Any):
+    def __init__(self, memo: Memo | None = None, **context: Any):
+        self.memo = memo
         self.context = context
         self.problems: list[str] = []
 
@@ -71,6 +75,10 @@ class Builder:
         complete = self._bind(function, arguments, where)
         return FAILED if len(self.problems) > known else self._made(function, complete, where)
 
+    def once(self, place: str, arguments: Any, make: Callable[[], Any]) -> Any:
+        """Return `make()`, or its earlier result for the same place and arguments if there is a memo (`Memo.once`)."""
+        return make() if self.memo is None else self.memo.once(place, arguments, make)
+
     def raise_problems(self) -> None:
         """Raise ConfigError with all problems so far, one per line, if there are any."""
         if self.problems:
@@ -78,7 +86,7 @@ class Builder:
 
     def _made(self, target: Callable, arguments: dict, where: str) -> Any:
         try:
-            return target(**arguments)
+            return self.once(where, [target, arguments], lambda: target(**arguments))
         except (ValueError, OSError) as error:
             self.problems.append(f"{where}: {error}")
         except (TypeError, AttributeError, LookupError, RuntimeError) as error:  # a value of an unexpected type

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dfkd.config import own_options
+from dfkd.config.lookup import value_at
 from dfkd.config.names import STAGE_FILE, check_length, check_name
 from dfkd.config.paths import expand_homes
 from dfkd.config.sources import Sources
@@ -65,7 +66,7 @@ class Cell:
             raise ConfigError(f"{key} is missing: set {key}=...") from error
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
-        check_form(cfg)
+        check_form(config)
         apply_limit(config, config["limit"])
         self.config = config
         self.outputs = Path(config["outputs"])
@@ -80,7 +81,7 @@ class Cell:
             f"s{config['seed']}",
         ]
         self.name = f"{'_'.join(parts)}-{self.hash}"
-        check_length(self.name, {f"{key}.name": OmegaConf.select(cfg, key).name for key in named(cfg)})
+        check_length(self.name, {f"{key}.name": value_at(config, key)["name"] for key in named(config)})
         self.folder = self.outputs / "runs" / self.name
 
     def content(self, *groups: str) -> dict:
@@ -128,45 +129,45 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     return [first, *map(sibling, range(1, count))]
 
 
-def named(cfg: DictConfig) -> list[str]:
+def named(config: dict) -> list[str]:
     """Return the dotted paths of the options whose names make up the name of a cell."""
-    return [*NAMED, *(["ntl_scenario.ood"] if "ood" in (cfg.get("ntl_scenario") or {}) else [])]
+    return [*NAMED, *(["ntl_scenario.ood"] if "ood" in (config.get("ntl_scenario") or {}) else [])]
 
 
-def check_form(cfg: DictConfig) -> None:
+def check_form(config: dict) -> None:
     """Raise ConfigError if a group, section or option that every cell needs is missing or has the wrong type."""
-    own_options.check_headers(cfg)
+    own_options.check_headers(config)
     for group in (*GROUPS, "tracker"):
-        value = cfg.get(group)
+        value = config.get(group)
         if value is None or (group in MADE and "_target_" not in value):
             raise ConfigError(f"there is no {group}: choose one of its options; `dfkd --help` lists them")
     for section in SECTIONS:
-        value = OmegaConf.select(cfg, section)
-        if not OmegaConf.is_dict(value):
+        value = value_at(config, section)
+        if not isinstance(value, dict):
             raise ConfigError(f"{section} is a section of options, got {value!r}; set {section}.KEY=VALUE")
-    for option in named(cfg):
-        value = OmegaConf.select(cfg, option)
-        if not OmegaConf.is_dict(value):
+    for option in named(config):
+        value = value_at(config, option)
+        if not isinstance(value, dict):
             raise ConfigError(f"{option} must be one of its options, got {value!r}; `dfkd --help` lists them")
         check_name(f"{option}.name", value.get("name"))
     for key in REQUIRED:
         section, _, name = key.rpartition(".")
-        if name not in (OmegaConf.select(cfg, section) if section else cfg):
+        if name not in (value_at(config, section) if section else config):
             raise ConfigError(f"{key} is missing: set {key}=...")
-    for stage in cfg.stages:
+    for stage in config["stages"]:
         check_name("the name of a stage", stage)
         check_length(STAGE_FILE.format(stage), {f"stages.{stage}": stage})
-    if not isinstance(cfg.get("outputs"), str) or not cfg.outputs or "\0" in cfg.outputs:
-        raise ConfigError(f"outputs must be the name of a folder, got {cfg.get('outputs')!r}; set outputs=DIR")
+    if not isinstance(config.get("outputs"), str) or not config["outputs"] or "\0" in config["outputs"]:
+        raise ConfigError(f"outputs must be the name of a folder, got {config.get('outputs')!r}; set outputs=DIR")
     for key in ("seed", "runtime.precision"):
-        if OmegaConf.select(cfg, key) is None:
+        if value_at(config, key) is None:
             raise ConfigError(f"{key} is missing: set {key}=...")
     for key in ("dry_run", "fail_fast"):
-        if not isinstance(cfg.get(key), bool):
-            raise ConfigError(f"{key} must be true or false, got {cfg.get(key)!r}")
-    if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool):
-        raise ConfigError(f"seed must be a whole number of at least 0, got {cfg.seed!r}")
-    for key, value in cfg.limit.items():
+        if not isinstance(config.get(key), bool):
+            raise ConfigError(f"{key} must be true or false, got {config.get(key)!r}")
+    if not isinstance(config["seed"], int) or isinstance(config["seed"], bool):
+        raise ConfigError(f"seed must be a whole number of at least 0, got {config['seed']!r}")
+    for key, value in config["limit"].items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ConfigError(f"limit.{key} must be a number, got {value!r}")
 

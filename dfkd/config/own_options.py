@@ -13,11 +13,11 @@ HEADER = "# @package _global_"  # the first line of their files
 MARK = b"\xef\xbb\xbf"  # the byte-order mark, with which some editors begin a UTF-8 file
 
 
-def check_headers(cfg: DictConfig) -> None:
+def check_headers(config: dict) -> None:
     """Raise ConfigError if an option file of a group in GLOBAL lacks HEADER: Hydra then puts its values under the name
     of the group, where no code reads them."""
     for group in GLOBAL:
-        keys = list(cfg.get(group) or ())
+        keys = list(config.get(group) or ())
         if not keys:
             continue
         file = _file(group)

@@ -13,10 +13,10 @@ OF_THE_SYSTEM = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Vol
 
 
 def class_folders(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
-    """List the image files of every class, with classes and files in alphabetical order.
+    """List the image files of every class, with classes and files in the order of torchvision's `ImageFolder`.
 
     A class is a direct subfolder of `folder`; its images may be in subfolders. Hidden folders, and folders that
-    operating systems create, are not classes.
+    operating systems create, are not classes. (`ImageFolder` reads them, too.)
 
     Args:
         skipped: a counter to which skipped files and folders are added, by a description of their kind.

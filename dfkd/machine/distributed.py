@@ -85,10 +85,12 @@ def rank_slice(count: int) -> slice:
 
 
 def start() -> None:
-    """Connect this process to the other ranks (init_process_group); does nothing with one rank."""
+    """Connect this process to the other ranks (init_process_group), and let it end with torchrun, its parent; does
+    nothing with one rank."""
     global _slow_group
     if ranks() == 1 or _slow_group is not None:
         return
+    interrupt.end_with(os.getppid(), has_tasks=False)
     import torch
     import torch.distributed as dist
 

@@ -99,24 +99,25 @@ def shield_children() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def end_with(parent: int) -> None:
-    """End this process, a worker of a pool, when its parent process ends, also by SIGKILL. Otherwise the worker would
-    wait forever for its next task.
+def end_with(parent: int, has_tasks: bool = True) -> None:
+    """End this process, a worker of a pool or a rank, when its parent process ends, also by SIGKILL. Otherwise a worker
+    would wait forever for its next task.
 
     A running task is asked to save and stop, and has `SAVE_TIMEOUT` seconds for that.
 
     Args:
         parent: process id of the parent.
+        has_tasks: whether the process works only inside `as_worker`, and otherwise may end at once.
     """
-    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, has_tasks), name="parent", daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, has_tasks: bool) -> None:
     while os.getppid() == parent:  # a process whose parent has ended gets another parent
         time.sleep(POLL)
     os.kill(os.getpid(), signal.SIGTERM)
     late = time.monotonic() + SAVE_TIMEOUT
-    while _has_task and time.monotonic() < late:
+    while (_has_task or not has_tasks) and time.monotonic() < late:
         time.sleep(0.05)
     os._exit(1)
 

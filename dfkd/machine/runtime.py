@@ -186,7 +186,10 @@ def seeded(seed: int, *names: str | int) -> Iterator[None]:
     after it."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(stream_seed(seed, *names))
+        # torch.manual_seed would format a traceback for each kind of accelerator that this machine does not have
+        torch.default_generator.manual_seed(stream_seed(seed, *names))
+        if devices:
+            torch.cuda.manual_seed_all(stream_seed(seed, *names))
         yield
 
 

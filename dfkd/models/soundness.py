@@ -54,17 +54,19 @@ def _impossible(name: str, value: Tensor) -> str | None:
 def check_training_mode(net: nn.Module, shape: tuple[int, int, int]) -> None:
     """Raise ValueError if a network in training mode returns anything but one tensor (auxiliary logits, for example).
 
-    The network is called on the meta device, which computes nothing and leaves its tensors unchanged. A network that
-    fails there passes the check.
+    The network is called with copies of its buffers, such as running statistics, so none of its tensors changes. A
+    network that fails there passes the check.
 
     Args:
         shape: (C, H, W) of its images.
     """
     mode = net.training
-    tensors = {name: value.to("meta") for name, value in (*net.named_parameters(), *net.named_buffers())}
+    buffers = {name: value.clone() for name, value in net.named_buffers()}
+    device = next((tensor.device for tensor in net.state_dict().values()), None)  # None if it has no tensors
+    gpus = [device] if str(device).startswith("cuda") else []
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs = functional_call(net.train(), tensors, torch.zeros(2, *shape, device="meta"))
+        with torch.no_grad(), torch.random.fork_rng(gpus):
+            outputs = functional_call(net.train(), buffers, torch.zeros(2, *shape, device=device))
     except Exception:
         return
     finally:

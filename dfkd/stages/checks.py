@@ -126,16 +126,20 @@ def domain_warnings(scenario: Scenario) -> list[str]:
 def check_together(components: Components, config: dict, builder: Builder) -> None:
     """Add to the builder's problems all combinations of components that do not fit together."""
     scenario, student = components.scenario, components.student
+    images = (scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
 
-    def fits(network: nn.Module, is_trained: bool = True) -> None:
-        Classifier(network, scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
-        if is_trained:
-            check_training_mode(network, scenario.id.shape)
+    def fits(where: str, network: nn.Module, is_trained: bool = True) -> None:
+        def check() -> None:
+            Classifier(network, *images)
+            if is_trained:
+                check_training_mode(network, scenario.id.shape)
+
+        builder.once(f"{where} fits", [network, is_trained, images], check)
 
     for where, check in (
         ("teacher", lambda: components.teacher.check(scenario)),
-        ("teacher.network", lambda: fits(components.teacher.network, components.teacher.is_trained)),
-        ("student.network", lambda: fits(student.network)),
+        ("teacher.network", lambda: fits("teacher.network", components.teacher.network, components.teacher.is_trained)),
+        ("student.network", lambda: fits("student.network", student.network)),
         ("student.loss", lambda: student.check(components.teacher.network)),
         ("synthesizer", lambda: components.synthesizer.check(components.teacher.network)),
         ("defense", lambda: components.defense.check(components.teacher.network, components.synthesizer)),

@@ -5,6 +5,7 @@ import json
 
 from dfkd.config.build import FAILED, Builder
 from dfkd.config.cell import Cell
+from dfkd.config.memo import Memo
 from dfkd.distill import Student
 from dfkd.machine import devices
 from dfkd.machine.runtime import Runtime, make_runtime, seeded
@@ -23,8 +24,12 @@ from dfkd.stages.checks import (
 from dfkd.stages.components import Components
 
 
-def prepare(cell: Cell) -> Components:
+def prepare(cell: Cell, memo: Memo | None = None) -> Components:
     """Build and check a cell's objects, and claim a device.
+
+    Args:
+        memo: for the plan of a sweep: objects of earlier cells, which this cell shares, whatever its seeds. They are
+            good for checks and keys, and not for a run.
 
     Raises:
         ConfigError: all mistakes in the configuration, one per line.
@@ -39,7 +44,7 @@ def prepare(cell: Cell) -> Components:
     described = [config["ntl_scenario"], {key: data[key] for key in FOR_DOMAINS}]
     scenario = _scenario(json.dumps(described), cell.key("scenario", 1, described))
     check_classes(scenario)
-    seeds, builder = config["seeds"], _builder(scenario, runtime)
+    seeds, builder = config["seeds"], _builder(scenario, runtime, memo)
     with seeded(seeds["teacher"], "teacher", "network"):
         teacher = builder.build(config["teacher"], "teacher")
     student = _student(cell, builder)
@@ -49,7 +54,7 @@ def prepare(cell: Cell) -> Components:
         if term is not FAILED and not isinstance(term, PriorTerm):
             builder.problems.append(f"prior.{name}: {term!r} is no prior; to weigh one: prior.{name}.weight={term!r}")
     builder.context["noise"] = builder.build(config["noise"], "noise")
-    builder.context["prior"] = FAILED if builder.problems else Prior(terms)
+    builder.context["prior"] = FAILED if builder.problems else builder.once("prior", terms, lambda: Prior(terms))
     tracker = builder.build(config["tracker"], "tracker")
     with seeded(seeds["synthesis"], "synthesizer", "network"):
         synthesizer = builder.build(config["synthesizer"], "synthesizer")
@@ -61,8 +66,8 @@ def prepare(cell: Cell) -> Components:
     builder.raise_problems()
     check_outputs(cell)
     cell.sources.digests.save()
-    warnings = domain_warnings(scenario) + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
-    components.warnings = warnings
+    doubts = builder.once("data", [scenario], lambda: domain_warnings(scenario))
+    components.warnings = doubts + synthesizer.warnings(teacher.network) + precision_warnings(runtime)
     return components
 
 
@@ -83,8 +88,9 @@ def _scenario(node_and_data: str, key: str) -> Scenario:
     return scenario
 
 
-def _builder(scenario: Scenario, runtime: Runtime) -> Builder:
+def _builder(scenario: Scenario, runtime: Runtime, memo: Memo | None = None) -> Builder:
     return Builder(
+        memo,
         shape=scenario.id.shape,
         classes=scenario.id.classes,
         box=scenario.id.modality.box,

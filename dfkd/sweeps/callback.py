@@ -20,6 +20,9 @@ from dfkd.store.store import Store
 from dfkd.sweeps import ledger
 from dfkd.sweeps.plan import plan_in_words
 
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"  # its workers outlive a killed parent
+PARALLEL = "hydra_plugins.dfkd_launchers.ParallelLauncher"  # the same, whose workers do not
+
 
 def final_row(row: dict) -> dict:
     """Return the last row of a cell at the end of its sweep. If it still says 'running', because the last row was lost,
@@ -31,11 +34,16 @@ def final_row(row: dict) -> dict:
 
 
 class SweepReport(Callback):
-    """Hydra callback: chooses the file of the list at the start, and reports when all cells have ended."""
+    """Hydra callback: chooses the file of the list at the start, and reports when all cells have ended.
+
+    It also replaces joblib's own launcher by ours.
+    """
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}.jsonl"
         ledger.start(Path(expand_home(config.outputs)) / "sweeps" / name)
+        if config.hydra.launcher._target_ == JOBLIB:
+            config.hydra.launcher._target_ = PARALLEL
         if "basic_launcher" not in config.hydra.launcher._target_:
             interrupt.shield_children()
 

@@ -6,10 +6,11 @@ import pickle
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 
 class ReadOnce(ConfigRepository):
@@ -43,8 +44,10 @@ class SweepLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoaderImpl):
         self.hydras = loader
         self.config_search_path, self.repository = loader.get_search_path(), ReadOnce(loader.repository)
-        self.parse = functools.cache(lambda word: OverridesParser.create().parse_override(word))
+        self.parse = functools.cache(OverridesParser.create().parse_override)
+        self.is_group = functools.cache(self.repository.group_exists)
         self.composed: dict[tuple[str, ...], bytes] = {}
+        self.without_hydra: dict[tuple[str, ...], tuple[bytes, DictConfig]] = {}
 
     def __reduce__(self) -> tuple:
         """Pickle as Hydra's loader, so that processes of a parallel launcher do not receive all composed cells."""
@@ -60,20 +63,58 @@ class SweepLoader(ConfigLoaderImpl):
         Raises:
             HydraException: an option does not exist, or has no such value.
         """
-        parsed = [self.parse(word) for word in sweep_overrides]
+        options, values = self.options_and_values(sweep_overrides)
+        cfg = self.with_options(master_config, options)
+        self._apply_overrides_to_config(values, cfg)
+        self.describe(cfg.hydra, sweep_overrides)
+        return cfg
+
+    def load_cell(self, master_config: DictConfig, sweep_overrides: list[str], number: int) -> DictConfig:
+        """Like `load_sweep_config`, but without the section `hydra`, which becomes the current `HydraConfig`.
+
+        Cells with the same options share that section, since a copy of it takes longer than all else. It is therefore
+        that of the last cell only.
+
+        Args:
+            number: the number of the cell in the sweep (`hydra.job.num`).
+        """
+        options, values = self.options_and_values(sweep_overrides)
+        if options not in self.without_hydra:
+            cfg = self.with_options(master_config, options)
+            HydraConfig.instance().set_config(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            self.without_hydra[options] = pickle.dumps(cfg), HydraConfig.instance().cfg
+        rest, holder = self.without_hydra[options]
+        cfg = pickle.loads(rest)
+        self._apply_overrides_to_config(values, cfg)
+        holder.hydra._set_parent(cfg)
+        with read_write(holder.hydra):
+            holder.hydra.job.id = holder.hydra.job.num = number
+            self.describe(holder.hydra, sweep_overrides)
+        HydraConfig.instance().cfg = holder
+        return cfg
+
+    def options_and_values(self, overrides: list[str]) -> tuple[tuple[str, ...], list[Override]]:
+        """Return (overrides that choose options of groups, overrides that set values)."""
+        parsed = [self.parse(word) for word in overrides]
         values = [override for override in parsed if self.sets_a_value(override)]
-        options = tuple(override.input_line for override in parsed if override not in values)
+        return tuple(override.input_line for override in parsed if override not in values), values
+
+    def with_options(self, master_config: DictConfig, options: tuple[str, ...]) -> DictConfig:
+        """Return the configuration of the cells that choose these options of groups."""
         if options not in self.composed:
             self.composed[options] = pickle.dumps(super().load_sweep_config(master_config, list(options)))
-        cfg = pickle.loads(self.composed[options])
-        self._apply_overrides_to_config(values, cfg)
-        form = cfg.hydra.job.config.override_dirname
-        cfg.hydra.overrides.task = list(sweep_overrides)
-        cfg.hydra.job.override_dirname = get_overrides_dirname(parsed, form.exclude_keys, form.item_sep, form.kv_sep)
-        return cfg
+        return pickle.loads(self.composed[options])
+
+    def describe(self, hydra: DictConfig, overrides: list[str]) -> None:
+        """Set what the section `hydra` says about the overrides of a cell."""
+        form, parsed = hydra.job.config.override_dirname, [self.parse(word) for word in overrides]
+        hydra.overrides.task = list(overrides)
+        hydra.job.override_dirname = get_overrides_dirname(parsed, form.exclude_keys, form.item_sep, form.kv_sep)
 
     def sets_a_value(self, override: Override) -> bool:
         """Whether an override only sets a value, and does not choose an option of a group."""
         if override.is_hydra_override():
             return False
-        return isinstance(override.value(), dict) or not self.repository.group_exists(override.key_or_group)
+        return isinstance(override.value(), dict) or not self.is_group(override.key_or_group)

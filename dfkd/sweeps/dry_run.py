@@ -3,6 +3,7 @@
 import logging
 
 from dfkd.config.cell import Cell
+from dfkd.config.memo import Memo
 from dfkd.config.messages import explain
 from dfkd.sweeps import ledger
 from dfkd.sweeps.progress import with_progress
@@ -10,8 +11,11 @@ from dfkd.sweeps.progress import with_progress
 log = logging.getLogger("dfkd")
 
 
-def plan(cell: Cell) -> dict:
+def plan(cell: Cell, memo: Memo | None = None) -> dict:
     """Plan a cell: return the entries of its row in the sweep's list, with the keys of its stages. Logs warnings.
+
+    Args:
+        memo: objects of the cells that were planned before (`dfkd.stages.prepare`).
 
     Raises:
         ConfigError: the cell is not valid; the message lists all mistakes.
@@ -19,7 +23,7 @@ def plan(cell: Cell) -> dict:
     from dfkd.stages.prepare import prepare  # here, because it imports torch, which finished cells do not need
     from dfkd.stages.stage import planned_stages
 
-    components = prepare(cell)
+    components = prepare(cell, memo)
     for warning in components.warnings:
         log.warning("  WARNING  %s", warning)
     return {
@@ -30,10 +34,11 @@ def plan(cell: Cell) -> dict:
 
 def plan_all(cells: list[Cell]) -> None:
     """Plan all cells of a sweep, and write each plan, or the reason why the cell cannot run, to the sweep's list."""
+    memo = Memo()
     rows = {row["folder"]: row for row in ledger.last_rows()}
     for cell in with_progress(cells, len(cells), "planned"):
         try:
-            entries = plan(cell)
+            entries = plan(cell, memo)
         except Exception as error:
             entries = {"status": "failed", "error": explain(error)}
             log.error("  FAILED   %s", entries["error"])

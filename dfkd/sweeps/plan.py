@@ -23,13 +23,14 @@ def plan_in_words(rows: list[dict], store: Store) -> str:
         for stage in row["stages"].items():
             users.setdefault(stage, []).append(row["number"])
     there = {stage for stage in users if store.find(*stage)}
+    begun = {stage for stage in users.keys() - there if any((store.root / stage[0]).glob(f".{stage[1]}.checkpoint*"))}
 
     def part(stage: tuple[str, str], number: int) -> str:
-        others = [str(other) for other in users[stage] if other != number]
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        shared = f" (also for {', '.join(others[:NAMED])}{more})" if others and stage not in there else ""
-        begun = any((store.root / stage[0]).glob(f".{stage[1]}.checkpoint*")) and stage not in there
-        return f"{' '.join(stage)}{' (goes on)' if begun else ''}{shared}"
+        others = [str(other) for other in users[stage][: NAMED + 1] if other != number][:NAMED]
+        left = len(users[stage]) - 1 - len(others)
+        more = f" and {left} more" if left else ""
+        shared = f" (also for {', '.join(others)}{more})" if others and stage not in there else ""
+        return f"{' '.join(stage)}{' (goes on)' if stage in begun else ''}{shared}"
 
     lines = []
     for row in rows:

@@ -1,7 +1,7 @@
 """Finds the state dicts in the content of a file, at any depth, and removes what wrappers add."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ WRAPPED = {
 }
 # Counters that AveragedModel and the profiler thop store beside the weights.
 COUNTERS = {"n_averaged": "AveragedModel", "total_ops": "thop's counters", "total_params": "thop's counters"}
+UNUSED = "sub_block1."  # TRADES' WRNs hold a second block1, which no output depends on
 MEANS, STDS = ("mean", "_mean", "mu", "image_mean"), ("std", "_std", "sigma", "image_std")
 DEEPEST = 6  # largest depth of nested dictionaries that is searched
 
@@ -44,8 +45,10 @@ class Entry:
 
 
 def entries(content: object) -> list[Entry]:
-    """List all state dicts in the content of a file, and for each the subsets below every common prefix of names."""
-    return [part for path, tensors in state_dicts(content) for part in _parts(unwrapped(path, tensors))]
+    """List all state dicts in the content of a file, and for each the subsets below every common prefix of names, also
+    without layers that may be unused."""
+    parts = (part for path, tensors in state_dicts(content) for part in _parts(unwrapped(path, tensors)))
+    return [entry for part in parts for entry in _used(part)]
 
 
 def state_dicts(content: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -98,3 +101,12 @@ def _parts(whole: Entry) -> Iterator[Entry]:
         beside = tuple(key for key in whole.tensors if not key.startswith(f"{start}."))
         path = f"{whole.path}.{start}" if whole.path else start
         yield Entry(path, tensors, whole.wrappings, whole.mean, whole.std, beside)
+
+
+def _used(whole: Entry) -> Iterator[Entry]:
+    """Yield an entry, and if it has layers that may be unused, the entry without them."""
+    yield whole
+    unused = tuple(key for key in whole.tensors if key.startswith(UNUSED))
+    if unused:
+        used = {key: value for key, value in whole.tensors.items() if key not in unused}
+        yield replace(whole, tensors=used, beside=whole.beside + unused)

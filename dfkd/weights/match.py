@@ -71,8 +71,9 @@ def _matches(net: nn.Module, tensors: dict[str, Tensor], size: int | None) -> It
         yield _compared(own, {BESIDE_NET + key: value for key, value in tensors.items()}, TIMM)
     if not isinstance(net, FeatureNet | TimmNet):  # the order of a user's layers does not determine the function
         return
-    ours, theirs = layers_of(own), layers_of(tensors)
+    ours = layers_of(own)
     for naming in namings():
+        theirs = naming.layers_of(tensors)
         order = naming.ordered(theirs)
         if order is not None and naming.kernels in (None, kernels(ours)):
             yield _renamed(net, own, naming, {name: theirs[name] for name in order}, size)

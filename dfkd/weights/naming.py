@@ -24,6 +24,14 @@ class Naming:
     pools: str | None = None
     kernels: tuple[int, ...] | None = None
     note: str | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    def layers_of(self, tensors: dict[str, Tensor]) -> Layers:
+        """Group the tensors of a state dict by layer, after the replacements in their names (`renamed`)."""
+        names = dict(zip(tensors, tensors, strict=True))
+        for old, new in self.renamed:
+            names = {key: name.replace(old, new) for key, name in names.items()}
+        return layers_of({names[key]: value for key, value in tensors.items()})
 
     def place(self, layer: str) -> tuple | None:
         """Return the sort key of a layer's name; None if the name does not belong to this naming."""
@@ -51,6 +59,7 @@ def namings() -> tuple[Naming, ...]:
             row.get("pools"),
             tuple(row["kernels"]) if "kernels" in row else None,
             row.get("note"),
+            tuple(row.get("renamed", {}).items()),
         )
         for name, row in table.items()
     )

@@ -1,11 +1,16 @@
+import contextlib
+from pathlib import Path
+
 import pytest
 import torch
+from killing import Killed, watched
 
 from dfkd.defenses import DHBE, Defense
 from dfkd.distill import KL, L1, Student, Trainer
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
+from dfkd.resume.checkpoints import Checkpoints
 
 SHAPE, PIXELS = (1, 8, 8), (1, 1, 3)
 
@@ -49,18 +54,22 @@ def distilled(linear, runtime, images):
     pool = Pool()
     pool.add(images, trap(linear, Teacher).predict(images), Split.everything(images))
 
-    def train(defense: Defense, seed: int = 0, steps: int = 60) -> Classifier:
+    def train(defense: Defense, seed: int = 0, steps: int = 60, file: Path | None = None) -> Classifier:
         model = trap(linear, Classifier)
         recipe = Recipe(optimizer="adam", lr=0.1, batch_size=64, schedule="cosine", weight_decay=0.0)
         student = Student(model.net, recipe, L1(), epochs=1)
-        Trainer(model, student, defense, runtime, seed, steps).train(pool, steps)
+        checkpoints = Checkpoints(every=0)
+        trainer = Trainer(model, student, defense, runtime, seed, steps, loop=checkpoints.loop)
+        with contextlib.nullcontext() if file is None else checkpoints.stage("student", "key", file):
+            checkpoints.keep(model=model, trainer=trainer)
+            trainer.train(pool, steps)
         return model
 
     return train
 
 
-def dhbe(weight: float = 0.1) -> DHBE:
-    return DHBE(PIXELS, weight, size=1, latent=8, width=8)
+def dhbe(weight: float = 0.1, every: int = 5) -> DHBE:
+    return DHBE(PIXELS, weight, size=1, latent=8, width=8, every=every)
 
 
 def test_the_student_forgets_a_trigger_that_the_images_do_not_show(linear, distilled, images):
@@ -80,6 +89,16 @@ def test_the_same_seed_gives_the_same_student(distilled):
         for defense, seed in ((dhbe(), 0), (dhbe(), 0), (dhbe(), 1), (dhbe(0.0), 0))
     )
     assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, plain)
+
+
+def test_a_killed_training_goes_on_with_the_patches_it_had(distilled, tmp_path, caplog):
+    with watched(kill_at=4), pytest.raises(Killed):  # the patch generator has taken two steps
+        distilled(dhbe(every=2), steps=8, file=tmp_path / "file")
+    with watched() as rest:
+        resumed = distilled(dhbe(every=2), steps=8, file=tmp_path / "file")
+    undisturbed = distilled(dhbe(every=2), steps=8)
+    assert len(rest) == 4 and "WARNING" not in caplog.text
+    assert torch.equal(resumed.net.head.weight, undisturbed.net.head.weight)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 
 import pytest
+import torch
 from PIL import Image
 
 from dfkd.domains import image_folder
@@ -149,3 +150,41 @@ def test_transparent_images_are_counted(folder):
     Image.new("LA", (4, 4), (0, 100)).save(folder / "test" / "ant" / "0.png")
     (note,) = image_folder(str(folder), size=4).notes
     assert note.endswith("transparent parts of 1 images were laid over white")
+
+
+# Relative names of images; what is skipped stands among them.
+ODD = (
+    *("Zebra/1.png", "Zebra/10.png", "Zebra/2.png", "Zebra/b.PNG", "Zebra/B.png", "Zebra/a b.Jpeg", "Zebra/ä.bmp"),
+    *("ant/x.png", "ant/a-b/y.png", "ant/a/b/y.png", "ant/a/z.ppm", "ant/A/a.tiff", "ant/a.b/c.d.webp"),
+    *("Ant eater/.../no.txt", "Ant eater/0.pgm", "Ant eater/00.tif", "Ant eater/0.png.txt", "Ant eater/_.jpg"),
+    *("10/a.png", "1/a.png", "2/a.png", "_1/a.png", "éclair/a.png", "train/test/train.png", "-/=.png"),
+)
+
+
+def test_an_image_folder_is_read_as_torchvision_reads_it(tmp_path):
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms.functional import pil_to_tensor
+
+    random = torch.Generator().manual_seed(0)
+    for part in ("train", "test"):
+        for name in ODD:
+            file = tmp_path / part / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.suffix == ".txt":
+                file.write_text("something")
+                continue
+            pixels = torch.randint(256, (6, 6, 3), generator=random, dtype=torch.uint8).numpy()
+            mode = random_mode(file.suffix, random)
+            Image.fromarray(pixels).convert(mode).save(file)
+    theirs, ours = ImageFolder(tmp_path / "test"), image_folder(str(tmp_path), size=6)
+    found = class_folders(tmp_path / "test", Counter())
+    assert list(found) == theirs.classes
+    assert [str(file) for files in found.values() for file in files] == [file for file, _ in theirs.samples]
+    assert ours.test.y.tolist() == theirs.targets
+    assert torch.equal(ours.test.x, torch.stack([pil_to_tensor(image) for image, _ in theirs]))
+
+
+def random_mode(suffix: str, random: torch.Generator) -> str:
+    """A mode that files of this suffix can hold."""
+    modes = {".png": ("L", "RGB", "P", "1"), ".PNG": ("L", "RGB", "P"), ".pgm": ("L",)}.get(suffix, ("RGB",))
+    return modes[int(torch.randint(len(modes), (), generator=random))]

@@ -1,9 +1,11 @@
 """Several ranks: the same images to the bit, the same steps up to rounding, one voice, one end."""
 
+import contextlib
 import functools
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killing import left_over, numbers, outcome
+from killing import ENDLESS, left_over, numbers, outcome, wait_for
 from ranks import cell as on_this_rank
 from ranks import on_ranks
 from runner import CAKE, TINY, Outcome, composed, make_cell, process_environment, read_json, status, write_component
@@ -32,6 +34,7 @@ from dfkd.run.run_cell import run_cell
 from dfkd.scenarios import none
 from dfkd.stages.prepare import prepare
 from dfkd.stages.stage import Run
+from dfkd.store.files import is_alive
 from dfkd.store.store import Store
 from dfkd.teachers import Supervised
 from dfkd.teachers.base import Batches
@@ -95,6 +98,27 @@ def shared(tmp_path_factory) -> Cell:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("student (teacher), in percent") == 1 and "by one rank" not in done.stderr
     return cell_of(moons(folder / "out"))
+
+
+@pytest.mark.exhaustive
+def test_ranks_save_and_end_with_a_torchrun_that_is_killed(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dfkd"]
+    arguments = moons(tmp_path / "out", "synthesizer.batch_size=20", *ENDLESS)
+    torchrun = subprocess.Popen([*launcher, *arguments], cwd=tmp_path, env=process_environment())
+    found = []
+    try:
+        wait_for(lambda: list((tmp_path / "out" / "store" / "pool").glob(".*.checkpoint")), seconds=90)
+        found = subprocess.check_output(["pgrep", "-P", str(torchrun.pid)], text=True).split()  # each has its own group
+        assert len(found) == 2 and all(is_alive(int(process)) for process in found)
+        torchrun.kill()
+        torchrun.wait()
+        wait_for(lambda: not any(is_alive(int(process)) for process in found), seconds=interrupt.SAVE_TIMEOUT + 10)
+    finally:
+        torchrun.kill()
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+    assert read_json(cell_of(arguments).folder / "status.json")["status"] == "interrupted"
 
 
 @pytest.fixture

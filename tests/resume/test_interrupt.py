@@ -137,7 +137,7 @@ import os, time
 from dfkd.machine import interrupt
 
 interrupt.POLL, interrupt.SAVE_TIMEOUT = 0.02, SAVING
-interrupt.end_with(os.getppid())
+interrupt.end_with(os.getppid(), TASKS)
 
 
 def work():
@@ -155,16 +155,19 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize(
-    ("before", "saving", "obeys", "said"),
+    ("before", "tasks", "saving", "obeys", "said"),
     [
-        ("", 10, True, "idle\n"),  # without work so far
-        ("interrupt.as_worker(lambda: None)", 10, True, "idle\n"),  # between two works
-        ("interrupt.as_worker(work)", 10, True, "at work\nsaved\n"),
-        ("interrupt.as_worker(work)", 0.1, False, "at work\n"),
+        ("", True, 10, True, "idle\n"),  # without work so far
+        ("interrupt.as_worker(lambda: None)", True, 10, True, "idle\n"),  # between two works
+        ("interrupt.as_worker(work)", True, 10, True, "at work\nsaved\n"),
+        ("interrupt.as_worker(work)", True, 0.1, False, "at work\n"),
+        ("with interrupt.listening(): work(); os._exit(0)", False, 10, True, "at work\nsaved\n"),  # a rank
+        ("with interrupt.listening(): work()", False, 0.1, False, "at work\n"),
     ],
 )
-def test_a_worker_ends_with_its_parent_and_saves_before(before, saving, obeys, said):
-    worker = WORKER.replace("SAVING\n", f"{saving}\n").replace("OBEYS", str(obeys)).replace("BEFORE", before)
+def test_a_worker_or_rank_ends_with_its_parent_and_saves_before(before, tasks, saving, obeys, said):
+    worker = WORKER.replace("SAVING\n", f"{saving}\n").replace("OBEYS", str(obeys)).replace("TASKS", str(tasks))
+    worker = worker.replace("BEFORE", before)
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, worker], stdout=subprocess.PIPE, text=True, env=process_environment()
     ) as parent:

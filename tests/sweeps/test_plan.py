@@ -1,11 +1,14 @@
 """dry_run=true: the same stages, keys and refusals as the run itself, in words; nothing is done."""
 
 import pytest
-from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, command_line, make_cell, process, read_json, run
+from runner import BACKDOOR, CAKE, DFQ, NOISE, TINY, a_few, command_line, make_cell, process, read_json, run
 
+from dfkd.config.memo import Memo
+from dfkd.errors import ConfigError
 from dfkd.stages.prepare import prepare
 from dfkd.stages.stage import planned_stages
 from dfkd.store.store import Store
+from dfkd.sweeps.dry_run import plan
 from dfkd.sweeps.plan import plan_in_words
 
 
@@ -32,6 +35,35 @@ def test_the_graph_has_the_stages_and_keys_of_the_run(tmp_path, name):
     for stage in graph.values():
         meta = read_json(tmp_path / "store" / stage.name / stage.key / "meta.json")
         assert meta["inputs"] == stage.inputs and set(stage.inputs) <= set(graph)
+
+
+ALIKE = {
+    "seeds": ("seed=1", "seeds.student=1"),
+    "options": ("student.recipe.lr=0.2", "student.recipe.lr=0.3", "synthesizer.lr=0.01", "prior.bn.weight=3"),
+    "components": ("defense=atesc", "defense=ckd", "network@student.network=mlp", "network@teacher.network=wrn_16_1"),
+    "data": ("ntl_scenario=close_set", "data.size=16", "ntl_scenario=backdoor"),
+}
+
+
+@pytest.mark.parametrize("kind", a_few(ALIKE, "options", "components"))
+def test_a_plan_with_objects_of_other_cells_is_that_of_the_cell_alone(tmp_path, kind):
+    memo, plans = Memo(), []
+    for word in ("dry_run=true", *ALIKE[kind]):
+        cell = make_cell(tmp_path, *DFQ, "dry_run=true", word)
+        plans.append(plan(cell, memo))
+        assert plans[-1] == plan(cell)
+    assert len({str(found) for found in plans}) == len(plans)  # each option counts
+    with pytest.raises(ConfigError, match="student: steps must be at least 1, got 0"):
+        plan(make_cell(tmp_path, *DFQ, "dry_run=true", "student.steps=0"), memo)
+
+
+def test_cells_of_a_plan_share_the_networks_and_their_checks(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr("dfkd.stages.checks.check_training_mode", lambda network, shape: tried.append(network))
+    sweep = ("defense=none,atesc", "student.recipe.lr=0.1,0.2", "seeds.student=0,1,2", "dry_run=true")
+    done = command_line("-m", *TINY, *DFQ, *sweep, f"outputs={tmp_path / 'o'}")
+    assert "12 cells: 0 finished, 12 to run; will train 1 teacher, 12 students" in done.out
+    assert len(tried) == 2  # the teacher's and the student's
 
 
 def test_a_dry_run_says_what_would_be_made_and_makes_nothing(tmp_path):

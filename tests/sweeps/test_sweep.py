@@ -15,20 +15,23 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from killing import ENDLESS, alive, statuses, wait_for
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from runner import BACKDOOR, DFQ, NOISE, TINY, command_line, composed, process, process_environment, read_json, status
 
 from dfkd.config.cell import Cell
+from dfkd.machine import devices
 from dfkd.main import CONF
 from dfkd.store.digest import file_digest
 from dfkd.store.run_folder import RunFolder
 from dfkd.sweeps.callback import SweepReport
 from dfkd.sweeps.compose import ReadOnce, SweepLoader
-from dfkd.sweeps.ledger import LIST
+from dfkd.sweeps.ledger import LIST, OWNER
 
 
 def test_a_failing_cell_is_listed_with_its_retry_and_the_other_is_done(tmp_path):
@@ -68,7 +71,7 @@ def test_a_sweep_ends_with_a_table_and_a_figure_and_a_second_one_trains_nothing(
     assert page.read_text().count('<img src="data:image/png;base64,') >= 2  # real pictures of both cells
     assert len(list((tmp_path / "o" / "store" / "teacher").glob("*/meta.json"))) == 1
     again = command_line(*command)
-    assert again.code == 0 and again.err == "2 cells: 2 finished before, 0 to run\n"
+    assert again.code == 0 and again.err.endswith("2 cells: 2 finished before, 0 to run\n")
     assert [line for line in again.out.splitlines() if line.startswith("|")] == table
 
 
@@ -139,7 +142,8 @@ def never(*_, **__):
 
 def test_what_is_wrong_with_several_cells_is_told_at_once_and_once(tmp_path):
     done = command_line("-m", *TINY, "teacher.epochs=two,3", "+student.stps=1,2", f"outputs={tmp_path / 'o'}")
-    assert len(done.err.splitlines()) == 2 and "'two'" in done.err and "student.stps" in done.err
+    said = done.err.partition("dfkd: ")[2]  # after what a slow machine says of its progress
+    assert len(said.splitlines()) == 2 and "'two'" in said and "student.stps" in said
 
 
 def finish(*overrides: str) -> None:
@@ -220,6 +224,16 @@ def test_cells_composed_together_are_what_hydra_composes_one_by_one():
         ours = SweepLoader(loader)
         for words in cells:
             assert ours.load_sweep_config(master, words) == loader.load_sweep_config(master, words), words
+        for number, words in enumerate(cells):
+            cfg, whole = ours.load_cell(master, words, number), loader.load_sweep_config(master, words)
+            hydra = HydraConfig.get()
+            with open_dict(whole):
+                whole.hydra.job.id = whole.hydra.job.num = number
+            HydraConfig.instance().set_config(whole)
+            assert hydra == HydraConfig.get() and OmegaConf.is_readonly(hydra), words
+            with open_dict(whole):
+                del whole["hydra"]
+            assert cfg == whole, words
         assert len(ours.composed) == 4
         for wrong in (["teacher.epoch=3"], ["defense.weight=1"], ["~defense.weight"], ["+seed=1"]):
             with pytest.raises(HydraException) as said:
@@ -257,6 +271,20 @@ def test_fail_fast_of_cells_beside_each_other(tmp_path):
     )
 
 
+def test_joblibs_launcher_is_replaced_by_one_whose_workers_end_with_the_sweep(monkeypatch):
+    for name in (LIST, OWNER):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr("dfkd.machine.interrupt.shield_children", lambda: None)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader, words = GlobalHydra.instance().hydra.config_loader, ["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
+        config = loader.load_configuration("config", words, RunMode.MULTIRUN)
+    SweepReport().on_multirun_start(config)
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(loader, None), task_function=never, config=config
+    )
+    assert type(launcher).__name__ == "ParallelLauncher" and launcher.joblib["n_jobs"] == 3
+
+
 def test_hydras_own_sweeper_still_works(tmp_path):
     sweep = ("hydra/sweeper=basic", *TINY, *DFQ, "student.steps=1,0", f"outputs={tmp_path / 'o'}")
     done = command_line("-m", *sweep)
@@ -282,22 +310,33 @@ def test_cells_beside_each_other_share_the_teacher_and_stand_in_their_order(tmp_
     assert "steps must be at least 1, got 0" in done.stdout and "1 of 3 cells failed" in done.stdout
 
 
+# Of three workers one has nothing to do: Ctrl-C in a terminal reaches it too.
+BESIDE = {
+    "parallel": ("hydra/launcher=parallel", "hydra.launcher.n_jobs=3"),
+    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=3"),
+    "gpus": ("hydra/launcher=gpus", "hydra.launcher.devices=[cpu:0,cpu:1]"),
+}
+
+
 @pytest.mark.parametrize(
-    ("number", "everybody"),
+    ("number", "everybody", "launcher"),
     [
-        pytest.param(signal.SIGTERM, False, marks=pytest.mark.exhaustive),
-        (signal.SIGINT, True),
-        (signal.SIGKILL, False),
+        pytest.param(signal.SIGTERM, False, "parallel", marks=pytest.mark.exhaustive),
+        (signal.SIGINT, True, "parallel"),
+        (signal.SIGKILL, False, "gpus"),
+        pytest.param(signal.SIGKILL, False, "parallel", marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGKILL, False, "joblib", marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, number, everybody):
-    # of three workers one has nothing to do: Ctrl-C in a terminal reaches it too
-    launcher = ("-m", "hydra/launcher=parallel", "hydra.launcher.n_jobs=3", "seed=0,1", "outputs=o")
-    command = [sys.executable, "-m", "dfkd", *launcher, *TINY, *DFQ, *ENDLESS]
+def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, monkeypatch, number, everybody, launcher):
+    monkeypatch.setenv(devices.FOLDER, str(tmp_path / "locks"))
+    tiny = ["runtime.device=auto" if word.startswith("runtime.device") else word for word in TINY]
+    sweep = ("-m", *BESIDE[launcher], "seed=0,1", "outputs=o", *tiny, *DFQ, *ENDLESS)
     with (tmp_path / "log").open("w") as log:
         # a session of its own: the signal reaches the parent alone, as from a scheduler
         sweep = subprocess.Popen(
-            command, cwd=tmp_path, env=process_environment(), stdout=log, stderr=log, start_new_session=True
+            [sys.executable, "-m", "dfkd", *sweep],
+            **{"cwd": tmp_path, "env": process_environment(), "stdout": log, "stderr": log, "start_new_session": True},
         )
     try:
         wait_for(lambda: len(list((tmp_path / "o" / "store" / "student").glob(".*.checkpoint"))) == 2, seconds=60)
@@ -305,6 +344,9 @@ def test_a_stopped_parallel_sweep_saves_and_takes_its_workers_along(tmp_path, nu
         os.killpg(sweep.pid, number) if everybody else sweep.send_signal(number)
         assert sweep.wait(timeout=60) == (-number if number == signal.SIGKILL else 1)
         wait_for(lambda: not alive(sweep.pid), seconds=20)
+        if launcher == "gpus":
+            assert len(list((tmp_path / "locks").iterdir())) == 2
+            assert [devices.first_free([name], 1).name for name in ("cpu:0", "cpu:1")] == ["cpu:0", "cpu:1"]
     finally:
         if alive(sweep.pid):
             os.killpg(sweep.pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Networks of other people, as far as layer names and forward passes go."""
 
 import contextlib
+import copy
 from collections.abc import Callable
 from importlib.metadata import version
 
@@ -161,6 +162,14 @@ class WideResNet(nn.Module):
     def forward(self, x):
         x = self.block3(self.block2(self.block1(self.conv1(x))))
         return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+class TradesResNet(WideResNet):
+    """The same with a second block1 that is not called: TRADES."""
+
+    def __init__(self, depth, widen, classes=10):
+        super().__init__(depth, widen, classes)
+        self.sub_block1 = copy.deepcopy(self.block1)
 
 
 VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3)}

@@ -77,6 +77,13 @@ def test_a_timm_network_where_no_other_fits(tmp_path):
     assert fits_of(tmp_path, net)[0] == ("vit", ["teacher.network.patch_size=8", "data.size=16"], 5)
 
 
+def test_a_transformer_of_torchvision(tmp_path):
+    from torchvision.models import VisionTransformer
+
+    net = VisionTransformer(16, 8, 12, 3, 192, 768, num_classes=5)
+    assert fits_of(tmp_path, net)[0] == ("vit", ["teacher.network.patch_size=8", "data.size=16"], 5)
+
+
 def test_what_dfkd_wrote_brings_its_normalisation(tmp_path, capsys):
     net = cnn_bn((1, 16, 16), 10)
     save_classifier(Classifier(net, (1, 16, 16), 10, [0.25], [0.5]), {}, tmp_path, "student")

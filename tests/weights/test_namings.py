@@ -13,12 +13,14 @@ from foreign import (
     DaflLeNet,
     FeaturesVGG,
     PreActBlock,
+    TradesResNet,
     WeiResNet,
     WideResNet,
     on_meta,
     randomised,
     small_stem,
 )
+from torch import nn
 
 from dfkd.cli.fits import on_meta_device
 from dfkd.errors import ConfigError
@@ -73,6 +75,11 @@ PAIRS = {
     "CMI wrn_16_2": (lambda: WideResNet(16, 2), lambda s: wrn(s, 10, 16, 2), COLOUR, WRN),
     "CMI wrn_40_1": (lambda: WideResNet(40, 1), lambda s: wrn(s, 10, 40, 1), COLOUR, WRN),
     "CMI wrn_40_2": (lambda: WideResNet(40, 2, 100), lambda s: wrn(s, 100, 40, 2), COLOUR, WRN),
+    "TRADES wrn": (lambda: TradesResNet(16, 2), lambda s: wrn(s, 10, 16, 2), COLOUR, WRN),
+    "torchvision vit": (
+        lambda: tv("VisionTransformer", image_size=16, patch_size=4, num_layers=12, num_heads=3, hidden_dim=192,
+                   mlp_dim=768, num_classes=5),
+        lambda s: timm_model(s, 5, "vit_tiny_patch16_224"), COLOUR, "torchvision ViT"),
     "CMI vgg11_bn": (lambda: BlockVGG(11), lambda s: vgg(s, 10, 11, pools=3), (3, 32, 32), BLOCKED),
     "CMI vgg13_bn, 64 pixels": (lambda: BlockVGG(13), lambda s: vgg(s, 10, 13, pools=4), (3, 64, 64), BLOCKED),
     "CMI vgg11": (
@@ -239,6 +246,16 @@ def test_a_mismatch_says_what_to_set(net, weights, said):
     with on_meta_device():
         ours, theirs = net(), weights().state_dict()
     assert said in refusal(ours, theirs)
+
+
+def test_layers_that_trades_does_not_use_are_left_out_and_told():
+    chosen = choose(wrn((3, 32, 32), 10), TradesResNet(16, 1).state_dict(), "teacher.pt")
+    assert "left out beside it: sub_block1.layer.0.bn1.weight" in chosen.words
+    own = nn.ModuleDict({"block1": nn.Linear(2, 2), "sub_block1": nn.Linear(2, 2)})  # a user's, which may use it
+    assert len(choose(own, own.state_dict(), "teacher.pt").weights) == 4
+    with on_meta_device():
+        said = refusal(wrn((3, 32, 32), 10), TradesResNet(34, 10).state_dict())
+    assert "needs teacher.network.depth=34 teacher.network.widen=10." in said
 
 
 @pytest.mark.parametrize(
