@@ -90,7 +90,7 @@ def start() -> None:
     global _slow_group
     if ranks() == 1 or _slow_group is not None:
         return
-    interrupt.end_with(os.getppid(), has_tasks=False)
+    interrupt.end_with(os.getppid(), waits_for_tasks=False)
     import torch
     import torch.distributed as dist
 

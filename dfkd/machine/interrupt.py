@@ -99,7 +99,7 @@ def shield_children() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def end_with(parent: int, has_tasks: bool = True) -> None:
+def end_with(parent: int, waits_for_tasks: bool = True) -> None:
     """End this process, a worker of a pool or a rank, when its parent process ends, also by SIGKILL. Otherwise a worker
     would wait forever for its next task.
 
@@ -107,17 +107,17 @@ def end_with(parent: int, has_tasks: bool = True) -> None:
 
     Args:
         parent: process id of the parent.
-        has_tasks: whether the process works only inside `as_worker`, and otherwise may end at once.
+        waits_for_tasks: whether the process works only inside `as_worker`, and may end at once when it has no task.
     """
-    threading.Thread(target=_end_with, args=(parent, has_tasks), name="parent", daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, waits_for_tasks), name="parent", daemon=True).start()
 
 
-def _end_with(parent: int, has_tasks: bool) -> None:
+def _end_with(parent: int, waits_for_tasks: bool) -> None:
     while os.getppid() == parent:  # a process whose parent has ended gets another parent
         time.sleep(POLL)
     os.kill(os.getpid(), signal.SIGTERM)
     late = time.monotonic() + SAVE_TIMEOUT
-    while (_has_task or not has_tasks) and time.monotonic() < late:
+    while (_has_task or not waits_for_tasks) and time.monotonic() < late:
         time.sleep(0.05)
     os._exit(1)
 
