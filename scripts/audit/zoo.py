@@ -152,7 +152,7 @@ def main() -> None:
     zoo = members()[: given.first]
     for number, member in enumerate(zoo):
         began, made = time.monotonic(), cell(member, given.data, given.out)
-        result = made.finished() or run_cell(made, quiet=True)
+        result = made.finished_result() or run_cell(made, quiet=True)
         found = result["teacher"]
         print(
             f"{number + 1}/{len(zoo)} {'trapped' if member.trapped else 'twin'} {member.kind} {member.trap} "
