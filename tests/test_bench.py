@@ -107,13 +107,13 @@ def wrong_kernel(patch):
     [
         ("cnn_synthesis", wrong_contrast),
         ("student", wrong_rate),
-        ("replicas", wrong_batches),
-        ("teacher", wrong_rate),
         ("teacher", wrong_shift),
-        ("bn_prior", wrong_norm),
         ("generator", wrong_kernel),
-        ("dfq", wrong_norm),
-        ("atesc", wrong_attack),
+        pytest.param("replicas", wrong_batches, marks=pytest.mark.exhaustive),
+        pytest.param("teacher", wrong_rate, marks=pytest.mark.exhaustive),
+        pytest.param("bn_prior", wrong_norm, marks=pytest.mark.exhaustive),
+        pytest.param("dfq", wrong_norm, marks=pytest.mark.exhaustive),
+        pytest.param("atesc", wrong_attack, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_wrong_fast_path_is_found(case, spoil, program, bench, monkeypatch):

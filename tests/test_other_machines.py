@@ -118,6 +118,7 @@ def without_semaphores() -> None:
     _multiprocessing.SemLock = SemLock
 
 
+@pytest.mark.exhaustive
 def test_without_shared_memory_cells_beside_each_other_run_in_turn(tmp_path):
     sweep = ("hydra/launcher=parallel", *TINY, *DFQ, "until=premise", "seed=0,1")
     done = elsewhere(without_semaphores, "-m", *sweep, f"outputs={tmp_path / 'o'}")

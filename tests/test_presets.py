@@ -116,7 +116,7 @@ def test_every_published_number_stands_beside_a_cell(table):
             assert any("_".join(pair) in networks for networks in axes(f"dfkd/{table}")[0]["networks"]), entry
 
 
-@pytest.mark.parametrize("name", ["cake/components", "atesc/backdoor"])
+@pytest.mark.parametrize("name", a_few(["cake/components", "atesc/backdoor"], "atesc/backdoor"))
 def test_a_small_cell_runs_from_end_to_end(tmp_path, name):
     tiny = ["+limit.epochs=1", "+limit.rounds=2", "+limit.steps=2", "tracker=files", "evaluate.premise.images=20"]
     axis = {"cake/components": ["noise=constant", "prior=none", "synthesizer.contrast_weight=10"]}

@@ -10,7 +10,7 @@ import time
 import pytest
 from killing import left_over, numbers, outcome
 from ranks import context  # children begin with all imports done
-from runner import BACKDOOR, make_cell, read_json, status, without_pictures
+from runner import BACKDOOR, a_few, make_cell, read_json, status, without_pictures
 
 from dfkd.cli.inventory import take_inventory
 from dfkd.config.cell import Cell
@@ -87,7 +87,7 @@ def check(cell: Cell, calm: Cell) -> None:
     assert not left_over(cell.outputs)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", a_few(RUNS, "online"))
 @pytest.mark.parametrize("kills", [3, pytest.param(13, marks=pytest.mark.exhaustive)])
 def test_many_kills_do_not_change_a_number(tmp_path, name, kills):
     first, second, stages = RUNS[name]

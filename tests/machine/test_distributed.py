@@ -140,9 +140,11 @@ def artifact(cell: Cell, stage: str) -> Path:
 @pytest.mark.parametrize(
     "method",
     [
-        ("noise=langevin",),
         ("synthesizer.snapshots=2",),
-        ("synthesizer=deepinversion", "synthesizer.batch_size=20", "prior=none"),
+        pytest.param(("noise=langevin",), marks=pytest.mark.exhaustive),
+        pytest.param(
+            ("synthesizer=deepinversion", "synthesizer.batch_size=20", "prior=none"), marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_two_ranks_make_the_pool_of_one_to_the_bit(tmp_path, method):
@@ -167,6 +169,7 @@ def weights(cell: Cell, stage: str) -> dict[str, torch.Tensor]:
     return load_file(artifact(cell, stage) / f"{stage}.safetensors")
 
 
+@pytest.mark.exhaustive
 def test_torchrun_makes_what_one_rank_makes_up_to_rounding(tmp_path, shared):
     alone = plain(moons(tmp_path))
     a, b = (read_json(cell.folder / "result.json") for cell in (alone, shared))

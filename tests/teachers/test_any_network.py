@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from runner import a_few
 
 from dfkd import models
 from dfkd.models import load_classifier, save_classifier
@@ -28,7 +29,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", a_few(NETWORKS, "cnn_bn", "vit"))
 @pytest.mark.parametrize("teacher", TEACHERS)
 def test_one_step_trains_and_the_plain_network_is_saved(teacher, network, tiny_domain, runtime, tmp_path):
     function, options = NETWORKS[network]
