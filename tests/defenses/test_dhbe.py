@@ -61,7 +61,7 @@ def distilled(linear, runtime, images):
         checkpoints = Checkpoints(every=0)
         trainer = Trainer(model, student, defense, runtime, seed, steps, loop=checkpoints.loop)
         with contextlib.nullcontext() if file is None else checkpoints.stage("student", "key", file):
-            checkpoints.keep(model=model, trainer=trainer)
+            checkpoints.register(model=model, trainer=trainer)
             trainer.train(pool, steps)
         return model
 
