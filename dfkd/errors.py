@@ -43,3 +43,15 @@ class DivergedTeacher(ArithmeticError):
 class CannotTrainTogether(RuntimeError):
     """Several students cannot be trained in one program: torch cannot combine them, the memory is too small, or a loss
     of one student became NaN, which does not affect the others if they are trained one after the other."""
+
+
+def refuse_old_names(kind: type, new_names: dict[str, str]) -> None:
+    """Raise ConfigError if a class defines an attribute by a name that is no longer called, so that a class written for
+    an earlier version is not silently ignored in part.
+
+    Args:
+        new_names: {old name: new name}.
+    """
+    for old, new in new_names.items():
+        if old in vars(kind):
+            raise ConfigError(f"{kind.__module__}.{kind.__qualname__}.{old} is now called {new}: rename it")

@@ -17,7 +17,8 @@ from dfkd.errors import ConfigError
 from dfkd.main import CONF
 from dfkd.report.cli import cli as report
 from dfkd.stages.prepare import prepare
-from dfkd.stages.stage import planned_stages
+from dfkd.stages.stage import Stage, planned_stages
+from dfkd.synthesizers import CMI, NoiseImages
 
 SYNTHESIZER = '''
 import torch
@@ -478,3 +479,16 @@ def test_mistakes_in_a_metric_are_told_before_any_work(tmp_path, monkeypatch, ow
     with pytest.raises(ConfigError) as raised:
         prepare(make_cell(tmp_path / "o", *DFQ, f"+metrics={own}"))
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "base, old, new",
+    [
+        (NoiseImages, "at_once", "rounds_per_call"),
+        (CMI, "keep", "to_pool_format"),
+        (Stage, "why_alone", "single_rank_reason"),
+    ],
+)
+def test_a_class_of_ones_own_is_told_what_is_called_otherwise_now(base, old, new):
+    with pytest.raises(ConfigError, match=f"Mine.{old} is now called {new}: rename it"):
+        type("Mine", (base,), {old: None})

@@ -19,7 +19,18 @@ from dfkd.scenarios import backdoor, close_set
 from dfkd.stages.pipeline import Pipeline
 from dfkd.stages.prepare import prepare
 from dfkd.synthesizers import Synthesizer
-from dfkd.teachers import CUPI, CUTI, HNTL, NTL, SOPHON, Backdoor, Disentanglement, Supervised, TrainedTeacher
+from dfkd.teachers import (
+    CUPI,
+    CUTI,
+    HNTL,
+    NTL,
+    SOPHON,
+    Backdoor,
+    CleanTwin,
+    Disentanglement,
+    Supervised,
+    TrainedTeacher,
+)
 from dfkd.tracker import Tracker
 from dfkd.triggers import Patch
 
@@ -136,6 +147,7 @@ RECIPE = Recipe(batch_size=8)
 TEACHERS = {
     "supervised": lambda: Supervised(net(), RECIPE, epochs=3, augment="shift"),
     "backdoor": lambda: Backdoor(net(), RECIPE, epochs=3),
+    "clean_twin": lambda: CleanTwin(net(), RECIPE, epochs=3),
     "ntl": lambda: NTL(net(), RECIPE, epochs=3),
     "cuti": lambda: CUTI(net(), RECIPE, epochs=3),
     "cupi": lambda: CUPI(net(), RECIPE, epochs=3, augment="crop_flip"),

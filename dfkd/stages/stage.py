@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 
 from dfkd.config.cell import Cell, is_shipped
+from dfkd.errors import refuse_old_names
 from dfkd.machine import distributed
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.resume.loop import Loop
@@ -98,6 +99,10 @@ class Stage(ABC):
     phase: ClassVar[str] = "evaluate"
     inputs: ClassVar[tuple[str, ...]] = ()
     may_end: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        refuse_old_names(cls, {"why_alone": "single_rank_reason"})
 
     def is_part(self, cell: Cell, components: Components) -> bool:
         """Return whether a run that ends with a later stage contains this stage."""

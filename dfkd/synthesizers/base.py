@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dfkd.errors import refuse_old_names
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.resume.loop import Loop, plain_loop
@@ -82,6 +84,10 @@ class Synthesizer(ABC):
     term: SynthesisTerm | None = None
     loop: Loop = staticmethod(plain_loop)
     warm_up = 0
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        refuse_old_names(cls, {"at_once": "rounds_per_call"})
 
     def __init__(self, rounds: int):
         if rounds < 1:

@@ -4,11 +4,13 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd.errors import refuse_old_names
 from dfkd.models import Teacher
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
@@ -147,6 +149,10 @@ class Inversion(Synthesizer):
     columns = ("target",)
     takes_term = True
     needs_box = True  # the pool's images are 8-bit
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        refuse_old_names(cls, {"augmented": "augment", "keep": "to_pool_format", "look": "run_teacher"})
 
     def __init__(
         self,

@@ -43,9 +43,10 @@ class Naming:
         return None
 
     def ordered(self, layers: Layers) -> list[str] | None:
-        """Return the names of layers in our order; None if a name does not belong to this naming."""
+        """Return the names of layers in our order; None if a name does not belong to this naming. Tensors without a
+        layer (such as a lone weight and bias) are of no naming."""
         places = {name: self.place(name) for name in layers}
-        return None if None in places.values() else sorted(places, key=places.get)
+        return None if None in places.values() or layers.keys() == {""} else sorted(places, key=places.get)
 
 
 @cache
