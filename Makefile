@@ -87,7 +87,7 @@ audit-study: .venv/installed  ## the tables of docs/audit.md: 358 teachers, audi
 	$(BIN)/python scripts/audit/study.py --out outputs/audit
 
 ESCAPE := defense=none,atesc,escape,escape_random,escape_inverted,ckd,abd,dhbe
-escape: .venv/installed  ## docs/escape.md: the defenses beside each other in three scenarios, ten seeds (a day on 2 CPU cores)
+escape: .venv/installed  ## docs/escape.md: the defenses beside each other in three scenarios, ten seeds (hours on 2 CPU cores)
 	$(BIN)/dfkd -m experiment=quickstart $(ESCAPE) seed='range(0,10)'
 	$(BIN)/dfkd -m experiment=matrix/close_set $(ESCAPE) seed='range(0,10)'
 	$(BIN)/dfkd -m experiment=matrix/open_set $(ESCAPE) seed='range(0,10)'

@@ -77,9 +77,8 @@ class AutoRadius:
         radii = self.corrected(self.estimates)
         by_class = [radii[self.classes == c] for c in range(logits.shape[1])]
         self.eps = ordinary_radius(by_class, self.quantile)
-        holding = torch.stack(
-            [(part >= self.eps).float().mean() for part in by_class]
-        )  # NaN for a class without images
+        # NaN for a class without images, which is then not suspicious
+        holding = torch.stack([(part >= self.eps).float().mean() for part in by_class])
         counts = torch.tensor([len(part) for part in by_class], device=holding.device)
         self.suspicious = (holding > self.most) & (counts >= ENOUGH)
         return self.corrected(estimates)

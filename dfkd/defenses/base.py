@@ -75,8 +75,8 @@ class Defense:
         return {}
 
     def views(self, sources: Sources, generator: torch.Generator) -> tuple[Sources, Views]:
-        """Make the views of a batch that the student sees. Called only if a subclass defines it (`makes_views`); then
-        `student.augment` is not used.
+        """Make the views of a batch that the student sees; here every image as it is. Called only if a subclass defines
+        it (`makes_views`); then `student.augment` is not used.
 
         Args:
             sources: the images of the batch.
@@ -85,7 +85,8 @@ class Defense:
         Returns:
             (the sources, possibly with further ones behind them; the views made of them).
         """
-        raise NotImplementedError
+        itself = torch.arange(len(sources), device=sources.images.device)
+        return sources, Views(sources.images, itself, itself, plain=len(sources))
 
     def teach(self, sources: Sources, views: Views, logits: Tensor) -> Lesson:
         """Decide what the student learns from views. By default it learns the teacher's answers, and a view is robust
