@@ -28,14 +28,15 @@ def prepare(cell: Cell, memo: Memo | None = None) -> Components:
     """Build and check a cell's objects, and claim a device.
 
     Args:
-        memo: for the plan of a sweep: objects of earlier cells, which this cell shares, whatever its seeds. They are
-            good for checks and keys, and not for a run.
+        memo: for the plan of a sweep, which has checked the names of all its cells: objects of earlier cells, which
+            this cell shares, whatever its seeds. They are good for checks and keys, and not for a run.
 
     Raises:
         ConfigError: all mistakes in the configuration, one per line.
     """
     config, data = cell.config, cell.config["data"]
-    check_names(config).raise_problems()
+    if memo is None:
+        check_names(config).raise_problems()
     device = config["runtime"]["device"] if config["dry_run"] else devices.claim(config["runtime"]["device"])
     machine = Builder()
     runtime = machine.call(make_runtime, config["runtime"] | {"device": device}, "runtime")

@@ -217,6 +217,11 @@ def test_cells_composed_together_are_what_hydra_composes_one_by_one():
         ["seed=3", "synthesizer=cake", "prior=[tv,bn]", "~prior.bn", "+student.keep.eps=[1e-4,1e-2]", "++a.b=1"],
         ["seed=4", "synthesizer=cake", "~noise"],
         ["seed=1", "teacher.epochs=3"],
+        ["seeds.teacher=7", "seed=5"],
+        ["seed=6", "seed=8", "seeds.student=null", "data.root='${outputs}/data'"],
+        ["seed=7", "attack.eps=[1/255,auto]"],
+        ["seed=8", "noise={}"],
+        ["seed=1", "teacher.epochs=3"],
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().hydra.config_loader
