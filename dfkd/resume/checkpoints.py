@@ -15,7 +15,6 @@ all ranks resume from it, and they stop at the same step. Loops in which each ra
 import contextlib
 import copy
 import logging
-import random
 import re
 import time
 from collections import Counter
@@ -23,10 +22,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from dfkd.machine import distributed, interrupt
+from dfkd.resume.random_state import random_state, restore_random_state
+from dfkd.resume.resumable_loop import ResumableLoop
 from dfkd.resume.state import CannotSave, CheckpointMismatch, Extractor, Restorer
 from dfkd.resume.statefile import read, write
 
@@ -299,46 +299,3 @@ class Checkpoints:
 def part_of(path: str) -> str:
     """Return the name of the part to which a path of an outline belongs."""
     return re.split(r"[.\[]", path, maxsplit=1)[0]
-
-
-class ResumableLoop:
-    """See `Checkpoints.loop`.
-
-    Attributes:
-        start: the number with which it begins.
-        number: all numbers below it are done.
-        id: its name, and how many loops of that name came before it at the same depth in the same step of the outer
-            loop.
-    """
-
-    def __init__(self, checkpoints: Checkpoints, name: str, total: int, step: int, parts: dict[str, Any]):
-        self.checkpoints, self.name, self.total, self.step, self.parts = checkpoints, name, total, step, parts
-        self.id = name
-        self.start = self.number = checkpoints.enter(self)
-
-    def __iter__(self) -> Iterator[int]:
-        try:
-            for number in range(self.start, self.total, self.step):
-                yield number
-                self.checkpoints.passed(self, min(number + self.step, self.total))
-        finally:
-            self.checkpoints.left(self)
-        self.checkpoints.stop_if_asked()
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of the global random generators: torch's on the CPU and on `device`, numpy's and Python's."""
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "numpy": np.random.get_state(legacy=False),
-        "python": random.getstate(),
-    }
-
-
-def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
