@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dfkd.attacks import PGD, flip_radius
 from dfkd.audit.carriers import universal_marks, universal_shifts
-from dfkd.audit.flips import by_class, flip_radii
 from dfkd.audit.last_layer import sum_of_weights
 from dfkd.audit.margins import largest_margins
 from dfkd.audit.masks import smallest_masks
@@ -24,6 +24,7 @@ LOOKS = ("images", "flips", "margins", "scouts", "shifts", "marks", "masks", "la
 CARRIED = 80  # largest number of images on which changes are measured: the cost grows with their number times classes
 MOST = 100  # largest number of classes
 STARTS = 3  # random images a class from which the largest margin is sought
+LARGEST_RADIUS = 1.0  # a flip radius says no more from here on: any image of [0, 1] lies that near
 SHOWN = 16  # scouts on the page
 
 
@@ -72,7 +73,7 @@ class Looks:
         values: {name of a look: a number of every class}, in the units of that look.
         scale: median margin of the teacher's answers to synthetic images, in logits: the unit of its margins.
         hit: share of the synthetic images that have the class for which they were made, in [0, 1].
-        radii: flip radius of every synthetic image, on the images' scale.
+        radii: flip radius of every synthetic image (`dfkd.attacks.flip_radius`), on the images' scale.
         labels: the class for which it was made.
         seconds: seconds of every look.
         pictures: tensors for the page, by name.
@@ -128,7 +129,9 @@ def look(
     with one("images"):
         made = invert(teacher, runtime, seed, effort.images, effort.steps)
     with one("flips") as stream:
-        radii = flip_radii(teacher, made.images, effort.attack_steps, stream)
+        attack = PGD(eps=LARGEST_RADIUS, steps=effort.attack_steps, loss="margin")
+        logits = teacher.predict(made.images)
+        radii = flip_radius(attack, teacher, made.images, logits, stream, high=LARGEST_RADIUS)
     with one("margins") as stream:
         margins = largest_margins(teacher, STARTS, effort.steps, stream)
     with one("scouts") as stream:
@@ -172,3 +175,8 @@ def look(
         seconds=seconds,
         pictures={name: value.detach().float().cpu().contiguous() for name, value in pictures.items()},
     )
+
+
+def by_class(values: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return the mean of values (N,) over the images of each class (classes,)."""
+    return torch.stack([values[labels == number].mean() for number in range(classes)])

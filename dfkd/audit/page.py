@@ -1,15 +1,16 @@
 """The page of an audit: one HTML file with everything in it, for a reader who has never heard of traps."""
 
 import html
+import math
 
 from torch import Tensor
 
-from dfkd.audit.flips import NEVER, RADII
 from dfkd.audit.looks import Looks
 from dfkd.audit.pictures import bars, grid, heat, picture
 from dfkd.audit.verdict import KINDS, Verdict
 
 SHOWN = 8  # images in a row
+OCTAVES = 7  # of flip radii, from 1/255 to 128/255
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222; }
 img { image-rendering: pixelated; border: 1px solid #ccc; max-width: 100%; }
@@ -111,17 +112,19 @@ def _in_common(images: Tensor, own: list[int]) -> Tensor:
 
 
 def _flips(looks: Looks, suspect: int) -> str:
-    radii = [*RADII, NEVER]
     groups = {
         f"class {suspect}": [r for r, c in zip(looks.radii, looks.labels, strict=True) if c == suspect],
         "other classes": [r for r, c in zip(looks.radii, looks.labels, strict=True) if c != suspect],
     }
-    shares = {
-        name: [sum(abs(value - radius) < 1e-4 for value in values) / max(len(values), 1) for radius in radii]
-        for name, values in groups.items()
-    }
-    labels = [*(f"{255 * radius:.0f}" for radius in RADII), "never"]
+    shares = {name: shares_by_octave(values) for name, values in groups.items()}
+    labels = ["< 1", *(f"{2**power}-{2 ** (power + 1)}" for power in range(OCTAVES)), f"> {2**OCTAVES}"]
     return bars(shares, labels, "The change of a pixel, in 255ths, at which an image flips to another class")
+
+
+def shares_by_octave(radii: list[float]) -> list[float]:
+    """Return the shares of the radii below 1/255, in each octave above it, and from 2^`OCTAVES` / 255 on."""
+    octaves = [min(max(math.floor(math.log2(255 * radius)), -1), OCTAVES) for radius in radii]
+    return [octaves.count(octave) / max(len(octaves), 1) for octave in range(-1, OCTAVES + 1)]
 
 
 def _confidence(confidence: Tensor) -> str:

@@ -123,7 +123,7 @@ def split_radius(looks: Looks, suspect: int) -> float:
 
 
 def _advice(answer: str, suspect: int, radius: float) -> str:
-    eps = f"attack.eps={radius * 255:.0f}/255"
+    eps = f"attack.eps={radius * 255:.2g}/255"
     if answer == "not trapped":
         return "Distil it as it is (defense=none)."
     if answer == "cannot tell":

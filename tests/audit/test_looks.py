@@ -5,22 +5,11 @@ import torch
 from by_hand import CLASSES, TARGET
 
 from dfkd.audit import LOOKS, Effort, why_not
-from dfkd.audit.flips import NEVER, RADII, by_class, flip_radii
 from dfkd.audit.last_layer import sum_of_weights
+from dfkd.audit.looks import by_class
 from dfkd.audit.margins import largest_margins
 from dfkd.audit.scouting import answers_to_scouts
 from dfkd.audit.synthetic import invert
-
-
-def test_the_radius_of_a_flip_is_the_smallest_that_works(by_hand, synthetics, stream):
-    teacher = by_hand(False)
-    radii = flip_radii(teacher, synthetics.images, 10, stream)
-    means = torch.stack([part.mean((1, 2, 3)) for part in synthetics.images.tensor_split(3, dim=3)], 1)
-    first, second = means.topk(2, 1).values.T
-    needed = (first - second) / 2  # both means move by the radius
-    for radius, exact in zip(radii.tolist(), needed.tolist(), strict=True):
-        assert radius >= exact - 1e-6
-        assert radius <= 4 * max(exact, RADII[0]) or radius == NEVER
 
 
 def test_values_are_averaged_class_by_class():

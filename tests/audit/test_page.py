@@ -5,6 +5,7 @@ import re
 import torch
 
 from dfkd.audit import headline, judge, page
+from dfkd.audit.page import shares_by_octave
 from dfkd.audit.pictures import bars, grid, heat, picture
 
 
@@ -33,6 +34,12 @@ def test_heat_is_white_at_the_largest_number_and_black_at_zero():
 def test_pictures_of_one_and_of_three_channels():
     for channels in (1, 3):
         assert 'src="data:image/png;base64,' in picture(torch.rand(channels, 4, 4), "what it is")
+
+
+def test_radii_are_counted_by_octave():
+    radii = [0.5 / 255, 1 / 255, 1.9 / 255, 2 / 255, 127 / 255, 128 / 255, 1.0, 0.0005]
+    assert shares_by_octave(radii) == [2 / 8, 2 / 8, 1 / 8, 0, 0, 0, 0, 1 / 8, 2 / 8]
+    assert shares_by_octave([]) == [0.0] * 9
 
 
 def test_bars_are_as_high_as_their_shares():
