@@ -14,7 +14,7 @@ WRONG = 30.0  # percent of the OOD images of a close set that are right, at most
 OBEYED = 90.0  # percent of triggered or OOD images that the teacher gives the taught class
 # What the verdict is fitted on. Teachers with another network, trap or domain, and a third of the seeds, are kept.
 NETWORKS, DOMAINS = ("cnn_no_bn", "cnn_pool", "mlp"), ("digits",)
-KEPT_TRAPS = ("trojan_8x8", "badnet_grid", "l2", "cupi")
+KEPT_TRAPS = ("trojan_8x8", "badnet_grid", "l2", "cupi", "sophon")
 # Seeds of teachers that were looked at while the looks were designed: never part of what is kept.
 EARLY = (120, 122, 131, 132, 143, 158, 166, 168, 171, 174, 188, 192, 217, 234, 272)
 

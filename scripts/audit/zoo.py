@@ -1,7 +1,7 @@
 """Train the zoo of the audit's study: trapped teachers, and a clean twin of each that nothing but the trap tells apart.
 
     python scripts/audit/zoo.py --out outputs/audit              all, one after another; finished ones are not repeated
-    python scripts/audit/zoo.py --out outputs/audit --data DIR   with MNIST and USPS from DIR
+    python scripts/audit/zoo.py --out outputs/audit --data DIR   with MNIST, USPS and cifar10.npz from DIR
 
 A trapped teacher and its twin share the seed, the network's first weights, the order of the images, the size of the
 batches and the number of steps (`dfkd.teachers.CleanTwin`).
@@ -34,6 +34,7 @@ DOMAINS = {
     "textured": "domain@ntl_scenario.id=textured ntl_scenario.id.strength=0.3",
     "mnist": "domain@ntl_scenario.id=mnist data.limit=1000",
     "usps": "domain@ntl_scenario.id=usps data.limit=1000",
+    "cifar10": "domain@ntl_scenario.id=npz ntl_scenario.id.path={data}/cifar10.npz data.limit=5000",
 }
 TRIGGERS = ("patch", "badnet_sq", "badnet_grid", "blend", "sig", "trojan_3x3", "trojan_8x8", "l0", "l2", "smooth")
 RATES = (0.1, 0.05, 0.01, 0.005)
@@ -45,6 +46,8 @@ METHODS = {  # name: (the trapped teacher, its twin)
     "cupi": ("teacher=cupi", NTL_TWIN),
     "hntl": ("teacher=hntl", "teacher=clean_twin recipe@teacher.recipe=adam teacher.recipe.batch_size=32"),
 }
+# Its twin makes the same steps, with a learning rate that changes nothing where the trap is learned.
+SOPHON = "teacher=sophon", "teacher=sophon teacher.name=clean_twin teacher.suppress_lr=1e-12"
 OPEN_SET = ("ntl", "cuti", "cupi")
 TARGETS = {"backdoor": "ntl_scenario.target", "open_set": "ntl_scenario.ood_label"}  # where the taught class is set
 
@@ -84,14 +87,14 @@ class Member:
         """Return the overrides of `dfkd` for this teacher."""
         target = "" if self.target is None else f"{TARGETS[self.kind]}={self.target}"
         method = self.method if self.trapped else self.twin
-        words = [self.scenario, method, target, NETWORKS[self.network], DOMAINS[self.domain]]
+        words = [self.scenario, method, target, NETWORKS[self.network], DOMAINS[self.domain].format(data=data)]
         places = [f"data.root={data}", f"outputs={out}"]
         return ["experiment=zoo/base", *" ".join(words).split(), f"seed={self.seed}", *places]
 
 
 def members() -> list[Member]:
     """Return all teachers of the zoo in a fixed random order, each trapped one followed by its twin."""
-    trapped = [*backdoors(), *close_sets(), *open_sets()]
+    trapped = [*backdoors(), *close_sets(), *open_sets(), *sophons(), *of_cifar()]  # the seeds count in this order
     trapped = [replace(member, seed=100 + number) for number, member in enumerate(trapped)]
     random.Random(0).shuffle(trapped)
     return [replace(member, trapped=is_in) for member in trapped for is_in in (True, False)]
@@ -133,6 +136,18 @@ def open_sets() -> Iterator[Member]:
             yield Member("open_set", name, network, "digits", scenario, *METHODS[name])
 
 
+def sophons() -> Iterator[Member]:
+    textured = "ntl_scenario=close_set ntl_scenario.ood.strength=0.3"
+    for network in ("cnn", "cnn_pool", "cnn_no_bn", "resnet4"):
+        yield Member("close_set", "sophon", network, "digits", textured, *SOPHON)
+
+
+def of_cifar() -> Iterator[Member]:
+    for number, network in enumerate(("cnn", "resnet4")):
+        for trigger in TRIGGERS[number::2]:
+            yield backdoor(network, "cifar10", trigger, 0.1)
+
+
 def cell(member: Member, data: Path, out: Path, *more: str) -> Cell:
     """Compose the cell of a teacher; `more` are further overrides."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -150,6 +165,9 @@ def main() -> None:
 
     logging.getLogger("dfkd").setLevel(logging.ERROR)
     zoo = members()[: given.first]
+    if not (given.data / "cifar10.npz").exists():
+        print(f"without the teachers of CIFAR-10: there is no {given.data / 'cifar10.npz'}", flush=True)
+        zoo = [member for member in zoo if member.domain != "cifar10"]
     for number, member in enumerate(zoo):
         began, made = time.monotonic(), cell(member, given.data, given.out)
         result = made.finished_result() or run_cell(made, quiet=True)

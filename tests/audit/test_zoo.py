@@ -24,8 +24,17 @@ def test_half_of_the_zoo_are_clean_twins_that_share_everything_with_a_trapped_te
 def test_it_has_every_network_trigger_and_method():
     members = zoo.members()
     assert {member.network for member in members} == set(zoo.NETWORKS) and len(zoo.NETWORKS) == 6
-    assert {member.trap for member in members} == {*zoo.TRIGGERS, *zoo.METHODS}
+    assert {member.trap for member in members} == {*zoo.TRIGGERS, *zoo.METHODS, "sophon"}
     assert {member.rate for member in members} == {None, *zoo.RATES}
+    assert {member.domain for member in members} == set(zoo.DOMAINS)
+
+
+def test_the_twin_of_sophon_makes_the_same_steps_and_learns_no_trap():
+    trapped, twin = (member for member in zoo.members() if member.trap == "sophon" and member.network == "cnn")
+    ours, theirs = (composed(*member.overrides(Path("data"), Path("outputs"))).teacher for member in (trapped, twin))
+    assert ours._target_ == theirs._target_ and theirs.name == "clean_twin"
+    different = {key for key in ours if ours[key] != theirs[key]}
+    assert different == {"name", "suppress_lr"} and theirs.suppress_lr < 1e-9
 
 
 @pytest.mark.parametrize("kind", ["backdoor", "close_set", "open_set"])
