@@ -5,8 +5,10 @@ import pickle
 from unittest import mock
 
 import pytest
+import runner
 import torch
 from omegaconf import OmegaConf
+from on_device import asked_device, stand_in, tests_on
 from runner import with_pictures, without_pictures
 from torch import nn
 
@@ -25,6 +27,40 @@ LOAD, LOADED = OmegaConf.load, {}
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """`-n auto`: one more than there are cores, since some tests wait for processes that they have started."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="what computes: cpu, cuda, cuda:N, or elsewhere (a stand-in)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if asked_device(config.getoption("device")).type == "cuda":  # a wrong device ends pytest here
+        runner.run_on(config.getoption("device"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another device than the CPU, skip the tests that are marked as the CPU's."""
+    for item in items if config.getoption("device") != "cpu" else ():
+        for mark in item.iter_markers("cpu"):
+            item.add_marker(pytest.mark.skip(reason=f"on the CPU only: {mark.args[0]}"))
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig) -> torch.device:
+    """The device that `--device` names. A test that asks for it, or for a fixture made with it, runs on the device."""
+    device = asked_device(pytestconfig.getoption("device"))
+    with stand_in(device):
+        yield device
+
+
+@pytest.fixture(autouse=True)
+def on_the_device(request):
+    """What such a test makes lies on the device, too (`tests.on_device`)."""
+    if "device" not in request.fixturenames:
+        yield
+        return
+    with tests_on(request.getfixturevalue("device")):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,12 +104,12 @@ def pictures():
 
 
 @pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return Runtime(torch.device("cpu"))
+def runtime(device) -> Runtime:
+    return Runtime(device)
 
 
 @pytest.fixture
-def random() -> torch.Generator:
+def random(device) -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 

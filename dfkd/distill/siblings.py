@@ -69,7 +69,8 @@ class SiblingDistillation:
             tied = tied or self._tie()  # not before the loop: its first iteration may restore a checkpoint
             try:
                 terms = vmap(self._terms)(self.parameters, self.buffers, *self._load_batches(pool))
-                self.stepper.step(sum(terms.values()).sum())
+                with self.trainers[0].runtime.gradients():
+                    self.stepper.step(sum(terms.values()).sum())
             except RuntimeError as error:
                 raise CannotTrainTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
             meter.add(terms)

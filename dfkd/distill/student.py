@@ -141,7 +141,8 @@ class Trainer:
         self.begin()
         for _ in self.loop("student step", steps):
             terms = self.loss(*self.load_batch(pool, self.next_index(pool)))
-            self.stepper.step(sum(terms.values()))
+            with self.runtime.gradients():
+                self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
 
     @property

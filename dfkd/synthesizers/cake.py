@@ -217,7 +217,8 @@ class CAKE(Synthesizer):
             if number in self.moments:
                 snapshots.append((torch.stack([x.detach() for x in sets]), logits.float().unflatten(0, by_set)))
             step_meter.add({name: value.mean() for name, value in terms.items()})
-            gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
+            with self.runtime.gradients():
+                gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
             for x, gradient in zip(sets, gradients, strict=True):
                 x.grad = gradient
             optimizer.step()

@@ -134,7 +134,9 @@ class Generative(Synthesizer):
         terms |= {name: value.sum() for name, value in self.prior(teacher_pass).items()}
         # Gradients of the generator only: `backward` would also fill those of the student.
         parameters = list(self.generator.parameters())
-        for p, gradient in zip(parameters, torch.autograd.grad(sum(terms.values()), parameters), strict=True):
+        with self.runtime.gradients():
+            gradients = torch.autograd.grad(sum(terms.values()), parameters)
+        for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = gradient
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}, teacher_pass

@@ -153,7 +153,8 @@ class TrainedTeacher(TeacherSource):
                 batches = training.batches.take(number)
                 with training.runtime.autocast():
                     terms = loss(*batches)
-                stepper.step(sum(terms.values()))
+                with training.runtime.gradients():
+                    stepper.step(sum(terms.values()))
                 meter.add(terms)
                 self.step += 1
             training.report(self.epoch, meter.read(distributed.mean), classifier or training.model)

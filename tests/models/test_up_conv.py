@@ -30,6 +30,7 @@ def test_many_channels_are_convolved_alike_with_and_without_gradients(random):
         assert torch.allclose(layer(h), layer(h.requires_grad_()).detach())
 
 
+@pytest.mark.cpu("asks for the CPU's autocast")
 def test_its_kernel_is_summed_in_float32_whatever_the_precision(random):
     layer, h = UpConv2d(3, 4), torch.randn(8, 3, 6, 6, generator=random)
     with torch.autocast("cpu", torch.bfloat16):
