@@ -5,14 +5,16 @@ import ctypes
 import hashlib
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from dfkd.machine import distributed
+from dfkd.machine.capture import MODES, CapturedStep, CUDAGraphs
 from dfkd.machine.precision import PRECISIONS, float32_arithmetic, has_tf32
 
 
@@ -30,6 +32,8 @@ class Runtime:
         vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU.
         pool: where the images of a finished pool are stored: 'device', 'host' (the CPU's memory), or 'auto' (see
             `pool_device`).
+        capture: whether training steps are recorded as CUDA graphs: 'auto' (where it is faster), 'none' or 'graph'
+            (`dfkd.machine.capture`). On a CPU there are none.
     """
 
     device: torch.device
@@ -38,6 +42,7 @@ class Runtime:
     profile: bool = False
     vectorize: bool | None = None
     pool: str = "auto"
+    capture: str = "auto"
 
     def pool_device(self, size: int) -> torch.device:
         """Return the device on which to store images of a pool.
@@ -66,6 +71,22 @@ class Runtime:
         """
         return float32_arithmetic("tf32") if self.precision == "tf32" else contextlib.nullcontext()
 
+    @property
+    def captures(self) -> bool:
+        """Whether steps may be recorded as CUDA graphs."""
+        return self.capture != "none" and self.device.type == "cuda"
+
+    def captured(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same as `function`, as a CUDA graph where that is faster.
+
+        Args:
+            name: what is computed, for the log.
+            function: see `CapturedStep`.
+        """
+        if not self.captures:
+            return function
+        return CapturedStep(name, function, self.capture, CUDAGraphs(self.device))
+
     def to_device(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, its 4-D tensors in channels_last: convolutions are faster with it on GPUs, and
         for small images on CPUs."""
@@ -85,6 +106,7 @@ def make_runtime(
     profile: bool = False,
     vectorize: bool | None = None,
     pool: str = "auto",
+    capture: str = "auto",
 ) -> Runtime:
     """Check the options of the section `runtime` and prepare this process.
 
@@ -96,7 +118,7 @@ def make_runtime(
         chunk: see `Runtime`.
         threads: number of threads of torch's CPU kernels; None for torch's default.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never. Only checked here.
-        profile, vectorize, pool: see `Runtime`.
+        profile, vectorize, pool, capture: see `Runtime`.
 
     Raises:
         ValueError: the device does not exist or has no TF32, or a value is out of range.
@@ -105,6 +127,8 @@ def make_runtime(
         raise ValueError(f"runtime.precision must be auto, float32, tf32 or bfloat16, got '{precision}'")
     if pool not in ("auto", "device", "host"):
         raise ValueError(f"runtime.pool must be auto, device or host, got '{pool}'")
+    if capture not in MODES:
+        raise ValueError(f"runtime.capture must be auto, none or graph, got '{capture}'")
     if chunk < 1 or (threads is not None and threads < 1):
         raise ValueError(f"runtime.chunk and runtime.threads must be at least 1, got {chunk} and {threads}")
     if checkpoint_every is not None and not checkpoint_every >= 0:
@@ -118,7 +142,7 @@ def make_runtime(
     if precision == "tf32" and not has_tf32(where):
         raise ValueError(f"runtime.precision=tf32, but {device_name(where)} has no TF32; set float32, or auto")
     precision = precisions_of(where)[-1] if precision == "auto" else precision
-    return Runtime(where, precision, chunk, profile, vectorize, pool)
+    return Runtime(where, precision, chunk, profile, vectorize, pool, capture)
 
 
 def _device(name: str) -> torch.device:

@@ -30,7 +30,7 @@ def inputs():
 @pytest.mark.parametrize("random_start", [False, True])
 def test_pgd_equals_its_closed_form_on_a_linear_model(linear, random, loss, random_start):
     model, x, eps = linear(WEIGHT), points(200), 0.2
-    clean = (x.flatten(1) @ DIFFERENCE).abs()
+    clean = (x.flatten(1) @ DIFFERENCE.to(x)).abs()
     attack = PGD(eps, step=0.1, steps=5, random_start=random_start, loss=loss, box=None)
     result = attack.attack(model, x, random, stop_when_flipped=False)
     assert torch.allclose(result.margin, clean - eps * 5, atol=1e-5)

@@ -24,7 +24,7 @@ def test_the_divergence_is_twice_the_kl_from_the_standard_normal(random):
 
 def test_stage_1_equals_the_formula_with_the_same_latents(batches):
     model, id_batch, ood_batch = batches()
-    guide = Guide(model.net, (1, 8, 8), 3, latent=4, width=4).eval()
+    guide = Guide(model.net, (1, 8, 8), 3, latent=4, width=4).eval().to(model.mean.device)
     noise = torch.Generator().manual_seed(2)
     terms = disentangle(guide, model.eval(), id_batch, ood_batch, 0.5, 0.25, noise)
 
@@ -47,7 +47,7 @@ def test_stage_1_equals_the_formula_with_the_same_latents(batches):
 
 def test_the_mean_of_the_latent_gives_the_mean_answer(batches, random):
     model, id_batch, _ = batches()
-    guide = Guide(model.net, (1, 8, 8), 3, latent=4, width=4).eval()
+    guide = Guide(model.net, (1, 8, 8), 3, latent=4, width=4).eval().to(model.mean.device)
     mean, log_var = guide.content(id_batch.x)
     sampled = mean + torch.randn(20_000, 1, 4, generator=random) * (log_var / 2).exp()
     assert torch.allclose(guide.label(sampled).mean(0), guide(id_batch.x), atol=0.05)
