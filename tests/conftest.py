@@ -8,7 +8,7 @@ import pytest
 import runner
 import torch
 from omegaconf import OmegaConf
-from on_device import asked_device, stand_in, tests_on
+from on_device import asked_device, device_of_tests, stand_in
 from runner import with_pictures, without_pictures
 from torch import nn
 
@@ -59,7 +59,7 @@ def on_the_device(request):
     if "device" not in request.fixturenames:
         yield
         return
-    with tests_on(request.getfixturevalue("device")):
+    with device_of_tests(request.getfixturevalue("device")):
         yield
 
 
@@ -105,7 +105,8 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def runtime(device) -> Runtime:
-    return Runtime(device)
+    """Without CUDA graphs, which would call what a test has put into a step only a few times."""
+    return Runtime(device, capture="none")
 
 
 @pytest.fixture

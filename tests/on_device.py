@@ -54,7 +54,7 @@ def stand_in(device: torch.device) -> contextlib.AbstractContextManager:
 
 
 @contextlib.contextmanager
-def tests_on(device: torch.device) -> Iterator[None]:
+def device_of_tests(device: torch.device) -> Iterator[None]:
     """Inside the block, what a test makes without naming a device lies on this one."""
     if device.type == "cpu":
         yield

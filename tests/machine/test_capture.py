@@ -4,13 +4,16 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fake_graphs import FakeGraphs, graphs_everywhere
 from runner import BACKDOOR, CAKE, DFQ, NOISE, a_few, make_cell
 
 from dfkd.machine import capture
 from dfkd.machine.capture import TRIALS, WARM_UP, CapturedStep
 from dfkd.machine.runtime import Runtime, make_runtime
+from dfkd.models import cnn_bn
 from dfkd.run.run_cell import run_cell
+from dfkd.training.optimizers import fused
 
 BEFORE = WARM_UP + TRIALS  # calls before one is recorded
 
@@ -158,6 +161,36 @@ def test_on_a_cpu_and_with_none_a_function_stays_itself():
     assert isinstance(Runtime(torch.device("cuda")).captured("a step", function), CapturedStep)
     with pytest.raises(ValueError, match=r"runtime\.capture must be auto, none or graph, got 'cuda'"):
         make_runtime("cpu", capture="cuda")
+
+
+def test_on_a_gpu_a_step_as_a_graph_is_the_step(device):
+    """With BatchNorm in training, whose statistics change in every step, and bfloat16."""
+    if device.type != "cuda":
+        pytest.skip("needs --device cuda")
+    students = []
+    for mode in ("none", "graph"):
+        runtime = Runtime(device, "bfloat16", capture=mode)
+        torch.manual_seed(0)
+        net = runtime.to_device(cnn_bn((1, 8, 8), 10, widths=(4, 8, 8)))
+        parameters = list(net.parameters())
+        optimizer = fused(torch.optim.Adam, parameters, lr=1e-2)
+
+        def gradients(x, y, net=net, parameters=parameters, runtime=runtime):
+            with runtime.autocast():
+                loss = F.cross_entropy(net(x).float(), y)
+            return {"loss": loss}, torch.autograd.grad(loss, parameters)
+
+        step, data = runtime.captured("a step", gradients), torch.Generator(device).manual_seed(0)
+        for _ in range(WARM_UP + 10):
+            x = torch.rand(32, 1, 8, 8, generator=data, device=device)
+            _, found = step(x, (10 * x.mean((1, 2, 3))).long())
+            for parameter, gradient in zip(parameters, found, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        students.append(net)
+    assert isinstance(step, CapturedStep) and step.recording is not None
+    for one, other in zip(*(net.state_dict().values() for net in students), strict=True):
+        assert torch.allclose(one, other, atol=1e-3)
 
 
 LONG = ("limit.rounds=3", "synthesizer.rounds=3", "runtime.capture=graph", "limit.steps=8", "limit.epochs=3")
