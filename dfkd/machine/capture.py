@@ -50,9 +50,17 @@ class CUDAGraphs:
         return copied(outputs)  # in memory of the current stream
 
     def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = function()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        generator = torch.cuda.default_generators[current.device.index]
+        before = generator.clone_state()
+        try:
+            with torch.cuda.graph(graph):
+                outputs = function()
+        except RuntimeError:
+            # torch leaves the recording's stream as the current one, and its generator as if it were still recorded.
+            torch.cuda.set_stream(current)
+            generator.graphsafe_set_state(before)
+            raise
         return outputs, graph.replay
 
     def wait(self) -> None:

@@ -1,6 +1,8 @@
 """Steps as CUDA graphs, with graphs that a CPU can play: what is recorded, replayed, given up and told."""
 
+import contextlib
 from collections import Counter
+from unittest import mock
 
 import pytest
 import torch
@@ -8,11 +10,15 @@ import torch.nn.functional as F
 from fake_graphs import FakeGraphs, graphs_everywhere
 from runner import BACKDOOR, CAKE, DFQ, NOISE, a_few, make_cell
 
+from dfkd.defenses import All, ATEsc, Defense
 from dfkd.machine import capture
-from dfkd.machine.capture import TRIALS, WARM_UP, CapturedStep
+from dfkd.machine.capture import TRIALS, WARM_UP, CapturedStep, CUDAGraphs
 from dfkd.machine.runtime import Runtime, make_runtime
 from dfkd.models import cnn_bn
+from dfkd.priors import BatchNormEMA, Prior, TotalVariation
+from dfkd.recipe import Recipe
 from dfkd.run.run_cell import run_cell
+from dfkd.teachers import NTL, Backdoor, Supervised
 from dfkd.training.optimizers import fused
 
 BEFORE = WARM_UP + TRIALS  # calls before one is recorded
@@ -161,6 +167,48 @@ def test_on_a_cpu_and_with_none_a_function_stays_itself():
     assert isinstance(Runtime(torch.device("cuda")).captured("a step", function), CapturedStep)
     with pytest.raises(ValueError, match=r"runtime\.capture must be auto, none or graph, got 'cuda'"):
         make_runtime("cpu", capture="cuda")
+
+
+def test_after_a_recording_that_fails_stream_and_generator_are_as_before(monkeypatch):
+    """torch does not put them back."""
+    stream, generator, left = mock.Mock(), mock.Mock(), []
+    stream.device.index = 1
+    generator.clone_state.return_value = "before"
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", mock.Mock)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "default_generators", ("of another device", generator))
+    monkeypatch.setattr(torch.cuda, "set_stream", left.append)
+    graphs = CUDAGraphs(torch.device("cuda", 1))
+    assert graphs.record(lambda: "outputs")[0] == "outputs"
+    assert left == [] and not generator.graphsafe_set_state.called
+    with pytest.raises(RuntimeError, match="while capturing"):
+        graphs.record(mock.Mock(side_effect=RuntimeError("while capturing")))
+    assert left == [stream]
+    generator.graphsafe_set_state.assert_called_once_with("before")
+
+
+class Stateful(Defense):
+    def loss(self, *arguments):
+        return super().loss(*arguments)
+
+
+class StatefulTeacher(Supervised):
+    def loss(self, *arguments):
+        return super().loss(*arguments)
+
+
+class StatefulTerm(TotalVariation):
+    pass
+
+
+def test_only_what_depends_on_its_arguments_alone_is_recorded():
+    net, recipe = torch.nn.Linear(1, 1), Recipe()
+    assert Defense().loss_is_pure and ATEsc(All()).loss_is_pure and not Stateful().loss_is_pure
+    assert Supervised(net, recipe, 1).loss_is_pure and Backdoor(net, recipe, 1).loss_is_pure
+    assert not StatefulTeacher(net, recipe, 1).loss_is_pure and not NTL(net, recipe, 1).loss_is_pure
+    assert Prior({"tv": TotalVariation()}).is_pure
+    assert not Prior({"own": StatefulTerm()}).is_pure and not Prior({"bn": BatchNormEMA()}).is_pure
 
 
 def test_on_a_gpu_a_step_as_a_graph_is_the_step(device):
