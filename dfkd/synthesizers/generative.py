@@ -128,8 +128,8 @@ class Generative(Synthesizer):
         """Take one step of the generator.
 
         Returns:
-            (the terms of its loss; the teacher's forward pass on the images, or None if it was done in a CUDA graph, which
-            no prior term with a memory is).
+            (the terms of its loss; the teacher's forward pass on the images, or None if no prior term has a memory and
+            the step may be a CUDA graph).
         """
         if steer is None and self._can_capture:
             (terms, gradients), teacher_pass = self.gradients(z, labels, teacher, student), None

@@ -14,7 +14,7 @@ from dfkd.defenses import All, ATEsc, Defense
 from dfkd.machine import capture
 from dfkd.machine.capture import TRIALS, WARM_UP, CapturedStep, CUDAGraphs
 from dfkd.machine.runtime import Runtime, make_runtime
-from dfkd.models import cnn_bn
+from dfkd.models import cnn_bn, mlp
 from dfkd.priors import BatchNormEMA, Prior, TotalVariation
 from dfkd.recipe import Recipe
 from dfkd.run.run_cell import run_cell
@@ -203,7 +203,7 @@ class StatefulTerm(TotalVariation):
 
 
 def test_only_what_depends_on_its_arguments_alone_is_recorded():
-    net, recipe = torch.nn.Linear(1, 1), Recipe()
+    net, recipe = mlp((1, 2, 1), 3), Recipe()
     assert Defense().loss_is_pure and ATEsc(All()).loss_is_pure and not Stateful().loss_is_pure
     assert Supervised(net, recipe, 1).loss_is_pure and Backdoor(net, recipe, 1).loss_is_pure
     assert not StatefulTeacher(net, recipe, 1).loss_is_pure and not NTL(net, recipe, 1).loss_is_pure
