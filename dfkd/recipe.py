@@ -94,14 +94,24 @@ class Recipe:
 
 
 class Stepper:
-    """Takes optimisation steps: zero the gradients, backward, clip, optimizer step, scheduler step."""
+    """Takes optimisation steps: gradients, clip, optimizer step, scheduler step."""
 
     def __init__(self, optimizer, scheduler, parameters: list[nn.Parameter], clip: float | None):
         self.optimizer, self.scheduler, self.parameters, self.clip = optimizer, scheduler, parameters, clip
 
     def step(self, loss: torch.Tensor) -> None:
+        """Take a step with the gradients of a loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._advance()
+
+    def apply(self, gradients: Iterable[torch.Tensor | None]) -> None:
+        """Take a step with given gradients, one for each parameter (None where it has none)."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._advance()
+
+    def _advance(self) -> None:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()

@@ -5,8 +5,10 @@ import pickle
 from unittest import mock
 
 import pytest
+import runner
 import torch
 from omegaconf import OmegaConf
+from on_device import asked_device, device_of_tests, stand_in
 from runner import with_pictures, without_pictures
 from torch import nn
 
@@ -25,6 +27,40 @@ LOAD, LOADED = OmegaConf.load, {}
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """`-n auto`: one more than there are cores, since some tests wait for processes that they have started."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="what computes: cpu, cuda, cuda:N, or elsewhere (a stand-in)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if asked_device(config.getoption("device")).type == "cuda":  # a wrong device ends pytest here
+        runner.run_on(config.getoption("device"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another device than the CPU, skip the tests that are marked as the CPU's."""
+    for item in items if config.getoption("device") != "cpu" else ():
+        for mark in item.iter_markers("cpu"):
+            item.add_marker(pytest.mark.skip(reason=f"on the CPU only: {mark.args[0]}"))
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig) -> torch.device:
+    """The device that `--device` names. A test that asks for it, or for a fixture made with it, runs on the device."""
+    device = asked_device(pytestconfig.getoption("device"))
+    with stand_in(device):
+        yield device
+
+
+@pytest.fixture(autouse=True)
+def on_the_device(request):
+    """What such a test makes lies on the device, too (`tests.on_device`)."""
+    if "device" not in request.fixturenames:
+        yield
+        return
+    with device_of_tests(request.getfixturevalue("device")):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,12 +104,13 @@ def pictures():
 
 
 @pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return Runtime(torch.device("cpu"))
+def runtime(device) -> Runtime:
+    """Without CUDA graphs, which would call what a test has put into a step only a few times."""
+    return Runtime(device, capture="none")
 
 
 @pytest.fixture
-def random() -> torch.Generator:
+def random(device) -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
@@ -139,13 +176,13 @@ def unchanged():
 
 @pytest.fixture
 def tiny_domain():
-    """Make a domain of random images whose first pixel tells the class."""
+    """Make a domain of random images, on the CPU as every domain, whose first pixel tells the class."""
 
     def make(count=24, classes=3, shape=(1, 8, 8), seed=0, name="tiny") -> Domain:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
 
         def part() -> Images:
-            y = torch.arange(count) % classes
+            y = torch.arange(count, device="cpu") % classes
             x = torch.rand(count, *shape, generator=generator) * 0.2
             x[:, :, 0, 0] = y.float()[:, None] / classes
             return Images(x, y)

@@ -44,6 +44,12 @@ NOISE = ("synthesizer=noise_images", "synthesizer.batch_size=32", "student.recip
 BACKDOOR = ("ntl_scenario=backdoor", "teacher=backdoor")
 
 
+def run_on(device: str) -> None:
+    """Let the runs of the smallest numbers compute on a device. To be called before a test module imports TINY."""
+    global TINY
+    TINY = tuple(f"runtime.device={device}" if word.startswith("runtime.device=") else word for word in TINY)
+
+
 @functools.cache
 def loader() -> tuple[SweepLoader, DictConfig]:
     """Composes as a sweep does, a third of the time that Hydra takes for every cell anew; and what it starts from."""

@@ -94,7 +94,8 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["student.recipe.optimizer=sgdd"], ["student.recipe", "sgd, adam, adamw", "'sgdd'"]),
         (["teacher.augment=flips"], ["teacher", "none, shift, crop_flip", "'flips'"]),
         (["teacher.network.norm=bacth"], ["teacher.network", "'batch' or 'none'", "'bacth'"]),
-        (["runtime.precision=half"], ["runtime.precision", "auto, float32 or bfloat16", "'half'"]),
+        (["runtime.precision=tf32"], ["runtime.precision=tf32", "has no TF32; set float32, or auto"]),
+        (["runtime.precision=half"], ["runtime.precision", "auto, float32, tf32 or bfloat16", "'half'"]),
         (["runtime.device=gpu"], ["runtime.device", "auto, cpu, cuda or cuda:N", "'gpu'"]),
         (["student.loss=l1"], ["student: loss must be a loss, as loss@student.loss=kl chooses it, got 'l1'"]),
         # parts that do not go together

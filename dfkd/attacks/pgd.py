@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd.machine.precision import exact_float32
 from dfkd.models.classifier import Classifier
 
 
@@ -32,6 +33,8 @@ class AttackResult:
 @dataclass(frozen=True)
 class PGD:
     """Untargeted L-infinity PGD against the label that the classifier predicts for the clean image.
+
+    It computes in IEEE float32, whatever the precision of the run.
 
         x_0 = clip(x + u),  u ~ U(-eps, eps)            (random_start; else x_0 = x)
         x_k+1 = clip(x_k + step * sign(grad_x L(f(x_k), argmax f(x))))
@@ -99,7 +102,12 @@ class PGD:
         Raises:
             ValueError: the number of radii in eps is neither 1 nor the number of channels.
         """
-        x = images.detach()
+        with exact_float32(images.device):
+            return self._attack(model, images.detach(), generator, logits, stop_when_flipped)
+
+    def _attack(
+        self, model: Classifier, x: Tensor, generator: torch.Generator, logits: Tensor | None, stop_when_flipped: bool
+    ) -> AttackResult:
         if len(self._radii) not in (1, x.shape[1]):
             raise ValueError(f"eps={self.eps} does not fit images of {x.shape[1]} channels")
         radius = torch.tensor(self._radii, device=x.device).view(1, -1, 1, 1).expand(1, x.shape[1], 1, 1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dfkd.attacks.pgd import PGD, label_margin
+from dfkd.machine.precision import exact_float32
 from dfkd.models.classifier import Classifier
 
 
@@ -24,7 +25,7 @@ def first_order_radius(model: Classifier, images: Tensor, logits: Tensor) -> Ten
         logits: the model's logits for the images (B, classes); only the largest of each row is used.
     """
     label = logits.argmax(1)
-    with torch.enable_grad():
+    with exact_float32(images.device), torch.enable_grad():
         x = images.detach().requires_grad_()
         margin = label_margin(model(x).float(), label)
         (gradient,) = torch.autograd.grad(margin.sum(), x)

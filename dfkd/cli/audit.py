@@ -79,6 +79,7 @@ def run(given: Given) -> str:
         ConfigError: the file cannot be read, fits no network or several, or an option is wrong.
     """
     from dfkd.audit import Effort, headline, judge, look, page, why_not
+    from dfkd.machine.precision import float32_arithmetic
     from dfkd.machine.runtime import make_runtime
 
     config, builder = composed(given), Builder()
@@ -89,7 +90,8 @@ def run(given: Given) -> str:
     teacher = runtime.to_device(described(given) or fitted(given))
     if why := why_not(teacher.classes):
         raise ConfigError(f"{given.file}: {why}")
-    looks = look(teacher, runtime, config["seeds"]["synthesis"], effort)
+    with float32_arithmetic("ieee"):
+        looks = look(teacher, runtime, config["seeds"]["synthesis"], effort)
     verdict = judge(looks)
     folder = given.to or given.file.with_name(f"{given.file.name}.audit")
     folder.mkdir(parents=True, exist_ok=True)

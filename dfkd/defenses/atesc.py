@@ -101,6 +101,10 @@ class ATEsc(Defense):
     def mean_loss(self) -> bool:
         return self.reduce is masked_share and self.forget != "kl"  # 'kl' clips the mean, not each image's term
 
+    @property
+    def loss_is_pure(self) -> bool:
+        return type(self).loss is ATEsc.loss
+
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         self.criterion.check(network)
 

@@ -36,6 +36,11 @@ class Defense:
         return type(self).loss is Defense.loss and not self.has_student_term
 
     @property
+    def loss_is_pure(self) -> bool:
+        """Whether the loss depends on its arguments alone. It can then be recorded once and replayed (CUDA graphs)."""
+        return type(self).loss is Defense.loss
+
+    @property
     def has_student_term(self) -> bool:
         """Whether there may be a `student_term`. Students with one are not trained side by side in one program."""
         return type(self).student_term is not Defense.student_term

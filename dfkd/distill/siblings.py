@@ -1,6 +1,6 @@
 """Students that differ only in their seeds, trained together in one program: one small network cannot fill a GPU."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,11 @@ class SiblingDistillation:
         objectives = [trainer.objective for trainer in self.trainers]
         self.template = objectives[0]  # vmap calls it with the tensors of all students (functional_call)
         self.parameters = {
-            name: nn.Parameter(torch.stack([objective.get_parameter(name).detach() for objective in objectives]))
+            name: nn.Parameter(stacked([objective.get_parameter(name).detach() for objective in objectives]))
             for name, _ in self.template.named_parameters()
         }
         self.buffers = {
-            name: torch.stack([objective.get_buffer(name) for objective in objectives])
+            name: stacked([objective.get_buffer(name) for objective in objectives])
             for name, _ in self.template.named_buffers()
         }
         for distillation in distillations:
@@ -69,7 +69,8 @@ class SiblingDistillation:
             tied = tied or self._tie()  # not before the loop: its first iteration may restore a checkpoint
             try:
                 terms = vmap(self._terms)(self.parameters, self.buffers, *self._load_batches(pool))
-                self.stepper.step(sum(terms.values()).sum())
+                with self.trainers[0].runtime.gradients():
+                    self.stepper.step(sum(terms.values()).sum())
             except RuntimeError as error:
                 raise CannotTrainTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
             meter.add(terms)
@@ -92,10 +93,17 @@ class SiblingDistillation:
         whether each image is fragile (K, B), bool."""
         index = torch.stack([trainer.next_index(pool) for trainer in self.trainers])  # (K, B)
         if self.trainers[0].student.augment == "none":
-            return [tensor.unflatten(0, index.shape) for tensor in self.trainers[0].load_batch(pool, index.flatten())]
+            batch = self.trainers[0].load_batch(pool, index.flatten())
+            return [tensor.contiguous().unflatten(0, index.shape) for tensor in batch]
         views = [trainer.load_batch(pool, batch) for trainer, batch in zip(self.trainers, index, strict=True)]
-        return [torch.stack(tensors) for tensors in zip(*views, strict=True)]
+        return [stacked(tensors) for tensors in zip(*views, strict=True)]
 
     def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:
         """Compute the loss terms of one student from its parameters, buffers and batch."""
         return functional_call(self.template, (parameters, buffers), batch)
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack the tensors (...) of K students, (K, ...), in torch's default memory format. In channels_last, vmap cannot
+    run BatchNorm on a GPU."""
+    return torch.stack([tensor.contiguous() for tensor in tensors])

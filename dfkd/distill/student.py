@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dfkd.defenses import Defense
 from dfkd.defenses.views import Sources, Views
 from dfkd.distill.feature_losses import FeatureLoss
+from dfkd.distill.losses import Loss
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
 from dfkd.machine.data_parallel import Objective, data_parallel_loss
@@ -130,6 +131,7 @@ class Trainer:
             self.defense_term = defense.student_term(student.loss, own)
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
+        self.gradients = runtime.captured("a step of the student", self._gradients) if self.can_capture else None
         self.generator = runtime.generator(seed, "student", "batches")
         self.view_generator = runtime.generator(seed, "student", "views")
         self.meter = Meter()
@@ -140,9 +142,27 @@ class Trainer:
         """Take `steps` steps on batches of the pool. Each pass is shuffled anew and drops its incomplete last batch."""
         self.begin()
         for _ in self.loop("student step", steps):
-            terms = self.loss(*self.load_batch(pool, self.next_index(pool)))
-            self.stepper.step(sum(terms.values()))
+            batch = self.load_batch(pool, self.next_index(pool))
+            if self.gradients is not None:
+                terms, gradients = self.gradients(*batch)
+                self.stepper.apply(gradients)
+            else:
+                terms = self.loss(*batch)
+                with self.runtime.gradients():
+                    self.stepper.step(sum(terms.values()))
             self.meter.add(terms)
+
+    @property
+    def can_capture(self) -> bool:
+        """Whether the gradients of a step depend on its batch and the networks alone."""
+        pure = self.defense.loss_is_pure and self.defense_term is None and isinstance(self.student.loss, Loss)
+        return pure and self.runtime.captures and distributed.team_size() == 1
+
+    def _gradients(self, *batch: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+        """Compute the terms of the loss for a batch, and the gradients of the trained parameters."""
+        terms = self.loss(*batch)
+        with self.runtime.gradients():
+            return terms, torch.autograd.grad(sum(terms.values()), self.stepper.parameters, allow_unused=True)
 
     @property
     def objective(self) -> Objective:

@@ -12,7 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 
 log = logging.getLogger("dfkd")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler prints every start and stop
-WINDOW = 3.0  # seconds that are profiled; in a longer stage they follow after as many seconds of warm-up
+# What is profiled: at most so many seconds and so many steps of a loop; in a longer stage they follow after as much of
+# warm-up. A GPU takes many steps in three seconds, of which torch's profiler would need minutes to make a table.
+WINDOW, STEPS = 3.0, 50
+PHASES = ("synthesis", "split", "distill", "evaluate")  # of a round (`dfkd.machine.clock`)
 ROWS, NAMED = 30, 4  # number of operators in the file and on the console
 
 
@@ -39,7 +42,8 @@ def profiled(stage: str, device: torch.device, folder: Path) -> Iterator[Callabl
 
 
 class ProfileWindow:
-    """A profiler that starts at once, starts again after WINDOW seconds of warm-up, and stops WINDOW seconds later."""
+    """A profiler that starts at once, starts again after WINDOW seconds or STEPS steps of warm-up, and stops after as
+    much again."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -49,10 +53,11 @@ class ProfileWindow:
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
         self.profile, self.is_warm, self.running = profile(activities=kinds), is_warm, True
         self.profile.start()
-        self.began = time.monotonic()
+        self.began, self.steps = time.monotonic(), 0
 
     def between(self) -> None:
-        if not self.running or time.monotonic() - self.began < WINDOW:
+        self.steps += 1
+        if not self.running or (self.steps < STEPS and time.monotonic() - self.began < WINDOW):
             return
         self.stop()
         if not self.is_warm:
@@ -67,7 +72,8 @@ class ProfileWindow:
             self.running = False
 
     def read(self) -> tuple[str, str]:
-        """Return (table of the operators, one line with the operators that take most of the time), both as text."""
+        """Return (table of the operators; one line with the time of the phases, as shares of the profiled seconds, and
+        the operators that take most of the time), both as text."""
         kind = "device" if self.device.type == "cuda" else "cpu"
         every = self.profile.key_averages()
         table = every.table(sort_by=f"self_{kind}_time_total", row_limit=ROWS, max_name_column_width=70)
@@ -77,4 +83,7 @@ class ProfileWindow:
 
         total = sum(map(spent, every)) or 1
         first = sorted(every, key=spent, reverse=True)[:NAMED]
-        return table, f"{self.seconds:.1f} s, " + ", ".join(f"{r.key} {100 * spent(r) / total:.0f} %" for r in first)
+        phases = {r.key: r.cpu_time_total / 1e6 / max(self.seconds, 1e-9) for r in every if r.key in PHASES}
+        shares = [f"{name} {100 * phases[name]:.0f} %" for name in PHASES if name in phases]
+        shares += [f"{r.key} {100 * spent(r) / total:.0f} %" for r in first if r.key not in PHASES]
+        return table, f"{self.seconds:.1f} s, {', '.join(shares)}"

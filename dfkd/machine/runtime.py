@@ -5,14 +5,17 @@ import ctypes
 import hashlib
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from dfkd.machine import distributed
+from dfkd.machine.capture import MODES, CapturedStep, CUDAGraphs
+from dfkd.machine.precision import PRECISIONS, float32_arithmetic, has_tf32
 
 
 @dataclass(frozen=True)
@@ -21,22 +24,25 @@ class Runtime:
 
     Attributes:
         device: 'cpu', 'cuda' or 'cuda:N'.
-        precision: torch.bfloat16 (autocast in synthesis and training; losses, BatchNorm statistics and attacks stay
-            in float32) or torch.float32.
+        precision: 'float32' (IEEE), 'tf32' (a GPU's convolutions in TF32) or 'bfloat16' (autocast), in the passes of
+            synthesis and training. Losses, BatchNorm statistics, attacks and evaluation stay in IEEE float32.
         chunk: largest number of images in one forward pass where the batch size does not change the result: evaluation
             and attacks; also limits how many CAKE sets are optimised at once.
         profile: whether to profile each stage (`dfkd.machine.profiling`).
         vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU.
         pool: where the images of a finished pool are stored: 'device', 'host' (the CPU's memory), or 'auto' (see
             `pool_device`).
+        capture: whether training steps are recorded as CUDA graphs: 'auto' (where it is faster), 'none' or 'graph'
+            (`dfkd.machine.capture`). On a CPU there are none.
     """
 
     device: torch.device
-    precision: torch.dtype = torch.float32
+    precision: str = "float32"
     chunk: int = 1000
     profile: bool = False
     vectorize: bool | None = None
     pool: str = "auto"
+    capture: str = "auto"
 
     def pool_device(self, size: int) -> torch.device:
         """Return the device on which to store images of a pool.
@@ -53,10 +59,33 @@ class Runtime:
         return torch.device("cpu") if self.pool == "host" else self.device
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return a context manager that autocasts to bfloat16; it does nothing if the precision is float32."""
-        if self.precision == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.precision)
+        """Return a context manager for the forward passes that are computed in the run's precision."""
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return self.gradients()
+
+    def gradients(self) -> contextlib.AbstractContextManager:
+        """Return a context manager for the gradients of what was computed under `autocast`.
+
+        Only tf32 needs it: what was computed in bfloat16 has bfloat16 gradients anywhere.
+        """
+        return float32_arithmetic("tf32") if self.precision == "tf32" else contextlib.nullcontext()
+
+    @property
+    def captures(self) -> bool:
+        """Whether steps may be recorded as CUDA graphs."""
+        return self.capture != "none" and self.device.type == "cuda"
+
+    def captured(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same as `function`, as a CUDA graph where that is faster.
+
+        Args:
+            name: what is computed, for the log.
+            function: see `CapturedStep`.
+        """
+        if not self.captures:
+            return function
+        return CapturedStep(name, function, self.capture, CUDAGraphs(self.device))
 
     def to_device(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, its 4-D tensors in channels_last: convolutions are faster with it on GPUs, and
@@ -77,26 +106,29 @@ def make_runtime(
     profile: bool = False,
     vectorize: bool | None = None,
     pool: str = "auto",
+    capture: str = "auto",
 ) -> Runtime:
     """Check the options of the section `runtime` and prepare this process.
 
     Args:
         device: 'auto' (CUDA if available), 'cpu', 'cuda', 'cuda:N'. With several ranks, 'auto' or 'cuda' gives each
             rank a CUDA device of its own.
-        precision: 'float32', 'bfloat16', or 'auto': bfloat16 if the hardware has instructions for it, else float32. A
-            run then measures whether bfloat16 is faster (`dfkd.stages.precision`).
+        precision: 'float32', 'tf32', 'bfloat16', or 'auto': the least exact one that the hardware has instructions for.
+            A run then measures whether it is faster than a more exact one (`dfkd.stages.precision`).
         chunk: see `Runtime`.
         threads: number of threads of torch's CPU kernels; None for torch's default.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never. Only checked here.
-        profile, vectorize, pool: see `Runtime`.
+        profile, vectorize, pool, capture: see `Runtime`.
 
     Raises:
-        ValueError: the device does not exist, or a value is out of range.
+        ValueError: the device does not exist or has no TF32, or a value is out of range.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"runtime.precision must be auto, float32 or bfloat16, got '{precision}'")
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"runtime.precision must be auto, float32, tf32 or bfloat16, got '{precision}'")
     if pool not in ("auto", "device", "host"):
         raise ValueError(f"runtime.pool must be auto, device or host, got '{pool}'")
+    if capture not in MODES:
+        raise ValueError(f"runtime.capture must be auto, none or graph, got '{capture}'")
     if chunk < 1 or (threads is not None and threads < 1):
         raise ValueError(f"runtime.chunk and runtime.threads must be at least 1, got {chunk} and {threads}")
     if checkpoint_every is not None and not checkpoint_every >= 0:
@@ -107,9 +139,10 @@ def make_runtime(
     where = _device(device) if distributed.ranks() == 1 else _of_this_rank(device)
     if where.type == "cuda" and where.index is not None:
         torch.cuda.set_device(where)  # so that no tensor is put on another one by default
-    fast = multiplies_bfloat16(where) if precision == "auto" else precision == "bfloat16"
-    precision = torch.bfloat16 if fast else torch.float32
-    return Runtime(where, precision, chunk, profile, vectorize, pool)
+    if precision == "tf32" and not has_tf32(where):
+        raise ValueError(f"runtime.precision=tf32, but {device_name(where)} has no TF32; set float32, or auto")
+    precision = precisions_of(where)[-1] if precision == "auto" else precision
+    return Runtime(where, precision, chunk, profile, vectorize, pool, capture)
 
 
 def _device(name: str) -> torch.device:
@@ -148,6 +181,12 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def precisions_of(device: torch.device) -> list[str]:
+    """Return the precisions that a device has instructions for, from the most exact one on."""
+    can = {"float32": True, "tf32": has_tf32(device), "bfloat16": multiplies_bfloat16(device)}
+    return [name for name in PRECISIONS if can[name]]
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

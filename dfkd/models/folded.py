@@ -1,7 +1,6 @@
 """Folding of BatchNorm layers into convolutions: in evaluation mode they only scale and shift, which the weights of the
 preceding convolution can do."""
 
-import contextlib
 import copy
 import warnings
 
@@ -9,7 +8,9 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-TOLERANCE = 1e-2  # allowed difference, relative to the largest logit: enough for rounding, also of TF32 on a GPU
+from dfkd.machine.precision import exact_float32
+
+TOLERANCE = 1e-2  # allowed difference, relative to the largest logit: enough for rounding
 
 
 @torch.no_grad()
@@ -37,7 +38,7 @@ def fold_batch_norms(
     weight = next(net.parameters())
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(weight)
     try:
-        with warnings.catch_warnings(), full_precision(weight.device):
+        with warnings.catch_warnings(), exact_float32(weight.device):
             warnings.simplefilter("ignore")
             fast = fuse(copy.deepcopy(net, memo), inplace=True).eval().requires_grad_(False)
             expected, logits = net.forward(example), fast(example)
@@ -45,12 +46,6 @@ def fold_batch_norms(
     except Exception:  # a user's network can raise anything when its forward pass is traced
         return None
     return fast if difference <= TOLERANCE * expected.abs().max() else None
-
-
-def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
-    """Context manager that switches autocast off."""
-    can = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if can else contextlib.nullcontext()
 
 
 def has_layer_hooks(net: nn.Module) -> bool:

@@ -85,6 +85,12 @@ class Prior:
         """Names of the terms that carry state from round to round."""
         return [name for name, term in self.terms.items() if term.remembers]
 
+    @property
+    def is_pure(self) -> bool:
+        """Whether all terms depend on the teacher's forward pass alone: those of this package that have no memory. A
+        user's own term may depend on anything."""
+        return not self.memories and all(type(t).__module__.startswith("dfkd.") for t in self.terms.values())
+
     def start(self) -> None:
         """Reset the state of all terms, at the start of a synthesis."""
         for term in self.terms.values():

@@ -42,7 +42,7 @@ def make_result(pipeline: Pipeline, began: float) -> dict:
         "versions": installed_versions(),
         "device": device_name(run.components.runtime.device),
         "ranks": distributed.ranks(),
-        "precision": str(run.components.runtime.precision).removeprefix("torch."),
+        "precision": run.components.runtime.precision,
         "seconds": seconds_by_phase(pipeline, time.monotonic() - started),
         "seconds_this_run": round(time.monotonic() - began, 3),
         "peak_memory_mb": max(artifact.meta.get("peak_memory_mb", 0.0) for artifact in artifacts.values()),

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from dfkd.config.cell import Cell
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
+from dfkd.machine.precision import float32_arithmetic
 from dfkd.resume.state import CheckpointMismatch
 from dfkd.run.provenance import command
 from dfkd.run.result import make_result
@@ -49,7 +50,7 @@ def run_cell(cell: Cell, siblings: Sequence[Cell] = (), group: str | None = None
         log.warning("  WARNING  %s", warning)
     distributed.barrier()  # no rank begins before all of them are prepared
     lock = RunFolder(cell.folder).lock() if distributed.is_first() else contextlib.nullcontext()
-    with lock:
+    with lock, float32_arithmetic("ieee"):
         # Another process may have finished the cell while this one waited for the lock.
         result = distributed.on_first_rank(cell.finished_result)
         if result is not None:

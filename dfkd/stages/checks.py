@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from dfkd.audit import why_not
@@ -57,7 +56,7 @@ def check_outputs(cell: Cell) -> None:
 
 def precision_warnings(runtime: Runtime) -> list[str]:
     """Return a warning if the precision is bfloat16 and the device has to emulate it; else an empty list."""
-    if runtime.precision != torch.bfloat16 or multiplies_bfloat16(runtime.device):
+    if runtime.precision != "bfloat16" or multiplies_bfloat16(runtime.device):
         return []
     return [
         f"runtime.precision=bfloat16, but this {'GPU' if runtime.device.type == 'cuda' else 'CPU'} has no instructions "

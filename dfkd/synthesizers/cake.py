@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.noise import Noise
-from dfkd.priors import Prior, TotalVariation
+from dfkd.priors import Prior, TeacherPass, TotalVariation
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.training.meter import Meter
 from dfkd.training.optimizers import fused
@@ -213,12 +214,11 @@ class CAKE(Synthesizer):
         parts = {"sets": sets, "streams": streams, "optimizer": optimizer, "snapshots": snapshots}
         parts |= {"step_meter": step_meter, "metrics": metrics}
         for number in self.loop("step", self.steps, **parts):
-            terms, logits = self._terms(sets, labels, teacher)
+            terms, logits, gradients = self.gradients(torch.cat([x.detach() for x in sets]), labels, teacher)
             if number in self.moments:
                 snapshots.append((torch.stack([x.detach() for x in sets]), logits.float().unflatten(0, by_set)))
             step_meter.add({name: value.mean() for name, value in terms.items()})
-            gradients = torch.autograd.grad(sum(terms.values()).sum(), sets)
-            for x, gradient in zip(sets, gradients, strict=True):
+            for x, gradient in zip(sets, gradients.chunk(len(sets)), strict=True):
                 x.grad = gradient
             optimizer.step()
             if self.noise.langevin:
@@ -226,7 +226,7 @@ class CAKE(Synthesizer):
                     x.data += (2 * e) ** 0.5 * torch.randn(x.shape, generator=stream, device=x.device)
             if number == self.steps - 1:
                 hit = (logits.argmax(1) == labels.view(-1)).float().mean()
-                metrics |= {name: value.detach().mean() for name, value in terms.items()}
+                metrics |= {name: value.mean() for name, value in terms.items()}
                 metrics |= {"eps": rates.mean(), "hit": hit}
         step_meter.read()  # raises if a term was not finite
         last = torch.stack([x.detach() for x in sets])
@@ -241,6 +241,11 @@ class CAKE(Synthesizer):
         images, logits = (torch.stack(parts, 1).flatten(0, 2) for parts in zip(*snapshots, strict=True))
         return Synthetic(teacher.denormalize(images), columns, metrics, logits)
 
+    def start(self, runtime: Runtime, seed: int) -> None:
+        super().start(runtime, seed)
+        captured = runtime.captured("a step of CAKE", self._gradients)
+        self.gradients = captured if self.prior.is_pure else self._gradients
+
     def _start(self, stream: torch.Generator) -> Tensor:
         """Draw the noise that a set starts from (B * G, C, H, W)."""
         size = (self.rows * self.groups, *self.shape)
@@ -251,17 +256,32 @@ class CAKE(Synthesizer):
         chance = torch.rand(self.rows, self.classes, generator=stream, device=self.runtime.device)
         return chance.argsort(1)[:, : self.groups]
 
-    def _terms(self, sets: list[Tensor], labels: Tensor, teacher: Teacher) -> tuple[dict[str, Tensor], Tensor]:
-        """Compute the weighted terms per set, each (S,), and the teacher's logits for all images (S * B * G, C)."""
+    def _gradients(self, images: Tensor, labels: Tensor, teacher: Teacher) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Compute the loss of S sets and its gradient.
+
+        Args:
+            images: (S * B * G, C, H, W), in the teacher's normalised space.
+            labels: the target classes (S, B, G).
+
+        Returns:
+            the weighted terms per set, each (S,); the teacher's logits (S * B * G, C); the gradient for the images.
+        """
+        images = images.detach().requires_grad_()
         with self.runtime.autocast():
-            teacher_pass = self.prior.run_teacher(teacher, torch.cat(sets), len(sets))
+            teacher_pass = self.prior.run_teacher(teacher, images, len(labels))
+        terms = self._terms(teacher_pass, labels)
+        with self.runtime.gradients():
+            (gradient,) = torch.autograd.grad(sum(terms.values()).sum(), images)
+        return {name: value.detach() for name, value in terms.items()}, teacher_pass.logits.detach(), gradient
+
+    def _terms(self, teacher_pass: TeacherPass, labels: Tensor) -> dict[str, Tensor]:
+        """Compute the weighted terms per set, each (S,)."""
         logits = teacher_pass.logits
-        grouped = logits.view(len(sets), self.rows, self.groups, -1)
+        grouped = logits.view(len(labels), self.rows, self.groups, -1)
         terms = {}
         if self.class_weight > 0:
             terms["class"] = self.class_weight * class_term(grouped, labels)
         if self.contrast_weight > 0:
             pull = contrast_mse(grouped) if self.contrast == "mse" else contrast_snn(grouped, labels, self.temperature)
             terms["contrast"] = self.contrast_weight * pull
-        terms |= self.prior(teacher_pass)
-        return terms, logits.detach()
+        return terms | self.prior(teacher_pass)

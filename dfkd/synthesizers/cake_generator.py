@@ -128,7 +128,8 @@ class CAKEGenerator(Synthesizer):
             terms = self._terms(teacher, stream)
             last |= {name: value.detach() for name, value in terms.items()}
             watch.add(terms)
-            gradients = torch.autograd.grad(sum(terms.values()), parameters)
+            with self.runtime.gradients():
+                gradients = torch.autograd.grad(sum(terms.values()), parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()

@@ -95,6 +95,7 @@ class Generative(Synthesizer):
         super().start(runtime, seed)
         self.prior.start()
         runtime.to_device(self.generator)
+        self.gradients = runtime.captured("a step of the generator", self._plain_gradients)
         self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.lr, betas=self.betas)
 
     def synthesize(
@@ -107,7 +108,8 @@ class Generative(Synthesizer):
         for _ in range(self.steps):
             z, labels = self._latent(self.batch_size, stream), self._labels(self.batch_size, stream)
             terms, teacher_pass = self._step(z, labels, teacher, student, steer)
-        self.prior.remember(teacher_pass)
+        if teacher_pass is not None:
+            self.prior.remember(teacher_pass)
         student.train(mode)
         return Synthetic(self._student_images(stream), metrics=terms)
 
@@ -122,8 +124,39 @@ class Generative(Synthesizer):
 
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], TeacherPass]:
-        """Take one step of the generator, and return its loss terms and the teacher's forward pass on the images."""
+    ) -> tuple[dict[str, Tensor], TeacherPass | None]:
+        """Take one step of the generator.
+
+        Returns:
+            (the terms of its loss; the teacher's forward pass on the images, or None if no prior term has a memory and
+            the step may be a CUDA graph).
+        """
+        if steer is None and self._can_capture:
+            (terms, gradients), teacher_pass = self.gradients(z, labels, teacher, student), None
+        else:
+            terms, gradients, teacher_pass = self._gradients(z, labels, teacher, student, steer)
+        for p, gradient in zip(self.generator.parameters(), gradients, strict=True):
+            p.grad = gradient
+        self.optimizer.step()
+        return terms, teacher_pass
+
+    @property
+    def _can_capture(self) -> bool:
+        """Whether a step without `steer` depends on its arguments and the networks alone. The terms of this package's
+        methods do; those of a user's own may depend on anything."""
+        pure = self.term is None and self.prior.is_pure and type(self).terms.__module__.startswith("dfkd.")
+        return pure and self.runtime.captures
+
+    def _plain_gradients(
+        self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        return self._gradients(z, labels, teacher, student, None)[:2]
+
+    def _gradients(
+        self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...], TeacherPass]:
+        """Return the terms of the generator's loss, their gradients of its parameters, and the teacher's forward pass
+        on the images."""
         with self.runtime.autocast():
             images = self._generate(self.generator, z, labels)
             teacher_pass = self.prior.run_teacher(teacher, teacher.normalize(images))
@@ -133,11 +166,9 @@ class Generative(Synthesizer):
             terms["defense"] = self.term(images.float(), teacher_pass.logits)
         terms |= {name: value.sum() for name, value in self.prior(teacher_pass).items()}
         # Gradients of the generator only: `backward` would also fill those of the student.
-        parameters = list(self.generator.parameters())
-        for p, gradient in zip(parameters, torch.autograd.grad(sum(terms.values()), parameters), strict=True):
-            p.grad = gradient
-        self.optimizer.step()
-        return {name: value.detach() for name, value in terms.items()}, teacher_pass
+        with self.runtime.gradients():
+            gradients = torch.autograd.grad(sum(terms.values()), list(self.generator.parameters()))
+        return {name: value.detach() for name, value in terms.items()}, gradients, teacher_pass
 
     def _student_images(self, stream: torch.Generator) -> Tensor:
         """Draw the images of a round for the student."""

@@ -239,7 +239,8 @@ class Inversion(Synthesizer):
                 total = sum(terms.values())
                 best.offer(total, images.float())
                 # Gradients of the optimised tensors only: `backward` would also fill those of the student.
-                gradients = torch.autograd.grad(total, optimization.parameters)
+                with self.runtime.gradients():
+                    gradients = torch.autograd.grad(total, optimization.parameters)
                 for parameter, gradient in zip(optimization.parameters, gradients, strict=True):
                     parameter.grad = gradient
                 optimization.advance()

@@ -55,7 +55,7 @@ class MAD(DFQ):
 
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], TeacherPass]:
+    ) -> tuple[dict[str, Tensor], TeacherPass | None]:
         terms, teacher_pass = super()._step(z, labels, teacher, student, steer)
         follow(self.average, self.generator, self.decay)
         return terms, teacher_pass

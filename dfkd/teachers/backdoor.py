@@ -93,6 +93,10 @@ class Backdoor(TrainedTeacher):
         self.ood_weight, self.poison_rate, self.clean_label = ood_weight, poison_rate, clean_label
         self.mean_loss = poison_rate is None  # with a rate, `loss` uses only the first images of a triggered batch
 
+    @property
+    def loss_is_pure(self) -> bool:
+        return type(self).loss is Backdoor.loss
+
     def check(self, scenario: Scenario) -> None:
         super().check(scenario)
         if not scenario.backdoor:

@@ -67,10 +67,13 @@ class TrainedTeacher(TeacherSource):
 
     Attributes:
         mean_loss: see `TeacherSource`. A subclass that overrides `fit` may set it only if its whole `fit` satisfies it.
+        loss_is_pure: whether the loss depends on its batches and the model alone, not on `epoch` or `step`. A step can
+            then be recorded once and replayed (CUDA graphs).
         epoch, step: number of finished epochs and optimisation steps; a loss may depend on them.
     """
 
     is_trained = True
+    loss_is_pure = False
     epoch = step = 0
 
     def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none"):
@@ -146,18 +149,42 @@ class TrainedTeacher(TeacherSource):
         """
         recipe, epochs = recipe or self.recipe, epochs or self.epochs
         stepper, meter = recipe.make(model.parameters(), epochs * training.batches.steps), Meter()
+        gradients = self._captured(loss, stepper.parameters, training.runtime)
         loss = data_parallel_loss(model, loss)
         for _ in self.loop("epoch", epochs, **training.parts(self), stepper=stepper, meter=meter):
             training.batches.shuffle()
             for number in self.loop("batch", training.batches.steps):
                 batches = training.batches.take(number)
-                with training.runtime.autocast():
-                    terms = loss(*batches)
-                stepper.step(sum(terms.values()))
+                if gradients is not None:
+                    tensors = [tensor for batch in batches if batch is not None for tensor in (batch.x, batch.y)]
+                    terms, by_parameter = gradients(*tensors)
+                    stepper.apply(by_parameter)
+                else:
+                    with training.runtime.autocast():
+                        terms = loss(*batches)
+                    with training.runtime.gradients():
+                        stepper.step(sum(terms.values()))
                 meter.add(terms)
                 self.step += 1
             training.report(self.epoch, meter.read(distributed.mean), classifier or training.model)
             self.epoch += 1
+
+    def _captured(
+        self, loss: Callable[..., dict[str, Tensor]], parameters: list[nn.Parameter], runtime: Runtime
+    ) -> Callable[..., tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] | None:
+        """Return a function that computes the terms of a loss and the gradients of parameters as a CUDA graph, from the
+        images and labels of the batches; None if they cannot be recorded."""
+        if not (self.loss_is_pure and runtime.captures and distributed.team_size() == 1):
+            return None
+
+        def gradients(*tensors: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+            id_batch, ood_batch, *_ = [*map(Images, tensors[::2], tensors[1::2]), None]
+            with runtime.autocast():
+                terms = loss(id_batch, ood_batch)
+            with runtime.gradients():
+                return terms, torch.autograd.grad(sum(terms.values()), parameters, allow_unused=True)
+
+        return runtime.captured("a step of the teacher", gradients)
 
 
 class Batches:

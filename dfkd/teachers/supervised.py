@@ -13,6 +13,10 @@ class Supervised(TrainedTeacher):
 
     mean_loss = True
 
+    @property
+    def loss_is_pure(self) -> bool:
+        return type(self).loss is Supervised.loss
+
     def loss(
         self, model: Classifier, id_batch: Images, ood_batch: Images | None, ood_label: int | None
     ) -> dict[str, Tensor]:

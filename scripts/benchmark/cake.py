@@ -69,8 +69,7 @@ def checked(bench: Bench, network: Callable, shape: Shape, images: int) -> list[
         if runtime == bench.exact:
             checks.append(compare_rounding("pixels' way in a step", way, *ways))
         else:
-            precision = str(runtime.precision).removeprefix("torch.")
-            checks.append(compare(f"pixels' way in a step, {precision}", way, ways[1], 0.1))
+            checks.append(compare(f"pixels' way in a step, {runtime.precision}", way, ways[1], 0.1))
             continue
         terms = [[cake_terms(each.net, a, y) for a, y in zip(x, labels, strict=True)] for each in plains]
         for place, name in enumerate(("class", "contrast", "tv")):
@@ -145,7 +144,8 @@ def operations(frozen: Teacher, x: torch.Tensor) -> float:
 def matrix_peak(bench: Bench) -> float:
     """TFLOP/s of the fastest of some products of large square matrices, in the precision that is measured."""
     runtime, side = bench.runtime, bench.size(64, 2048, 8192)
-    a = torch.randn(side, side, device=runtime.device).to(runtime.precision)
+    dtype = torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
+    a = torch.randn(side, side, device=runtime.device, dtype=dtype)
     seconds = min(bench.seconds(product=lambda: a @ a)["product"])
     return 2 * side**3 / seconds / 1e12
 

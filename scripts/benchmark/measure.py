@@ -106,7 +106,7 @@ class Bench:
     @property
     def exact(self) -> Runtime:
         """The same device in float32."""
-        return replace(self.runtime, precision=torch.float32)
+        return replace(self.runtime, precision="float32")
 
     def size(self, toy: int, cpu: int, gpu: int) -> int:
         """How much of something: in a test, on a CPU, on a GPU."""

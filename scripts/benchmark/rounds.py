@@ -83,7 +83,7 @@ def dfq(bench: Bench) -> list[Row]:
         "experiment=dfq/digits",
         f"data.size={size}",
         f"student.capacity={bench.size(128, 2560, 10_000)}",
-        f"runtime.precision={str(bench.runtime.precision).removeprefix('torch.')}",
+        f"runtime.precision={bench.runtime.precision}",
         *(["generator@synthesizer.generator=large", "network@teacher.network=resnet18"] if bench.cuda else []),
     ]
     made, again = components(bench, *options), components(bench, *options)

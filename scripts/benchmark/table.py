@@ -20,7 +20,7 @@ def machine(bench: Bench) -> dict:
         "commit": commit(),
         "device": torch.cuda.get_device_name(device) if bench.cuda else cpu,
         "threads": torch.get_num_threads(),
-        "precision": str(bench.runtime.precision).removeprefix("torch."),
+        "precision": bench.runtime.precision,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

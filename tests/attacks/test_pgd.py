@@ -30,7 +30,7 @@ def inputs():
 @pytest.mark.parametrize("random_start", [False, True])
 def test_pgd_equals_its_closed_form_on_a_linear_model(linear, random, loss, random_start):
     model, x, eps = linear(WEIGHT), points(200), 0.2
-    clean = (x.flatten(1) @ DIFFERENCE).abs()
+    clean = (x.flatten(1) @ DIFFERENCE.to(x)).abs()
     attack = PGD(eps, step=0.1, steps=5, random_start=random_start, loss=loss, box=None)
     result = attack.attack(model, x, random, stop_when_flipped=False)
     assert torch.allclose(result.margin, clean - eps * 5, atol=1e-5)
@@ -41,14 +41,14 @@ def test_pgd_equals_its_closed_form_on_a_linear_model(linear, random, loss, rand
 def test_mean_and_std_inside_the_model_count(linear, random):
     x, eps, std = torch.rand(200, 1, 3, 1, generator=random), 0.05, 0.25
     model = linear(WEIGHT, [0.3, 0.0], mean=(0.5,), std=(std,))
-    clean = (((x.flatten(1) - 0.5) / std) @ DIFFERENCE + 0.3).abs()
+    clean = (((x.flatten(1) - 0.5) / std) @ DIFFERENCE.to(x) + 0.3).abs()
     result = PGD(eps, steps=4, box=None).attack(model, x, random, stop_when_flipped=False)
     assert torch.allclose(result.margin, clean - eps / std * 5, atol=1e-4)
 
 
 def test_every_channel_has_its_own_radius(linear, random):
     model, x = linear(WEIGHT, shape=(3, 1, 1)), points(50).view(50, 3, 1, 1)
-    clean = (x.flatten(1) @ DIFFERENCE).abs()
+    clean = (x.flatten(1) @ DIFFERENCE.to(x)).abs()
     result = PGD([0.3, 0.0, 0.1], steps=4, box=None).attack(model, x, random, stop_when_flipped=False)
     assert torch.allclose(result.margin, clean - (0.3 * 1.5 + 0.1 * 0.5), atol=1e-5)
 

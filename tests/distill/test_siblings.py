@@ -178,6 +178,29 @@ class Stubborn(FeatureNet):
         return logits if logits.sum().item() > 0 else 2 * logits
 
 
+class NormOfAGPU(torch.nn.BatchNorm2d):
+    """Asks for its input in the memory format of the strides, as cuDNN does; vmap knows the default format alone."""
+
+    def forward(self, h):
+        last = h.stride(1) == 1 and min(h.shape[1:]) > 1
+        return super().forward(h.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
+
+
+@pytest.mark.parametrize("augment", ["none", "shift"])
+def test_networks_and_images_in_channels_last_are_trained_in_the_default_format(make, pool, augment):
+    def network(shape, classes, **sizes):
+        net = cnn_bn(shape, classes, **sizes)
+        for number, layer in enumerate(net.body):
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                net.body[number] = NormOfAGPU(layer.num_features)
+        return net
+
+    pool.images = pool.images.to(memory_format=torch.channels_last)
+    together = SiblingDistillation(make(network=network, augment=augment))
+    together.run()
+    assert all(tensor.is_contiguous() for tensor in together.parameters.values())
+
+
 def test_networks_of_which_torch_makes_no_program_are_named(make, monkeypatch):
     def stubborn(shape, classes, **sizes):
         net = cnn_bn(shape, classes, **sizes)

@@ -1,4 +1,4 @@
-"""runtime.precision=auto: measured once, kept, and nothing of the cell is touched."""
+"""runtime.precision: float32 is IEEE float32; auto is measured once, kept, and touches nothing of the cell."""
 
 import json
 from dataclasses import replace
@@ -23,11 +23,10 @@ def cell(tmp_path):
 
 
 @pytest.fixture
-def components(cell):
+def components(cell, monkeypatch):
     """Of a machine that multiplies bfloat16."""
-    made = prepare(cell)
-    made.runtime = replace(made.runtime, precision=torch.bfloat16)
-    return made
+    monkeypatch.setattr("dfkd.machine.runtime.multiplies_bfloat16", lambda device: True)
+    return prepare(cell)
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def clock(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize(("seconds", "chosen"), [(1.0, torch.bfloat16), (2.9, torch.float32), (30.0, torch.float32)])
+@pytest.mark.parametrize(("seconds", "chosen"), [(1.0, "bfloat16"), (2.9, "float32"), (30.0, "float32")])
 def test_bfloat16_is_taken_where_it_is_clearly_faster(cell, components, clock, seconds, chosen):
     clock.bfloat16 = seconds
     assert choose_precision(cell, components).precision == chosen
@@ -64,6 +63,18 @@ def test_a_machine_chooses_once(cell, components, clock, caplog):
     assert kept["seconds"] == {"float32": 3.0, "bfloat16": 1.0} and kept["where"]["torch"] == torch.__version__
 
 
+def test_a_choice_of_before_there_was_tf32_stays_on_a_cpu_and_is_made_anew_on_a_gpu(
+    cell, components, clock, monkeypatch
+):
+    choose_precision(cell, components)
+    turns = clock.turns
+    assert choose_precision(cell, components).precision == "bfloat16" and clock.turns == turns
+    monkeypatch.setattr("dfkd.machine.runtime.has_tf32", lambda device: True)
+    choose_precision(cell, components)
+    (kept,) = read_json(cell.outputs / "precision.json")
+    assert clock.turns > turns and list(kept["seconds"]) == ["float32", "tf32", "bfloat16"]
+
+
 @pytest.mark.parametrize("changed", ["network@student.network=mlp", "student.recipe.batch_size=7"])
 def test_other_networks_and_batches_are_measured_anew(tmp_path, cell, components, clock, changed):
     choose_precision(cell, components)
@@ -72,8 +83,8 @@ def test_other_networks_and_batches_are_measured_anew(tmp_path, cell, components
     assert other.outputs == cell.outputs
     there = prepare(other)
     there.runtime = components.runtime
-    assert choose_precision(other, there).precision == torch.float32
-    assert choose_precision(cell, components).precision == torch.bfloat16  # and both are kept
+    assert choose_precision(other, there).precision == "float32"
+    assert choose_precision(cell, components).precision == "bfloat16"  # and both are kept
 
 
 @pytest.mark.parametrize(
@@ -81,18 +92,18 @@ def test_other_networks_and_batches_are_measured_anew(tmp_path, cell, components
 )
 def test_a_damaged_file_is_measured_again(cell, components, clock, content):
     (cell.outputs / "precision.json").write_text(content)
-    assert choose_precision(cell, components).precision == torch.bfloat16
+    assert choose_precision(cell, components).precision == "bfloat16"
     assert len(read_json(cell.outputs / "precision.json")) == 1
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16"])
 def test_what_is_asked_for_is_not_measured(tmp_path, clock, asked):
     cell = make_cell(tmp_path, "synthesizer=noise_images", f"runtime.precision={asked}")
-    assert str(choose_precision(cell, prepare(cell)).precision) == f"torch.{asked}" and clock.turns == 0
+    assert choose_precision(cell, prepare(cell)).precision == asked and clock.turns == 0
 
 
 def test_hardware_without_bfloat16_is_not_measured(cell, components, clock):
-    components.runtime = replace(components.runtime, precision=torch.float32)
+    components.runtime = replace(components.runtime, precision="float32")
     assert choose_precision(cell, components) is components.runtime and clock.turns == 0
 
 
@@ -108,13 +119,13 @@ def test_a_real_measurement_leaves_the_cell_as_it_was(cell, components):
         assert all(torch.equal(value, before[name][key]) for key, value in net.state_dict().items())
         assert all(p.grad is None and p.requires_grad for p in net.parameters())
     (kept,) = read_json(cell.outputs / "precision.json")
-    assert str(chosen.precision) == f"torch.{kept['precision']}"
+    assert chosen.precision == kept["precision"]
     assert all(0 < seconds < 60 for seconds in kept["seconds"].values())
 
 
 def test_a_run_computes_in_what_was_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr("dfkd.machine.runtime.multiplies_bfloat16", lambda device: True)
-    monkeypatch.setattr(precision, "measure", lambda components, images: json.loads(CHOICE))
+    monkeypatch.setattr(precision, "measure", lambda components, images, precisions: json.loads(CHOICE))
     cell = make_cell(tmp_path, *NOISE)
     assert run_cell(cell)["precision"] == "bfloat16"
     assert [choice["precision"] for choice in read_json(cell.outputs / "precision.json")] == ["bfloat16"]

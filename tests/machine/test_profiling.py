@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import torch
 from runner import make_cell
@@ -48,6 +49,26 @@ def test_of_a_long_stage_a_few_seconds_are_kept_after_as_many_of_setting_up(monk
         assert window.running == (second < 6)
     table, summary = window.read()
     assert "aten::cos" in table and "aten::sin" not in table and summary.startswith("3.0 s, aten::")
+
+
+def test_of_many_fast_steps_a_few_are_kept(monkeypatch):
+    monkeypatch.setattr(profiling.time, "monotonic", lambda: 0.0)
+    window = ProfileWindow(CPU)
+    for step in range(1, 3 * profiling.STEPS):
+        with torch.profiler.record_function("distill"):
+            torch.ones(8).cos()
+        window.between()
+        assert window.running == (step < 2 * profiling.STEPS)
+    kept = {row.key: row.count for row in window.profile.key_averages()}
+    assert kept["aten::cos"] == kept["distill"] == profiling.STEPS
+
+
+def test_the_line_on_the_console_names_the_phases(monkeypatch):
+    window = ProfileWindow(CPU)
+    with torch.profiler.record_function("synthesis"):
+        torch.rand(200, 200).cos()
+    window.stop()
+    assert re.match(r"\d\.\d s, synthesis \d+ %, aten::", window.read()[1])
 
 
 def test_what_fails_is_not_hidden(tmp_path):

@@ -21,7 +21,7 @@ def norms(net: nn.Module) -> list[nn.BatchNorm2d]:
 
 def used(net: nn.Module, random: torch.Generator) -> nn.Module:
     """As after a training: BatchNorm layers have numbers of their own."""
-    for layer in norms(net):
+    for layer in norms(net.to(random.device)):
         for tensor, low, high in (
             (layer.weight, 0.5, 1.5),
             (layer.bias, -0.5, 0.5),

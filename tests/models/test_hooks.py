@@ -82,7 +82,7 @@ def test_hooks_are_removed_also_after_an_exception(unchanged):
 
 @pytest.mark.parametrize("make", [cnn_bn, resnet, wrn, vgg, lenet, timm_model])
 def test_the_features_are_what_the_head_makes_logits_of(make, random, unchanged):
-    net = make((1, 32, 32), 3).eval()
+    net = make((1, 32, 32), 3).eval().to(random.device)
     check = unchanged(net)
     first, second = torch.randn(2, 2, 1, 32, 32, generator=random)
     with watch_features(net) as seen:

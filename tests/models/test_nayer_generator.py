@@ -8,7 +8,7 @@ from dfkd.models.nayer import NoisyLinear
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [16, 28, 32, 64])
 def test_images_have_the_asked_size_and_lie_in_the_unit_interval(side, channels, random):
-    generator = NLGenerator((channels, side, side), classes=4, embedding=6, noise=8, width=4)
+    generator = NLGenerator((channels, side, side), classes=4, embedding=6, noise=8, width=4).to(random.device)
     generator.redraw(10, random)
     images = generator(torch.eye(6)[torch.arange(10) % 4])
     assert images.shape == (10, channels, side, side)
@@ -16,7 +16,7 @@ def test_images_have_the_asked_size_and_lie_in_the_unit_interval(side, channels,
 
 
 def test_every_group_of_rows_goes_through_a_noisy_layer_of_its_own(random):
-    layer = NoisyLinear(3, 5, rows=2)
+    layer = NoisyLinear(3, 5, rows=2).to(random.device)
     layer.redraw(3, random)
     with torch.no_grad():
         layer.bias.copy_(torch.arange(15.0).view(3, 5))
@@ -41,7 +41,7 @@ def test_redrawn_layers_are_standard_normal_without_bias_and_a_matter_of_the_str
 
 
 def test_the_same_class_gives_other_images_in_another_group(random):
-    generator = NLGenerator((1, 16, 16), classes=2, embedding=4, noise=8, width=4)
+    generator = NLGenerator((1, 16, 16), classes=2, embedding=4, noise=8, width=4).to(random.device)
     generator.redraw(4, random)
     images = generator(torch.eye(4)[torch.tensor([0, 1, 0, 1])])
     assert not torch.allclose(images[0], images[2], atol=1e-3)
@@ -49,7 +49,7 @@ def test_the_same_class_gives_other_images_in_another_group(random):
 
 
 def test_gradients_reach_every_parameter(random):
-    generator = NLGenerator((1, 16, 16), classes=4, embedding=6, noise=8, width=4)
+    generator = NLGenerator((1, 16, 16), classes=4, embedding=6, noise=8, width=4).to(random.device)
     generator.redraw(8, random)
     noise = torch.randn(8, 1, 16, 16, generator=random)
     (generator(torch.eye(6)[torch.arange(8) % 4]) * noise).sum().backward()
@@ -58,7 +58,7 @@ def test_gradients_reach_every_parameter(random):
 
 
 def test_the_public_codes_noisy_layer_has_its_size(random):
-    generator = NLGenerator((3, 32, 32), classes=10)
+    generator = NLGenerator((3, 32, 32), classes=10).to(random.device)
     generator.redraw(400, random)
     assert generator.noisy.weight.shape == (40, 512, 1000) and generator.latent == 512
 

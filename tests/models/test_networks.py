@@ -75,7 +75,7 @@ def test_parameter_counts_equal_the_reference(option, shape, classes, parameters
     ],
 )
 def test_forward_is_the_head_of_the_features(option, shape, random):
-    network = build(option, shape, 7).eval()
+    network = build(option, shape, 7).eval().to(random.device)
     x = torch.rand(3, *shape, generator=random)
     with torch.no_grad():
         features = network.features(x)

@@ -65,6 +65,7 @@ def test_what_is_put_in_place_of_a_stage_goes_on_through_the_network(random):
     assert not torch.allclose(net(x), expected)
 
 
+@pytest.mark.cpu("asks for the CPU's autocast")
 def test_maps_are_float32_under_autocast_and_the_network_goes_on_in_its_own_precision(random):
     net = cnn_bn((1, 8, 8), 3).eval()
     inside = []

@@ -137,7 +137,7 @@ def test_under_bfloat16_the_terms_stay_near_and_the_images_float32(generator, bu
     terms = METHODS[DFQ]() | METHODS[DAFL]()
     exact = build(DFQ, Prior(terms), generator).synthesize(range(1), teacher, student).metrics
     made = build(DFQ, Prior(terms), generator)
-    made.runtime = Runtime(torch.device("cpu"), torch.bfloat16)
+    made.runtime = Runtime(torch.device("cpu"), "bfloat16")
     batch = made.synthesize(range(1), teacher, student)
     assert batch.images.dtype == torch.float32
     assert batch.metrics.keys() == exact.keys()

@@ -153,7 +153,7 @@ def test_the_teacher_is_the_checkpoint_with_its_own_normalisation(tmp_path, tiny
     scenario = none(tiny_domain())
     kind.check(scenario)
     model = kind.train(scenario, runtime, 0, lambda epoch, metrics: None)
-    x = scenario.id.val.x
+    x = scenario.id.val.pixels()
     reference = network().eval()
     with torch.no_grad():
         assert torch.allclose(model.predict(x), reference((x - 0.25) / 0.5), atol=1e-5)

@@ -47,7 +47,7 @@ def test_it_is_taught_the_true_labels(tiny_domain, runtime):
     from dfkd.models import Classifier
 
     model = Classifier(twin.network, (1, 8, 8), 3, [0.4], [0.3]).eval()
-    batch = Images(domain.train.pixels(slice(0, 8)), domain.train.y[:8])
+    batch = Images(domain.train.pixels(slice(0, 8)), domain.train.y[:8]).to(runtime.device)
     terms = twin.loss(model, batch, batch, 2)
     expected = torch.nn.functional.cross_entropy(
         model(torch.cat([batch.x, batch.x[:2]])), torch.cat([batch.y, batch.y[:2]])
@@ -58,8 +58,8 @@ def test_it_is_taught_the_true_labels(tiny_domain, runtime):
 def test_it_is_a_twin_of_methods_with_another_domain_too(tiny_domain, runtime):
     scenario = close_set(tiny_domain(count=40), tiny_domain(count=40))
     _, seen = trained(CleanTwin, scenario, runtime)
-    own = {image.numpy().tobytes() for image in scenario.id.train.pixels()}
-    assert all(image.numpy().tobytes() in own for _, batch in seen for image in batch.x)
+    own = {image.cpu().numpy().tobytes() for image in scenario.id.train.pixels()}
+    assert all(image.cpu().numpy().tobytes() in own for _, batch in seen for image in batch.x)
 
 
 def test_a_share_of_poisoned_images_needs_a_backdoor(tiny_domain):

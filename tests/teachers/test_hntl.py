@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -22,9 +23,15 @@ def test_the_divergence_is_twice_the_kl_from_the_standard_normal(random):
     assert divergence(torch.zeros(2, 3), torch.zeros(2, 3)) == 0
 
 
+def guide_of(model) -> Guide:
+    """As a training makes it, of a copy of the network on the CPU."""
+    net = copy.deepcopy(model.net).cpu()
+    return Guide(net, (1, 8, 8), 3, latent=4, width=4).eval().to(model.mean.device)
+
+
 def test_stage_1_equals_the_formula_with_the_same_latents(batches):
     model, id_batch, ood_batch = batches()
-    guide = Guide(model.net, (1, 8, 8), 3, latent=4, width=4).eval()
+    guide = guide_of(model)
     noise = torch.Generator().manual_seed(2)
     terms = disentangle(guide, model.eval(), id_batch, ood_batch, 0.5, 0.25, noise)
 
@@ -47,7 +54,7 @@ def test_stage_1_equals_the_formula_with_the_same_latents(batches):
 
 def test_the_mean_of_the_latent_gives_the_mean_answer(batches, random):
     model, id_batch, _ = batches()
-    guide = Guide(model.net, (1, 8, 8), 3, latent=4, width=4).eval()
+    guide = guide_of(model)
     mean, log_var = guide.content(id_batch.x)
     sampled = mean + torch.randn(20_000, 1, 4, generator=random) * (log_var / 2).exp()
     assert torch.allclose(guide.label(sampled).mean(0), guide(id_batch.x), atol=0.05)
@@ -62,7 +69,7 @@ def test_stage_2_follows_content_on_id_and_style_on_ood_and_leaves_the_guide_alo
     model, id_batch, ood_batch = batches()
     model.eval()
     kind = teacher()
-    kind.guide = Guide(model.net, (1, 8, 8), 3, latent=4, width=4).eval()
+    kind.guide = guide_of(model)
     check = unchanged(kind.guide)
     terms = kind.loss(model, id_batch, ood_batch, None)
     content = kind.guide.label(kind.guide.content((id_batch.x - 0.4) / 0.3)[0])

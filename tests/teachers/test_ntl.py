@@ -142,7 +142,7 @@ def test_training_sets_a_trap_in_a_close_set(tiny_domain, runtime):
     model = train(NTL(cnn_bn((1, 8, 8), 3, widths=(8,)), recipe, epochs=30, alpha=1.0, beta=1.0), scenario, runtime)
 
     def accuracy(images: Images) -> float:
-        return (model.predict(images.x).argmax(1) == images.y).float().mean().item()
+        return (model.predict(images.x).argmax(1).cpu() == images.y).float().mean().item()
 
     assert accuracy(scenario.id.train) > 0.9
     assert accuracy(scenario.ood.train) < 0.4

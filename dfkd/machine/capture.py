@@ -1,0 +1,194 @@
+"""CUDA graphs: the GPU work of a training step is recorded once and then started as a whole.
+
+Starting an operation takes the CPU some microseconds. With a small network the GPU needs less than that to compute it,
+and waits for the CPU. A recorded step starts all its operations at once, and computes the same.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("dfkd")
+MODES = ("auto", "none", "graph")  # of runtime.capture
+WARM_UP, TRIALS = 3, 5  # calls before anything is timed or recorded; calls that are timed, before and after it
+
+
+class Graphs(Protocol):
+    """Records the GPU work of functions."""
+
+    def warm_up(self, function: Callable[[], Any]) -> Any:
+        """Call a function in the way in which `record` does, but compute."""
+
+    def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """Call a function without computing.
+
+        Returns:
+            (what the function returns, a function that does the recorded work once on the same tensors).
+        """
+
+    def wait(self) -> None:
+        """Wait until the device has finished its work."""
+
+
+class CUDAGraphs:
+    """Graphs of a CUDA device (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def warm_up(self, function: Callable[[], Any]) -> Any:
+        # A recording uses a stream of its own, for which torch and its libraries set themselves up at the first use.
+        own, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        own.wait_stream(current)
+        with torch.cuda.stream(own):
+            outputs = function()
+        current.wait_stream(own)
+        return copied(outputs)  # in memory of the current stream
+
+    def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        generator = torch.cuda.default_generators[current.device.index]
+        before = generator.clone_state()
+        try:
+            with torch.cuda.graph(graph):
+                outputs = function()
+        except RuntimeError:
+            # torch leaves the recording's stream as the current one, and its generator as if it were still recorded.
+            torch.cuda.set_stream(current)
+            generator.graphsafe_set_state(before)
+            raise
+        return outputs, graph.replay
+
+    def wait(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+
+class Recording:
+    """A function that was recorded with arguments of one form (`form_of`).
+
+    Args:
+        graphs: records it.
+        function, arguments: what is recorded.
+        plain_seconds: time of a call that is not recorded; None if that does not matter.
+
+    Raises:
+        RuntimeError: torch cannot record it.
+    """
+
+    def __init__(self, graphs: Graphs, function: Callable[..., Any], arguments: tuple, plain_seconds: float | None):
+        self.form, self.plain_seconds, self.seconds = form_of(arguments), plain_seconds, []
+        self.inputs = [a.detach().clone() if isinstance(a, Tensor) else a for a in arguments]
+        counts = [(a.evals, a.evals.copy()) for a in arguments if hasattr(a, "evals")]
+        try:
+            self.outputs, self.replay = graphs.record(lambda: function(*self.inputs))
+            self.shown = [(evals, evals - before) for evals, before in counts]
+        finally:  # nothing was computed yet
+            for evals, before in counts:
+                evals.clear()
+                evals.update(before)
+
+    def __call__(self, *arguments: Any) -> Any:
+        for own, given in zip(self.inputs, arguments, strict=True):
+            if isinstance(own, Tensor):
+                own.copy_(given)
+        self.replay()
+        for evals, shown in self.shown:
+            evals.update(shown)
+        return copied(self.outputs)  # the next replay overwrites its own
+
+
+class CapturedStep:
+    """A function that is recorded after a few calls with arguments of the same form, and then replayed.
+
+    A call with arguments of another form, such as a smaller batch, is computed as usual; if there are several in a row,
+    the function is recorded for them. With `auto`, calls before and after the recording are timed, and the recording is
+    dropped if it is not faster; this takes no additional work. Where the function cannot be recorded, a line in the log
+    says so, and it is computed as usual.
+
+    Args:
+        name: what is computed, for the log.
+        function: returns tensors, or tuples and dictionaries of tensors and None. They may depend only on the values of
+            its tensors, on its other arguments, and on tensors that keep their place in memory (parameters, buffers).
+            It must draw from no `torch.Generator`, not wait for the GPU, and change nothing but tensors. An argument
+            that counts the images that it sees in `evals`, as a `Teacher` does, goes on counting.
+        mode: 'auto', or 'graph': not timed.
+        graphs: records it.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], mode: str, graphs: Graphs):
+        self.name, self.function, self.mode, self.graphs = name, function, mode, graphs
+        self.gave_up = False
+        self.recording: Recording | None = None
+        # of the latest calls, which have arguments of the same form: the form, how many, and how long they took
+        self.form, self.calls, self.seconds = None, 0, []
+
+    def checkpoint_state(self) -> dict:
+        """Return the state for a checkpoint: empty, because a resumed run records anew."""
+        return {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Return what the function returns, in new tensors."""
+        if self.gave_up:
+            return self.function(*arguments)
+        form = form_of(arguments)
+        if self.recording is not None and form == self.recording.form:
+            return self._replay(self.recording, arguments)
+        if form != self.form:
+            self.form, self.calls, self.seconds = form, 0, []
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            return self.graphs.warm_up(lambda: self.function(*arguments))
+        if self.mode == "auto" and len(self.seconds) < TRIALS:
+            return self._timed(self.function, arguments, self.seconds)
+        return self._record(arguments)
+
+    def _record(self, arguments: tuple) -> Any:
+        try:
+            self.recording = Recording(self.graphs, self.function, arguments, min(self.seconds, default=None))
+            return self.recording(*arguments)
+        except RuntimeError as error:
+            self._give_up(f"torch cannot record it: {str(error).splitlines()[0]}")
+            return self.function(*arguments)
+
+    def _replay(self, recording: Recording, arguments: tuple) -> Any:
+        if recording.plain_seconds is None or len(recording.seconds) == TRIALS:
+            return recording(*arguments)
+        outputs = self._timed(recording, arguments, recording.seconds)
+        if len(recording.seconds) == TRIALS:
+            gain = recording.plain_seconds / min(recording.seconds)
+            if gain > 1:
+                log.info("  %s: as a CUDA graph, %.2f times as fast here", self.name, gain)
+            else:
+                self._give_up(f"with one it is {gain:.2f} times as fast here")
+        return outputs
+
+    def _timed(self, function: Callable[..., Any], arguments: tuple, seconds: list[float]) -> Any:
+        """Call a function, and append the seconds until the device has finished it."""
+        self.graphs.wait()
+        began = time.perf_counter()
+        outputs = function(*arguments)
+        self.graphs.wait()
+        seconds.append(time.perf_counter() - began)
+        return outputs
+
+    def _give_up(self, reason: str) -> None:
+        self.gave_up, self.recording = True, None
+        log.info("  %s: without a CUDA graph (%s)", self.name, reason)
+
+
+def form_of(arguments: tuple) -> tuple:
+    """Return what has to be the same for a replay: shape and type of tensors, and all other arguments themselves."""
+    return tuple((a.shape, a.dtype) if isinstance(a, Tensor) else a for a in arguments)
+
+
+def copied(outputs: Any) -> Any:
+    """Return copies of tensors in tuples and dictionaries."""
+    if isinstance(outputs, dict):
+        return {name: copied(value) for name, value in outputs.items()}
+    if isinstance(outputs, tuple):
+        return tuple(map(copied, outputs))
+    return outputs.detach().clone() if isinstance(outputs, Tensor) else outputs
