@@ -19,10 +19,10 @@ from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
 # Sections that stay out of every key: they cannot change a result, or they do so only through the sections that refer
-# to them (attack).
+# to them (attack, sizes).
 NOT_CONTENT = (
     "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
-    "stages", "metrics",
+    "stages", "metrics", "sizes",
 )  # fmt: skip
 # {section: its options that stay out of every key}. The number of siblings does not change a student.
 NOT_CONTENT_OPTIONS = {"student": ("replicas",)}
