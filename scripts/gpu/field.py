@@ -1,5 +1,6 @@
 """Half 2, "the field's table": CIFAR-10 students of all synthesizers beside each other, and a backdoored teacher."""
 
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ TRAP = (
     "teacher=backdoor",
     "teacher.poison_rate=0.1",
 )
+DEFENSES = ("none", "atesc")
 TRAP_TEACHER = ("teacher.epochs=14", "teacher.recipe.batch_size=512", "teacher.augment=black_crop_flip")
+NETWORKS = "networks=resnet34_resnet18"
 TOY = (
     *("data.size=16", "data.channels=3", "data.limit=200", "debug=smoke", "+limit.batch_size=20", "+limit.images=40"),
-    *("+limit.width=8", "+limit.noise=8", "runtime.threads=1"),
+    *("+limit.width=8", "+limit.noise=8", "runtime.threads=1", "networks=cnn_bn_cnn_bn"),
 )
 
 
@@ -77,8 +80,16 @@ def groups(shared: list[str], share: float) -> list[Group]:
     trapped = ["experiment=dfq/cifar10_short", *scaled("dfq", share), *TRAP, *TRAP_TEACHER]
     return [
         Group(plain, shared),
-        Group({f"dfq, backdoor, {name}": [*trapped, f"defense={name}"] for name in ("none", "atesc")}, shared),
+        Group({f"dfq, backdoor, {name}": [*trapped, f"defense={name}"] for name in DEFENSES}, shared),
     ]
+
+
+@functools.cache
+def recipes() -> dict[str, Cell]:
+    """Return {row: cell of the whole recipe} for all rows of the table."""
+    plain = {method: compose.cell(f"experiment={method}/cifar10", NETWORKS) for method in methods()}
+    trapped = ["experiment=dfq/cifar10", NETWORKS, *TRAP]
+    return plain | {f"dfq, backdoor, {name}": compose.cell(*trapped, f"defense={name}") for name in DEFENSES}
 
 
 def jobs(device: str) -> int:
@@ -99,8 +110,7 @@ def run(device: str, deadline: clock.Deadline, out: Path, measured: Path, data: 
     plan = about.read(out / "plan.json")  # a second call has to make the same cells
     share = plan["share"] if plan else scale(deadline.left, len(methods()) + 2)
     about.write(out / "plan.json", {"share": share})
-    networks = "cnn_bn_cnn_bn" if toy else "resnet34_resnet18"
-    shared = [*data, *(TOY if toy else ()), f"networks={networks}", f"runtime.device={device}", f"outputs={out}"]
+    shared = [*data, *(TOY if toy else [NETWORKS]), f"runtime.device={device}", f"outputs={out}"]
     both = groups([*shared, "tracker=files"], share)
     ends = clock.Deadline(deadline.left * SHARE_OF_FIRST), deadline
     try:
@@ -108,7 +118,7 @@ def run(device: str, deadline: clock.Deadline, out: Path, measured: Path, data: 
             _compute(group, jobs(device), end)
     finally:
         for name, cell in (pair for group in both for pair in group.cells().items()):
-            if content := record.of(cell, about.machine(device)):
+            if content := record.of(cell, recipes()[name], about.machine(device)):
                 about.write(measured / f"{record.file_name(name)}.json", {"row": name} | content)
 
 

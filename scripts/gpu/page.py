@@ -1,6 +1,7 @@
 """docs/gpu.md and the table of the README, made from the files of docs/measured."""
 
 import re
+import textwrap
 from pathlib import Path
 
 from gpu import about, field, record, right
@@ -65,7 +66,7 @@ def _right(measured: Path) -> str:
         f"be {right.TOLERANCE:g}."
     )
     table = _table(["what", "right", "difference"], [line(name) for name, *_ in right.rows()])
-    return "\n".join(["## Half 1: right and fast", "", _provenance(content), about_rows, "", table])
+    return "\n\n".join(["## Half 1: right and fast", _provenance(content), textwrap.fill(about_rows, 120), table])
 
 
 def _bench(measured: Path) -> str:
@@ -85,7 +86,8 @@ def _field(measured: Path) -> str:
         "One ResNet-34 teacher, ResNet-18 students beside each other, one seed. Reported numbers are of the whole "
         "recipes; what a row has of the recipe's steps, and why it cannot be compared, stands beside."
     )
-    return "\n".join(["## Half 2: the field's table", "", about_rows, "", field_table(measured, long=True)])
+    table = field_table(measured, long=True)
+    return "\n\n".join(["## Half 2: the field's table", textwrap.fill(about_rows, 120), table])
 
 
 def field_table(measured: Path, long: bool = False) -> str:
@@ -95,27 +97,23 @@ def field_table(measured: Path, long: bool = False) -> str:
         long: with minutes, teacher, card and source.
     """
     head = ["CIFAR-10", "reported ID", "measured ID", "agreement", "reported ASR", "measured ASR", "not comparable"]
-    names = [*field.methods(), *(f"dfq, backdoor, {defense}" for defense in ("none", "atesc"))]
     rows = []
-    for name in names:
+    for name, recipe in field.recipes().items():
         content = about.read(measured / f"{record.file_name(name)}.json")
-        rows.append(_row(name, content, long))
+        rows.append(_row(name, content, record.reported(recipe), long))
     return _table([*head, *(["teacher ID", "minutes", "where", "source"] if long else [])], rows)
 
 
-def _row(name: str, content: dict | None, long: bool) -> list[str]:
-    if content is None:
-        return [name, "", MISSING, "", "", "", "", *([""] * 4 if long else [])]
-    got, told = content["measured"], content["reported"]
-
+def _row(name: str, content: dict | None, told: dict, long: bool) -> list[str]:
     def percent(value: float | None) -> str:
         return "" if value is None else f"{value:.1f}"
 
-    def reported(key: str) -> str:
-        return percent(told[key] and told[key]["value"])
-
-    row = [name, reported("id"), percent(got["id"]), percent(got["agreement"]), reported("asr"), percent(got["asr"])]
-    row.append(content["not_comparable"] or "comparable")
+    got = (content or {}).get("measured", {})
+    id, asr = (f"{told[key]['value']:g}" if told[key] else "" for key in ("id", "asr"))
+    row = [name, id, percent(got.get("id")) or MISSING, percent(got.get("agreement")), asr, percent(got.get("asr"))]
+    row.append((content["not_comparable"] or "comparable") if content else "")
+    if not long:
+        return row
     sources = dict.fromkeys(entry["source"] for entry in (told["id"], told["asr"]) if entry)
-    more = [percent(got["teacher"]), f"{got['minutes']:.1f}", _provenance(content), "; ".join(sources)]
-    return [*row, *(more if long else [])]
+    where = _provenance(content) if content else ""
+    return [*row, percent(got.get("teacher")), str(got.get("minutes", "")), where, "; ".join(sources)]

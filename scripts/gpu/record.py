@@ -1,12 +1,10 @@
 """What a finished cell came to, beside what was reported of the whole recipe, and how far the budgets differ."""
 
-import copy
 import re
 from types import SimpleNamespace
 
 from dfkd.config import paper
 from dfkd.config.cell import Cell
-from gpu import compose
 
 NEAR = 0.95  # share of the recipe's steps from which on a number may be compared
 TEACHER = 0.5  # percentage points by which the teachers may differ
@@ -17,18 +15,20 @@ def file_name(row: str) -> str:
     return re.sub(r"\W+", "_", row)
 
 
-def of(cell: Cell, machine: dict) -> dict | None:
-    """Return the record of a cell, or None if it is not finished."""
+def of(cell: Cell, recipe: Cell, machine: dict) -> dict | None:
+    """Return the record of a cell, or None if it is not finished.
+
+    Args:
+        recipe: the cell of the whole recipe, of which numbers are reported.
+        machine: where it was computed.
+    """
     result = cell.finished_result()
     if result is None:
         return None
-    student, teacher = result["student"], result["teacher"]
-    share = steps(cell.config) / steps(recipe(cell).config)
-    reported = {name: number(cell, path) for name, path in (("id", "student.iacc"), ("asr", "student.asr"))}
-    reported["teacher"] = number(cell, "teacher.iacc")
-    why = why_not(share, teacher["iacc"], reported)
+    student, teacher, told = result["student"], result["teacher"], reported(recipe)
+    share = steps(cell.config) / steps(recipe.config)
     return machine | {
-        "reported": reported,
+        "reported": told,
         "measured": {
             "id": student["iacc"],
             "agreement": student.get("agreement"),
@@ -37,14 +37,17 @@ def of(cell: Cell, machine: dict) -> dict | None:
             "minutes": round(result["seconds"] / 60, 2),
         },
         "share_of_recipe": float(f"{share:.2g}"),
-        "not_comparable": why,
+        "not_comparable": why_not(share, teacher["iacc"], told),
     }
 
 
-def recipe(cell: Cell) -> Cell:
-    """Return the whole recipe of a short cell."""
-    method = cell.config["synthesizer"]["name"]
-    return compose.cell(f"experiment={method}/cifar10")
+def reported(recipe: Cell) -> dict[str, dict | None]:
+    """Return the published ID accuracy, attack success rate and teacher's ID accuracy of a recipe, with sources."""
+    table = "atesc" if recipe.config["ntl_scenario"]["name"] == "backdoor" else "cifar10"
+    cells = [SimpleNamespace(config=recipe.config | {"paper": table})]
+    paths = {"id": "student.iacc", "asr": "student.asr", "teacher": "teacher.iacc"}
+    found = {name: paper.published(cells, path) for name, path in paths.items()}
+    return {name: number and {"value": number.value, "source": number.source} for name, number in found.items()}
 
 
 def steps(config: dict) -> float:
@@ -56,25 +59,12 @@ def steps(config: dict) -> float:
     return student["epochs"] * synthesizer.get("rounds", 1) * synthesizer.get("batch_size", 1)
 
 
-def number(cell: Cell, path: str) -> dict | None:
-    """Return the published number of a measure, with its source, or None."""
-    config = copy.deepcopy(cell.config)
-    config["ntl_scenario"]["id"]["name"] = "cifar10"  # also where it was read from an archive
-    if config["synthesizer"]["name"] == "cake":
-        config["noise"]["decades"] = 4  # the recipe's; the short preset's own is a part of what differs
-    for table in ("cifar10", "atesc"):
-        found = paper.published([SimpleNamespace(config=config | {"paper": table})], path)
-        if found is not None and (table == "atesc") == (config["ntl_scenario"]["name"] == "backdoor"):
-            return {"value": found.value, "source": found.source}
-    return None
-
-
-def why_not(share: float, teacher: float, reported: dict) -> str | None:
+def why_not(share: float, teacher: float, told: dict) -> str | None:
     """Return why measured and reported numbers cannot be compared, or None if they can."""
-    if reported["id"] is None and reported["asr"] is None:
+    if told["id"] is None and told["asr"] is None:
         return "nothing is reported"
     reasons = [f"{share:.1%} of the recipe's steps"] if share < NEAR else []
-    known = reported["teacher"]
+    known = told["teacher"]
     if known is not None and abs(known["value"] - teacher) > TEACHER:
         reasons.append(f"teacher {teacher:.1f} instead of {known['value']:.1f}")
     return "; ".join(reasons) or None
