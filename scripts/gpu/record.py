@@ -34,7 +34,7 @@ def of(cell: Cell, recipe: Cell, machine: dict) -> dict | None:
             "agreement": student.get("agreement"),
             "asr": student.get("asr"),
             "teacher": teacher["iacc"],
-            "minutes": round(result["seconds"] / 60, 2),
+            "minutes": round(result["seconds"]["total"] / 60, 2),
         },
         "share_of_recipe": float(f"{share:.2g}"),
         "not_comparable": why_not(share, teacher["iacc"], told),

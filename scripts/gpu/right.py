@@ -26,7 +26,7 @@ TRIGGERED = {"teacher=backdoor", "teacher=clean_twin"}
 def rows() -> Iterator[tuple[str, list[str], str]]:
     """Yield (name, options, whose weights are compared) of all rows: a synthesizer, a defense or a teacher each."""
     for name in compose.options("synthesizer"):
-        points = ["domain@ntl_scenario.id=two_moons", "networks=null"] if name == "cake_2d" else []
+        points = ["domain@ntl_scenario.id=two_moons"] if name == "cake_2d" else []
         networks = ["network@teacher.network=mlp", "network@student.network=mlp"] if points else []
         student = ["student=offline"] if name in ("noise_images", "real") else []
         yield f"synthesizer {name}", [f"synthesizer={name}", *points, *networks, *student], "student"
@@ -36,7 +36,7 @@ def rows() -> Iterator[tuple[str, list[str], str]]:
         chosen = f"teacher={name}"
         if name == "checkpoint":  # trains nothing
             continue
-        own = ["ntl_scenario=backdoor"] if chosen in TRIGGERED else [] if name.startswith("supervised") else [*OOD]
+        own = ["ntl_scenario=backdoor"] if chosen in TRIGGERED else [] if name.startswith("supervised") else list(OOD)
         yield f"teacher {name}", [chosen, *own, "synthesizer=noise_images", "student=offline"], "teacher"
 
 
