@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=["right", "field", "page", []], default=[])
     parser.add_argument("--data", type=Path, help="folder or file with CIFAR-10")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; cpu only with --toy")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; or cpu, for a trial")
     parser.add_argument("--minutes", type=float, nargs=2, default=[5.0, 9.0], metavar=("RIGHT", "FIELD"))
     parser.add_argument("--out", type=Path, default=Path("outputs/gpu"))
     parser.add_argument("--measured", type=Path, default=about.MEASURED)
@@ -27,11 +27,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--toy", action="store_true", help="sizes of seconds: tests this script, measures nothing")
     parser.add_argument("--only", default="", help="only rows of the first half whose name contains this")
     options = parser.parse_args(arguments)
-    if options.device.startswith("cuda") and not torch.cuda.is_available() and options.what != ["page"]:
-        parser.error("torch sees no GPU here; --device cpu --toy tries the script on a CPU")
-    if not options.toy and options.measured == about.MEASURED and options.device == "cpu" and options.what != ["page"]:
-        parser.error("a CPU needs hours for this; --device cpu --toy --measured DIR tries the script")
     what = options.what or ["right", "field", "page"]
+    trial = options.toy or not options.device.startswith("cuda")
+    if what != ["page"] and trial and options.measured == about.MEASURED:
+        parser.error("a trial leaves docs/measured alone; add --measured DIR --page FILE")
+    if what != ["page"] and not trial and not torch.cuda.is_available():
+        parser.error("torch sees no GPU here; --device cpu --toy --measured DIR --page FILE tries the script on a CPU")
     try:
         if "right" in what:
             half_one(options, clock.Deadline(60 * options.minutes[0]))

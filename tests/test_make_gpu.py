@@ -215,3 +215,9 @@ def test_without_a_gpu_it_says_how_to_try(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         script("make_gpu").main([])
     assert "--device cpu --toy" in capsys.readouterr().err
+
+
+def test_a_trial_leaves_the_measurements_alone(capsys):
+    with pytest.raises(SystemExit):
+        script("make_gpu").main(["--toy", "--device", "cpu"])
+    assert "a trial leaves docs/measured alone" in capsys.readouterr().err
