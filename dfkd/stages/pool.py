@@ -49,7 +49,8 @@ class PoolStage(Stage):
         with seeded(seed, "synthesis"):
             todo = run.loop("round", synthesizer.rounds, synthesizer.rounds_per_call * distributed.team_size())
             if todo.start == 0:
-                warnings += synthesizer.try_out(teacher)
+                with distributed.alone():
+                    warnings += synthesizer.try_out(teacher)
                 for text in warnings:
                     run.say(text, warns=True)
             with run.bar(synthesizer.rounds, "synthesis", todo.start) as progress:
