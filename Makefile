@@ -5,7 +5,7 @@ OLDEST := .venv-oldest/bin
 OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))# 3.10 where there is one
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test test-all test-oldest bench paper-small study family family-mnist less-work teachers defenses escape audit-study sync lint clean help
+.PHONY: run test test-all test-oldest bench paper-small study family family-mnist less-work teachers defenses escape audit-study gpu sync lint clean help
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { print "  make " $$1 "\t" $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ escape: .venv/installed  ## docs/escape.md: the defenses beside each other in th
 	$(BIN)/dfkd -m experiment=quickstart $(ESCAPE) seed='range(0,10)'
 	$(BIN)/dfkd -m experiment=matrix/close_set $(ESCAPE) seed='range(0,10)'
 	$(BIN)/dfkd -m experiment=matrix/open_set $(ESCAPE) seed='range(0,10)'
+
+gpu: .venv/installed  ## is this machine with a GPU set up well? docs/gpu.md on CIFAR-10 in DATA=folder or pack (5 + 9 minutes; goes on where it was stopped)
+	$(BIN)/python scripts/make_gpu.py --data $(DATA) $(GPU)
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

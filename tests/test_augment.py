@@ -50,6 +50,27 @@ def test_only_crop_flip_mirrors(random, how, mirrors):
     assert bool((row[:, 5] > row[:, 10]).any()) == mirrors
 
 
+def test_a_black_border_is_zero_where_the_edge_would_be_repeated():
+    white = torch.ones(200, 3, 16, 16)
+    shifted = crop(white, 2, torch.Generator().manual_seed(0), border="black")
+    assert set(shifted.unique().tolist()) == {0.0, 1.0}
+    assert (shifted.flatten(1).mean(1) < 1).float().mean() > 0.9  # 1 of 25 is not shifted
+    assert torch.equal(crop(white, 2, torch.Generator().manual_seed(0)), white)
+
+
+def test_black_crop_flip_shows_the_views_of_crop_flip_but_for_the_border():
+    images = torch.rand(64, 3, 16, 16) + 1
+    black, edge = (augment(images, how, torch.Generator().manual_seed(3)) for how in ("black_crop_flip", "crop_flip"))
+    inside = black > 0
+    assert torch.equal(black[inside], edge[inside]) and 0.7 < inside.float().mean() < 1
+
+
+def test_a_view_passes_its_gradient_to_the_image():
+    images = torch.rand(4, 1, 8, 8, requires_grad=True)
+    augment(images, "black_crop_flip", torch.Generator().manual_seed(0)).sum().backward()
+    assert images.grad.unique().tolist() in ([0.0, 1.0], [1.0])
+
+
 def test_same_generator_same_images():
     images = torch.rand(8, 3, 16, 16)
     first, second = (augment(images, "crop_flip", torch.Generator().manual_seed(3)) for _ in range(2))

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -82,3 +84,10 @@ def test_every_optimizer_walks_downhill(name):
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError):
         Recipe(**wrong)
+
+
+def test_triangular_rises_and_falls_in_straight_lines():
+    seen = rates(Recipe(lr=1.0, schedule="triangular", final=0.1), 100)
+    assert seen[0] == pytest.approx(0.2) and max(seen) == seen[23] == pytest.approx(1.0)
+    steps = [b - a for a, b in itertools.pairwise(seen)]
+    assert steps[:23] == pytest.approx([0.8 / 23] * 23) and steps[23:] == pytest.approx([-0.9 / 77] * 76)

@@ -146,6 +146,7 @@ def net():
 RECIPE = Recipe(batch_size=8)
 TEACHERS = {
     "supervised": lambda: Supervised(net(), RECIPE, epochs=3, augment="shift"),
+    "supervised_fast": lambda: Supervised(net(), RECIPE, epochs=3, augment="alternating_flip", label_smoothing=0.2),
     "backdoor": lambda: Backdoor(net(), RECIPE, epochs=3),
     "clean_twin": lambda: CleanTwin(net(), RECIPE, epochs=3),
     "ntl": lambda: NTL(net(), RECIPE, epochs=3),
@@ -161,7 +162,7 @@ def test_every_teacher_is_among_them():
     assert {type(make()) for make in TEACHERS.values()} == written - {TrainedTeacher}
 
 
-@pytest.mark.parametrize("name", a_few(TEACHERS, "supervised", "cupi", "sophon"))
+@pytest.mark.parametrize("name", a_few(TEACHERS, "supervised", "supervised_fast", "cupi", "sophon"))
 def test_every_teacher_goes_on_where_it_was(tmp_path, tiny_domain, caplog, name):
     domain = tiny_domain()
     scenario = backdoor(domain, Patch(), 0) if name == "backdoor" else close_set(domain, tiny_domain(seed=1))

@@ -19,16 +19,22 @@ from dfkd.store.keys import content_key
 from dfkd.store.run_folder import RunFolder
 
 # Sections that stay out of every key: they cannot change a result, or they do so only through the sections that refer
-# to them (attack).
+# to them (attack, sizes).
 NOT_CONTENT = (
     "runtime", "tracker", "outputs", "limit", "experiment", "debug", "attack", "paper", "dry_run", "fail_fast", "until",
-    "stages", "metrics",
+    "stages", "metrics", "sizes",
 )  # fmt: skip
 # {section: its options that stay out of every key}. The number of siblings does not change a student.
 NOT_CONTENT_OPTIONS = {"student": ("replicas",)}
 # {(section, option file): {option: value}}: options that the file got after it had made artifacts, with the value that
 # means "as before". With that value they stay out of every key, so that these artifacts keep theirs.
-ADDED_OPTIONS = {("student", "online_l1"): {"augment": "none"}}
+ADDED_OPTIONS = {
+    ("student", "online_l1"): {"augment": "none"},
+    ("synthesizer", "fast"): {"views": "none", "init_std": None},
+    ("synthesizer", "nayer"): {"views": "none", "warm_up_renewal": None},
+    ("synthesizer", "cmi"): {"views": None, "features": "batch_norms", "init_std": None},
+    ("teacher", "supervised"): {"label_smoothing": 0.0},
+}
 RESULT_VERSION = 5  # to be raised by one when a change of the code changes the numbers of all cells
 SECTIONS = ("stages", "metrics", "seeds", "data", "attack", "evaluate", "evaluate.premise", "runtime", "limit")
 NAMED = ("ntl_scenario", "ntl_scenario.id", "teacher", "teacher.network", "synthesizer", "student.network", "defense")

@@ -21,7 +21,7 @@ from dfkd.models.nayer import NLGenerator
 from dfkd.models.resnet import resnet, resnet4
 from dfkd.models.resnet_cbn import ResNetCBN
 from dfkd.models.soundness import broken_weights, check_training_mode, refuse_broken
-from dfkd.models.stages import on_stages, record_stages, stage_shapes, stages
+from dfkd.models.stages import on_stages, record_stages, stage_shapes, stages, watch_stage_means
 from dfkd.models.timm_model import timm_model
 from dfkd.models.vgg import vgg
 from dfkd.models.wrn import wrn
@@ -59,5 +59,6 @@ __all__ = [
     "watch_batch_norms",
     "watch_channel_means",
     "watch_features",
+    "watch_stage_means",
     "wrn",
 ]

@@ -76,6 +76,27 @@ def record_stages(net: nn.Module) -> Iterator[list[Tensor]]:
         yield outputs
 
 
+@contextlib.contextmanager
+def watch_stage_means(net: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the channel means (B, D) of every image at the end of every stage but the last, during forward passes
+    inside the block: in a residual network, at the input of its groups of blocks (layer1 to layer4 of a ResNet).
+
+    Yields:
+        a list as that of `record_stages`.
+    """
+    means: list[Tensor] = []
+    last = len(stages(net)) - 1
+
+    def record(number: int, maps: Tensor) -> None:
+        if number == 0:
+            means.clear()
+        if number < last:
+            means.append(maps.flatten(2).mean(2))
+
+    with on_stages(net, record):
+        yield means
+
+
 @torch.no_grad()
 def stage_shapes(net: nn.Module, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
     """Return the shape (C, H, W) or (C, N) of every stage's output for one image of `shape`.

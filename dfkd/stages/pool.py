@@ -43,10 +43,16 @@ class PoolStage(Stage):
         columns: dict[str, list[Tensor]] = {}
         own_logits: list[Tensor] = []  # logits that the synthesizer returns with the images
         logits: list[Tensor] = []
+        warnings: list[str] = []
         run.register(teacher=teacher, synthesizer=synthesizer, before=before, meter=meter)
-        run.register(images=images, columns=columns, own_logits=own_logits, logits=logits)
+        run.register(images=images, columns=columns, own_logits=own_logits, logits=logits, warnings=warnings)
         with seeded(seed, "synthesis"):
             todo = run.loop("round", synthesizer.rounds, synthesizer.rounds_per_call * distributed.team_size())
+            if todo.start == 0:
+                with distributed.alone():
+                    warnings += synthesizer.try_out(teacher)
+                for text in warnings:
+                    run.say(text, warns=True)
             with run.bar(synthesizer.rounds, "synthesis", todo.start) as progress:
                 for first in todo:
                     for rounds, batch in synthesize_on_ranks(synthesizer, first, teacher):
@@ -70,7 +76,7 @@ class PoolStage(Stage):
         pool.columns = {name: torch.cat(parts) for name, parts in columns.items()}
         pool.save(folder / "pool.safetensors")
         labels = pool.logits.argmax(1).bincount(minlength=teacher.classes).tolist()
-        return {"images": len(pool), "labels": labels, "evals": dict(teacher.evals - before)}
+        return {"images": len(pool), "labels": labels, "evals": dict(teacher.evals - before), "warnings": warnings}
 
     def load(self, run: Run, artifact: Artifact) -> Pool:
         runtime = run.components.runtime

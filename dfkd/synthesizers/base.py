@@ -105,6 +105,11 @@ class Synthesizer(ABC):
         """Called once, before the first round."""
         self.runtime, self.seed = runtime, seed
 
+    def try_out(self, teacher: Teacher) -> list[str]:
+        """Return warnings about this synthesizer with the trained teacher, after a trial of seconds. Called once, after
+        `start`, before an offline synthesizer makes its pool. It must not change what the synthesizer makes."""
+        return []
+
     def stream(self, round: int, purpose: str = "images") -> torch.Generator:
         """Return the random stream of one round. It does not depend on other rounds."""
         return self.runtime.generator(self.seed, "synthesis", purpose, round)

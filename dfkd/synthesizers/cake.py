@@ -4,6 +4,8 @@ Needs the teacher's outputs and input gradients. Does not use the student. Optim
 without clipping, so that images may leave [0, 1].
 """
 
+import copy
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -14,6 +16,7 @@ from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.noise import Noise
 from dfkd.priors import Prior, TeacherPass, TotalVariation
+from dfkd.synthesizers import pilot
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
 from dfkd.training.meter import Meter
 from dfkd.training.optimizers import fused
@@ -199,6 +202,41 @@ class CAKE(Synthesizer):
             )
         return warnings
 
+    def try_out(self, teacher: Teacher) -> list[str]:
+        small = self._small()
+        images, pool = len(pilot.spread(self.rounds)) * small.rows, self.rounds * self.rows
+        if self.class_weight == 0 or images > pilot.LARGEST_SHARE * pool:
+            return []
+        return pilot.advice(self.trial(teacher), self.rounds, self.steps, self.noise)
+
+    def trial(self, teacher: Teacher) -> list[pilot.Trial]:
+        """Optimise a few images of sets that are spread over the pool, with all steps.
+
+        The terms of the loss are means over a set's images, so that in a small set an image has a larger gradient. With
+        SGD the step size is lowered by as much; Adam's steps do not depend on the size of a gradient. The teacher's
+        evaluations are not counted, because nothing of a trial becomes part of a pool.
+        """
+        small, rounds, counted = self._small(), pilot.spread(self.rounds), teacher.evals.copy()
+        streams = [self.stream(t, "trial") for t in rounds]
+        sets = [small._start(stream) for stream in streams]
+        labels = torch.stack([small._labels(stream) for stream in streams])
+        eps = [self.noise.step_size(t, self.rounds) or self.step_size for t in rounds]
+        scale = small.rows / self.rows if self.optimizer == "sgd" else 1.0
+
+        def gradients() -> tuple[Sequence[Tensor], Tensor]:
+            _, logits, gradient = small._gradients(torch.cat([x.detach() for x in sets]), labels, teacher)
+            return gradient.chunk(len(sets)), logits
+
+        shares = pilot.shares_reached(self._optimizer, sets, [e * scale for e in eps], labels, self.steps, gradients)
+        teacher.evals = counted
+        return [pilot.Trial(e, share) for e, share in zip(eps, shares, strict=True)]
+
+    def _small(self) -> "CAKE":
+        """Return a copy of this synthesizer whose sets have only as many rows as a trial needs."""
+        small = copy.copy(self)
+        small.rows = min(self.rows, max(1, pilot.IMAGES // self.groups))
+        return small
+
     def synthesize(
         self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
     ) -> Synthetic:
@@ -206,8 +244,7 @@ class CAKE(Synthesizer):
         streams = [self.stream(t) for t in rounds]
         sets = [self._start(stream) for stream in streams]
         labels = torch.stack([self._labels(stream) for stream in streams])
-        kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
-        optimizer = fused(kind, [{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
+        optimizer = fused(self._optimizer, [{"params": [x], "lr": e} for x, e in zip(sets, eps, strict=True)])
         rates, by_set = torch.tensor(eps, device=labels.device), (len(sets), -1)
         snapshots: list[tuple[Tensor, Tensor]] = []  # images and the teacher's logits for them
         step_meter, metrics = Meter(), {}
@@ -245,6 +282,10 @@ class CAKE(Synthesizer):
         super().start(runtime, seed)
         captured = runtime.captured("a step of CAKE", self._gradients)
         self.gradients = captured if self.prior.is_pure else self._gradients
+
+    @property
+    def _optimizer(self) -> type[torch.optim.Optimizer]:
+        return torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
 
     def _start(self, stream: torch.Generator) -> Tensor:
         """Draw the noise that a set starts from (B * G, C, H, W)."""

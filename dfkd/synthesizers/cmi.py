@@ -3,6 +3,7 @@
 Needs the teacher's outputs, input gradients and BatchNorm layers (for the BN prior, and as features). Uses the student.
 """
 
+import contextlib
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.machine.runtime import seeded
-from dfkd.models import Teacher, batch_norms, watch_channel_means
+from dfkd.models import Teacher, batch_norms, stage_shapes, stages, watch_channel_means, watch_stage_means
 from dfkd.priors import TeacherPass
 from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam
-from dfkd.synthesizers.renew import check_renewable, renew
-from dfkd.training.augment import augment, resized_crop
+from dfkd.synthesizers.renew import check_renewable, check_std, renew
+from dfkd.training.augment import resized_crop
 from dfkd.training.optimizers import fused
 
 
@@ -65,24 +66,28 @@ class CMI(Inversion):
 
         one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + contrast * contrastive_term + BN
 
-    The terms are computed on the global view of every image (shifted and mirrored as by student.augment=crop_flip). The
-    contrastive term compares it with a local view (a crop). Its features are the channel means of the inputs of the
-    teacher's BatchNorm layers, passed through a projection head that is trained over all rounds. The features of the
-    last step of every batch are stored.
+    The terms are computed on the global view of every image. The contrastive term compares it with a local view (a
+    crop). Its features are channel means of feature maps of the teacher, passed through a projection head that is
+    trained over all rounds. The features of the last step of every batch are stored.
 
     Args:
         generator: maps latent vectors (B, generator.latent) to images in [0, 1].
-        contrast: weight of the contrastive term; with 0, no BatchNorm layers are needed for features.
+        contrast: weight of the contrastive term; with 0, no features are needed.
         temperature: T of the contrastive term.
         bank: number of images whose features (local and global) are stored.
         negatives: largest number of stored images in the contrastive term of a step.
         crop: smallest area of a local view, as a share of the image, in (0, 1].
         flip: mirror the views at random.
+        views: the global view, one of `dfkd.training.augment.augment`; None: shifted, and mirrored if `flip`.
+        features: of which feature maps: 'batch_norms' (the inputs of all BatchNorm layers) or 'stages' (the ends of all
+            stages but the last, as the public code does for ResNet-34, whose BatchNorm layers have 8,512 channels).
+        init_std: standard deviation of the weights of a newly initialised generator (`renew`); None: torch's own.
         lr, betas: options of Adam for the generator, the latent vectors and the head.
         args, kwargs: arguments of `Inversion`.
 
     Raises:
-        ValueError: a number is out of range, or the generator cannot be initialised again (`renew`).
+        ValueError: a number is out of range, features or views is unknown, or the generator cannot be initialised again
+            (`renew`).
     """
 
     def __init__(
@@ -97,11 +102,15 @@ class CMI(Inversion):
         negatives: int = 4096,
         crop: float = 0.25,
         flip: bool = True,
+        views: str | None = None,
+        features: str = "batch_norms",
+        init_std: float | None = None,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.5, 0.999),
         **kwargs: Any,
     ):
-        super().__init__(*args, one_hot=one_hot, adversarial=adversarial, **kwargs)
+        views = views or ("crop_flip" if flip else "shift")
+        super().__init__(*args, one_hot=one_hot, adversarial=adversarial, views=views, **kwargs)
         if contrast < 0 or temperature <= 0 or bank < 1 or negatives < 1:
             raise ValueError(
                 f"need contrast >= 0, temperature > 0, bank >= 1 and negatives >= 1, got {contrast}, {temperature}, "
@@ -109,15 +118,21 @@ class CMI(Inversion):
             )
         if not 0 < crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], got {crop}")
+        if features not in ("batch_norms", "stages"):
+            raise ValueError(f"features must be batch_norms or stages, got '{features}'")
         check_adam(lr, betas)
+        check_std(init_std)
         check_renewable(generator)
         self.generator, self.contrast, self.temperature = generator, contrast, temperature
         self.bank_size, self.negatives, self.crop, self.flip = bank, negatives, crop, flip
+        self.which_features, self.init_std = features, init_std
         self.lr, self.betas = lr, tuple(betas)
 
     def check(self, network: nn.Module) -> None:
         super().check(network)
-        if self.contrast > 0 and not batch_norms(network):
+        if self.contrast > 0 and self.which_features == "stages":
+            stages(network)
+        elif self.contrast > 0 and not batch_norms(network):
             raise ValueError(
                 "cmi contrasts what the teacher's BatchNorm layers see, but its network has none; choose a teacher "
                 "with BatchNorm (cnn_bn, resnet18, ...), or leave the contrast out (synthesizer.contrast=0 ~prior.bn)"
@@ -134,14 +149,14 @@ class CMI(Inversion):
             self._make_head(data["width"])
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
-        renew(self.generator, self.seed, "synthesis", "generator", round)
+        renew(self.generator, self.seed, "synthesis", "generator", round, std=self.init_std)
         size = (len(labels), self.generator.latent)
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
         parameters = [*self.generator.parameters(), z]
         optimizers = [fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)]
         if self.contrast > 0:
             if self.head is None:
-                self._make_head(sum(layer.num_features for layer in batch_norms(teacher.net)))
+                self._make_head(self._feature_width(teacher))
             parameters, optimizers = [*parameters, *self.head.parameters()], [*optimizers, self.head_optimizer]
         self.features = None
 
@@ -155,20 +170,19 @@ class CMI(Inversion):
 
         return Optimization(lambda: self.generator(z), parameters, advance, finish)
 
-    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        return augment(images, "crop_flip" if self.flip else "shift", stream)
-
     def run_teacher(self, teacher: Teacher, images: Tensor) -> TeacherPass:
-        with watch_channel_means(teacher.net) as means:
+        if self.contrast == 0:
+            return super().run_teacher(teacher, images)
+        with self._watch(teacher.net) as means:
             teacher_pass = super().run_teacher(teacher, images)
-        self.global_features = torch.cat(means, 1) if self.contrast > 0 else None
+        self.global_features = torch.cat(means, 1)
         return teacher_pass
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         if self.contrast == 0:
             return {}
         views = resized_crop(step.images.float(), self.crop, self.flip, step.stream)
-        with self.runtime.autocast(), watch_channel_means(step.teacher.net) as means:
+        with self.runtime.autocast(), self._watch(step.teacher.net) as means:
             step.teacher(views)
         local, whole = torch.cat(means, 1), self.global_features
         self.features = torch.cat([local, whole], 1).detach()
@@ -178,6 +192,15 @@ class CMI(Inversion):
             local, whole = torch.cat([local, old_local]), torch.cat([whole, old_whole])
         local, whole = F.normalize(self.head(torch.cat([local, whole])), dim=1).chunk(2)
         return {"contrast": self.contrast * contrastive_term(local, whole, len(step.images), self.temperature)}
+
+    def _watch(self, net: nn.Module) -> contextlib.AbstractContextManager[list[Tensor]]:
+        """Context manager: records the features of every image in forward passes, as channel means (B, D) per map."""
+        return watch_stage_means(net) if self.which_features == "stages" else watch_channel_means(net)
+
+    def _feature_width(self, teacher: Teacher) -> int:
+        if self.which_features == "stages":
+            return sum(channels for channels, *_ in stage_shapes(teacher.net, teacher.shape)[:-1])
+        return sum(layer.num_features for layer in batch_norms(teacher.net))
 
     def _make_head(self, width: int) -> None:
         """Create the projection head, width -> width -> 256, and its optimiser."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dfkd.models import Teacher
 from dfkd.synthesizers.inversion import Inversion, Optimization, check_adam
-from dfkd.synthesizers.renew import renew_first
+from dfkd.synthesizers.renew import check_std, renew_first
 from dfkd.training.optimizers import fused
 
 REPTILE = 67.0  # factor of theta - theta_k in the public code; Adam's step is almost independent of it
@@ -35,6 +35,7 @@ class Fast(Inversion):
         meta_lr: learning rate of the generator; None means steps * lr.
         reset: number of rounds after the warm-up at which the first linear layer and the first BatchNorm are
             initialised again; None means never.
+        init_std: standard deviation of the weights of this initialisation (`renew_first`); None: torch's own.
         betas: betas of both Adam optimisers.
         args, kwargs: arguments of `Inversion`.
 
@@ -54,6 +55,7 @@ class Fast(Inversion):
         latent_lr: float = 0.01,
         meta_lr: float | None = None,
         reset: int | None = 120,
+        init_std: float | None = None,
         betas: tuple[float, float] = (0.5, 0.999),
         **kwargs: Any,
     ):
@@ -66,7 +68,8 @@ class Fast(Inversion):
                 raise ValueError(f"{name} must be positive, got {value}")
         if reset is not None and reset < 0:
             raise ValueError(f"reset must not be negative, got {reset}")
-        self.generator, self.meta, self.reset = generator, meta, reset
+        check_std(init_std)
+        self.generator, self.meta, self.reset, self.init_std = generator, meta, reset, init_std
         self.lr, self.latent_lr, self.meta_lr = lr, latent_lr, self.steps * lr if meta_lr is None else meta_lr
         self.betas = tuple(betas)
 
@@ -77,7 +80,7 @@ class Fast(Inversion):
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         if self.reset is not None and round == self.warm_up + self.reset:
-            renew_first(self.generator, self.seed, "synthesis", "reset", round)
+            renew_first(self.generator, self.seed, "synthesis", "reset", round, std=self.init_std)
         fast = copy.deepcopy(self.generator)
         size = (len(labels), self.generator.latent)
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()

@@ -15,6 +15,7 @@ from dfkd.models import Teacher
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+from dfkd.training.augment import AUGMENTATIONS, augment
 
 
 @dataclass
@@ -140,9 +141,11 @@ class Inversion(Synthesizer):
         batch_size: images per batch.
         one_hot, adversarial: weights of the two terms, at least 0; a term of weight 0 is skipped.
         warm_up: number of first rounds without the adversarial term and without training of the student.
+        views: what teacher and student see of the images in every step: one of `dfkd.training.augment.augment`. The
+            pool gets the images themselves.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or views is unknown.
     """
 
     online = True
@@ -164,6 +167,7 @@ class Inversion(Synthesizer):
         one_hot: float,
         adversarial: float = 0.0,
         warm_up: int = 0,
+        views: str = "none",
     ):
         super().__init__(rounds)
         if steps < 1 or batch_size < 2:
@@ -172,8 +176,10 @@ class Inversion(Synthesizer):
             raise ValueError(f"weights must not be negative, got {one_hot=} and {adversarial=}")
         if not 0 <= warm_up < rounds:
             raise ValueError(f"warm_up must lie in [0, rounds), got warm_up={warm_up} with rounds={rounds}")
+        if views not in AUGMENTATIONS:
+            raise ValueError(f"views must be one of {', '.join(AUGMENTATIONS)}, got '{views}'")
         self.classes, self.prior, self.steps, self.batch_size = classes, prior, steps, batch_size
-        self.one_hot, self.adversarial, self.warm_up = one_hot, adversarial, warm_up
+        self.one_hot, self.adversarial, self.warm_up, self.views = one_hot, adversarial, warm_up, views
 
     @abstractmethod
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
@@ -185,8 +191,8 @@ class Inversion(Synthesizer):
         """
 
     def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        """Augment the images for teacher and student in this step; here, not at all."""
-        return images
+        """Return the views (B, C, H, W) of the images that teacher and student see in this step."""
+        return augment(images, self.views, stream)
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         """Compute further weighted terms, each a scalar; here, none."""

@@ -32,6 +32,7 @@ class NAYER(Inversion):
         path: for 'file', a safetensors file with one tensor (classes, generator.latent).
         labels: for 'open_clip', the names of the classes.
         renewal: number of rounds between two initialisations of the generator; None means only one.
+        warm_up_renewal: the same in the warm-up; None means `renewal`.
         lr, betas: options of Adam.
         args, kwargs: arguments of `Inversion`.
 
@@ -50,6 +51,7 @@ class NAYER(Inversion):
         path: str | None = None,
         labels: list[str] | None = None,
         renewal: int | None = 20,
+        warm_up_renewal: int | None = None,
         lr: float = 4e-3,
         betas: tuple[float, float] = (0.5, 0.999),
         **kwargs: Any,
@@ -60,10 +62,12 @@ class NAYER(Inversion):
                 f"nayer needs a generator with a noisy layer, not {type(generator).__name__}; take "
                 f"generator@synthesizer.generator=nayer"
             )
-        if renewal is not None and renewal < 1:
-            raise ValueError(f"renewal must be at least 1, or null for never, got {renewal}")
+        for name, value in (("renewal", renewal), ("warm_up_renewal", warm_up_renewal)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, or null, got {value}")
         check_adam(lr, betas)
         self.generator, self.renewal, self.lr, self.betas = generator, renewal, lr, tuple(betas)
+        self.warm_up_renewal = warm_up_renewal or renewal
         self.given_embeddings = label_embeddings(embeddings, path, labels, self.classes, generator.latent)
 
     def start(self, runtime, seed: int) -> None:
@@ -79,7 +83,8 @@ class NAYER(Inversion):
         return balanced_labels(self.batch_size, self.classes, stream, shuffle=False)
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
-        if self.renewal is not None and round % self.renewal == 0:
+        renewal = self.warm_up_renewal if round < self.warm_up else self.renewal
+        if renewal is not None and round % renewal == 0:
             renew(self.generator, self.seed, "synthesis", "generator", round)
         self.generator.redraw(len(labels), stream)
         parameters = list(self.generator.parameters())

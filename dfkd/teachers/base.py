@@ -17,10 +17,11 @@ from dfkd.models import Classifier
 from dfkd.recipe import Recipe
 from dfkd.resume.loop import Loop, plain_loop
 from dfkd.scenarios import Scenario
-from dfkd.training.augment import AUGMENTATIONS, augment
+from dfkd.training.augment import AUGMENTATIONS, augment, crop
 from dfkd.training.meter import Meter
 
 Log = Callable[[int, dict[str, float]], None]
+VIEWS = (*AUGMENTATIONS, "alternating_flip")  # of the training images
 
 
 class TeacherSource(ABC):
@@ -63,7 +64,9 @@ class TrainedTeacher(TeacherSource):
         network: the network to train.
         recipe: optimiser, schedule, batch size (ID images per step; the same number of OOD images is added).
         epochs: passes over the ID training images.
-        augment: augmentation of the training images: 'none', 'shift' or 'crop_flip'.
+        augment: augmentation of the training images: one of `dfkd.training.augment.augment`, or 'alternating_flip'
+            (shifted into a black border; mirrored or not at random in the first epoch, and the other way round in every
+            epoch from the one before, so that two epochs show both: arXiv 2404.00498).
 
     Attributes:
         mean_loss: see `TeacherSource`. A subclass that overrides `fit` may set it only if its whole `fit` satisfies it.
@@ -79,8 +82,8 @@ class TrainedTeacher(TeacherSource):
     def __init__(self, network: nn.Module, recipe: Recipe, epochs: int, augment: str = "none"):
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        if augment not in AUGMENTATIONS:
-            raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got '{augment}'")
+        if augment not in VIEWS:
+            raise ValueError(f"augment must be one of {', '.join(VIEWS)}, got '{augment}'")
         self.network, self.recipe, self.epochs, self.augment = network, recipe, epochs, augment
 
     def check(self, scenario: Scenario) -> None:
@@ -197,10 +200,13 @@ class Batches:
         self.generator = runtime.generator(seed, "teacher", "batches")
         self.order = torch.empty(0, dtype=torch.long, device=runtime.device)
         self._ood = self.endless(scenario.ood, self.size) if teacher.needs_ood else None
+        self.mirrored: Tensor | None = None  # (N,), bool: the ID images that 'alternating_flip' mirrors in this pass
 
     def shuffle(self) -> None:
         """Start a new pass over the ID images, in a new random order."""
         self.order = self.shuffled(self.train)
+        if self.augment == "alternating_flip":
+            self.mirrored = self._coins(len(self.train)) if self.mirrored is None else ~self.mirrored
 
     def take(self, number: int) -> tuple[Images, Images | None]:
         """Return the ID batch with this number, in 0 .. steps - 1, and the next OOD batch (None if not needed).
@@ -224,7 +230,19 @@ class Batches:
 
     def prepare(self, images: Images, index: Tensor) -> Images:
         share = distributed.rank_slice(len(index))
-        return Images(augment(images.pixels(index), self.augment, self.generator)[share], images.y[index][share])
+        return Images(self._views(images, index)[share], images.y[index][share])
+
+    def _views(self, images: Images, index: Tensor) -> Tensor:
+        pixels = images.pixels(index)
+        if self.augment != "alternating_flip":
+            return augment(pixels, self.augment, self.generator)
+        known = images is self.train and self.mirrored is not None  # other images come in no passes of equal length
+        mirrored = self.mirrored[index] if known else self._coins(len(index))
+        shifted = crop(pixels, max(1, pixels.shape[2] // 8), self.generator, border="black")
+        return torch.where(mirrored[:, None, None, None], shifted.flip(3), shifted)
+
+    def _coins(self, count: int) -> Tensor:
+        return torch.rand(count, generator=self.generator, device=self.generator.device) < 0.5
 
 
 class Endless:

@@ -8,10 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def crop(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
-    """Shift every image (B, C, H, W) by up to `pad` pixels along each axis; the border is filled with edge pixels."""
+def crop(images: Tensor, pad: int, generator: torch.Generator, border: str = "edge") -> Tensor:
+    """Shift every image (B, C, H, W) by up to `pad` pixels along each axis. Differentiable.
+
+    Args:
+        border: what fills the pixels that come in from outside: 'edge' (the nearest pixel of the image) or 'black'
+            (zeros, as torchvision's and kornia's RandomCrop).
+    """
     n, c, h, w = images.shape
-    padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
+    padded = F.pad(images, (pad, pad, pad, pad), mode="replicate" if border == "edge" else "constant")
     top, left = torch.randint(2 * pad + 1, (2, n), generator=generator, device=images.device)
     rows = (top[:, None] + torch.arange(h, device=images.device)).view(n, 1, h, 1)
     columns = (left[:, None] + torch.arange(w, device=images.device)).view(n, 1, 1, w)
@@ -98,17 +103,21 @@ def _inside(shape: tuple[int, ...], extents: Sequence[Tensor], low: float, high:
     return span(shape[-2], height, top)[:, None, :, None] & span(shape[-1], width, left)[:, None, None, :]
 
 
-AUGMENTATIONS = ("none", "shift", "crop_flip")
+AUGMENTATIONS = ("none", "shift", "crop_flip", "black_crop_flip")
 
 
 def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
     """Augment images (B, C, H, W).
 
     Args:
-        how: 'none', 'shift' (by up to an eighth of the height along each axis) or 'crop_flip' (shift, then mirror with
-            probability 1/2).
+        how: 'none'; 'shift' (by up to an eighth of the height along each axis, the border filled with edge pixels);
+            'crop_flip' (shift, then mirror with probability 1/2); 'black_crop_flip' (the same with a black border: at
+            32 pixels this is RandomCrop(32, padding=4) and RandomHorizontalFlip, which CIFAR's public codes use).
     """
     if how == "none":
         return images
-    shifted = crop(images, max(1, images.shape[2] // 8), generator)
+    pad = max(1, images.shape[2] // 8)
+    if how == "black_crop_flip":
+        return flip(crop(images, pad, generator, border="black"), generator)
+    shifted = crop(images, pad, generator)
     return flip(shifted, generator) if how == "crop_flip" else shifted

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dfkd.models import DCGAN
+from dfkd.models import DCGAN, mlp, record_stages
 from dfkd.priors import BatchNormPrior, Prior
 from dfkd.synthesizers import CMI
 from dfkd.synthesizers.cmi import Bank, contrastive_term
@@ -76,6 +76,38 @@ def test_the_bank_remembers_both_views_of_the_last_step(runtime, pair):
         first = body[0](inputs)
         second = body[4](body[3](body[2](body[1](first))))
         assert torch.allclose(rows, torch.cat([first.mean((2, 3)), second.mean((2, 3))], 1), atol=1e-5)
+
+
+def test_features_of_the_stages_are_their_channel_means_but_for_the_last(runtime, pair, one_round):
+    teacher, student = pair()
+    cmi = make(runtime, steps=1, features="stages")
+    cmi.check(teacher.net)
+    with record_stages(teacher.net) as maps:
+        one_round(cmi, teacher, student)
+    local = torch.cat([stage.mean((2, 3)) for stage in maps[:-1]], 1)
+    assert torch.allclose(cmi.bank.rows.chunk(2, 1)[0], local, atol=1e-5)
+    assert cmi.head[0].in_features == local.shape[1]
+
+
+def test_features_need_stages_only_for_the_contrast(runtime, pair):
+    network = mlp((1, 8, 8), 4)
+    with pytest.raises(ValueError, match="names no stages"):
+        make(runtime, features="stages", prior=Prior({})).check(network)
+    make(runtime, features="stages", contrast=0, prior=Prior({})).check(network)
+    with pytest.raises(ValueError, match="features must be batch_norms or stages, got 'layers'"):
+        make(runtime, features="layers")
+
+
+def test_the_public_initialisation_of_a_batch(runtime, pair):
+    teacher, _ = pair()
+    cmi = make(runtime, init_std=0.02)
+    stream = cmi.stream(0)
+    cmi.begin(0, cmi.labels(stream), teacher, stream)
+    assert cmi.generator.project.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert cmi.generator.paint[0].weight.mean().item() == pytest.approx(1, abs=0.03)
+    assert cmi.generator.project.bias.abs().max() == 0
+    with pytest.raises(ValueError, match="init_std must be positive"):
+        make(runtime, init_std=0.0)
 
 
 def test_every_batch_begins_anew_and_the_head_goes_on(runtime, pair):

@@ -121,3 +121,31 @@ def test_the_same_seed_gives_the_same_images(runtime, pair):
 def test_impossible_numbers_are_refused(runtime, wrong, said):
     with pytest.raises(ValueError, match=said):
         make(runtime, **wrong)
+
+
+def test_views_are_what_teacher_and_student_see_and_the_pool_gets_the_images(runtime, pair):
+    teacher, student = pair((3, 16, 16))
+    fast, seen = make(runtime, (3, 16, 16), views="black_crop_flip", warm_up=0, steps=1), {"teacher": [], "student": []}
+    for name, model in (("teacher", teacher), ("student", student)):
+        model.net.register_forward_pre_hook(lambda _, arguments, name=name: seen[name].append(arguments[0]))
+    made = fast.synthesize(range(1), teacher, student)
+    (shown,) = seen["teacher"]
+    assert torch.equal(shown, seen["student"][0])
+    views = teacher.denormalize(shown)
+    black = (views.abs() < 1e-6).all(1)  # of a sigmoid's images, no pixel is black
+    assert 0 < black.float().mean() < 0.5 and not (made.images == 0).all(1).any()
+
+
+def test_unknown_views_are_refused(runtime):
+    with pytest.raises(ValueError, match=r"views must be one of none, .*'mirror'"):
+        make(runtime, views="mirror")
+
+
+def test_the_public_initialisation_of_the_first_layers(runtime, pair):
+    teacher, student = pair()
+    fast = make(runtime, init_std=0.02, reset=0, warm_up=1, lr=1e-9)
+    for number in range(2):
+        fast.synthesize(range(number, number + 1), teacher, student)
+    linear, norm = fast.generator.project, fast.generator.paint[0]
+    assert linear.weight.std().item() == pytest.approx(0.02, rel=0.2) and linear.bias.abs().max() < 1e-6
+    assert norm.weight.abs().max() < 0.1 and norm.bias.abs().max() < 1e-6

@@ -53,6 +53,18 @@ def test_the_generator_goes_on_between_renewals(runtime, pair):
     assert moved == [False, True, False]
 
 
+def test_the_warm_up_has_a_renewal_of_its_own(runtime, pair):
+    teacher, student = pair()
+    nayer, fresh = make(runtime, warm_up=4, renewal=1, warm_up_renewal=3, lr=1e-6), []
+    for number in range(6):
+        nayer.synthesize(range(number, number + 1), teacher, student)
+        fresh.append(nayer.generator.body.project.weight.detach().clone())
+    moved = [(b - a).abs().max().item() > 1e-3 for a, b in pairwise(fresh)]
+    assert moved == [False, False, True, True, True]
+    with pytest.raises(ValueError, match="warm_up_renewal must be at least 1"):
+        make(runtime, warm_up_renewal=0)
+
+
 def test_the_loss_falls(runtime, teacher, student):
     short, long = (
         make(runtime, classes=10, steps=steps, batch_size=40, lr=1e-2).synthesize(range(1), teacher, student).metrics

@@ -1,12 +1,14 @@
 import pytest
 import torch
 
+from dfkd.domains import Images
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import accuracy
-from dfkd.models import cnn_bn, mlp
+from dfkd.models import Classifier, cnn_bn, mlp
 from dfkd.recipe import Recipe
 from dfkd.scenarios import none
 from dfkd.teachers import Supervised
+from dfkd.teachers.base import Batches
 
 
 def test_training_learns_the_digits_in_a_few_epochs(trained, small_digits, runtime):
@@ -14,7 +16,7 @@ def test_training_learns_the_digits_in_a_few_epochs(trained, small_digits, runti
     assert not trained.training
 
 
-@pytest.mark.parametrize("augment", ["none", "shift", "crop_flip"])
+@pytest.mark.parametrize("augment", ["none", "shift", "crop_flip", "alternating_flip"])
 def test_every_epoch_is_logged(tiny_domain, runtime, augment):
     log = []
     kind = Supervised(cnn_bn((1, 8, 8), 3), Recipe(batch_size=8), epochs=3, augment=augment)
@@ -49,6 +51,46 @@ def test_a_non_finite_loss_is_named(tiny_domain, runtime):
 
 
 def test_impossible_options_are_refused():
-    for wrong in ({"epochs": 0}, {"epochs": 1, "augment": "mixup"}):
+    for wrong in ({"epochs": 0}, {"epochs": 1, "augment": "mixup"}, {"epochs": 1, "label_smoothing": 1.0}):
         with pytest.raises(ValueError):
             Supervised(mlp((1, 8, 8), 3), Recipe(), **wrong)
+
+
+def test_alternating_flip_shows_either_side_of_every_image_in_two_epochs(tiny_domain, runtime):
+    kind = Supervised(mlp((1, 8, 8), 3), Recipe(batch_size=8), epochs=1, augment="alternating_flip")
+    batches = Batches(kind, none(tiny_domain()), runtime, 0)
+    seen = []
+    for _ in range(3):
+        batches.shuffle()
+        seen.append(batches.mirrored)
+    assert torch.equal(seen[0], ~seen[1]) and torch.equal(seen[0], seen[2])
+    assert 0 < seen[0].float().mean() < 1
+
+
+def test_alternating_flip_mirrors_the_images_it_says(tiny_domain, runtime):
+    domain = tiny_domain()
+    kind = Supervised(mlp((1, 8, 8), 3), Recipe(batch_size=8), epochs=1, augment="alternating_flip")
+    batches = Batches(kind, none(domain), runtime, 0)
+    batches.train.x[...] = torch.linspace(0.1, 0.9, 8)  # brighter to the right
+    batches.shuffle()
+    views = batches.take(0)[0].x
+    falls = views[:, 0, 4, 3] > views[:, 0, 4, 4]  # the middle, which no shift by one pixel takes to the border
+    assert torch.equal(falls, batches.mirrored[batches.order[:8]])
+
+
+def test_label_smoothing_spreads_a_share_of_the_target(small_digits, runtime):
+    batch = Images(small_digits.train.x[:4].float(), small_digits.train.y[:4])
+    kind = Supervised(cnn_bn(small_digits.shape, 10), Recipe(), epochs=1, label_smoothing=0.2)
+    model = Classifier(kind.network, small_digits.shape, 10, small_digits.mean, small_digits.std).eval()
+    target = 0.8 * torch.nn.functional.one_hot(batch.y, 10) + 0.02
+    expected = -(target * model(batch.x).log_softmax(1)).sum(1).mean()
+    assert kind.loss(model, batch, None, None)["id"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_fast_recipe_learns_at_least_as_much_as_the_ordinary_one_in_the_same_few_epochs(small_digits, runtime):
+    def learned(recipe: Recipe, **options) -> float:
+        kind = Supervised(cnn_bn(small_digits.shape, 10, widths=(8, 16, 16)), recipe, epochs=4, **options)
+        return accuracy(kind.train(none(small_digits), runtime, 0, lambda *_: None), small_digits.val, runtime)
+
+    fast = Recipe(lr=0.4, nesterov=True, schedule="triangular", batch_size=64)
+    assert learned(fast, label_smoothing=0.2) >= learned(Recipe(batch_size=64)) - 2

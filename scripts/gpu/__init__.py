@@ -1,0 +1,1 @@
+"""The two halves of `make gpu` (scripts/make_gpu.py)."""

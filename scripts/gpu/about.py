@@ -1,0 +1,39 @@
+"""Where and with what something was measured, and the files that say so."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from dfkd.run.provenance import commit
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ROOT / "docs" / "measured"  # one file a cell, and one of the first half
+
+
+def machine(device: str) -> dict[str, str | None]:
+    """Return the card (or the processor), the versions, the commit and the date of a measurement."""
+    card = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU ({platform.machine()})"
+    return {
+        "card": card,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def write(path: Path, content: dict) -> None:
+    """Write a JSON file; a reader never sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".part")
+    half.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(half, path)
+
+
+def read(path: Path) -> dict | None:
+    """Return the content of a JSON file, or None if there is none."""
+    return json.loads(path.read_text()) if path.exists() else None

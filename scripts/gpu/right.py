@@ -1,0 +1,108 @@
+"""Half 1, "right and fast": every method, defense and teacher on the device against the CPU, and the benchmark."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from dfkd.run.run_cell import run_cell
+from gpu import about, clock, compose
+from gpu.same_numbers import same_numbers
+
+# What differs is the order of sums, which the few steps of such a run amplify.
+TOLERANCE = 0.02  # largest difference of a weight, as a share of the largest weight of its tensor
+TOY = (
+    *("debug=smoke", "+limit.batch_size=20", "+limit.images=40", "+limit.width=8", "+limit.noise=8", "data.limit=200"),
+    *("runtime.precision=float32", "runtime.checkpoint_every=null", "evaluate.premise.images=20"),
+)
+OOD = ("ntl_scenario=close_set", "data.channels=3")
+TRIGGERED = {"teacher=backdoor", "teacher=clean_twin"}
+
+
+def rows() -> Iterator[tuple[str, list[str], str]]:
+    """Yield (name, options, whose weights are compared) of all rows: a synthesizer, a defense or a teacher each."""
+    for name in compose.options("synthesizer"):
+        points = ["domain@ntl_scenario.id=two_moons"] if name == "cake_2d" else []
+        networks = ["network@teacher.network=mlp", "network@student.network=mlp"] if points else []
+        student = ["student=offline"] if name in ("noise_images", "real") else []
+        yield f"synthesizer {name}", [f"synthesizer={name}", *points, *networks, *student], "student"
+    for name in compose.options("defense"):
+        yield f"defense {name}", ["ntl_scenario=backdoor", "teacher=backdoor", f"defense={name}"], "student"
+    for name in compose.options("teacher"):
+        chosen = f"teacher={name}"
+        if name == "checkpoint":  # trains nothing
+            continue
+        own = ["ntl_scenario=backdoor"] if chosen in TRIGGERED else [] if name.startswith("supervised") else list(OOD)
+        yield f"teacher {name}", [chosen, *own, "synthesizer=noise_images", "student=offline"], "teacher"
+
+
+def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """Return the largest difference of two sets of weights, every tensor in units of its largest value."""
+    shares = []
+    for name, one in first.items():
+        gap = (one.double() - second[name].double()).abs().max()
+        shares.append((gap / one.double().abs().max().clamp_min(1e-12)).item())
+    return max(shares)
+
+
+def compare(options: list[str], whose: str, device: str) -> tuple[float, float]:
+    """Compute a cell on the CPU and on a device from the same random numbers.
+
+    Returns:
+        the largest difference of the weights of the student or the teacher, and the seconds on the device.
+    """
+    weights, seconds = [], 0.0
+    for place in ("cpu", device):
+        with tempfile.TemporaryDirectory() as folder, same_numbers():
+            began = time.perf_counter()
+            cell = compose.cell(*options, *TOY, f"runtime.device={place}", f"outputs={folder}")
+            run_cell(cell)
+            seconds = time.perf_counter() - began
+            (file,) = Path(folder).glob(f"store/{whose}/*/{whose}.safetensors")
+            weights.append(load_file(file))
+    return difference(*weights), seconds
+
+
+def run(device: str, deadline: clock.Deadline, out: Path, only: str = "") -> dict:
+    """Compute all rows that are not there yet, until the deadline; write `out` after each.
+
+    Args:
+        only: compute only rows whose name contains this.
+    """
+    here = about.machine(device)
+    known = about.read(out) or {}
+    same = {key: known.get(key) for key in here if key != "date"} == {k: v for k, v in here.items() if k != "date"}
+    content = here | {"tolerance": TOLERANCE, "rows": known["rows"] if same else {}}
+    try:
+        with deadline.enforced():
+            for name, options, whose in rows():
+                if only in name and name not in content["rows"]:
+                    content["rows"][name] = _row(options, whose, device)
+                    about.write(out, content)
+                    print(f"{name:40s} {content['rows'][name]}", file=sys.stderr, flush=True)
+    except clock.TimeUp:
+        print("half 1: the time is up; the next call goes on from here", file=sys.stderr)
+    about.write(out, content)
+    return content
+
+
+def _row(options: list[str], whose: str, device: str) -> dict:
+    try:
+        gap, seconds = compare(options, whose, device)
+    except (clock.TimeUp, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        return {"right": False, "error": f"{type(error).__name__}: {error}"[:300]}
+    return {"right": gap <= TOLERANCE, "difference": gap, "seconds": round(seconds, 1)}
+
+
+def bench(device: str, deadline: clock.Deadline, out: Path, toy: bool) -> None:
+    """Run scripts/bench.py in the time that is left; its bench.json and bench.md go to `out`."""
+    command = [sys.executable, str(about.ROOT / "scripts/bench.py"), "--device", device, "--out", str(out)]
+    more = ["--toy", "--repeats", "1", "--only", "student"] if toy else ["--repeats", "3"]
+    if clock.run([*command, *more], deadline) is None:
+        print("half 1: no time for the whole benchmark", file=sys.stderr)

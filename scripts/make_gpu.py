@@ -1,0 +1,72 @@
+"""Check a machine with a GPU, and measure the field's table on it: `make gpu DATA=DIR` (docs/gpu.md).
+
+    python scripts/make_gpu.py --data DIR             both halves and the page
+    python scripts/make_gpu.py right | field | page   one of them
+
+Each half ends at its deadline, also at Ctrl-C, with what it has; the same command goes on from there.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from gpu import about, clock, data, field, page, right
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=["right", "field", "page", []], default=[])
+    parser.add_argument("--data", type=Path, help="folder or file with CIFAR-10")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; or cpu, for a trial")
+    parser.add_argument("--minutes", type=float, nargs=2, default=[5.0, 9.0], metavar=("RIGHT", "FIELD"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/gpu"))
+    parser.add_argument("--measured", type=Path, default=about.MEASURED)
+    parser.add_argument("--page", type=Path, default=about.ROOT / "docs/gpu.md")
+    parser.add_argument("--toy", action="store_true", help="sizes of seconds: tests this script, measures nothing")
+    parser.add_argument("--only", default="", help="only rows of the first half whose name contains this")
+    options = parser.parse_args(arguments)
+    what = options.what or ["right", "field", "page"]
+    trial = options.toy or not options.device.startswith("cuda")
+    if what != ["page"] and trial and options.measured == about.MEASURED:
+        parser.error("a trial leaves docs/measured alone; add --measured DIR --page FILE")
+    if what != ["page"] and not trial and not torch.cuda.is_available():
+        parser.error("torch sees no GPU here; --device cpu --toy --measured DIR --page FILE tries the script on a CPU")
+    try:
+        if "right" in what:
+            half_one(options, clock.Deadline(60 * options.minutes[0]))
+        if "field" in what:
+            half_two(options, clock.Deadline(60 * options.minutes[1]))
+    except KeyboardInterrupt:
+        print("interrupted: what is done is kept, the same command goes on from there", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        readme = about.ROOT / "README.md" if options.measured == about.MEASURED else None
+        page.write(options.measured, options.page, readme)
+
+
+def half_one(options: argparse.Namespace, deadline: clock.Deadline) -> None:
+    """Compare the device with the CPU in three fifths of the time, and run the benchmark in the rest."""
+    rows = clock.Deadline(0.6 * deadline.left)
+    right.run(options.device, rows, options.measured / "right.json", options.only)
+    right.bench(options.device, deadline, options.out / "bench", options.toy)
+    if (options.out / "bench/bench.json").exists():
+        shutil.copy(options.out / "bench/bench.json", options.measured / "bench.json")
+
+
+def half_two(options: argparse.Namespace, deadline: clock.Deadline) -> None:
+    """Compute the field's table; without CIFAR-10 say so, and leave its rows as they are."""
+    if options.toy and options.data is None:
+        found = ["domain@ntl_scenario.id=digits"]
+    else:
+        try:
+            found = data.options(options.data or Path("data"), options.out)
+        except FileNotFoundError as error:
+            print(f"half 2 is left out: {error}; say --data DIR (make gpu DATA=DIR)", file=sys.stderr)
+            return
+    field.run(options.device, deadline, options.out / "field", options.measured, found, options.toy)
+
+
+if __name__ == "__main__":
+    main()
