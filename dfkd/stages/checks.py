@@ -14,6 +14,8 @@ from dfkd.domains import doubts
 from dfkd.errors import ConfigError
 from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, multiplies_bfloat16
+from dfkd.measures import Measure
+from dfkd.metrics import Metric
 from dfkd.models import Classifier, check_training_mode
 from dfkd.scenarios import Scenario
 from dfkd.stages.audit import AuditStage
@@ -143,6 +145,7 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
         ("student.loss", lambda: student.check(components.teacher.network)),
         ("synthesizer", lambda: components.synthesizer.check(components.teacher.network)),
         ("defense", lambda: components.defense.check(components.teacher.network, components.synthesizer)),
+        *((f"metrics.{m.key}", lambda m=m: m.compute.check(scenario)) for m in components.metrics if _is_measure(m)),
     ):
         try:
             check()
@@ -166,6 +169,10 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
     _check_ranks(components, config, builder.problems)
     if not components.synthesizer.online and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")
+
+
+def _is_measure(metric: Metric) -> bool:
+    return isinstance(metric.compute, Measure)
 
 
 def _check_stages(components: Components, config: dict, problems: list[str]) -> None:
