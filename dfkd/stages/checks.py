@@ -167,6 +167,8 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
             known = ", ".join(components.synthesizer.columns) or "none"
             builder.problems.append(f"student.keep.{column}: synthesizer={name} has no such column (columns: {known})")
     _check_ranks(components, config, builder.problems)
+    if not components.teacher.is_trained:
+        _check_training_split(config, builder.problems)
     if not components.synthesizer.online and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")
 
@@ -193,6 +195,19 @@ def _check_stages(components: Components, config: dict, problems: list[str]) -> 
             f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "
             f"images, there is no such stage"
         )
+
+
+def _check_training_split(config: dict, problems: list[str]) -> None:
+    """Add to `problems` options of the ID domain's training split that only a teacher trained here would see."""
+    where, domain = "ntl_scenario.id", config["ntl_scenario"]["id"]
+    while isinstance(domain, dict):  # a restyled domain has its options below `of`
+        for option in ("imbalance", "label_noise"):
+            if domain.get(option) is not None:
+                problems.append(
+                    f"{where}.{option}={domain[option]} changes what a teacher is trained on, and "
+                    f"teacher={config['teacher']['name']} is not trained; leave it out"
+                )
+        where, domain = f"{where}.of", domain.get("of")
 
 
 def _check_ranks(components: Components, config: dict, problems: list[str]) -> None:
