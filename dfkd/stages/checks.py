@@ -190,6 +190,11 @@ def _check_stages(components: Components, config: dict, problems: list[str]) -> 
     audited = any(isinstance(s, AuditStage) and (s.always or config["until"] == s.name) for s in components.stages)
     if audited and (why := why_not(known.classes, known.modality.has_pixels)):
         problems.append(f"until=audit: {why}; set until to another stage, and stages.audit.always=false")
+    if config["until"] == "leakage" and components.synthesizer.online and components.student.samples is None:
+        problems.append(
+            f"until=leakage: synthesizer={config['synthesizer']['name']} keeps only as many images as a figure "
+            f"shows; set student.samples=1000, say"
+        )
     if config["until"] in ("pool", "split") and components.synthesizer.online:
         problems.append(
             f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "

@@ -144,7 +144,7 @@ def test_a_teacher_that_is_not_trained_here_sees_no_training_labels(tmp_path, do
 
 def test_a_checkpoint_refuses_them(tmp_path, trained):
     torch.save(trained.net.state_dict(), tmp_path / "teacher.pt")
-    checkpoint = ("teacher=checkpoint", f"teacher.path={tmp_path / 'teacher.pt'}", "teacher.mean=[0.5]")
+    checkpoint = ("teacher=checkpoint", f"teacher.path={tmp_path / 'teacher.pt'}", "teacher.mean=[0.5]", "data.size=8")
     network = ("teacher.std=[0.5]", "teacher.network.widths=[8,16,32]", "ntl_scenario.id.label_noise=0.2")
     with pytest.raises(
         ConfigError, match="changes what a teacher is trained on, and teacher=checkpoint is not trained"
