@@ -8,6 +8,7 @@ from dfkd.domains.digits import digits
 from dfkd.domains.doubts import doubts
 from dfkd.domains.embeddings import embeddings
 from dfkd.domains.files import image_folder, npz
+from dfkd.domains.increment import increment
 from dfkd.domains.modality import EMBEDDINGS, IMAGES, POINTS, Modality
 from dfkd.domains.pictures import open_picture, read_picture
 from dfkd.domains.points import points
@@ -28,6 +29,7 @@ __all__ = [
     "embeddings",
     "fit_images",
     "image_folder",
+    "increment",
     "npz",
     "open_picture",
     "points",
