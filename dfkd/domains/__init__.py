@@ -5,6 +5,7 @@ May be imported by dfkd.triggers and later rooms.
 
 from dfkd.domains.base import Domain, Images, check_normalisation, fit_images, to_float
 from dfkd.domains.digits import digits
+from dfkd.domains.docstrings import docstrings
 from dfkd.domains.doubts import doubts
 from dfkd.domains.embeddings import embeddings
 from dfkd.domains.files import image_folder, npz
@@ -25,6 +26,7 @@ __all__ = [
     "Modality",
     "check_normalisation",
     "digits",
+    "docstrings",
     "doubts",
     "embeddings",
     "fit_images",

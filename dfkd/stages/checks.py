@@ -1,5 +1,6 @@
 """Checks before anything is computed, of mistakes that no single component can detect by itself."""
 
+import functools
 import tempfile
 from collections.abc import Callable
 
@@ -15,7 +16,6 @@ from dfkd.errors import ConfigError
 from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, multiplies_bfloat16
 from dfkd.measures import Measure
-from dfkd.metrics import Metric
 from dfkd.models import Classifier, check_training_mode
 from dfkd.scenarios import Scenario
 from dfkd.stages.audit import AuditStage
@@ -129,6 +129,7 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
     """Add to the builder's problems all combinations of components that do not fit together."""
     scenario, student = components.scenario, components.student
     images = (scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
+    measures = [metric for metric in components.metrics if isinstance(metric.compute, Measure)]
 
     def fits(where: str, network: nn.Module, is_trained: bool = True) -> None:
         def check() -> None:
@@ -145,7 +146,7 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
         ("student.loss", lambda: student.check(components.teacher.network)),
         ("synthesizer", lambda: components.synthesizer.check(components.teacher.network)),
         ("defense", lambda: components.defense.check(components.teacher.network, components.synthesizer)),
-        *((f"metrics.{m.key}", lambda m=m: m.compute.check(scenario)) for m in components.metrics if _is_measure(m)),
+        *((f"metrics.{m.key}", functools.partial(m.compute.check, scenario)) for m in measures),
     ):
         try:
             check()
@@ -171,10 +172,6 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
         _check_training_split(config, builder.problems)
     if not components.synthesizer.online and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")
-
-
-def _is_measure(metric: Metric) -> bool:
-    return isinstance(metric.compute, Measure)
 
 
 def _check_stages(components: Components, config: dict, problems: list[str]) -> None:
