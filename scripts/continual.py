@@ -24,6 +24,7 @@ from dfkd.config.paths import CONF, CONFIG
 from dfkd.machine.environment import prepare_environment
 
 TASKS = 5
+SIZE = 2  # classes of a task
 BOUNDS = ("nothing", "joint")
 IMAGES = 2000  # of an online synthesizer, kept for the next learner
 
@@ -68,6 +69,8 @@ def cell_of(method: str, of: str, task: int, seed: int, out: Path, options: Sequ
         cfg.until = "judgement"
         if synthesizer and task < TASKS - 1:  # the last learner has no successor that needs images
             cfg.until = "student" if cfg.student.epochs is None else "pool"
+        if "groups" in cfg.synthesizer:  # CAKE's images of a group are of different classes
+            cfg.synthesizer.groups = min(cfg.synthesizer.groups, SIZE * (task + 1))
         return Cell(cfg)
 
 

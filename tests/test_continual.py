@@ -41,6 +41,11 @@ def test_the_next_learner_gets_the_files_of_the_last_one(tmp_path, monkeypatch, 
     assert seen[1].config["teacher"]["last_path"].endswith("teacher.safetensors")
 
 
+def test_cakes_groups_have_as_many_classes_as_there_are(tmp_path):
+    cells = [continual.cell_of("cake_fast", "digits", task, 0, tmp_path, []) for task in (0, 4)]
+    assert [cell.config["synthesizer"]["groups"] for cell in cells] == [2, 10]
+
+
 def test_the_bounds_have_no_memory(tmp_path):
     for method in continual.BOUNDS:
         config = continual.cell_of(method, "digits", 2, 1, tmp_path, []).config

@@ -20,8 +20,8 @@ class LeakageStage(Stage):
     """Compares the synthetic images with training and with test images of the ID domain (`dfkd.measures.leakage`).
 
     The images are those of the finished pool; of an online synthesizer, those that the student's artifact keeps
-    (`student.samples`). They are compared in pixels, as they are (CAKE's may leave the box), and in the teacher's penultimate features if its network ends in a
-    linear layer.
+    (`student.samples`). They are compared in pixels, as they are (CAKE's may leave the box), and in
+    the teacher's penultimate features if its network ends in a linear layer.
 
     Args:
         images: at most this many training and as many test images, chosen at random; None for all.
