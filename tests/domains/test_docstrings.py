@@ -3,12 +3,13 @@ import torch
 
 from dfkd.domains import EMBEDDINGS, docstrings
 from dfkd.domains.docstrings import CORPUS, corpus
+from dfkd.domains.latent_semantics import words_of
 
 
 def test_the_corpus_is_balanced_unique_and_has_its_licence():
     texts, labels = corpus()
     assert len(set(texts)) == len(texts) == 920 and [labels.count(k) for k in range(4)] == [230] * 4
-    assert all(len(text.split()) >= 8 and len(text) <= 400 for text in texts)
+    assert all(len(words_of(text)) >= 10 and len(text) <= 400 for text in texts)
     assert "PYTHON SOFTWARE FOUNDATION LICENSE" in CORPUS.with_name("docstrings.LICENSE.txt").read_text()
 
 
