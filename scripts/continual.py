@@ -1,14 +1,15 @@
 """Continual learning without the old data: a chain of tasks, each learner distilled from the last one.
 
-    python scripts/continual.py --methods dfq,cake_fast,nothing,joint --seeds 0,1,2 --out outputs
+    python scripts/continual.py --methods dfq,cake,nothing,joint --seeds 0,1,2 --out outputs
     python scripts/continual.py --of mnist data.root=DIR teacher.epochs=10      more options of dfkd, for every cell
 
 The ten classes of a domain arrive in five tasks of two (`dfkd.domains.increment`). A learner sees real images of its
 own two classes, and of the earlier ones synthetic images made from the last learner (`dfkd.teachers.Incremental`).
 
-A method is the name of a synthesizer, or one of the bounds: `nothing` (fine-tuning, the lower one) and `joint` (the
-training images of all tasks so far stay, the upper one). Every task is a cell of dfkd in --out, so that the same
-command goes on where it was stopped, and repeats nothing that is in the store.
+A method is a synthesizer with its preset for the domain, conf/experiment/METHOD/DOMAIN.yaml, or one of the bounds:
+`nothing` (fine-tuning, the lower one) and `joint` (the training images of all tasks so far stay, the upper one). Every
+task is a cell of dfkd in --out, so that the same command goes on where it was stopped, and repeats nothing that is in
+the store.
 """
 
 import argparse
@@ -32,7 +33,7 @@ IMAGES = 2000  # of an online synthesizer, kept for the next learner
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--of", default="digits", help="a domain of ten classes")
-    parser.add_argument("--methods", default="dfq,cake_fast,nayer,noise_images,nothing,joint")
+    parser.add_argument("--methods", default="dfq,cake,nayer,noise_images,nothing,joint")
     parser.add_argument("--seeds", default="0", help="such as 0,1,2")
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     given, options = parser.parse_known_args(words)
@@ -58,16 +59,16 @@ def chain(method: str, of: str, seed: int, out: Path, options: Sequence[str]) ->
 
 def cell_of(method: str, of: str, task: int, seed: int, out: Path, options: Sequence[str]) -> Cell:
     """Return the cell of one task. `options` has the files of the last learner."""
-    synthesizer = [] if method in BOUNDS else [f"synthesizer={method}"]
+    preset = [] if method in BOUNDS else [f"experiment={method}/{of}"]
     words = [
-        *("domain@ntl_scenario.id=increment", f"domain@ntl_scenario.id.of={of}", "teacher=incremental", *synthesizer),
+        *("domain@ntl_scenario.id=increment", f"domain@ntl_scenario.id.of={of}", "teacher=incremental", *preset),
         *(f"ntl_scenario.id.task={task}", f"ntl_scenario.id.joint={str(method == 'joint').lower()}", f"seed={seed}"),
         *("metrics=tasks", "tracker=files", f"student.samples={IMAGES}", f"outputs={out}", *options),
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(CONFIG, words)
         cfg.until = "judgement"
-        if synthesizer and task < TASKS - 1:  # the last learner has no successor that needs images
+        if preset and task < TASKS - 1:  # the last learner has no successor that needs images
             cfg.until = "student" if cfg.student.epochs is None else "pool"
         if "groups" in cfg.synthesizer:  # CAKE's images of a group are of different classes
             cfg.synthesizer.groups = min(cfg.synthesizer.groups, SIZE * (task + 1))

@@ -42,7 +42,7 @@ def test_the_next_learner_gets_the_files_of_the_last_one(tmp_path, monkeypatch, 
 
 
 def test_cakes_groups_have_as_many_classes_as_there_are(tmp_path):
-    cells = [continual.cell_of("cake_fast", "digits", task, 0, tmp_path, []) for task in (0, 4)]
+    cells = [continual.cell_of("cake", "digits", task, 0, tmp_path, []) for task in (0, 4)]
     assert [cell.config["synthesizer"]["groups"] for cell in cells] == [2, 10]
 
 
