@@ -25,6 +25,7 @@ ORDER = (
         "teachers",
         "distill",
         "audit",
+        "measures",
     ),
     *("tracker", "stages", "run", "report", "sweeps", "cli", "main"),
 )

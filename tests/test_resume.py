@@ -1,12 +1,16 @@
 """A run that is broken off goes on to the same bits: every synthesizer and teacher, and defenses with a memory."""
 
+import functools
 import logging
+import tempfile
 import typing
+from pathlib import Path
 
 import pytest
 import torch
 from killing import Killed, digest, forget, left_over, outcome, watched
 from runner import BACKDOOR, ROOT, TINY, a_few, composed
+from safetensors.torch import save_file
 
 from dfkd import synthesizers, teachers
 from dfkd.config.cell import Cell
@@ -28,6 +32,7 @@ from dfkd.teachers import (
     Backdoor,
     CleanTwin,
     Disentanglement,
+    Incremental,
     Supervised,
     TrainedTeacher,
 )
@@ -144,6 +149,18 @@ def net():
 
 
 RECIPE = Recipe(batch_size=8)
+LAST = tempfile.TemporaryDirectory()  # the files of a last learner, for `Incremental`; deleted with this process
+
+
+@functools.cache
+def files_of_the_last_learner() -> dict[str, str]:
+    """The options of `Incremental`: the weights of a learner of two classes, and images as if made from it."""
+    last, memory = Path(LAST.name) / "last.safetensors", Path(LAST.name) / "pool.safetensors"
+    save_file(cnn_bn((1, 8, 8), 2, widths=(4, 6)).state_dict(), last)
+    save_file({"images": torch.rand(20, 1, 8, 8)}, memory)
+    return {"last_path": str(last), "memory_path": str(memory)}
+
+
 TEACHERS = {
     "supervised": lambda: Supervised(net(), RECIPE, epochs=3, augment="shift"),
     "supervised_fast": lambda: Supervised(net(), RECIPE, epochs=3, augment="alternating_flip", label_smoothing=0.2),
@@ -153,6 +170,7 @@ TEACHERS = {
     "cuti": lambda: CUTI(net(), RECIPE, epochs=3),
     "cupi": lambda: CUPI(net(), RECIPE, epochs=3, augment="crop_flip"),
     "hntl": lambda: HNTL(net(), RECIPE, 2, disentangle=Disentanglement(RECIPE, 2, latent=4, width=4)),
+    "incremental": lambda: Incremental(net(), RECIPE, epochs=3, **files_of_the_last_learner()),
     "sophon": lambda: SOPHON(net(), RECIPE, 2, rounds=4, batches=2, adapt=4, evaluate=4, id_steps=2),
 }
 
@@ -162,7 +180,7 @@ def test_every_teacher_is_among_them():
     assert {type(make()) for make in TEACHERS.values()} == written - {TrainedTeacher}
 
 
-@pytest.mark.parametrize("name", a_few(TEACHERS, "supervised", "supervised_fast", "cupi", "sophon"))
+@pytest.mark.parametrize("name", a_few(TEACHERS, "supervised_fast", "cupi", "incremental", "sophon"))
 def test_every_teacher_goes_on_where_it_was(tmp_path, tiny_domain, caplog, name):
     domain = tiny_domain()
     scenario = backdoor(domain, Patch(), 0) if name == "backdoor" else close_set(domain, tiny_domain(seed=1))

@@ -41,6 +41,7 @@ class Student:
             view counts as robust if the teacher gives it the same label as a robust image that it was made from.
         replicas: number of students trained on the same finished pool, each with a seed and a cell of its own
             (`dfkd.config.cell.cells_of`). This object is one of them.
+        samples: number of synthetic images kept with the trained student; None means as many as a figure shows.
 
     Raises:
         ValueError: neither epochs nor steps is given, a number is below 1, loss is not callable, a range of keep is not
@@ -58,10 +59,12 @@ class Student:
         keep: dict[str, list[float]] | None = None,
         augment: str = "none",
         replicas: int = 1,
+        samples: int | None = None,
     ):
         if epochs is None and steps is None:
             raise ValueError("a student needs epochs (for a finished pool) or steps (a round, online)")
-        for name, value in (("epochs", epochs), ("steps", steps), ("capacity", capacity), ("replicas", replicas)):
+        counts = {"epochs": epochs, "steps": steps, "capacity": capacity, "replicas": replicas, "samples": samples}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not callable(loss):
@@ -73,7 +76,7 @@ class Student:
             raise ValueError(f"augment must be one of {', '.join(VIEWS)}, got '{augment}'")
         self.network, self.recipe, self.loss, self.augment = network, recipe, loss, augment
         self.epochs, self.steps, self.capacity, self.keep = epochs, steps, capacity, keep or {}
-        self.replicas = replicas
+        self.replicas, self.samples = replicas, samples
 
     @property
     def matches_features(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dfkd.domains.base import Domain, Images, fit_images, split_validation, subsample
+from dfkd.domains.training_split import alter_training
 
 
 def digits(
@@ -16,6 +17,9 @@ def digits(
     val_share: float = 0.2,
     split_seed: int = 0,
     limit: int | None = None,
+    train_images: int | None = None,
+    imbalance: float | None = None,
+    label_noise: float | None = None,
 ) -> Domain:
     """Load the digits, resized. A quarter of them is the test split.
 
@@ -25,6 +29,10 @@ def digits(
         val_share: share of the remaining three quarters that goes to validation, in (0, 1).
         split_seed: seed of both splits.
         limit: at most this many images per split.
+        train_images, imbalance, label_noise: see `alter_training`.
+
+    Raises:
+        ValueError: a number is out of range.
     """
     pixels, labels = scikit_digits()
     x = torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8).view(-1, 1, 8, 8)
@@ -32,6 +40,7 @@ def digits(
     rest, test = split_validation(everything, 0.25, split_seed)
     train, val = split_validation(rest, val_share, split_seed)
     train, val, test = (subsample(part, limit, split_seed) for part in (train, val, test))
+    train = alter_training(train, 10, split_seed, train_images, imbalance, label_noise)
     return Domain("digits", 10, train, val, test)
 
 

@@ -45,7 +45,7 @@ def embeddings(
         classes = count_classes(train.y, test.y, str(file))
     train, val = split_validation(train, val_share, split_seed)
     train, val, test = (subsample(part, limit, split_seed) for part in (train, val, test))
-    mean, std = _statistics(train)
+    mean, std = statistics(train)
     return Domain(label or file.stem, classes, train, val, test, mean, std, EMBEDDINGS, notes)
 
 
@@ -59,7 +59,7 @@ def _vectors(x: np.ndarray, name: str) -> torch.Tensor:
     return torch.from_numpy(x)[:, :, None, None]
 
 
-def _statistics(train: Images) -> tuple[list[float], list[float]]:
+def statistics(train: Images) -> tuple[list[float], list[float]]:
     """Compute mean and standard deviation per feature."""
     std, mean = torch.std_mean(train.x.double(), (0, 2, 3), correction=0)
     return mean.tolist(), torch.where(std > 0, std, 1.0).tolist()

@@ -11,6 +11,7 @@ from dfkd.domains.arrays import as_images, as_labels, count_classes
 from dfkd.domains.base import Domain, Images, fit_images, split_validation, subsample
 from dfkd.domains.class_folders import class_folders, differing_classes, in_words
 from dfkd.domains.pictures import read_picture
+from dfkd.domains.training_split import alter_training
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -24,6 +25,9 @@ def npz(
     val_share: float = 0.1,
     split_seed: int = 0,
     limit: int | None = None,
+    train_images: int | None = None,
+    imbalance: float | None = None,
+    label_noise: float | None = None,
 ) -> Domain:
     """Load a NumPy archive with x_train, y_train, x_test, y_test.
 
@@ -37,6 +41,7 @@ def npz(
         val_share: share of the training images that goes to validation, in (0, 1).
         split_seed: seed of the splits.
         limit: at most this many images per split, chosen at random with the seed.
+        train_images, imbalance, label_noise: see `alter_training`.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -49,6 +54,7 @@ def npz(
         classes = count_classes(parts[0].y, parts[1].y, str(file))
     train, val = split_validation(parts[0], val_share, split_seed)
     train, val, test = (subsample(part, limit, split_seed) for part in (train, val, parts[1]))
+    train = alter_training(train, classes, split_seed, train_images, imbalance, label_noise)
     return Domain(label or file.stem, classes, train, val, test, notes=notes)
 
 
@@ -95,6 +101,9 @@ def image_folder(
     val_share: float = 0.1,
     split_seed: int = 0,
     limit: int | None = None,
+    train_images: int | None = None,
+    imbalance: float | None = None,
+    label_noise: float | None = None,
 ) -> Domain:
     """Load images from `path/train/<class>/*.png` and `path/test/<class>/*.png`, with classes in alphabetical order.
 
@@ -108,6 +117,7 @@ def image_folder(
         val_share: share of the training images that goes to validation, in (0, 1).
         split_seed: seed of the splits.
         limit: at most this many images per split, chosen at random with the seed.
+        train_images, imbalance, label_noise: see `alter_training`.
 
     Raises:
         FileNotFoundError: the train or test folder is missing, or a class has no images.
@@ -133,6 +143,7 @@ def image_folder(
         notes.append(f"{path}: transparent parts of {transparent} images were laid over white")
     train, val = split_validation(parts[0], val_share, split_seed)
     train, val, test = (subsample(part, limit, split_seed) for part in (train, val, parts[1]))
+    train = alter_training(train, len(folders["train"]), split_seed, train_images, imbalance, label_noise)
     return Domain(Path(path).name, len(folders["train"]), train, val, test, notes=notes)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dfkd.domains.base import Domain, Images
+from dfkd.domains.training_split import alter_training
 
 KINDS = ("stripes", "checks", "rings", "noise")
 
@@ -18,6 +19,8 @@ def textures(
     test: int = 500,
     split_seed: int = 0,
     limit: int | None = None,
+    imbalance: float | None = None,
+    label_noise: float | None = None,
 ) -> Domain:
     """Draw images of four kinds of textures (the classes), with a random angle, scale, position and two random colours.
 
@@ -29,6 +32,7 @@ def textures(
         train, val, test: number of images per split.
         split_seed: seed of all images.
         limit: at most this many images per split.
+        imbalance, label_noise: see `alter_training`.
 
     Raises:
         ValueError: a number is out of range.
@@ -45,6 +49,7 @@ def textures(
         generator = torch.Generator().manual_seed(3 * split_seed + number)
         labels = torch.arange(count if limit is None else min(count, limit)) % len(KINDS)
         parts.append(Images(_paint(labels, side, channels, generator), labels))
+    parts[0] = alter_training(parts[0], len(KINDS), split_seed, imbalance=imbalance, label_noise=label_noise)
     return Domain("textures", len(KINDS), *parts)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from dfkd.domains.base import Domain, Images, fit_images, split_validation, subsample
+from dfkd.domains.training_split import alter_training
 
 # Data sets whose constructor takes `split` instead of `train`, with the values for (train, test).
 SPLITS = {"SVHN": ("train", "test"), "STL10": ("train", "test")}
@@ -25,6 +26,9 @@ def vision(
     split_seed: int = 0,
     limit: int | None = None,
     labels: list[int] | None = None,
+    train_images: int | None = None,
+    imbalance: float | None = None,
+    label_noise: float | None = None,
 ) -> Domain:
     """Load a torchvision data set by its class name (MNIST, FashionMNIST, USPS, SVHN, CIFAR10, CIFAR100, STL10, ...).
 
@@ -40,9 +44,10 @@ def vision(
         limit: at most this many images per split, chosen at random with the seed.
         labels: new label of every class, a permutation of 0 .. classes - 1, to match the class order of another set.
             None means no change.
+        train_images, imbalance, label_noise: see `alter_training`.
 
     Raises:
-        ValueError: torchvision has no such set, or labels is not a permutation.
+        ValueError: torchvision has no such set, labels is not a permutation, or a number is out of range.
         FileNotFoundError: the set is missing, and downloads are not allowed or fail.
     """
     import torchvision.datasets  # 2.5 s to import
@@ -69,6 +74,7 @@ def vision(
         parts = [Images(part.x, torch.tensor(labels)[part.y]) for part in parts]
     train, val = split_validation(parts[0], val_share, split_seed)
     train, val, test = (subsample(part, limit, split_seed) for part in (train, val, parts[1]))
+    train = alter_training(train, classes, split_seed, train_images, imbalance, label_noise)
     return Domain(dataset.lower(), classes, train, val, test, _per_channel(mean, train), _per_channel(std, train))
 
 

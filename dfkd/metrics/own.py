@@ -27,6 +27,7 @@ def own_metric(
     lower_is_better: bool = False,
     of_teacher: bool = True,
     each_round: bool = True,
+    headline: bool = True,
 ) -> Metric:
     """Create a user-defined row of the table; see `Metric` for the options.
 
@@ -39,7 +40,7 @@ def own_metric(
         raise ValueError(f"label '{label}' is empty, or the head of another column; choose another")
     heads = ((f"teacher {label}", f"teacher.{key}"),) if of_teacher else ()
     heads = (*heads, (label, f"student.{key}"))
-    return Metric(key, label, form, lower_is_better, compute, of_teacher, each_round, columns=heads)
+    return Metric(key, label, form, lower_is_better, compute, of_teacher, each_round, headline, heads)
 
 
 def own_metrics(configs: Iterable[dict]) -> tuple[Metric, ...]:

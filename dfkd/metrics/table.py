@@ -60,6 +60,30 @@ TABLE = (
         headline=False,
         columns=(("audit", "audit.probability"),),
     ),
+    Metric(  # the stage of the leakage makes it, from the synthetic images and the real ones
+        "leakage",
+        "share of the pool nearer to training than to test images",
+        form="share",
+        lower_is_better=True,
+        of_teacher=False,
+        headline=False,
+        columns=(
+            ("nearer to train", "leakage.pixels.nearer_train"),
+            ("nearer to train, features", "leakage.features.nearer_train"),
+        ),
+    ),
+    Metric(  # by the same stage
+        "pool_membership",
+        "AUROC of membership by the distance to the pool",
+        form="share",
+        lower_is_better=True,
+        of_teacher=False,
+        headline=False,
+        columns=(
+            ("pool AUROC", "leakage.pixels.membership_auroc"),
+            ("pool AUROC, features", "leakage.features.membership_auroc"),
+        ),
+    ),
     Metric(
         "fragile_share",
         "share of fragile images",

@@ -5,6 +5,7 @@ May be imported by dfkd.run and later rooms.
 
 from dfkd.stages.audit import AuditStage
 from dfkd.stages.judgement import JudgementStage
+from dfkd.stages.leakage import LeakageStage
 from dfkd.stages.pool import PoolStage
 from dfkd.stages.premise import PremiseStage
 from dfkd.stages.split import SplitStage
@@ -15,6 +16,7 @@ from dfkd.stages.teacher import TeacherStage
 __all__ = [
     "AuditStage",
     "JudgementStage",
+    "LeakageStage",
     "Log",
     "PoolStage",
     "PremiseStage",

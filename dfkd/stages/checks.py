@@ -1,5 +1,6 @@
 """Checks before anything is computed, of mistakes that no single component can detect by itself."""
 
+import functools
 import tempfile
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from dfkd.domains import doubts
 from dfkd.errors import ConfigError
 from dfkd.machine import distributed
 from dfkd.machine.runtime import Runtime, multiplies_bfloat16
+from dfkd.measures import Measure
 from dfkd.models import Classifier, check_training_mode
 from dfkd.scenarios import Scenario
 from dfkd.stages.audit import AuditStage
@@ -126,6 +128,7 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
     """Add to the builder's problems all combinations of components that do not fit together."""
     scenario, student = components.scenario, components.student
     images = (scenario.id.shape, scenario.id.classes, scenario.id.mean, scenario.id.std)
+    measures = [metric for metric in components.metrics if isinstance(metric.compute, Measure)]
 
     def fits(where: str, network: nn.Module, is_trained: bool = True) -> None:
         def check() -> None:
@@ -142,6 +145,7 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
         ("student.loss", lambda: student.check(components.teacher.network)),
         ("synthesizer", lambda: components.synthesizer.check(components.teacher.network)),
         ("defense", lambda: components.defense.check(components.teacher.network, components.synthesizer)),
+        *((f"metrics.{m.key}", functools.partial(m.compute.check, scenario)) for m in measures),
     ):
         try:
             check()
@@ -163,6 +167,8 @@ def check_together(components: Components, config: dict, builder: Builder) -> No
             known = ", ".join(components.synthesizer.columns) or "none"
             builder.problems.append(f"student.keep.{column}: synthesizer={name} has no such column (columns: {known})")
     _check_ranks(components, config, builder.problems)
+    if not components.teacher.is_trained:
+        _check_training_split(config, builder.problems)
     if not components.synthesizer.online and student.epochs is None:
         builder.problems.append(f"synthesizer={name} makes a whole pool first: set student.epochs (student=offline)")
 
@@ -180,11 +186,29 @@ def _check_stages(components: Components, config: dict, problems: list[str]) -> 
     audited = any(isinstance(s, AuditStage) and (s.always or config["until"] == s.name) for s in components.stages)
     if audited and (why := why_not(known.classes, known.modality.has_pixels)):
         problems.append(f"until=audit: {why}; set until to another stage, and stages.audit.always=false")
+    if config["until"] == "leakage" and components.synthesizer.online and components.student.samples is None:
+        problems.append(
+            f"until=leakage: synthesizer={config['synthesizer']['name']} keeps only as many images as a figure "
+            f"shows; set student.samples=1000, say"
+        )
     if config["until"] in ("pool", "split") and components.synthesizer.online:
         problems.append(
             f"until={config['until']}: synthesizer={config['synthesizer']['name']} trains the student while it makes "
             f"images, there is no such stage"
         )
+
+
+def _check_training_split(config: dict, problems: list[str]) -> None:
+    """Add to `problems` options of the ID domain's training split that only a teacher trained here would see."""
+    where, domain = "ntl_scenario.id", config["ntl_scenario"]["id"]
+    while isinstance(domain, dict):  # a restyled domain has its options below `of`
+        for option in ("imbalance", "label_noise"):
+            if domain.get(option) is not None:
+                problems.append(
+                    f"{where}.{option}={domain[option]} changes what a teacher is trained on, and "
+                    f"teacher={config['teacher']['name']} is not trained; leave it out"
+                )
+        where, domain = f"{where}.of", domain.get("of")
 
 
 def _check_ranks(components: Components, config: dict, problems: list[str]) -> None:

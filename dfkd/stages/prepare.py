@@ -60,7 +60,7 @@ def prepare(cell: Cell, memo: Memo | None = None) -> Components:
     with seeded(seeds["synthesis"], "synthesizer", "network"):
         synthesizer = builder.build(config["synthesizer"], "synthesizer")
     stages = list(builder.build(config["stages"], "stages").values())
-    metrics = _metrics(config["metrics"], builder)
+    metrics = _metrics(config["metrics"], builder, {key: data[key] for key in FOR_DOMAINS})
     builder.raise_problems()
     components = Components(runtime, scenario, teacher, student, synthesizer, defense, tracker, stages, metrics)
     check_together(components, config, builder)
@@ -101,20 +101,27 @@ def _builder(scenario: Scenario, runtime: Runtime, memo: Memo | None = None) -> 
     )
 
 
-def _metrics(section: dict, builder: Builder) -> tuple[Metric, ...]:
-    """Return the metrics of a run: those of the table that are computed in every run, and the user's own."""
-    own = []
+def _metrics(section: dict, builder: Builder, for_domains: dict) -> tuple[Metric, ...]:
+    """Return the metrics of a run: those of the table that are computed in every run, and those of its configuration.
+
+    Args:
+        section: the section `metrics`.
+        builder: gets the mistakes in its `problems`.
+        for_domains: options of `data` that domains need, because a metric may have a domain of its own.
+    """
+    own, metrics = [], Builder(builder.memo, **(for_domains | builder.context))
     for key, node in section.items():
         where = f"metrics.{key}"
         if not isinstance(node, dict) or not isinstance(node.get("compute"), dict):
-            builder.problems.append(f"{where} must say a label and what computes it: {where}.compute._target_=...")
+            metrics.problems.append(f"{where} must say a label and what computes it: {where}.compute._target_=...")
             continue
-        options = builder.build(node, where)
+        options = metrics.build(node, where)
         if options["compute"] is not FAILED and not callable(options["compute"]):
-            builder.problems.append(
+            metrics.problems.append(
                 f"{where}.compute: a {type(options['compute']).__name__} computes nothing of an exam"
             )
-        own.append(builder.call(own_metric, options | {"key": key}, where))
+        own.append(metrics.call(own_metric, options | {"key": key}, where))
+    builder.problems += metrics.problems
     return (*COMPUTED, *own)
 
 

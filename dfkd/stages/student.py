@@ -28,7 +28,7 @@ from dfkd.store.digest import file_digest
 from dfkd.store.store import Artifact
 from dfkd.tracker import read_rows
 
-SAMPLES = {"grid": 64, "field": 500, "projection": 500}  # number of saved samples, by `Modality.figure`
+SAMPLES = {"grid": 64, "field": 500, "projection": 500}  # number of samples in a figure, by `Modality.figure`
 
 
 class StudentStage(Stage):
@@ -152,10 +152,11 @@ class StudentStage(Stage):
         best |= {"round": meta["best_on_validation"]["round"], "val_iacc": meta["best_on_validation"]["iacc"]}
         student = self._load(run, artifact, "student")
         measured = examiner(student, "test")
-        samples = load_file(artifact.path / "samples.safetensors")
         rows = read_rows(artifact.path / "metrics.jsonl")
         run_figures.training_curves(rows, run.stage_outputs["judgement"], components.metrics, folder / "curves.png")
         figure = domain.modality.figure
+        saved = load_file(artifact.path / "samples.safetensors")
+        samples = {name: images[-SAMPLES[figure] :] for name, images in saved.items()}
         if figure == "field":
             grid = run_figures.field_grid(domain)
             measured["grid_agreement"] = _same_answers(teacher, student, grid)
@@ -215,7 +216,8 @@ def _save(run: Run, distillation: Distillation, folder: Path) -> dict:
     """
     network, figure = run.cell.config["student"]["network"], run.components.scenario.id.modality.figure
     save_classifier(distillation.model, network, folder, "student")
-    save_samples(distillation.pool, folder / "samples.safetensors", SAMPLES[figure], newest=distillation.online)
+    samples = run.components.student.samples or SAMPLES[figure]
+    save_samples(distillation.pool, folder / "samples.safetensors", samples, newest=distillation.online)
     distillation.model.net.load_state_dict(distillation.best.pop("state"))
     save_classifier(distillation.model, network, folder, "student_best_on_validation")
     return {

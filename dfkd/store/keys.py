@@ -7,7 +7,7 @@ from collections.abc import Callable
 # Keys of a configuration that name an option but do not change what it does.
 NAMES_ONLY = ("name",)
 # Options that were added later. Their null means "as before" and is left out, so that older artifacts keep their keys.
-LATER = ("entry", "stem", "pools", "grid", "hidden")
+LATER = ("entry", "stem", "pools", "grid", "hidden", "train_images", "imbalance", "label_noise", "samples")
 
 
 def content_key(

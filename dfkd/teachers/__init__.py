@@ -10,6 +10,7 @@ from dfkd.teachers.clean_twin import CleanTwin
 from dfkd.teachers.cupi import CUPI
 from dfkd.teachers.cuti import CUTI
 from dfkd.teachers.hntl import HNTL, Disentanglement
+from dfkd.teachers.incremental import Incremental
 from dfkd.teachers.ntl import NTL
 from dfkd.teachers.sophon import SOPHON
 from dfkd.teachers.supervised import Supervised
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "CleanTwin",
     "Disentanglement",
+    "Incremental",
     "Supervised",
     "TrainedTeacher",
 ]

@@ -21,6 +21,10 @@ def test_the_columns_of_a_report_and_their_order():
         "teacher ASR": "teacher.asr",
         "ASR": "student.asr",
         "audit": "audit.probability",
+        "nearer to train": "leakage.pixels.nearer_train",
+        "nearer to train, features": "leakage.features.nearer_train",
+        "pool AUROC": "leakage.pixels.membership_auroc",
+        "pool AUROC, features": "leakage.features.membership_auroc",
         "fragile": "fragile_share",
         "teacher evals": "teacher_evals",
         "seconds": "seconds.total",
@@ -33,7 +37,7 @@ def test_every_row_says_all_that_its_readers_need():
         assert metric.label and metric.form in FORMS and metric.columns
         assert metric in COMPUTED or not metric.headline
     lower = {metric.key for metric in TABLE if metric.lower_is_better}
-    assert lower == {"olacc", "asr", "audit", "teacher_evals", "seconds"}
+    assert lower == {"olacc", "asr", "audit", "leakage", "pool_membership", "teacher_evals", "seconds"}
 
 
 @pytest.mark.parametrize(

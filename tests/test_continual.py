@@ -1,0 +1,53 @@
+"""scripts/continual.py: what a chain comes to, and that its cells are joined by the store."""
+
+import sys
+
+import pytest
+from runner import DFQ, NOISE, ROOT, TINY
+
+sys.path.append(str(ROOT / "scripts"))
+import continual
+
+
+def test_forgetting_is_that_of_chaudhry_et_al():
+    rows = [[90.0], [95.0, 80.0], [60.0, 85.0, 99.0]]
+    assert continual.summary(rows) == {
+        "average": pytest.approx(244 / 3),
+        "forgetting": [35.0, -5.0],
+        "mean_forgetting": 15.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "small", "memory"),
+    [("noise_images", NOISE[1:], "pool.safetensors"), ("dfq", DFQ, "samples.safetensors")],
+)
+def test_the_next_learner_gets_the_files_of_the_last_one(tmp_path, monkeypatch, method, small, memory):
+    monkeypatch.setattr(continual, "TASKS", 2)
+    options = [*(word for word in TINY if "premise" not in word), *small, "teacher.epochs=1"]
+    rows = continual.chain(method, "digits", 0, tmp_path, options)
+    assert [len(row) for row in rows] == [1, 2] and all(0 <= value <= 100 for row in rows for value in row)
+    monkeypatch.setattr("dfkd.run.run_cell.run_cell", None)  # all of it is there: nothing is run again
+    seen, make = [], continual.cell_of
+
+    def watched(*given):
+        seen.append(make(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(continual, "cell_of", watched)
+    assert continual.chain(method, "digits", 0, tmp_path, options) == rows
+    assert [cell.config["until"] for cell in seen] == ["pool" if "pool" in memory else "student", "judgement"]
+    assert seen[1].config["teacher"]["memory_path"].endswith(memory)
+    assert seen[1].config["teacher"]["last_path"].endswith("teacher.safetensors")
+
+
+def test_cakes_groups_have_as_many_classes_as_there_are(tmp_path):
+    cells = [continual.cell_of("cake", "digits", task, 0, tmp_path, []) for task in (0, 4)]
+    assert [cell.config["synthesizer"]["groups"] for cell in cells] == [2, 10]
+
+
+def test_the_bounds_have_no_memory(tmp_path):
+    for method in continual.BOUNDS:
+        config = continual.cell_of(method, "digits", 2, 1, tmp_path, []).config
+        assert config["until"] == "judgement" and config["seed"] == 1
+        assert config["ntl_scenario"]["id"]["joint"] == (method == "joint")
