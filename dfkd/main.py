@@ -27,7 +27,7 @@ from dfkd.sweeps import ledger
 from dfkd.sweeps.console import start_logging
 from dfkd.sweeps.dry_run import plan
 from dfkd.sweeps.plan import plan_in_words
-from dfkd.sweeps.presets import axes
+from dfkd.sweeps.presets import axes, grids
 
 log = logging.getLogger("dfkd")
 INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
@@ -152,8 +152,9 @@ def check_axes() -> None:
     own_options.check_files(hydra.runtime.config_sources)
     preset = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
     preset_axes = axes(*preset) if preset[2] else {}  # Hydra's own sweepers have no sizes
+    every_key = dict.fromkeys(key for grid in grids(preset_axes, hydra.sweeper.get("grids")) for key in grid)
     set_keys = {word.partition("=")[0] for word in hydra.overrides.task}
-    missing = [key for key in preset_axes if key not in set_keys]
+    missing = [key for key in every_key if key not in set_keys]
     ablation = hydra.runtime.choices.get("ablation")
     if ablation and missing:
         raise ConfigError(
