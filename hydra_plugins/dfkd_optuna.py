@@ -51,9 +51,7 @@ class Search(Sweeper):
         ConfigError: there is nothing to search, or a cell is wrong; nothing was launched.
     """
 
-    def __init__(
-        self, params: dict | None, small: dict | None, size: str, grids: dict | None = None, **others: object
-    ):
+    def __init__(self, params: dict | None, small: dict | None, size: str, grids: dict | None = None, **others: object):
         from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
         from optuna import logging
 
@@ -79,7 +77,7 @@ class Search(Sweeper):
 
         start_logging()
         own_options.check_files(self.config.hydra.runtime.config_sources)
-        words = [*(f"{key}={values}" for key, values in presets.axes(*self.preset).items()), *arguments]
+        words = [*presets.words(presets.axes(*self.preset)), *arguments]
         overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(words)}
         axes = [word for word in overrides.values() if word.is_sweep_override()]
         self.fixed = [word.input_line for word in overrides.values() if not word.is_sweep_override()]

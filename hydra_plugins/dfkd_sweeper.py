@@ -106,7 +106,7 @@ class CellSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=loader)
         every = []
         for axes in presets.grids(presets.axes(self.params, self.small, self.size), self.grids):
-            overrides = parser.parse_overrides([*(f"{key}={values}" for key, values in axes.items()), *arguments])
+            overrides = parser.parse_overrides([*presets.words(axes), *arguments])
             every += self.split_arguments(overrides, None)[0]
         for number, words in enumerate(with_progress(every, len(every), "composed")):
             cfg = loader.load_cell(self.config, list(words), number)

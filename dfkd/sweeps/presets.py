@@ -38,6 +38,11 @@ def grids(shared: dict[str, str], own: dict[str, dict] | None) -> list[dict[str,
     return [shared | dict(axes) for axes in own.values()] if own else [shared]
 
 
+def words(axes: dict[str, object]) -> list[str]:
+    """Return axes {key: values} as they are typed on the command line."""
+    return [f"{key}={'null' if values is None else values}" for key, values in axes.items()]
+
+
 def single_cell_arguments(repeat: list[str], cell: Cell) -> list[str]:
     """Return the arguments that repeat a single cell of a job, also if the job has several siblings.
 
