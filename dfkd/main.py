@@ -152,9 +152,9 @@ def check_axes() -> None:
     own_options.check_files(hydra.runtime.config_sources)
     preset = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
     preset_axes = axes(*preset) if preset[2] else {}  # Hydra's own sweepers have no sizes
-    every_key = dict.fromkeys(key for grid in grids(preset_axes, hydra.sweeper.get("grids")) for key in grid)
     set_keys = {word.partition("=")[0] for word in hydra.overrides.task}
-    missing = [key for key in every_key if key not in set_keys]
+    every_grid = grids(preset_axes, hydra.sweeper.get("grids"))
+    missing = min(([key for key in grid if key not in set_keys] for grid in every_grid), key=len)  # of the nearest grid
     ablation = hydra.runtime.choices.get("ablation")
     if ablation and missing:
         raise ConfigError(

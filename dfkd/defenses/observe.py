@@ -12,8 +12,8 @@ from dfkd.synthesizers.base import Synthesizer
 class Observe(Defense):
     """Splits every synthetic image by a criterion, and changes nothing else: all images are distilled.
 
-    The run then tells the criterion's share of fragile images, over the rounds (`fragile_share` in metrics.jsonl) and of
-    all images (in result.json), and shows both groups in samples_fragile.png and samples_robust.png.
+    The run then tells the share of images that the criterion calls fragile, by round (`fragile_share` in metrics.jsonl)
+    and of all images (in result.json), and shows both groups in samples_fragile.png and samples_robust.png.
 
     Args:
         criterion: decides the split.
