@@ -5,7 +5,7 @@ OLDEST := .venv-oldest/bin
 OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))# 3.10 where there is one
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test test-all test-oldest bench paper-small study family family-mnist less-work teachers defenses escape audit-study sync lint clean help
+.PHONY: run test test-all test-oldest bench paper-small study studies family family-mnist less-work teachers defenses escape audit-study sync lint clean help
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { print "  make " $$1 "\t" $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,13 @@ escape: .venv/installed  ## docs/escape.md: the defenses beside each other in th
 	$(BIN)/dfkd -m experiment=quickstart $(ESCAPE) seed='range(0,10)'
 	$(BIN)/dfkd -m experiment=matrix/close_set $(ESCAPE) seed='range(0,10)'
 	$(BIN)/dfkd -m experiment=matrix/open_set $(ESCAPE) seed='range(0,10)'
+
+STUDIES := boundary queries parts weights trap_images halves criteria generators
+studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (a day on 2 CPU cores)
+study-flip_radius: CELLS := trap_images
+study-%: .venv/installed
+	$(BIN)/dfkd -m ablation=study/$(or $(CELLS),$*) outputs=outputs/studies/$(or $(CELLS),$*)
+	$(BIN)/python scripts/write_study.py $*
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .
