@@ -14,6 +14,7 @@ from studies.pages import Page, by, summary, table
 
 SIDE, PIECE = 200, 5  # the grid has SIDE x SIDE points; a piece of the plane is PIECE x PIECE of them
 SHOWN = 500  # points in a panel
+RECIPE = 1e-2  # class weight of CAKE's recipe for 2-D sets
 SETS = ("two_moons", "circles", "checkerboard")
 
 
@@ -81,11 +82,12 @@ def measure_cell(run: Run) -> dict:
 
 
 def name(run: Run) -> str:
-    return f"{run.config['synthesizer']['name']}, {10_000 if measured_points(run) > 1000 else 200} points"
-
-
-def measured_points(run: Run) -> int:
-    return sum(run.result["pool_labels"])
+    """Return the name of a cell's method, with the factor of CAKE's weights and the number of points."""
+    synthesizer, points_made = run.config["synthesizer"], sum(run.result["pool_labels"])
+    factor = synthesizer["class_weight"] / RECIPE if synthesizer["name"] == "cake_2d" else 1
+    weights = f", weights x {factor:.0f}" if factor > 1 else ""
+    weights += ", no contrast" if synthesizer.get("contrast_weight") == 0 else ""
+    return f"{synthesizer['name']}{weights}, {10_000 if points_made > 1000 else 200} points"
 
 
 def page(cells: list[Run]) -> Page:
