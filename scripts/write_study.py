@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from studies.pages import finished_cells, write
+from studies.pages import study_cells, write
 
 from dfkd.errors import ConfigError
 
@@ -26,11 +26,11 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, default=Path("outputs/studies"), help="parent of the studies' outputs")
     given = parser.parse_args()
     try:
-        cells = finished_cells(given.outputs / STUDIES[given.study])
-        page = importlib.import_module(f"studies.{given.study}").page(cells)
+        finished, others = study_cells(given.outputs / STUDIES[given.study])
+        page = importlib.import_module(f"studies.{given.study}").page(finished)
     except (ConfigError, ValueError) as error:
         sys.exit(f"write_study: {error}")
-    print(f"{page.text}\n\n{write(given.study, page, cells)}")
+    print(f"{page.text}\n\n{write(given.study, page, finished, others)}")
 
 
 if __name__ == "__main__":

@@ -23,18 +23,24 @@ class Page:
     figure: Figure
 
 
-def finished_cells(outputs: Path) -> list[Run]:
-    """Return the finished cells of a study.
+def study_cells(outputs: Path) -> tuple[list[Run], list[Run]]:
+    """Return (finished cells of a study, its other cells).
 
     Raises:
         ConfigError: the folder holds no cells.
     """
-    return [run for run in find([outputs]) if run.done]
+    runs = find([outputs])
+    return [run for run in runs if run.done], [run for run in runs if not run.done and run.status != "replaced"]
 
 
-def write(name: str, page: Page, cells: Iterable[Run], docs: Path = DOCS) -> Path:
+def write(name: str, page: Page, finished: list[Run], others: list[Run], docs: Path = DOCS) -> Path:
     """Write a study's tables between the marks of its page, docs/studies/NAME.md, and its figure beside it; the words
     before and after the marks stay.
+
+    Args:
+        page: made of the finished cells.
+        others: cells without a result; the page names them and the reasons.
+        docs: the folder of the pages.
 
     Raises:
         ValueError: the page does not have both marks.
@@ -45,14 +51,19 @@ def write(name: str, page: Page, cells: Iterable[Run], docs: Path = DOCS) -> Pat
     if not begin or not end:
         raise ValueError(f"{file} must hold the lines '{BEGIN}' and '{END}'")
     page.figure.savefig(docs / f"{name}.png", dpi=110, bbox_inches="tight")
-    text = f"{begin}\n\n{page.text}\n\n{cost(cells)}\n\n![the figure of this study]({name}.png)\n\n{end}"
+    parts = [begin, page.text, cost(finished), *missing(others), f"![the figure of this study]({name}.png)", end]
+    text = "\n\n".join(parts)
     file.write_text(before + text + after)
     return file
 
 
-def cost(cells: Iterable[Run]) -> str:
+def missing(others: list[Run]) -> list[str]:
+    """Return the lines that name the cells without a result, and why they have none."""
+    return [f"{run.status.capitalize()}: `{run.name}`: {run.reason}" for run in others]
+
+
+def cost(runs: list[Run]) -> str:
     """Say how many cells a study has, and how long they took."""
-    runs = list(cells)
     seeds = {run.seed for run in runs}
     minutes = sum(run.result["seconds_this_run"] for run in runs) / 60
     return f"{len(runs)} cells, {len(seeds)} seeds, {minutes:.0f} minutes on one CPU thread."

@@ -25,18 +25,23 @@ def cell(seed: int, iacc: float, name: str = "a") -> Run:
 def test_the_words_around_the_marks_stay(tmp_path):
     file = tmp_path / "mine.md"
     file.write_text(f"# Mine\n\nbefore\n\n{pages.BEGIN}\nold\n{pages.END}\n\nafter\n")
-    pages.write("mine", pages.Page("new", Figure()), [cell(0, 1.0), cell(1, 1.0)], tmp_path)
+    pages.write(
+        "mine",
+        pages.Page("new", Figure()),
+        [cell(0, 1.0), cell(1, 1.0)],
+        [Run("c", None, "failed", reason="why")],
+        tmp_path,
+    )
     text = file.read_text()
     assert text.startswith("# Mine\n\nbefore") and text.endswith("after\n") and "old" not in text
-    assert (
-        "\n\nnew\n\n2 cells, 2 seeds, 1 minutes" in text and "(mine.png)" in text and (tmp_path / "mine.png").exists()
-    )
+    assert "\n\nnew\n\n2 cells, 2 seeds, 1 minutes" in text and "\n\nFailed: `c`: why\n\n" in text
+    assert "(mine.png)" in text and (tmp_path / "mine.png").exists()
 
 
 def test_a_page_without_marks_is_refused_and_not_changed(tmp_path):
     (tmp_path / "mine.md").write_text(f"# Mine\n{pages.BEGIN}\n")
     with pytest.raises(ValueError, match="must hold the lines"):
-        pages.write("mine", pages.Page("new", Figure()), [], tmp_path)
+        pages.write("mine", pages.Page("new", Figure()), [], [], tmp_path)
     assert (tmp_path / "mine.md").read_text() == f"# Mine\n{pages.BEGIN}\n"
 
 
