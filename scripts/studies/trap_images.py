@@ -6,7 +6,7 @@ from dfkd.report.figures import colour
 from dfkd.report.runs import Run
 from dfkd.report.tables import Number
 from dfkd.tracker import read_rows
-from studies.judge import bench
+from studies.judge import Bench, bench
 from studies.pages import Page, by, by_seed, summary, table
 from studies.statistics import holm, p_text, paired
 
@@ -39,6 +39,21 @@ def judges(cells: list[Run]) -> str:
     return table(["teacher", "n", "teacher ID", "teacher on OOD", "judge's AUROC on real test images"], rows)
 
 
+def neutral_share(runs: list[Run], judges_of: dict[object, Bench]) -> Number:
+    """Return the share of the newest images of cells that the judge of the ordinary teacher calls OOD, in percent: one
+    judge for all teachers of a seed.
+
+    Args:
+        judges_of: {seed: what a cell of the ordinary teacher was made of}.
+    """
+    shares = []
+    for run in runs:
+        if run.seed in judges_of:
+            odds = judges_of[run.seed].log_odds(bench(run).samples["all"])
+            shares.append(100 * (odds < 0).float().mean().item())
+    return Number(tuple(shares))
+
+
 def page(cells: list[Run]) -> Page:
     """Return the judges, the share of OOD images for every teacher and synthesizer, and the shares over the rounds."""
     groups = {name: by(runs, teacher) for name, runs in by(cells, synthesizer).items()}
@@ -49,23 +64,27 @@ def page(cells: list[Run]) -> Page:
         if kind != CONTROL and CONTROL in kinds
     }
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    ordinary = {run.seed: bench(run) for run in cells if teacher(run) == CONTROL}
     rows = []
     for name, kinds in groups.items():
         for kind, runs in kinds.items():
             test, p = tests.get((name, kind), ""), adjusted.get((name, kind))
             share = Number(tuple(ood_share(runs).values()))
-            measured = (summary(runs, head) for head in ("student ID", "OLAcc", "teacher OLAcc"))
-            rows.append([name, kind, len(runs), share, test, "" if p is None else p_text(p), *measured])
-    head = ["synthesizer", "teacher", "n", "judged OOD, %", f"- {CONTROL}", "p (Holm)"]
-    text = f"{judges(cells)}\n\n{table([*head, 'student ID', 'OLAcc', 'teacher OLAcc'], rows)}"
+            by_one_judge = neutral_share(runs, ordinary)
+            measured = (summary(runs, head) for head in ("student ID", "OLAcc"))
+            rows.append([name, kind, len(runs), share, test, "" if p is None else p_text(p), by_one_judge, *measured])
+    head = ["synthesizer", "teacher", "n", "judged OOD, %", f"- {CONTROL}", "p (Holm)", f"by the {CONTROL} judge, %"]
+    text = f"{judges(cells)}\n\n{table([*head, 'student ID', 'OLAcc'], rows)}"
     return Page(text, picture(groups))
 
 
 def picture(groups: dict[str, dict]) -> Figure:
-    """Draw the share that is judged OOD over the rounds of the methods that make images while the student learns."""
+    """Draw the share that is judged OOD over the rounds of the methods that make images while the student learns; an
+    empty panel if there is none."""
     shown = {name: kinds for name, kinds in groups.items() if rounds(next(iter(kinds.values()))[0])}
-    figure = Figure(figsize=(3.6 * len(shown), 3.2))
-    for axes, (name, kinds) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+    figure = Figure(figsize=(3.6 * max(1, len(shown)), 3.2))
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    for axes, (name, kinds) in zip(panels, shown.items(), strict=False):
         for i, (kind, runs) in enumerate(kinds.items()):
             for run in runs:
                 label = kind if run is runs[0] else None
