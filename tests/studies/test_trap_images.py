@@ -25,7 +25,8 @@ def test_the_judge_is_trained_again_and_says_of_the_samples_what_it_said_in_the_
     assert is_id.sum() == 100 and len(images) == 200 and 0 <= built.auroc() <= 1
 
 
-def test_both_pages_are_made_of_it(cells):
+def test_both_pages_are_made_of_it(cells, monkeypatch):
+    monkeypatch.setattr(flip_radius, "REAL", 10)
     shares = trap_images.page(cells)
     assert "| noise_images | supervised | 1 |" in shares.text and "AUROC on real test images" in shares.text
     radii = flip_radius.page(cells)
