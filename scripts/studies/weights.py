@@ -56,11 +56,30 @@ def response_surface(
 
 
 def page(cells: list[Run]) -> Page:
-    """Return the surface, the mean at every level of a weight, the schedules, and the grid as maps."""
+    """Return the mean at every value of a weight, the surface, the schedules, and the grid as maps."""
     grid = [run for run in cells if schedule_of(run) == SHIPPED]
     middle = tuple(values[1] for _, values in WEIGHTS.values())
     schedules = by([run for run in cells if weights_of(run) == middle], schedule_of)
     schedules = {SHIPPED: schedules.pop(SHIPPED)} | schedules
+    steps = compare(schedules, ["student ID", "agreement", "teacher ID"], SHIPPED, ["student ID"])
+    return Page(f"{levels(grid)}\n\n{surface(grid)}\n\nStep sizes, with the shipped weights:\n\n{steps}", picture(grid))
+
+
+def levels(grid: list[Run]) -> str:
+    """Return student ID at every value of a weight, over all values of the others."""
+    rows = [
+        [
+            f"{name}: {path}",
+            *(summary([run for run in grid if weights_of(run)[i] == value], "student ID") for value in values),
+        ]
+        for i, (name, (path, values)) in enumerate(WEIGHTS.items())
+    ]
+    head = "Student ID at the three values of each weight, over all values of the others:"
+    return f"{head}\n\n{table(['weight', 'low', 'shipped', 'high'], rows)}"
+
+
+def surface(grid: list[Run]) -> str:
+    """Return the response surface of student ID as a table."""
     places = [
         [values.index(w) - 1 for w, (_, values) in zip(weights_of(run), WEIGHTS.values(), strict=True)] for run in grid
     ]
@@ -68,23 +87,10 @@ def page(cells: list[Run]) -> Page:
     fitted, explained = response_surface(np.array(places, dtype=float), y, list(WEIGHTS))
     adjusted = holm([p for _, _, p in fitted])
     rows = [[term, f"{b:+.1f}", p_text(p), p_text(q)] for (term, b, p), q in zip(fitted, adjusted, strict=True)]
-    surface = table(["term", "points a step of its grid", "p", "p (Holm)"], rows)
-    levels = [
-        [
-            f"{name}: {path}",
-            *(summary([run for run in grid if weights_of(run)[i] == value], "student ID") for value in values),
-        ]
-        for i, (name, (path, values)) in enumerate(WEIGHTS.items())
-    ]
-    text = (
-        f"Student ID at the three values of each weight, over all values of the others:\n\n"
-        f"{table(['weight', 'low', 'shipped', 'high'], levels)}\n\n"
+    return (
         f"Response surface, x = -1, 0, 1 for low, shipped, high; it explains {100 * explained:.0f} % of the variance "
-        f"of {len(grid)} cells:\n\n{surface}\n\n"
-        f"Step sizes, with the shipped weights:\n\n"
-        f"{compare(schedules, ['student ID', 'agreement', 'teacher ID'], SHIPPED, ['student ID'])}"
+        f"of {len(grid)} cells:\n\n{table(['term', 'points a step of its grid', 'p', 'p (Holm)'], rows)}"
     )
-    return Page(text, picture(grid))
 
 
 def picture(grid: list[Run]) -> Figure:
