@@ -100,11 +100,11 @@ def test_every_cell_of_a_study_is_right_and_as_many_as_its_file_says(name, tmp_p
     said, found = head(f"ablation/study/{name}"), cells(f"ablation=study/{name}", f"outputs={tmp_path}")
     assert said["Cost"].startswith(f"{len(found)} cells") and len({cell.hash for cell in found}) == len(found)
     assert said["Command"].startswith(f"dfkd -m ablation=study/{name}")
-    sizes = {cell.config["ntl_scenario"]["id"]["name"] for cell in found}
+    domains = {cell.config["ntl_scenario"]["id"]["name"] for cell in found}
     if name.endswith("_paper"):
-        assert "digits" not in sizes
+        assert "digits" not in domains
         return
-    assert said["Paper size"] and sizes <= {"digits", "two_moons", "circles", "checkerboard"}
+    assert said["Paper size"] and domains <= {"digits", "two_moons", "circles", "checkerboard"}
     for cell in {(c.config["synthesizer"]["name"], c.config["defense"]["name"]): c for c in found}.values():
         prepare(cell)
 
