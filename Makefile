@@ -93,7 +93,7 @@ escape: .venv/installed  ## docs/escape.md: the defenses beside each other in th
 	$(BIN)/dfkd -m experiment=matrix/open_set $(ESCAPE) seed='range(0,10)'
 
 STUDIES := boundary queries parts weights trap_images halves criteria generators
-studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (a day on 2 CPU cores)
+studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about six hours on a CPU core)
 # A cell that fails is told on the page, which is written nevertheless.
 study-flip_radius: CELLS := trap_images
 study-%: .venv/installed
