@@ -5,7 +5,7 @@ OLDEST := .venv-oldest/bin
 OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))# 3.10 where there is one
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test test-all test-oldest bench paper-small study family family-mnist less-work teachers defenses escape audit-study gpu sync lint clean help
+.PHONY: run test test-all test-oldest bench paper-small study family family-mnist less-work teachers defenses escape audit-study gpu studies sync lint clean help
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { print "  make " $$1 "\t" $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,14 @@ escape: .venv/installed  ## docs/escape.md: the defenses beside each other in th
 
 gpu: .venv/installed  ## is this machine with a GPU set up well? docs/gpu.md on CIFAR-10 in DATA=folder or pack (5 + 9 minutes; goes on where it was stopped)
 	$(BIN)/python scripts/make_gpu.py --data $(DATA) $(GPU)
+
+STUDIES := boundary queries parts weights trap_images halves criteria generators
+studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about six hours on a CPU core)
+# A cell that fails is told on the page, which is written nevertheless.
+study-flip_radius: CELLS := trap_images
+study-%: .venv/installed
+	-$(BIN)/dfkd -m ablation=study/$(or $(CELLS),$*) outputs=outputs/studies/$(or $(CELLS),$*)
+	$(BIN)/python scripts/write_study.py $*
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ from dfkd.sweeps import ledger
 from dfkd.sweeps.console import start_logging
 from dfkd.sweeps.dry_run import plan
 from dfkd.sweeps.plan import plan_in_words
-from dfkd.sweeps.presets import axes
+from dfkd.sweeps.presets import axes, grids
 
 log = logging.getLogger("dfkd")
 INTERRUPTED = "interrupted: what is done is kept, the same command goes on from there"
@@ -153,7 +153,8 @@ def check_axes() -> None:
     preset = [hydra.sweeper.get(key) for key in ("params", "small", "size")]
     preset_axes = axes(*preset) if preset[2] else {}  # Hydra's own sweepers have no sizes
     set_keys = {word.partition("=")[0] for word in hydra.overrides.task}
-    missing = [key for key in preset_axes if key not in set_keys]
+    every_grid = grids(preset_axes, hydra.sweeper.get("grids"))
+    missing = min(([key for key in grid if key not in set_keys] for grid in every_grid), key=len)  # of the nearest grid
     ablation = hydra.runtime.choices.get("ablation")
     if ablation and missing:
         raise ConfigError(

@@ -44,16 +44,22 @@ class Search(Sweeper):
     Args:
         params, small, size: axes of a preset, as in `CellSweeper`; an axis on the command line replaces one of the same
             key.
+        grids: as in `CellSweeper`; a search has none.
         others: options of the Optuna plugin: sampler, n_trials, n_jobs, storage, study_name.
 
     Raises:
         ConfigError: there is nothing to search, or a cell is wrong; nothing was launched.
     """
 
-    def __init__(self, params: dict | None, small: dict | None, size: str, **others: object):
+    def __init__(self, params: dict | None, small: dict | None, size: str, grids: dict | None = None, **others: object):
         from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
         from optuna import logging
 
+        if grids:
+            raise ConfigError(
+                f"hydra/sweeper=optuna searches one grid, and this preset is several ({', '.join(grids)}): leave the "
+                f"preset out, and give its experiment and axes yourself"
+            )
         logging.set_verbosity(logging.WARNING)  # the sweep itself reports the progress of its cells
         self.preset, self.fixed = (params, small, size), []
         of_ours = {"direction": "maximize", "max_failure_rate": 1.0, "params": None}
@@ -71,7 +77,7 @@ class Search(Sweeper):
 
         start_logging()
         own_options.check_files(self.config.hydra.runtime.config_sources)
-        words = [*(f"{key}={values}" for key, values in presets.axes(*self.preset).items()), *arguments]
+        words = [*presets.words(presets.axes(*self.preset)), *arguments]
         overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(words)}
         axes = [word for word in overrides.values() if word.is_sweep_override()]
         self.fixed = [word.input_line for word in overrides.values() if not word.is_sweep_override()]

@@ -32,21 +32,24 @@ class CellSweeper(BasicSweeper):
     - all cells are composed, and their options checked, before the first one starts;
     - finished cells are not launched again;
     - one line shows the progress of the others;
-    - a preset may have its axes in two sizes.
+    - a preset may have its axes in two sizes, or be several grids.
 
     Args:
         max_batch_size: as in Hydra's basic sweeper; null launches all cells in one batch.
         params: axes of a preset, {key: values}; an axis on the command line replaces one of the same key.
         small: smaller axes of the preset, which fit a CPU.
         size: 'paper' for `params`, 'small' for `small`.
+        grids: {name: axes}: the sweep is one grid after the other, each with the axes above and its own.
 
     Raises:
         ConfigError, HydraException: a cell is wrong; nothing was launched.
     """
 
-    def __init__(self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str):
+    def __init__(
+        self, max_batch_size: int | None, params: dict | None, small: dict | None, size: str, grids: dict | None
+    ):
         super().__init__(max_batch_size, params)
-        self.small, self.size = small, size
+        self.small, self.size, self.grids = small, size, grids
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         # the launcher uses this loader too, so cells that the sweep has composed are not composed again
@@ -101,9 +104,10 @@ class CellSweeper(BasicSweeper):
         """Yield (overrides, arguments of `dfkd` that repeat it, cells) of every job of the sweep."""
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        axes = presets.axes(self.params, self.small, self.size)
-        overrides = parser.parse_overrides([*(f"{key}={values}" for key, values in axes.items()), *arguments])
-        (every,) = self.split_arguments(overrides, None)
+        every = []
+        for axes in presets.grids(presets.axes(self.params, self.small, self.size), self.grids):
+            overrides = parser.parse_overrides([*presets.words(axes), *arguments])
+            every += self.split_arguments(overrides, None)[0]
         for number, words in enumerate(with_progress(every, len(every), "composed")):
             cfg = loader.load_cell(self.config, list(words), number)
             yield words, provenance.arguments(), cells_of(cfg)

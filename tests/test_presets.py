@@ -18,7 +18,9 @@ from dfkd.main import CONF
 from dfkd.stages.checks import check_names
 from dfkd.stages.prepare import prepare
 
-ABLATIONS = sorted(str(file.relative_to(CONF / "ablation").with_suffix("")) for file in CONF.glob("ablation/**/*.yaml"))
+EVERY = sorted(str(file.relative_to(CONF / "ablation").with_suffix("")) for file in CONF.glob("ablation/**/*.yaml"))
+ABLATIONS = [name for name in EVERY if not name.startswith("study/")]
+STUDIES = [name.removeprefix("study/") for name in EVERY if name.startswith("study/")]
 ROWS = [name for name in EXPERIMENTS if re.search(r"/cifar\w+$", name) and not re.match(r"base/|pair/", name)]
 SHORTER = {"dfkd/cifar10": ["networks=resnet34_resnet18"], "dfkd/cifar100": ["networks=wrn_40_2_wrn_16_2"]}
 
@@ -27,7 +29,7 @@ def head(file: str) -> dict[str, str]:
     """What a preset opens with, by the word before the colon."""
     lines = (CONF / f"{file}.yaml").read_text().splitlines()
     said = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
-    parts = re.split(r"(Reproduces|Published|CPU cost|Cost|Command|CPU size): ", said)[1:]
+    parts = re.split(r"(Reproduces|Published|CPU cost|Cost|Command|CPU size|Paper size): ", said)[1:]
     return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
@@ -93,6 +95,20 @@ def test_every_cell_in_small_size_fits_together_on_built_in_data(tmp_path, name)
         prepare(cell)
 
 
+@pytest.mark.parametrize("name", a_few(STUDIES, "halves", "boundary", "queries_paper"))
+def test_every_cell_of_a_study_is_right_and_as_many_as_its_file_says(name, tmp_path):
+    said, found = head(f"ablation/study/{name}"), cells(f"ablation=study/{name}", f"outputs={tmp_path}")
+    assert said["Cost"].startswith(f"{len(found)} cells") and len({cell.hash for cell in found}) == len(found)
+    assert said["Command"].startswith(f"dfkd -m ablation=study/{name}")
+    domains = {cell.config["ntl_scenario"]["id"]["name"] for cell in found}
+    if name.endswith("_paper"):
+        assert "digits" not in domains
+        return
+    assert said["Paper size"] and domains <= {"digits", "two_moons", "circles", "checkerboard"}
+    for cell in {(c.config["synthesizer"]["name"], c.config["defense"]["name"]): c for c in found}.values():
+        prepare(cell)
+
+
 @pytest.mark.parametrize("name", ["dfkd/cifar10", "dfkd/cifar100"])
 def test_a_table_has_every_synthesizer_and_pair_of_networks(name):
     paper_size, small = axes(name)
@@ -131,6 +147,32 @@ def test_one_cell_of_an_ablation_has_to_say_which(tmp_path):
     done = command_line("ablation=cake/noise", "noise=langevin", f"outputs={tmp_path}")
     assert done.code == 1 and not list(tmp_path.iterdir())
     assert "ablation=cake/noise is many cells: dfkd -m ablation=cake/noise ...; for one, set noise.eps" in done.err
+
+
+def test_one_cell_of_several_grids_has_to_set_what_the_nearest_of_them_lacks(tmp_path):
+    words = ["ablation=study/queries", "seed=0", "runtime.threads=1", "runtime.precision=float32"]
+    done = command_line(*words, "experiment=cake/digits", f"outputs={tmp_path}")
+    assert done.code == 1 and done.err.endswith("for one, set synthesizer.rounds\n") and not list(tmp_path.iterdir())
+
+
+def test_a_preset_of_several_grids_is_their_union_and_the_command_line_replaces_an_axis_of_all(tmp_path):
+    found = cells("ablation=study/criteria", "experiment=matrix/backdoor", "seed=7", f"outputs={tmp_path}")
+    names = [(c.config["defense"]["name"], c.config["defense"].get("criterion", {}).get("name")) for c in found]
+    assert len(names) == 9 and names[0] == ("none", None) and names[-1] == ("atesc", "random")
+    assert {c.config["seed"] for c in found} == {7}
+    criterion = found[-1].config["defense"]["criterion"]["of"]
+    assert (criterion["name"], criterion["quantile"]) == ("pgd", 0.5)
+
+
+def test_a_grid_can_be_left_out(tmp_path):
+    words = ["ablation=study/criteria", "experiment=matrix/backdoor", "seed=7", f"outputs={tmp_path}"]
+    assert len(cells(*words, "~hydra.sweeper.grids.by_score")) == 2
+
+
+def test_a_search_has_no_grids(tmp_path):
+    words = ["ablation=study/parts", "hydra/sweeper=optuna", "synthesizer.steps=1,2", f"outputs={tmp_path}"]
+    done = command_line("-m", *words)
+    assert done.code == 1 and "searches one grid, and this preset is several (on_and_off" in done.err
 
 
 def test_a_single_run_has_no_small_size(tmp_path):

@@ -4,12 +4,13 @@ May be imported by dfkd.distill and later rooms.
 """
 
 from dfkd.defenses.abd import ABD
-from dfkd.defenses.atesc import ATEsc
+from dfkd.defenses.atesc import ATEsc, Forgetting
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import All, Criterion, Inverted, PGDFlip, Random
 from dfkd.defenses.dhbe import DHBE
 from dfkd.defenses.escape import Escape
 from dfkd.defenses.flip_radius import FlipRadius
+from dfkd.defenses.observe import Observe
 from dfkd.defenses.oracle import Oracle
 from dfkd.defenses.scores import Confidence, Entropy, FeatureDistance, Margin, Score
 from dfkd.defenses.surrogate import Surrogate
@@ -26,8 +27,10 @@ __all__ = [
     "Escape",
     "FeatureDistance",
     "FlipRadius",
+    "Forgetting",
     "Inverted",
     "Margin",
+    "Observe",
     "Oracle",
     "PGDFlip",
     "Random",

@@ -135,3 +135,20 @@ class ATEsc(Defense):
 
     def warnings(self) -> list[str]:
         return self.criterion.warnings()
+
+
+class Forgetting(ATEsc):
+    """ATEsc's forgetting without its calibrated distillation: all images are distilled, and the robust ones are
+    forgotten as well.
+
+        kd      1/B * sum_B D(t || s),  D the student's distillation loss
+        forget  as in `ATEsc`
+
+    Args:
+        args, kwargs: arguments of `ATEsc`; steer='none' leaves the generator alone, too.
+    """
+
+    def loss(
+        self, student_logits: Tensor, teacher_logits: Tensor, divergence: Tensor, fragile: Tensor
+    ) -> dict[str, Tensor]:
+        return super().loss(student_logits, teacher_logits, divergence, fragile) | {"kd": divergence.mean()}

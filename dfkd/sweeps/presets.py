@@ -27,6 +27,22 @@ def axes(params: dict | None, small: dict | None, size: str) -> dict[str, str]:
     return dict((small if size == "small" else params) or {})
 
 
+def grids(shared: dict[str, str], own: dict[str, dict] | None) -> list[dict[str, str]]:
+    """Return the axes {key: values} of every grid of a preset.
+
+    Args:
+        shared: axes of every grid.
+        own: {name of a grid: its own axes}, which replace shared ones of the same key. None or {}: the preset is one
+            grid.
+    """
+    return [shared | dict(axes) for axes in own.values()] if own else [shared]
+
+
+def words(axes: dict[str, object]) -> list[str]:
+    """Return axes {key: values} as they are typed on the command line."""
+    return [f"{key}={'null' if values is None else values}" for key, values in axes.items()]
+
+
 def single_cell_arguments(repeat: list[str], cell: Cell) -> list[str]:
     """Return the arguments that repeat a single cell of a job, also if the job has several siblings.
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dfkd.defenses import All, ATEsc, Criterion, Defense
+from dfkd.defenses import All, ATEsc, Criterion, Defense, Forgetting
 from dfkd.defenses.atesc import forget_kl, forget_unlikelihood
 from dfkd.pool import Split
 
@@ -120,6 +120,13 @@ def test_a_masked_image_with_an_infinite_divergence_does_not_spoil_the_others():
 def test_forget_none_is_calibrated_distillation_alone():
     s, t, divergence = logits()
     assert set(ATEsc(Given(), "none").loss(s, t, divergence, FRAGILE)) == {"kd"}
+
+
+def test_forgetting_alone_distils_every_image_and_forgets_as_atesc_does():
+    s, t, divergence = logits()
+    terms = Forgetting(All(), steer="none").loss(s, t, divergence, FRAGILE)
+    assert terms["kd"].item() == pytest.approx(divergence.mean().item())
+    assert terms["forget"].item() == pytest.approx(ATEsc(All()).loss(s, t, divergence, FRAGILE)["forget"].item())
 
 
 def test_robust_images_give_the_kd_term_no_gradient_and_fragile_ones_none_to_forgetting():

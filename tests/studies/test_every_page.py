@@ -1,0 +1,82 @@
+"""Every page that is made of results alone, from the cells of its preset with numbers of our own."""
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+from studies import flip_radius, judge, parts, trap_images
+from test_presets import cells
+
+from dfkd.report.runs import Run
+
+
+def finished(cell) -> Run:
+    """A finished cell with made-up numbers: undefended students are better, and every cell a little different."""
+    seed, config = cell.config["seed"], cell.config
+    better = 10 * (config["defense"]["name"] == "none") + int(cell.hash, 16) % 9
+    student = {
+        "iacc": 70.0 + better + seed,
+        "agreement": 71.0 + seed,
+        "oacc": 30.0,
+        "asr": 50.0 + 7 * seed,
+        "olacc": 60.0,
+    }
+    teacher = {"iacc": 99.0 - seed, "oacc": 12.0, "asr": 100.0, "olacc": 100.0}
+    evals = {"synthesis": 1000 * config["synthesizer"].get("rounds", 1), "split": 0, "distill": 10}
+    result = {
+        "student": student,
+        "teacher": teacher,
+        "teacher_evals": evals,
+        "fragile_share": 0.5,
+        "seconds_this_run": 9.0,
+    }
+    return Run(cell.name, None, "done", config, result)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "parts",
+            ["| the whole recipe", "| no contrast, no prior, groups of 2", "falling step size x prior", "class term"],
+        ),
+        ("weights", ["| contrast: synthesizer.contrast_weight", "| class x TV", "| langevin, 4 decades"]),
+        ("queries", ["| cake_fast", "| real", "| 18,010"]),
+        ("criteria", ["**close_set**", "| undefended", "| oracle"]),
+        ("generators", ["| dfq, resnet_cbn", "| deepinversion, no generator"]),
+        ("halves", ["**open_set**", "| forgetting alone", "| backdoor, ASR"]),
+    ],
+)
+def test_a_page_shows_every_group_of_its_preset(name, said, tmp_path):
+    found = [finished(cell) for cell in cells(f"ablation=study/{name}", "seed=0,1", f"outputs={tmp_path}")]
+    page = importlib.import_module(f"studies.{name}").page(found)
+    for words in said:
+        assert words in page.text, words
+    assert page.figure.axes and "nan" not in page.text
+
+
+def test_a_cell_is_named_by_what_it_lacks(tmp_path):
+    lacking = ["synthesizer.contrast_weight=0", "noise=constant", "prior=none", "synthesizer.groups=2"]
+    (cell,) = cells("experiment=cake/digits", *lacking, f"outputs={tmp_path}")
+    run = finished(cell)
+    assert parts.combination(run) == "no contrast, no falling step size, no prior, groups of 2"
+    assert parts.is_in_design(run)
+
+
+def test_an_ntl_teacher_with_a_large_weight_is_called_firm():
+    run = SimpleNamespace(config={"teacher": {"name": "ntl", "alpha": 1.0}})
+    assert trap_images.teacher(run) == "ntl, firm"
+    run.config["teacher"]["alpha"] = 0.1
+    assert trap_images.teacher(run) == "ntl"
+
+
+def test_the_share_judged_ood_is_what_the_judge_does_not_call_id():
+    run = Run("a", None, "done", {"seed": 3}, {"fragile_share": 0.25})
+    assert trap_images.ood_share([run]) == {3: 75.0}
+
+
+def test_a_radius_that_tells_id_from_ood_is_right_at_a_radius_between_them():
+    radius, is_id = torch.tensor([0.01, 0.02, 0.5, 0.6]), torch.tensor([True, True, False, False])
+    assert judge.auroc(-radius, is_id) == 1.0 and judge.auroc(radius, is_id) == 0.0
+    assert [flip_radius.balanced_accuracy(radius, is_id, eps) for eps in (0.001, 0.015, 0.1, 1.0)] == [50, 75, 100, 50]

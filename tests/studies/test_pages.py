@@ -1,0 +1,101 @@
+"""The pages of the studies: what is written between the marks, the index, and one study from end to end."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import write_study
+from matplotlib.figure import Figure
+from runner import ROOT, command_line
+from studies import pages
+from test_presets import STUDIES as PRESETS
+
+from dfkd.report.runs import Run
+
+DOCS = ROOT / "docs" / "studies"
+SMOKE = ("debug=smoke", "hydra/launcher=basic", "evaluate.premise.images=20", "+limit.batch_size=16", "+limit.width=4")
+
+
+def cell(seed: int, iacc: float, name: str = "a") -> Run:
+    result = {"student": {"iacc": iacc}, "teacher": {"iacc": 99.0}, "seconds_this_run": 30.0}
+    return Run(f"{name}_{seed}", None, "done", {"seed": seed, "name": name}, result)
+
+
+def test_the_words_around_the_marks_stay(tmp_path):
+    file = tmp_path / "mine.md"
+    file.write_text(f"# Mine\n\nbefore\n\n{pages.BEGIN}\nold\n{pages.END}\n\nafter\n")
+    pages.write(
+        "mine",
+        pages.Page("new", Figure()),
+        [cell(0, 1.0), cell(1, 1.0)],
+        [Run("c", None, "failed", reason="why")],
+        tmp_path,
+    )
+    text = file.read_text()
+    assert text.startswith("# Mine\n\nbefore") and text.endswith("after\n") and "old" not in text
+    assert "\n\nnew\n\n2 cells, 2 seeds, 1 minutes" in text and "\n\nFailed: `c`: why\n\n" in text
+    assert "(mine.png)" in text and (tmp_path / "mine.png").exists()
+
+
+def test_a_page_without_marks_is_refused_and_not_changed(tmp_path):
+    (tmp_path / "mine.md").write_text(f"# Mine\n{pages.BEGIN}\n")
+    with pytest.raises(ValueError, match="must hold the lines"):
+        pages.write("mine", pages.Page("new", Figure()), [], [], tmp_path)
+    assert (tmp_path / "mine.md").read_text() == f"# Mine\n{pages.BEGIN}\n"
+
+
+def test_a_comparison_shows_differences_by_seed_to_its_control():
+    groups = {"a": [cell(0, 90.0), cell(1, 80.0)], "b": [cell(0, 91.0), cell(1, 83.0)]}
+    text = pages.compare(groups, ["student ID"], "a", ["student ID"])
+    (line,) = (line for line in text.splitlines() if line.startswith("| b"))
+    assert "87.0 ± 5.7" in line and "+2.0 (-10.7 to +14.7)" in line and "0.3" in line
+
+
+def test_two_cells_of_a_seed_are_no_group():
+    with pytest.raises(ValueError, match="several cells of one seed"):
+        pages.by_seed([cell(0, 1.0), cell(0, 2.0)], "student ID")
+
+
+@pytest.mark.parametrize("name", sorted(write_study.STUDIES))
+def test_a_study_has_a_page_with_its_question_command_answer_and_limits(name):
+    text = (DOCS / f"{name}.md").read_text()
+    assert pages.BEGIN in text and pages.END in text
+    assert f"ablation=study/{write_study.STUDIES[name]}" in text
+    for part in ("## Question", "## Measured", "## Answer", "## What it does not show", "## In the size of the papers"):
+        assert part in text, part
+
+
+def test_the_index_has_fourteen_questions_and_links_every_page():
+    text = (DOCS / "README.md").read_text()
+    assert re.findall(r"^\| (\d+) \|", text, re.M) == [str(number) for number in range(1, 15)]
+    for name in write_study.STUDIES:
+        assert f"({name}.md)" in text
+
+
+def test_every_preset_is_that_of_a_page():
+    assert {name.removesuffix("_paper") for name in PRESETS} == set(write_study.STUDIES.values())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_runs_a_study_and_writes_its_page():
+    for name, cells in write_study.STUDIES.items():
+        done = subprocess.run(["make", "-n", f"study-{name}"], cwd=ROOT, capture_output=True, text=True)
+        assert f"-m ablation=study/{cells} outputs=outputs/studies/{cells}" in done.stdout, done.stderr
+        assert f"write_study.py {name}" in done.stdout
+
+
+def test_a_study_runs_and_is_written_from_end_to_end(tmp_path, monkeypatch, capsys):
+    """Four cells of two rounds: the shortest way through preset, report, statistics and page."""
+    words = ["ablation=study/halves", "experiment=matrix/backdoor", "seed=0", "synthesizer.rounds=2", *SMOKE]
+    done = command_line("-m", *words, f"outputs={tmp_path}/halves")
+    assert done.code == 0, done.err + done.out
+    shutil.copy(DOCS / "halves.md", tmp_path)
+    monkeypatch.setattr(pages.write, "__defaults__", (tmp_path,))
+    monkeypatch.setattr("sys.argv", ["write_study.py", "halves", "--outputs", str(tmp_path)])
+    write_study.main()
+    text = (tmp_path / "halves.md").read_text()
+    assert "4 cells, 1 seeds" in text and (tmp_path / "halves.png").exists()
+    for group in ("neither", "calibrated alone", "forgetting alone", "both"):
+        assert f"| {group}" in text
+    assert "interaction of the halves" in capsys.readouterr().out
