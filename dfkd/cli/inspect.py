@@ -114,7 +114,8 @@ def command(file: Path, fit: Fit, fits: list[Fit]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote a text for Hydra's grammar, if it needs quotes."""
-    if re.fullmatch(r"[\w./:@%+~-]+", text):
+    """Quote a text for Hydra's grammar, if it needs quotes. `${`, which would refer to an option, is escaped."""
+    if re.fullmatch(r"[\w./:@%+-]+", text, re.ASCII):
         return text
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"

@@ -129,6 +129,9 @@ class RunsCode:
         return os.mkdir, (self.mark,)
 
 
-@pytest.mark.parametrize("text", ["plain/w.pt", "a b.pt", "a=b,c.pt", "it's.pt", "(1) [2] {3}.pt", "back\\slash.pt"])
+@pytest.mark.parametrize(
+    "text",
+    ["plain/w.pt", "a b.pt", "a=b,c.pt", "it's.pt", "(1) [2] {3}.pt", "back\\slash.pt", "ü/日本.pt", "a/~b.pt", "${x}'.pt"],
+)
 def test_paths_are_quoted_as_hydra_reads_them(text):
-    assert OverridesParser.create().parse_override(f"teacher.path={quoted(text)}").value() == text
+    assert composed(f"data.root={quoted(text)}").data.root == text
