@@ -39,6 +39,8 @@ def explain(error: Exception) -> str:
         return "a group takes the name of one of its options, not null or a number; `dfkd --help` lists them"
     if "No space left on device" in str(error):
         return "the disk is full; what is finished is kept: free some space and repeat the command, or set outputs=DIR"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used ({error.strerror}); set outputs=DIR if it is below the outputs folder"
     return f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)"
 
 

@@ -7,7 +7,7 @@ import shlex
 import pytest
 import torch
 from foreign import BlockVGG, FeaturesVGG, WideResNet
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from runner import composed
 from safetensors.torch import save_file
 
 from dfkd.cli.inspect import cli, quoted, report
@@ -131,7 +131,17 @@ class RunsCode:
 
 @pytest.mark.parametrize(
     "text",
-    ["plain/w.pt", "a b.pt", "a=b,c.pt", "it's.pt", "(1) [2] {3}.pt", "back\\slash.pt", "ü/日本.pt", "a/~b.pt", "${x}'.pt"],
+    [
+        "plain/w.pt",
+        "a b.pt",
+        "a=b,c.pt",
+        "it's.pt",
+        "(1) [2] {3}.pt",
+        "back\\slash.pt",
+        "ü/日本.pt",
+        "a/~b.pt",
+        "${x}'.pt",
+    ],
 )
 def test_paths_are_quoted_as_hydra_reads_them(text):
     assert composed(f"data.root={quoted(text)}").data.root == text
