@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dfkd.cli.fits import Fit, all_fits
 from dfkd.errors import ConfigError
+from dfkd.machine.environment import prepare_environment
 from dfkd.weights import read
 from dfkd.weights.entries import Entry, entries, state_dicts, unwrapped
 
@@ -27,6 +28,7 @@ def cli(words: list[str] | None = None) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
     file = parser.parse_args(words).file
     try:
+        prepare_environment()
         lines, fits = report(file)
     except ConfigError as error:
         sys.exit(f"dfkd-inspect: {error}")

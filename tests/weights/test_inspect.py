@@ -1,8 +1,10 @@
 """`dfkd-inspect`: what a file holds, what it fits, and a command that works."""
 
+import io
 import os
 import pickle
 import shlex
+import sys
 
 import pytest
 import torch
@@ -111,6 +113,16 @@ def test_where_nothing_fits_the_exit_code_is_1(tmp_path, capsys, held):
     torch.save(held, tmp_path / "w.pt")
     code, said = inspected(tmp_path / "w.pt", capsys)
     assert (code == 1 and "no network of conf/network" in said) or "holds no tensors" in code
+
+
+def test_a_terminal_without_a_sign_of_the_name_shows_another(tmp_path, monkeypatch):
+    torch.save(lenet((1, 32, 32), 10).state_dict(), tmp_path / "größe.pt")
+    there = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(there, encoding="ascii"))
+    with pytest.raises(SystemExit) as caught:
+        cli([str(tmp_path / "größe.pt")])
+    sys.stdout.flush()
+    assert caught.value.code == 0 and b"gr??e.pt" in there.getvalue()
 
 
 def test_a_pickle_is_refused_and_not_run(tmp_path, capsys):
