@@ -1,5 +1,6 @@
 """Words of the command line: in any order, and with a clear message where Hydra cannot read one."""
 
+import importlib
 import shlex
 
 import pytest
@@ -104,3 +105,11 @@ def test_a_path_in_the_home_folder_of_the_other_commands(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     chosen = parser().parse_args(["~/outputs", "--to=~/page"])
     assert list(map(str, (*chosen.places, chosen.to))) == ["/home/me/outputs", "/home/me/page"]
+
+
+@pytest.mark.parametrize("command", ["inspect", "audit"])
+def test_a_checkpoint_in_the_home_folder_of_the_commands_that_look_into_it(monkeypatch, tmp_path, command):
+    cli = importlib.import_module(f"dfkd.cli.{command}").cli
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match=f"there is no checkpoint {tmp_path}/w.pt"):
+        cli(["~/w.pt"])

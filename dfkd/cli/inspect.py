@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from dfkd.cli.fits import Fit, all_fits
+from dfkd.config.paths import path
 from dfkd.errors import ConfigError
 from dfkd.machine.environment import prepare_environment
 from dfkd.weights import read
@@ -25,7 +26,7 @@ NONE = "no network of conf/network; another one of timm: network@teacher.network
 def cli(words: list[str] | None = None) -> None:
     """Run the command. The exit code is 0 if a network fits, and 1 if none fits or the file cannot be read."""
     parser = argparse.ArgumentParser("dfkd-inspect", description=__doc__.partition(": ")[2])
-    parser.add_argument("file", type=Path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
+    parser.add_argument("file", type=path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
     file = parser.parse_args(words).file
     try:
         prepare_environment()
@@ -58,8 +59,8 @@ def report(file: Path) -> tuple[list[str], list[Fit]]:
 def _contents(content: object) -> list[str]:
     """Return a line for each dictionary of tensors."""
     lines = []
-    for path, tensors in state_dicts(content):
-        part = unwrapped(path, tensors)
+    for place, tensors in state_dicts(content):
+        part = unwrapped(place, tensors)
         count = sum(value.numel() for value in part.tensors.values())
         extras = [*part.wrappings, *(["a normalisation layer"] if part.mean else [])]
         wrapped = f"; {', '.join(extras)}" if extras else ""
