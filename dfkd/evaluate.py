@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from dfkd.domains import Images
-from dfkd.errors import ConfigError
 from dfkd.machine.runtime import Runtime
 from dfkd.metrics import COMPUTED, Answers, Exam, Metric, percent
 from dfkd.models import Classifier, Teacher
@@ -59,9 +58,6 @@ class Examiner:
 
         Returns:
             {key of the metric: value}; None where a metric does not apply.
-
-        Raises:
-            ConfigError: the model is the teacher, and it has logits that are not finite.
         """
         ood = None if self.scenario.ood is None else self._answers(model, "ood", split)
         exam = Exam(model, self.teacher, self.scenario, self.runtime, split, self._answers(model, "id", split), ood)
@@ -72,10 +68,9 @@ class Examiner:
 
     def _answers(self, model: Classifier, domain: str, split: str) -> Answers:
         images = self._images(domain, split)
-        logits = predictions(model, images, self.runtime)
-        if model is self.teacher:
-            _check_finite(logits, domain)
-        return Answers(images, logits, functools.partial(self._of_teacher, domain, split))
+        return Answers(
+            images, predictions(model, images, self.runtime), functools.partial(self._of_teacher, domain, split)
+        )
 
     def _of_teacher(self, domain: str, split: str) -> Tensor:
         """Return the teacher's logits (N, classes) for one data split of a domain, computed at the first call."""
@@ -83,16 +78,6 @@ class Examiner:
             images = self._images(domain, split)
             self._teachers_logits[domain, split] = predictions(self.teacher, images, self.runtime)
         return self._teachers_logits[domain, split]
-
-
-def _check_finite(logits: Tensor, domain: str) -> None:
-    """Raise ConfigError if a teacher has NaN or infinite logits (N, classes); finite weights can have that effect."""
-    wrong = len(logits) - int(logits.isfinite().all(1).sum())
-    if wrong:
-        raise ConfigError(
-            f"the teacher's logits of {wrong} of {len(logits)} {domain.upper()} images are NaN or infinite: its "
-            f"weights are too large, or teacher.mean and teacher.std are not those that it was trained with"
-        )
 
 
 def chance_in_words(iacc: float, labels: Tensor, classes: int) -> str | None:

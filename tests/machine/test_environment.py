@@ -1,8 +1,8 @@
 """Variables of the environment that end a run late, or without a word. Whole commands: tests/test_other_machines.py."""
 
+import importlib.util
 import io
 import os
-import runpy
 import sys
 import warnings
 
@@ -22,7 +22,8 @@ def test_pictures_do_not_need_the_backend_of_a_notebook(monkeypatch):
 @pytest.mark.parametrize("module", ["dfkd.stages.run_figures", "dfkd.report.figures"])
 def test_pictures_do_not_follow_a_users_matplotlibrc(module):
     with matplotlib.rc_context({"text.usetex": True, "font.family": "none"}):
-        runpy.run_module(module)
+        spec = importlib.util.find_spec(module)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))  # not the one that other tests use
         assert matplotlib.rcParams["text.usetex"] is False
 
 
