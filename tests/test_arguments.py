@@ -94,6 +94,18 @@ def test_the_command_names_the_argument(tmp_path, sweep):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("network=mlp", "'network'. Did you mean to override one of network@student.network, network@teacher.network?"),
+        ("loss=l1", "'loss'. Did you mean to override loss@student.loss?"),
+        ("+loss=l1", "loss: there is no such option"),
+    ],
+)
+def test_an_option_of_a_group_inside_another_is_told_its_place(tmp_path, word, said):
+    assert said in command_line(word, f"outputs={tmp_path / 'o'}").err
+
+
 def test_several_values_outside_of_a_sweep_are_named(tmp_path):
     said = command_line("data.root=/tmp/a,b", f"outputs={tmp_path / 'o'}").err
     assert "data.root=/tmp/a,b is several values: as one text, type 'data.root=\"/tmp/a,b\"'; as a list" in said

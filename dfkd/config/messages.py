@@ -55,4 +55,5 @@ def explain_override(error: Exception) -> str:
     if key and parent is not None and hasattr(parent, "keys"):
         last = str(key).rpartition(".")[2]
         return f"there is no '{key}'{nearest(last, [str(k) for k in parent])}"
-    return text
+    hints = [line for line in lines[1:] if line.startswith("Did you mean")]  # `network` for `network@teacher.network`
+    return " ".join([text, *hints])
