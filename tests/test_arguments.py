@@ -1,5 +1,6 @@
 """Words of the command line: in any order, and with a clear message where Hydra cannot read one."""
 
+import importlib
 import shlex
 
 import pytest
@@ -93,6 +94,18 @@ def test_the_command_names_the_argument(tmp_path, sweep):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("network=mlp", "'network'. Did you mean to override one of network@student.network, network@teacher.network?"),
+        ("loss=l1", "'loss'. Did you mean to override loss@student.loss?"),
+        ("+loss=l1", "loss: there is no such option"),
+    ],
+)
+def test_an_option_of_a_group_inside_another_is_told_its_place(tmp_path, word, said):
+    assert said in command_line(word, f"outputs={tmp_path / 'o'}").err
+
+
 def test_several_values_outside_of_a_sweep_are_named(tmp_path):
     said = command_line("data.root=/tmp/a,b", f"outputs={tmp_path / 'o'}").err
     assert "data.root=/tmp/a,b is several values: as one text, type 'data.root=\"/tmp/a,b\"'; as a list" in said
@@ -104,3 +117,11 @@ def test_a_path_in_the_home_folder_of_the_other_commands(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     chosen = parser().parse_args(["~/outputs", "--to=~/page"])
     assert list(map(str, (*chosen.places, chosen.to))) == ["/home/me/outputs", "/home/me/page"]
+
+
+@pytest.mark.parametrize("command", ["inspect", "audit"])
+def test_a_checkpoint_in_the_home_folder_of_the_commands_that_look_into_it(monkeypatch, tmp_path, command):
+    cli = importlib.import_module(f"dfkd.cli.{command}").cli
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match=f"there is no checkpoint {tmp_path}/w.pt"):
+        cli(["~/w.pt"])

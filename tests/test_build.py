@@ -127,6 +127,12 @@ def test_a_value_that_says_the_same_fits(option, value, becomes):
     assert built == becomes and isinstance(built, type(becomes))
 
 
+@pytest.mark.parametrize("value", [0.5, 3, True, "imagenet"])
+def test_a_value_in_place_of_a_list_is_named(value):
+    (problem,) = problems(node("Whole", parts=[], shape=value))
+    assert problem == f"here.shape must be a list such as [{value},...], got {value!r}"
+
+
 def test_all_problems_are_reported_at_once():
     config = {"a": node(siez=1), "b": node("Prt"), "c": node(size="x"), "d": node(size=-1)}
     builder = Builder()

@@ -309,8 +309,8 @@ def test_a_path_in_the_home_folder(monkeypatch, tmp_path):
         "teacher.mean=[0]",
         "teacher.std=[1]",
     )
-    config = Cell(composed(*words, '+a.b=["~/c",1]')).config
-    found = config["outputs"], config["data"]["root"], config["teacher"]["path"], config["a"]["b"]
+    config = Cell(composed(*words, 'evaluate.premise.eps=["~/c",1]')).config
+    found = config["outputs"], config["data"]["root"], config["teacher"]["path"], config["evaluate"]["premise"]["eps"]
     assert found == (f"{tmp_path}/o", str(tmp_path), f"{tmp_path}/a b.pt", [f"{tmp_path}/c", 1])
 
 

@@ -136,6 +136,9 @@ def test_a_misspelt_experiment_is_told_all_there_are(tmp_path):
 
 def test_messages_of_errors():
     assert "the disk is full" in explain(OSError(28, "No space left on device"))
+    assert explain(PermissionError(13, "Permission denied", "/o")).startswith(
+        "/o cannot be used (Permission denied); set"
+    )
     assert explain(ConfigError("a is wrong\nb too")) == "a is wrong\nb too"
     text = explain(NonFiniteLoss("kd", 7))
     assert "'kd'" in text and "step 7" in text and "HYDRA_FULL_ERROR=1" in text

@@ -1,7 +1,7 @@
 """Option files of a user's own that Hydra passes over in silence."""
 
 import pytest
-from runner import command_line
+from runner import command_line, make_cell
 
 from dfkd.config.own_options import GLOBAL, check_headers
 from dfkd.errors import ConfigError
@@ -63,3 +63,24 @@ def test_a_copy_of_a_shipped_option_and_ones_own_are_taken(tmp_path):
         "experiment=x", "--config-dir", str(tmp_path / "mine"), "dry_run=true", f"outputs={tmp_path / 'o'}"
     )
     assert done.code == 0 and "_s7-" in done.out
+
+
+def test_an_option_that_nothing_reads_is_refused_with_the_nearest_name(tmp_path):
+    write(tmp_path, "experiment/x", "# @package _global_\nsede: 7\ndata: {sise: 8}\nevaluate: {premise: {step: 3}}\n")
+    done = command_line(
+        "experiment=x", "--config-dir", str(tmp_path / "mine"), "+seeds.studnet=7", "+attack.ep=1/255",
+        f"outputs={tmp_path / 'o'}",
+    )  # fmt: skip
+    assert done.code == 1 and not (tmp_path / "o" / "runs").exists()
+    for option, near in {
+        **{"sede": "seed", "data.sise": "size", "evaluate.premise.step": "steps"},
+        **{"seeds.studnet": "student", "attack.ep": "eps"},
+    }.items():
+        assert f"{option}: there is no such option; did you mean '{near}'?" in done.err
+
+
+def test_a_value_that_others_refer_to_is_no_mistake(tmp_path):
+    cell = make_cell(tmp_path, "+mine.radius=3/255", "attack.eps=${mine.radius}", "+data.side=8", "data.size=${.side}")
+    assert (cell.config["attack"]["eps"], cell.config["data"]["size"]) == ("3/255", 8)
+    with pytest.raises(ConfigError, match=r"^mine: there is no such option"):
+        make_cell(tmp_path, "+mine.radius=3/255")

@@ -45,6 +45,7 @@ def sources(tmp_path):
         ("prior=mean_image", "prior.mean_image.path={}"),
         ("synthesizer=nayer", "synthesizer.embeddings=file", "synthesizer.path={}"),
         ("+synthesizer.embeddings_path={}",),
+        ("+synthesizer.banks_paths=[{},none.pt]",),
     ],
     ids=lambda words: " ".join(words[:2]),
 )

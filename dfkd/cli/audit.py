@@ -20,7 +20,7 @@ from dfkd.cli.fits import Fit, all_fits
 from dfkd.cli.inspect import beside, quoted
 from dfkd.config.build import Builder
 from dfkd.config.messages import explain
-from dfkd.config.paths import CONF, CONFIG
+from dfkd.config.paths import CONF, CONFIG, path
 from dfkd.errors import ConfigError
 from dfkd.machine.environment import prepare_environment
 from dfkd.weights import read
@@ -59,12 +59,12 @@ class Given:
 def cli(arguments: list[str] | None = None) -> None:
     """Run the command, and exit with the code of its verdict."""
     parser = argparse.ArgumentParser("dfkd-audit", description=__doc__.partition(": ")[2])
-    parser.add_argument("file", type=Path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
+    parser.add_argument("file", type=path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="options of teacher, stages.audit and runtime")
     parser.add_argument("--size", type=int, help=f"side of the images in pixels ({SIDE}, or as the weights say)")
     parser.add_argument("--channels", type=int, help="1 or 3 (as the weights say)")
     parser.add_argument("--classes", type=int, help="number of classes (as the weights say)")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="where audit.html and audit.json go (FILE.audit)")
+    parser.add_argument("--to", type=path, metavar="DIR", help="where audit.html and audit.json go (FILE.audit)")
     try:
         prepare_environment()
         sys.exit(EXIT[run(Given(**vars(parser.parse_intermixed_args(arguments))))])

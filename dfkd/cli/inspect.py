@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 from dfkd.cli.fits import Fit, all_fits
+from dfkd.config.paths import path
 from dfkd.errors import ConfigError
+from dfkd.machine.environment import prepare_environment
 from dfkd.weights import read
 from dfkd.weights.entries import Entry, entries, state_dicts, unwrapped
 
@@ -24,9 +26,10 @@ NONE = "no network of conf/network; another one of timm: network@teacher.network
 def cli(words: list[str] | None = None) -> None:
     """Run the command. The exit code is 0 if a network fits, and 1 if none fits or the file cannot be read."""
     parser = argparse.ArgumentParser("dfkd-inspect", description=__doc__.partition(": ")[2])
-    parser.add_argument("file", type=Path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
+    parser.add_argument("file", type=path, metavar="FILE", help="a state dict of torch.save, safetensors, or npz")
     file = parser.parse_args(words).file
     try:
+        prepare_environment()
         lines, fits = report(file)
     except ConfigError as error:
         sys.exit(f"dfkd-inspect: {error}")
@@ -56,8 +59,8 @@ def report(file: Path) -> tuple[list[str], list[Fit]]:
 def _contents(content: object) -> list[str]:
     """Return a line for each dictionary of tensors."""
     lines = []
-    for path, tensors in state_dicts(content):
-        part = unwrapped(path, tensors)
+    for place, tensors in state_dicts(content):
+        part = unwrapped(place, tensors)
         count = sum(value.numel() for value in part.tensors.values())
         extras = [*part.wrappings, *(["a normalisation layer"] if part.mean else [])]
         wrapped = f"; {', '.join(extras)}" if extras else ""
@@ -114,7 +117,8 @@ def command(file: Path, fit: Fit, fits: list[Fit]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote a text for Hydra's grammar, if it needs quotes."""
-    if re.fullmatch(r"[\w./:@%+~-]+", text):
+    """Quote a text for Hydra's grammar, if it needs quotes. `${`, which would refer to an option, is escaped."""
+    if re.fullmatch(r"[\w./:@%+-]+", text, re.ASCII):
         return text
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"

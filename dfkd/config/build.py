@@ -19,6 +19,7 @@ from dfkd.config.signature import parameters
 from dfkd.errors import ConfigError
 
 TARGET, NAME = "_target_", "name"
+SCALARS = (int, float, bool, str)
 FAILED = object()  # in place of an object that could not be made
 
 
@@ -134,10 +135,14 @@ class Builder:
     def _typed(self, value: Any, hint: Any, where: str) -> Any:
         """Return the value in its annotated type: a string such as '8/255' becomes a float, a whole float an int.
 
-        Only numbers, booleans and strings are checked. A value of a wrong type is added to `problems`.
+        Only numbers, booleans, strings and the lack of a list are checked. A value of a wrong type is added to
+        `problems`.
         """
         choices = set(typing.get_args(hint)) if _is_union(hint) else {hint}
-        scalars = choices & {int, float, bool, str}
+        if all(typing.get_origin(c) in (list, tuple) for c in choices - {type(None)}) and isinstance(value, SCALARS):
+            self.problems.append(f"{where} must be a list such as [{value},...], got {value!r}")
+            return value
+        scalars = choices & {*SCALARS}
         if not scalars or value is FAILED or (value is None and type(None) in choices):
             return value
         if float in scalars and isinstance(value, str):

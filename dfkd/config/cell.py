@@ -61,7 +61,7 @@ class Cell:
         folder: `<outputs>/runs/<name>`.
 
     Raises:
-        ConfigError: a value is missing or cannot be resolved.
+        ConfigError: a value is missing or cannot be resolved, or there is no such option.
     """
 
     def __init__(self, cfg: DictConfig):
@@ -73,6 +73,7 @@ class Cell:
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
         check_form(config)
+        own_options.check_known(config, cfg)
         apply_limit(config, config["limit"])
         self.config = config
         self.outputs = Path(config["outputs"])

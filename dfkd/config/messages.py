@@ -39,6 +39,8 @@ def explain(error: Exception) -> str:
         return "a group takes the name of one of its options, not null or a number; `dfkd --help` lists them"
     if "No space left on device" in str(error):
         return "the disk is full; what is finished is kept: free some space and repeat the command, or set outputs=DIR"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used ({error.strerror}); set outputs=DIR if it is below the outputs folder"
     return f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
@@ -53,4 +55,5 @@ def explain_override(error: Exception) -> str:
     if key and parent is not None and hasattr(parent, "keys"):
         last = str(key).rpartition(".")[2]
         return f"there is no '{key}'{nearest(last, [str(k) for k in parent])}"
-    return text
+    hints = [line for line in lines[1:] if line.startswith("Did you mean")]  # `network` for `network@teacher.network`
+    return " ".join([text, *hints])

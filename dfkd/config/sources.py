@@ -4,10 +4,12 @@ Keys contain these digests instead of paths, so the location of a file does not 
 nothing.
 
     path: FILE or DIR         its digest; likewise any option whose name ends in _path
+    paths: [FILE, DIR]        their digests; likewise any option whose name ends in _paths
     _target_: my_method.Mine  the digest of my_method.py and of the own modules that it imports (`own_code`)
     dataset: MNIST            a data set of torchvision: digests of its files, if they are not the published ones
 """
 
+import re
 from pathlib import Path
 
 from dfkd.config.own_code import digest_of, own_code
@@ -31,7 +33,9 @@ class Sources:
     def __call__(self, node: dict) -> dict[str, str]:
         """Return {key: digest} for the keys of a configuration node that name a file or the user's own code. The key
         'files' is added for a data set of torchvision with other files than the published ones."""
-        digests = {key: self._file(value) for key, value in node.items() if _names_file(key) and isinstance(value, str)}
+        digests = {
+            key: " ".join(map(self._file, paths)) for key, value in node.items() if (paths := _paths(key, value))
+        }
         target = node.get("_target_")
         if isinstance(target, str) and (code := self._code(target)):
             digests["_target_"] = f"{target} {code}"
@@ -61,5 +65,8 @@ class Sources:
         return " ".join(there.values()) if other else ""
 
 
-def _names_file(key: object) -> bool:
-    return str(key) == "path" or str(key).endswith("_path")
+def _paths(key: object, value: object) -> list[str]:
+    """Return the paths in the value of an option; empty if it does not name files."""
+    values = value if isinstance(value, list) else [value]
+    names_files = re.fullmatch(r"(.*_)?paths?", str(key)) is not None
+    return values if names_files and all(isinstance(path, str) for path in values) else []

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from dfkd.domains.base import Domain, Images
 
-NARROW = 0.05  # images in [0, 1] whose pixels span less than this show nothing
-RARE = 0.01  # up to this share of images of a single colour there is no warning
+NARROW = 0.1  # images in [0, 1] whose pixels span less than this are nearly black; 0..16 as of 255, 12 bits as of 16
+RARE = 0.01  # up to this share of images of a single colour, or of test images seen in training, there is no warning
 ENOUGH = 10_000  # number of images that are checked
 
 
@@ -23,7 +23,7 @@ def doubts(domain: Domain, labels: bool = True) -> list[str]:
             warnings += [prefix + text for text in _absent(images.y, domain.classes, split, why)]
         if domain.modality.box is not None:
             warnings += [prefix + text for text in _odd(images, split, domain.modality.box)]
-    return warnings
+    return warnings + _seen(domain)
 
 
 def _absent(y: Tensor, classes: int, split: str, why: str) -> list[str]:
@@ -33,6 +33,22 @@ def _absent(y: Tensor, classes: int, split: str, why: str) -> list[str]:
         return []
     some = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
     return [f"{len(empty)} of {classes} classes have no {split} image: what has none {why} ({some})"]
+
+
+def _seen(domain: Domain) -> list[str]:
+    """Return a warning about test images that are training images, too, bit by bit."""
+    if domain.modality.box is None:
+        return []
+    known = {*_hashes(domain.train.x), *_hashes(domain.val.x)}
+    test = _hashes(domain.test.x[:ENOUGH])
+    seen = sum(value in known for value in test)
+    found = f"domain '{domain.name}': {seen} of {len(test)} test images are training images, too"
+    return [found] if seen > RARE * len(test) else []
+
+
+def _hashes(x: Tensor) -> list[int]:
+    """Return a hash of every image's bytes."""
+    return [hash(image.tobytes()) for image in x.flatten(1).contiguous().view(torch.uint8).numpy()]
 
 
 def _odd(images: Images, split: str, box: tuple[float, float]) -> list[str]:

@@ -40,3 +40,11 @@ def prepare_environment() -> None:
         value = os.environ.get(name)
         if value and not pattern.fullmatch(value):
             raise ConfigError(f"the environment variable {name} must be {form}, got {value!r}: correct or unset it")
+
+
+def ignore_matplotlibrc() -> None:
+    """Give matplotlib its own defaults. A user's matplotlibrc may ask for what fails on this machine (`text.usetex`
+    without LaTeX), and figures are drawn after the training."""
+    import matplotlib
+
+    matplotlib.rcdefaults()

@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from dfkd.config.lookup import number_at
+from dfkd.machine.environment import ignore_matplotlibrc
 from dfkd.report.content import Report
 from dfkd.report.groups import undefended
 from dfkd.report.runs import Run
 from dfkd.report.tables import Measure, measure
 from dfkd.tracker import read_rows
+
+ignore_matplotlibrc()
 
 # Colours that colour-blind readers can distinguish (Okabe and Ito), on white and on black.
 PALETTE = ("#D55E00", "#009E73", "#2B83C6", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7A7A7A")

@@ -10,8 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dfkd.domains import Domain
+from dfkd.machine.environment import ignore_matplotlibrc
 from dfkd.metrics import Metric
 from dfkd.models import Classifier
+
+ignore_matplotlibrc()
 
 # One colour per concept in all figures (Okabe and Ito's palette, which colour-blind readers can distinguish).
 COLOURS = {"teacher": "#000000", "id": "#0072B2", "ood": "#D55E00", "fragile": "#009E73", "robust": "#CC79A7"}

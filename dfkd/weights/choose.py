@@ -133,6 +133,11 @@ def _why_not(net: nn.Module, parts: list[Entry], source: str, size: int | None) 
     where = f"{source} ({part.title})" if part.path else source
     if closest.other:
         return f"the weights in {where}, named as in {closest.naming}, are not of this network: {closest.other}"
+    if closest.missing and not (closest.extra or closest.wrong) and all(map(_is_statistic, closest.missing)):
+        return (
+            f"the weights in {where} lack the running statistics of BatchNorm ({closest.missing[0]}, ...): they seem "
+            f"to come from model.parameters(); save model.state_dict()"
+        )
     own = net.state_dict()
     wrong = [f"{key} {tuple(closest.weights[key].shape)} instead of {tuple(own[key].shape)}" for key in closest.wrong]
     rows = [("missing", closest.missing), ("not in this network", closest.extra), ("wrong shape", sorted(wrong))]
@@ -140,6 +145,10 @@ def _why_not(net: nn.Module, parts: list[Entry], source: str, size: int | None) 
     named = "" if closest.naming == OWN else f", named as in {closest.naming},"
     what = _what_to_set(advice(net, closest, size), source)
     return f"the weights in {where}{named} do not fit the network: {text}. {what}"
+
+
+def _is_statistic(key: str) -> bool:
+    return key.rpartition(".")[2] in ("running_mean", "running_var")
 
 
 def _what_to_set(changes: Advice, source: str) -> str:

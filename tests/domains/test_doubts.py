@@ -6,16 +6,16 @@ import torch
 from dfkd.domains import POINTS, Domain, Images, doubts, textured
 
 
-def part(count: int = 40, classes: int = 4, **changes) -> Images:
+def part(count: int = 40, classes: int = 4, seed: int = 0, **changes) -> Images:
     given = {
-        "x": torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(0)),
+        "x": torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed)),
         "y": torch.arange(count) % classes,
     }
     return Images(**given | changes)
 
 
 def domain(train: Images | None = None, test: Images | None = None, **more) -> Domain:
-    return Domain("mine", 4, train or part(), part(), test or part(), **more)
+    return Domain("mine", 4, train or part(), part(seed=1), test or part(seed=2), **more)
 
 
 def test_nothing_is_said_of_a_whole_domain():
@@ -36,13 +36,20 @@ def test_nothing_is_said_of_a_whole_domain():
         ({"x": torch.full((40, 1, 4, 4), 0.25)}, {}, "the train images are all 0.25 everywhere"),
         ({"x": part().x / 255}, {}, "the train images show nothing: their pixels lie in"),
         ({"x": (part().x * 4).to(torch.uint8)}, {}, "the train images show nothing: their pixels lie in 0..0.01176"),
+        ({"x": (part().x * 16).to(torch.uint8)}, {}, "the train images show nothing: their pixels lie in 0..0.05882"),
         ({"x": part().x[:, :, :1, :1].expand(-1, 1, 4, 4)}, {}, "40 of 40 train images are of one colour"),
         ({"x": torch.cat([part().x[:30], torch.zeros(10, 1, 4, 4)])}, {}, "10 of 40 train images are of one colour"),
     ],
 )  # fmt: skip
 def test_what_looks_like_a_mistake_is_said(train, test, said):
-    (found,) = doubts(domain(part(**train), part(**test)))
+    (found,) = doubts(domain(part(**train), part(seed=2, **test)))
     assert found.startswith(f"domain 'mine': {said}")
+
+
+def test_test_images_that_were_seen_in_training_are_counted():
+    test, train, val = part(seed=2), part(), part(seed=1)
+    test.x[:3], test.x[3:5] = train.x[7:10], val.x[:2]
+    assert doubts(domain(test=test)) == ["domain 'mine': 5 of 40 test images are training images, too"]
 
 
 def test_labels_that_do_not_matter_are_not_looked_at():
@@ -55,8 +62,8 @@ def test_points_are_no_images():
 
 
 def test_many_classes_are_not_all_named():
-    lonely = part(y=torch.zeros(40).long())
-    (train, _) = doubts(Domain("many", 1000, lonely, lonely, lonely))
+    lonely = [part(seed=seed, y=torch.zeros(40).long()) for seed in range(3)]
+    (train, _) = doubts(Domain("many", 1000, *lonely))
     assert "999 of 1000 classes" in train and "1, 2, 3, 4, 5, 6, 7, 8, ..." in train
 
 

@@ -1,10 +1,12 @@
 """Variables of the environment that end a run late, or without a word. Whole commands: tests/test_other_machines.py."""
 
+import importlib.util
 import io
 import os
 import sys
 import warnings
 
+import matplotlib
 import pytest
 
 from dfkd.errors import ConfigError
@@ -15,6 +17,14 @@ def test_pictures_do_not_need_the_backend_of_a_notebook(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     prepare_environment()
     assert os.environ["MPLBACKEND"] == "agg"
+
+
+@pytest.mark.parametrize("module", ["dfkd.stages.run_figures", "dfkd.report.figures"])
+def test_pictures_do_not_follow_a_users_matplotlibrc(module):
+    with matplotlib.rc_context({"text.usetex": True, "font.family": "none"}):
+        spec = importlib.util.find_spec(module)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))  # not the one that other tests use
+        assert matplotlib.rcParams["text.usetex"] is False
 
 
 def test_a_terminal_without_a_sign_shows_another(monkeypatch):

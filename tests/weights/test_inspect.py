@@ -1,13 +1,15 @@
 """`dfkd-inspect`: what a file holds, what it fits, and a command that works."""
 
+import io
 import os
 import pickle
 import shlex
+import sys
 
 import pytest
 import torch
 from foreign import BlockVGG, FeaturesVGG, WideResNet
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from runner import composed
 from safetensors.torch import save_file
 
 from dfkd.cli.inspect import cli, quoted, report
@@ -113,6 +115,16 @@ def test_where_nothing_fits_the_exit_code_is_1(tmp_path, capsys, held):
     assert (code == 1 and "no network of conf/network" in said) or "holds no tensors" in code
 
 
+def test_a_terminal_without_a_sign_of_the_name_shows_another(tmp_path, monkeypatch):
+    torch.save(lenet((1, 32, 32), 10).state_dict(), tmp_path / "größe.pt")
+    there = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(there, encoding="ascii"))
+    with pytest.raises(SystemExit) as caught:
+        cli([str(tmp_path / "größe.pt")])
+    sys.stdout.flush()
+    assert caught.value.code == 0 and b"gr??e.pt" in there.getvalue()
+
+
 def test_a_pickle_is_refused_and_not_run(tmp_path, capsys):
     (tmp_path / "w.pt").write_bytes(pickle.dumps({"weights": RunsCode(tmp_path / "it-ran")}))
     code, _ = inspected(tmp_path / "w.pt", capsys)
@@ -129,6 +141,19 @@ class RunsCode:
         return os.mkdir, (self.mark,)
 
 
-@pytest.mark.parametrize("text", ["plain/w.pt", "a b.pt", "a=b,c.pt", "it's.pt", "(1) [2] {3}.pt", "back\\slash.pt"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain/w.pt",
+        "a b.pt",
+        "a=b,c.pt",
+        "it's.pt",
+        "(1) [2] {3}.pt",
+        "back\\slash.pt",
+        "ü/日本.pt",
+        "a/~b.pt",
+        "${x}'.pt",
+    ],
+)
 def test_paths_are_quoted_as_hydra_reads_them(text):
-    assert OverridesParser.create().parse_override(f"teacher.path={quoted(text)}").value() == text
+    assert composed(f"data.root={quoted(text)}").data.root == text

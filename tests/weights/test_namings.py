@@ -221,7 +221,23 @@ def test_what_a_file_cannot_tell_is_said():
     assert "max-poolings" in choose(cnn((1, 28, 28), 10), CakeCNN().state_dict(), "f").words
 
 
+@pytest.mark.parametrize("last", ["fc", "linear", "classifier", "head", "fc.1"])
+@pytest.mark.parametrize(("skip", "naming"), [("downsample", TV), ("shortcut", CMI)])
+def test_the_last_layer_of_a_resnet_has_one_of_several_names(skip, naming, last):
+    with on_meta_device():
+        theirs, ours = CifarResNet(BLOCKS[18]).state_dict(), resnet((3, 32, 32), 10)
+    weights = {key.replace("linear.", f"{last}.").replace("shortcut", skip): value for key, value in theirs.items()}
+    assert choose(ours, weights, "f").naming == naming
+
+
 # What to set.
+
+
+def test_parameters_without_running_statistics_are_told():
+    net = resnet((3, 32, 32), 10)
+    said = refusal(net, dict(CifarResNet(BLOCKS[18]).named_parameters()))
+    assert "lack the running statistics of BatchNorm (body.1.running_mean, ...)" in said
+    assert said.endswith("save model.state_dict()")
 
 
 @pytest.mark.parametrize(
