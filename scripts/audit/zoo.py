@@ -27,7 +27,7 @@ NETWORKS = {
     "cnn_no_bn": "network@teacher.network=cnn_bn teacher.network.norm=none",
     "mlp": "network@teacher.network=mlp teacher.network.hidden=128",
     "resnet4": "network@teacher.network=resnet4",
-    "vit": "network@teacher.network=timm teacher.network.model=test_vit",
+    "vit": "network@teacher.network=timm teacher.network.model=test_vit recipe@teacher.recipe=adam teacher.epochs=60",
 }
 DOMAINS = {
     "digits": "domain@ntl_scenario.id=digits",
