@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dfkd.cli.fits import Fit, all_fits
 from dfkd.cli.inspect import beside, quoted
-from dfkd.config.build import Builder
+from dfkd.config.build import Builder, not_finite
 from dfkd.config.messages import explain
 from dfkd.config.paths import CONF, CONFIG, path
 from dfkd.errors import ConfigError
@@ -50,6 +50,12 @@ class Given:
     channels: int | None = None
     classes: int | None = None
     to: Path | None = None
+
+    @property
+    def describes_teacher(self) -> bool:
+        """Whether it says anything about the teacher, its images or its classes."""
+        of_teacher = any(word.startswith(("teacher.", NETWORK)) for word in self.words)
+        return of_teacher or any(value is not None for value in (self.size, self.channels, self.classes))
 
     def word(self, key: str) -> str | None:
         """Return the value of an override, or None."""
@@ -86,6 +92,7 @@ def run(given: Given) -> str:
     options = {key: value for key, value in config["stages"]["audit"].items() if key not in ("_target_", "always")}
     runtime = builder.call(make_runtime, config["runtime"], "runtime")
     effort = builder.call(Effort, options, "stages.audit")
+    builder.problems += not_finite(config)
     builder.raise_problems()
     teacher = runtime.to_device(described(given) or fitted(given))
     if why := why_not(teacher.classes):
@@ -104,11 +111,11 @@ def run(given: Given) -> str:
 
 def described(given: Given) -> "Teacher | None":
     """Return the teacher of weights that dfkd wrote, with the JSON file that it writes beside them; None if there is no
-    such file, or if the user names a network."""
+    such file, or if the user describes the teacher, whose words then count."""
     from dfkd.models import Teacher, load_classifier
 
     about = given.file.with_suffix(".json")
-    if given.word(NETWORK) is not None or not beside(given.file):
+    if given.describes_teacher or not beside(given.file):
         return None
     model = load_classifier(about)
     return Teacher(model.net, model.shape, model.classes, model.mean.flatten().tolist(), model.std.flatten().tolist())

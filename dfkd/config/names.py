@@ -5,8 +5,8 @@ import re
 
 from dfkd.config.lookup import one_line
 from dfkd.errors import ConfigError
+from dfkd.store.access import LONGEST
 
-LONGEST = 255  # largest number of bytes in a file name, on nearly every file system
 STAGE_FILE = "profile_{}.json.gz"  # the longest file name that contains the name of a stage
 
 

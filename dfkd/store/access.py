@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dfkd.errors import Damaged, Inaccessible, Missing
 
+LONGEST = 255  # largest number of bytes in a file name, on nearly every file system
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk or the quota is full; `dfkd.config.messages` words the message
 
 

@@ -5,10 +5,11 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 from dfkd.errors import Damaged
-from dfkd.store.access import reading
+from dfkd.store.access import LONGEST, reading
 
 log = logging.getLogger("dfkd")
 KINDS = {  # {key of a row: type of its value}
@@ -51,4 +52,13 @@ def _row(line: str) -> dict | None:
         return None
     fits = all(isinstance(row.get(key), kinds) and row.get(key) is not True for key, kinds in KINDS.items())
     words = [row["folder"] or "", *(row["arguments"] or ())] if fits else [None]
-    return row if all(isinstance(word, str) and "\0" not in word for word in words) else None
+    words_fit = all(isinstance(word, str) and "\0" not in word for word in words)
+    return row if words_fit and _is_path(row["folder"] or "") else None
+
+
+def _is_path(text: str) -> bool:
+    """Return whether a text can be the path of a file."""
+    try:
+        return all(len(name) <= LONGEST for name in os.fsencode(text).split(b"/"))
+    except UnicodeEncodeError:
+        return False

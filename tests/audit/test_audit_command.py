@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from dfkd.cli.audit import EXIT, cli
+from dfkd.cli.audit import EXIT, Given, cli, described
 from dfkd.models import Classifier, cnn_bn, mlp, save_classifier
 
 LITTLE = ("stages.audit.images=2", "stages.audit.steps=2", "stages.audit.carrier_steps=2", "stages.audit.scouts=6")
@@ -45,8 +45,26 @@ def test_weights_that_dfkd_wrote_need_no_options(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"words": ["teacher.mean=[0.3,0.3,0.3]"]},
+        {"words": ["network@teacher.network=mlp"]},
+        {"words": [], "classes": 5},
+        {"words": [], "size": 8},
+    ],
+)
+def test_what_the_user_says_counts_for_weights_that_dfkd_wrote_too(tmp_path, options):
+    model = Classifier(cnn_bn(SHAPE, 3), SHAPE, 3, [0.5] * 3, [0.2] * 3)
+    save_classifier(model, {"_target_": "dfkd.models.cnn_bn"}, tmp_path, "teacher")
+    file = tmp_path / "teacher.safetensors"
+    assert described(Given(file, **options)) is None
+    assert described(Given(file, ["stages.audit.steps=2"])).classes == 3
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("network@teacher.network=cnn_bn", "teacher.mean=[nan,0,0]"), "teacher.mean.0. must be a finite number"),
         (("network@teacher.network=lenet",), "fits cnn_bn.*not lenet"),
         (("network@teacher.network=cnn_bn",), "teacher.mean is missing"),
         (("stages.audit.scouts=0",), "stages.audit.*scouts must be"),

@@ -175,6 +175,14 @@ def test_what_is_no_list_of_a_sweep_is_named_and_others_are_read(outputs, kind, 
     assert len(find([bad, good])) == 2 and "bad.jsonl" in caplog.text
 
 
+@pytest.mark.parametrize("folder", ["\ud800", "x" * 5000, "a\0b", "runs/" + "x" * 256])
+def test_a_folder_that_cannot_be_one_costs_its_line(outputs, caplog, folder):
+    file = outputs / "sweeps" / "list.jsonl"
+    row = json.dumps({"number": 9, "folder": folder, "arguments": [], "status": "done"})
+    write(f"{file.read_text()}{row}\n".encode())(file)
+    assert len(find([file])) == 2 and f"{file}: line 3 is skipped" in caplog.text
+
+
 def test_half_a_line_costs_that_line_and_is_named_once(outputs, caplog):
     file = outputs / "sweeps" / "list.jsonl"
     first, second = file.read_text().splitlines(keepends=True)
