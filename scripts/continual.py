@@ -70,8 +70,9 @@ def cell_of(method: str, of: str, task: int, seed: int, out: Path, options: Sequ
         cfg.until = "judgement"
         if preset and task < TASKS - 1:  # the last learner has no successor that needs images
             cfg.until = "student" if cfg.student.epochs is None else "pool"
-        if "groups" in cfg.synthesizer:  # CAKE's images of a group are of different classes
-            cfg.synthesizer.groups = min(cfg.synthesizer.groups, SIZE * (task + 1))
+        if "groups" in cfg.synthesizer:  # CAKE's images of a row are of different classes, and rows fill a batch
+            most, batch = min(cfg.synthesizer.groups, SIZE * (task + 1)), cfg.synthesizer.batch_size
+            cfg.synthesizer.groups = next(groups for groups in range(most, 0, -1) if batch % groups == 0)
         return Cell(cfg)
 
 

@@ -41,9 +41,9 @@ def test_the_next_learner_gets_the_files_of_the_last_one(tmp_path, monkeypatch, 
     assert seen[1].config["teacher"]["last_path"].endswith("teacher.safetensors")
 
 
-def test_cakes_groups_have_as_many_classes_as_there_are(tmp_path):
-    cells = [continual.cell_of("cake", "digits", task, 0, tmp_path, []) for task in (0, 4)]
-    assert [cell.config["synthesizer"]["groups"] for cell in cells] == [2, 10]
+def test_cakes_rows_have_no_more_classes_than_there_are_and_fill_a_batch_of_500(tmp_path):
+    cells = [continual.cell_of("cake", "digits", task, 0, tmp_path, []) for task in range(5)]
+    assert [cell.config["synthesizer"]["groups"] for cell in cells] == [2, 4, 5, 5, 10]
 
 
 def test_the_bounds_have_no_memory(tmp_path):

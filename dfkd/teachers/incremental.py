@@ -23,9 +23,12 @@ class Incremental(TrainedTeacher):
         L = CE(f(x), y) + weight * CE(f(s), [softmax(g(s)), 0])
 
     x and y are real images of the new classes. s are synthetic images that were made from the last learner g; the new
-    classes get the probability 0 in its answers to them. (Smith et al., ICCV 2021, arXiv 2106.09701, show why the loss
-    on s has to reach the logits of the new classes, too.) Both halves of a batch pass the network together. The learner
+    classes get the probability 0 in its answers to them. Both halves of a batch pass the network together. The learner
     starts from the weights of g; the rows of its last layer that belong to new classes are fresh.
+
+    A known limit of this loss: a learner may tell old classes from new ones by whether an image looks synthetic, and
+    then it forgets the old ones on real images (Smith et al., ICCV 2021, arXiv 2106.09701, whose remedies are not built
+    here).
 
     Args:
         last_path: safetensors file of g, the same network with fewer classes. None: this is the first learner.
