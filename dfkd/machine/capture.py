@@ -151,7 +151,7 @@ class CapturedStep:
             self.recording = Recording(self.graphs, self.function, arguments, min(self.seconds, default=None))
             return self.recording(*arguments)
         except RuntimeError as error:
-            self._give_up(f"torch cannot record it: {str(error).splitlines()[0]}")
+            self._give_up(f"torch cannot record it: {(str(error) or type(error).__name__).splitlines()[0]}")
             return self.function(*arguments)
 
     def _replay(self, recording: Recording, arguments: tuple) -> Any:

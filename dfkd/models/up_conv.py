@@ -8,8 +8,8 @@ FEW = 32  # below this many input channels, and without gradients, upsampling fi
 
 
 def upsamples_first(device: torch.device, channels: int, gradients: bool) -> bool:
-    """Return whether upsampling and then convolving is faster than the transposed convolution. On an H100 it always is:
-    with gradients, a generator took 1.27 times as long by transposed convolutions (docs/benchmarks.md)."""
+    """Return whether upsampling and then convolving is faster than the transposed convolution. On a GPU it is: on an
+    H100 the gradients of a generator took 1.27 times as long with transposed convolutions."""
     return device.type == "cuda" or (channels < FEW and not gradients)
 
 

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from runner import CAKE, DFQ, NOISE, make_cell
+from runner import CAKE, DFQ, NOISE, a_few, make_cell
 
 from dfkd.attacks import PGD
 from dfkd.attacks.radius import first_order_radius, flip_radius
@@ -106,14 +106,17 @@ def test_attacks_and_radii_are_exact_inside_a_step_of_another_precision(gpu, see
     assert len(noted) > 8 and all(one == IEEE for one in noted)
 
 
-@pytest.mark.parametrize("words", [NOISE, CAKE, ("synthesizer=dfq", *DFQ)], ids=["noise", "cake", "dfq"])
-def test_a_run_sets_the_flags_and_names_its_precision(tmp_path, monkeypatch, words):
+RUNS = {"noise": NOISE, "cake": CAKE, "dfq": ("synthesizer=dfq", *DFQ)}
+
+
+@pytest.mark.parametrize("name", a_few(RUNS, "dfq"))
+def test_a_run_sets_the_flags_and_names_its_precision(tmp_path, monkeypatch, name):
     """With tf32, the passes and gradients of training and synthesis have it; everything else has IEEE float32."""
     monkeypatch.setattr("dfkd.machine.runtime.has_tf32", lambda device: True)
     asked = []
     monkeypatch.setattr(precision, "_set_flags", lambda *wanted: asked.append(wanted))
     monkeypatch.setattr(precision, "_flags", lambda: asked[-1] if asked else ("before",) * 3)
-    result = run_cell(make_cell(tmp_path, *words, "runtime.precision=tf32"))
+    result = run_cell(make_cell(tmp_path, *RUNS[name], "runtime.precision=tf32"))
     assert result["precision"] == "tf32"
     assert asked[0] == ("ieee",) * 3 and asked[-1] == ("before",) * 3
     assert set(asked[1:-1]) == {("tf32", "tf32", "ieee"), ("ieee",) * 3}
