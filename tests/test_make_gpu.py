@@ -173,6 +173,7 @@ def test_half_two_leaves_a_record_and_a_row(make, monkeypatch):
 
 def test_half_two_stops_its_commands_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(clock, "GRACE", 0.5)
+    monkeypatch.setattr(field, "groups", one_method)
     monkeypatch.setattr(field.Group, "command", lambda *_: ["sleep", "60"])
     began = time.monotonic()
     shared = ["domain@ntl_scenario.id=digits"]
