@@ -7,12 +7,11 @@ Each half ends at its deadline, also at Ctrl-C, with what it has; the same comma
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
 import torch
-from gpu import about, clock, data, field, page, right
+from gpu import about, clock, data, field, page, right, speed
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,12 +46,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def half_one(options: argparse.Namespace, deadline: clock.Deadline) -> None:
-    """Compare the device with the CPU in three fifths of the time, and run the benchmark in the rest."""
+    """Compare the device with the CPU in three fifths of the time, and measure the speed in the rest."""
     rows = clock.Deadline(0.6 * deadline.left)
     right.run(options.device, rows, options.measured / "right.json", options.only)
-    right.bench(options.device, deadline, options.out / "bench", options.toy)
-    if (options.out / "bench/bench.json").exists():
-        shutil.copy(options.out / "bench/bench.json", options.measured / "bench.json")
+    speed.run(options.device, deadline, options.measured / "bench.json", options.toy)
 
 
 def half_two(options: argparse.Namespace, deadline: clock.Deadline) -> None:

@@ -15,7 +15,7 @@ from test_scripts import script
 from dfkd.machine.runtime import Runtime
 
 sys.path.append(str(ROOT / "scripts"))
-from gpu import about, clock, compose, data, field, page, record, right
+from gpu import about, clock, compose, data, field, page, record, right, speed
 from gpu.same_numbers import same_numbers
 
 
@@ -118,7 +118,7 @@ def test_every_synthesizer_defense_and_teacher_is_a_row():
 
 
 def test_half_one_finds_a_device_that_computes_the_same_and_goes_on_where_it_was(make, monkeypatch):
-    monkeypatch.setattr(right, "bench", lambda *_: None)
+    monkeypatch.setattr(speed, "run", lambda *_: None)
     measured, text = make("right", "--only", "synthesizer dfq")
     row = json.loads((measured / "right.json").read_text())["rows"]["synthesizer dfq"]
     assert row["right"] and row["difference"] <= right.TOLERANCE
@@ -127,15 +127,25 @@ def test_half_one_finds_a_device_that_computes_the_same_and_goes_on_where_it_was
     make("right", "--only", "synthesizer dfq")
 
 
+def test_the_speed_is_a_table_of_the_page_and_ends_in_time(tmp_path):
+    out = tmp_path / "bench.json"
+    speed.run("cpu", clock.Deadline(60), out, toy=True)
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["correct"] and f"| {row['what']} |" in page.gpu_page(tmp_path)
+    out.unlink()
+    speed.run("cpu", clock.Deadline(0), out, toy=True)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(("compare", "said"), [(lambda *_: (0.5, 1.0), "**no**"), (lambda *_: 1 / 0, "**fails**")])
 def test_half_one_says_what_differs_or_fails(make, monkeypatch, compare, said):
-    monkeypatch.setattr(right, "bench", lambda *_: None)
+    monkeypatch.setattr(speed, "run", lambda *_: None)
     monkeypatch.setattr(right, "compare", compare)
     assert f"| defense atesc | {said} |" in make("right", "--only", "defense atesc")[1]
 
 
 def test_half_one_stops_in_time_with_what_it_has(make, monkeypatch):
-    monkeypatch.setattr(right, "bench", lambda *_: None)
+    monkeypatch.setattr(speed, "run", lambda *_: None)
     monkeypatch.setattr(
         right, "compare", lambda options, *_: time.sleep(5) if options[0] == "synthesizer=fast" else (0.0, 1.0)
     )
@@ -163,6 +173,7 @@ def test_half_two_leaves_a_record_and_a_row(make, monkeypatch):
 
 def test_half_two_stops_its_commands_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(clock, "GRACE", 0.5)
+    monkeypatch.setattr(field, "groups", one_method)
     monkeypatch.setattr(field.Group, "command", lambda *_: ["sleep", "60"])
     began = time.monotonic()
     shared = ["domain@ntl_scenario.id=digits"]

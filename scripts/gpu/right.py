@@ -1,4 +1,4 @@
-"""Half 1, "right and fast": every method, defense and teacher on the device against the CPU, and the benchmark."""
+"""Half 1, what is right: every method, defense and teacher on the device against the CPU."""
 
 import sys
 import tempfile
@@ -98,11 +98,3 @@ def _row(options: list[str], whose: str, device: str) -> dict:
     except Exception as error:
         return {"right": False, "error": f"{type(error).__name__}: {error}"[:300]}
     return {"right": gap <= TOLERANCE, "difference": gap, "seconds": round(seconds, 1)}
-
-
-def bench(device: str, deadline: clock.Deadline, out: Path, toy: bool) -> None:
-    """Run scripts/bench.py in the time that is left; its bench.json and bench.md go to `out`."""
-    command = [sys.executable, str(about.ROOT / "scripts/bench.py"), "--device", device, "--out", str(out)]
-    more = ["--toy", "--repeats", "1", "--only", "student"] if toy else ["--repeats", "3"]
-    if clock.run([*command, *more], deadline) is None:
-        print("half 1: no time for the whole benchmark", file=sys.stderr)
