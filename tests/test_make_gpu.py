@@ -212,12 +212,15 @@ def test_a_number_is_compared_only_with_the_same_recipe_and_teacher(share, teach
 
 def test_the_pages_are_what_the_records_say():
     assert (ROOT / "docs/gpu.md").read_text() == page.gpu_page(about.MEASURED)
-    table = f"{page.START}\n{page.field_table(about.MEASURED)}\n{page.END}"
+    table = f"{page.START}\n{page.readme_table(about.MEASURED)}\n{page.END}"
     assert table in (ROOT / "README.md").read_text()
 
 
 def test_what_was_not_measured_stands_beside_what_was_reported(tmp_path):
     text = page.field_table(tmp_path)
+    assert page.readme_table(tmp_path).startswith("Nothing of this was measured")
+    (tmp_path / f"{record.file_name('cmi')}.json").write_text("{}")
+    assert page.readme_table(tmp_path) == text
     assert "| cmi | 94.84 | not measured |" in text and "| dfq, backdoor, atesc |  | not measured |  | 2.9 |" in text
 
 

@@ -30,7 +30,7 @@ def write(measured: Path, page: Path, readme: Path | None = None) -> None:
     page.write_text(gpu_page(measured))
     if readme is not None:
         text = readme.read_text()
-        table = f"{START}\n{field_table(measured)}\n{END}"
+        table = f"{START}\n{readme_table(measured)}\n{END}"
         readme.write_text(re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: table, text, flags=re.DOTALL))
 
 
@@ -102,6 +102,13 @@ def field_table(measured: Path, long: bool = False) -> str:
         content = about.read(measured / f"{record.file_name(name)}.json")
         rows.append(_row(name, content, record.reported(recipe), long))
     return _table([*head, *(["teacher ID", "minutes", "where", "source"] if long else [])], rows)
+
+
+def readme_table(measured: Path) -> str:
+    """Return the table for the README: that of the second half, or a sentence as long as nothing of it was measured."""
+    if any((measured / f"{record.file_name(name)}.json").exists() for name in field.recipes()):
+        return field_table(measured)
+    return "Nothing of this was measured yet: no GPU was at hand since the command exists."
 
 
 def _row(name: str, content: dict | None, told: dict, long: bool) -> list[str]:
