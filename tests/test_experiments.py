@@ -65,7 +65,12 @@ def test_every_option_composes_and_binds(group, option):
     bind(with_needed(*(text.format(option) for text in PLACES.get(group, [f"{group}={{}}"]))))
 
 
-@pytest.mark.parametrize("name", [name for group, name in options() if group == "network"])
+NETWORKS = [name for group, name in options() if group == "network"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.exhaustive) if n == "resnet50" else n for n in NETWORKS]
+)
 def test_every_network_builds_for_its_images(name):
     node = composed(f"network@teacher.network={name}").teacher.network
     from omegaconf import OmegaConf

@@ -88,6 +88,7 @@ def test_a_preempted_job_saves_and_goes_on_and_one_that_dies_fails_no_other(tmp_
         assert result[key] == calm[key]
 
 
+@pytest.mark.exhaustive  # half a minute of processes
 def test_an_array_of_slurm(tmp_path, own):
     path = f"{fake_slurm.install(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}"
     limits = ("hydra.launcher.array_parallelism=2", "hydra.launcher.timeout_min=90", "hydra.launcher.partition=short")

@@ -97,6 +97,7 @@ def like_macos() -> None:
     del os.sched_getaffinity
 
 
+@pytest.mark.exhaustive  # a whole run in a slow process
 def test_without_what_only_linux_has_a_run_ends_as_on_linux(tmp_path):
     done = elsewhere(like_macos, *TINY, *DFQ, f"outputs={tmp_path / 'there'}")
     assert done.code == 0 and "student (teacher), in percent" in done.err, done.err

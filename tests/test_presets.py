@@ -73,7 +73,7 @@ def test_a_preset_says_what_it_reproduces_what_was_published_its_cost_and_its_co
         assert small in EXPERIMENTS
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("name", a_few(ABLATIONS, "atesc/backdoor", "cake/components", "dfkd/cifar10"))
 def test_every_cell_in_paper_size_is_right(name):
     found = cells(f"ablation={name}", *SHORTER.get(name, []))
     assert len(found) > 1
@@ -95,7 +95,7 @@ def test_every_cell_in_small_size_fits_together_on_built_in_data(tmp_path, name)
         prepare(cell)
 
 
-@pytest.mark.parametrize("name", a_few(STUDIES, "halves", "boundary", "queries_paper"))
+@pytest.mark.parametrize("name", a_few(STUDIES, "halves", "queries_paper"))
 def test_every_cell_of_a_study_is_right_and_as_many_as_its_file_says(name, tmp_path):
     said, found = head(f"ablation/study/{name}"), cells(f"ablation=study/{name}", f"outputs={tmp_path}")
     assert said["Cost"].startswith(f"{len(found)} cells") and len({cell.hash for cell in found}) == len(found)
@@ -118,7 +118,7 @@ def test_a_table_has_every_synthesizer_and_pair_of_networks(name):
     assert len(paper_size["networks"]) == 5
 
 
-@pytest.mark.parametrize("table", paper.tables())
+@pytest.mark.parametrize("table", a_few(paper.tables(), "atesc", "cifar10"))
 def test_every_published_number_stands_beside_a_cell(table):
     ablations = [name for name in ABLATIONS if f"\npaper: {table}\n" in (CONF / f"ablation/{name}.yaml").read_text()]
     ablations += ["cake/weights"] if table == "cifar10" else []  # from its experiment

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 
+import pytest
 import torch
 from runner import make_cell
 
@@ -31,6 +32,7 @@ def test_every_stage_that_is_made_says_where_its_time_went(tmp_path, caplog):
     assert not list(plain.folder.glob("profile*"))
 
 
+@pytest.mark.exhaustive
 def test_a_reused_stage_took_no_time(tmp_path):
     run_cell(make_cell(tmp_path, *DFQ))
     other = make_cell(tmp_path, *DFQ, "synthesizer.lr=0.1", "runtime.profile=true")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from runner import a_few
 from studies import flip_radius, judge, parts, trap_images
 from test_presets import cells
 
@@ -34,24 +35,21 @@ def finished(cell) -> Run:
     return Run(cell.name, None, "done", config, result)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        (
-            "parts",
-            ["| the whole recipe", "| no contrast, no prior, groups of 2", "falling step size x prior", "class term"],
-        ),
-        ("weights", ["| contrast: synthesizer.contrast_weight", "| class x TV", "| langevin, 4 decades"]),
-        ("queries", ["| cake_fast", "| real", "| 18,010"]),
-        ("criteria", ["**close_set**", "| undefended", "| oracle"]),
-        ("generators", ["| dfq, resnet_cbn", "| deepinversion, no generator"]),
-        ("halves", ["**open_set**", "| forgetting alone", "| backdoor, ASR"]),
-    ],
-)
-def test_a_page_shows_every_group_of_its_preset(name, said, tmp_path):
+PAGES = {  # what a page says of the cells of its preset
+    "parts": ["| the whole recipe", "| no contrast, no prior, groups of 2", "falling step size x prior", "class term"],
+    "weights": ["| contrast: synthesizer.contrast_weight", "| class x TV", "| langevin, 4 decades"],
+    "queries": ["| cake_fast", "| real", "| 18,010"],
+    "criteria": ["**close_set**", "| undefended", "| oracle"],
+    "generators": ["| dfq, resnet_cbn", "| deepinversion, no generator"],
+    "halves": ["**open_set**", "| forgetting alone", "| backdoor, ASR"],
+}
+
+
+@pytest.mark.parametrize("name", a_few(PAGES, "parts", "halves"))
+def test_a_page_shows_every_group_of_its_preset(name, tmp_path):
     found = [finished(cell) for cell in cells(f"ablation=study/{name}", "seed=0,1", f"outputs={tmp_path}")]
     page = importlib.import_module(f"studies.{name}").page(found)
-    for words in said:
+    for words in PAGES[name]:
         assert words in page.text, words
     assert page.figure.axes and "nan" not in page.text
 

@@ -5,6 +5,8 @@ from runner import NOISE, run
 from studies import flip_radius, pages, trap_images
 from studies.judge import bench
 
+pytestmark = pytest.mark.exhaustive  # a judge is trained for each
+
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):

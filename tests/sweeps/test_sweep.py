@@ -328,7 +328,7 @@ BESIDE = {
     [
         pytest.param(signal.SIGTERM, False, "parallel", marks=pytest.mark.exhaustive),
         (signal.SIGINT, True, "parallel"),
-        (signal.SIGKILL, False, "gpus"),
+        pytest.param(signal.SIGKILL, False, "gpus", marks=pytest.mark.exhaustive),
         pytest.param(signal.SIGKILL, False, "parallel", marks=pytest.mark.exhaustive),
         pytest.param(signal.SIGKILL, False, "joblib", marks=pytest.mark.exhaustive),
     ],
