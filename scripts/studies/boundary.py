@@ -1,5 +1,7 @@
 """Study 1: where CAKE's points lie against the teacher's boundary, on two-dimensional sets."""
 
+import textwrap
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -122,7 +124,7 @@ def picture(cells: list[Run]) -> Figure:
     figure = Figure(figsize=(2.4 * len(shown), 7.2))
     axes = figure.subplots(len(SETS), len(shown), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
     for column, (label, runs) in enumerate(shown.items()):
-        axes[0, column].set_title(label, fontsize=8)
+        axes[0, column].set_title(textwrap.fill(label, 26), fontsize=8)
         for run in runs:
             kind = run.config["ntl_scenario"]["id"]["name"]
             draw(axes[SETS.index(kind), column], run, kind)

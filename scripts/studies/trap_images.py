@@ -83,14 +83,15 @@ def picture(groups: dict[str, dict]) -> Figure:
     empty panel if there is none."""
     shown = {name: kinds for name, kinds in groups.items() if rounds(next(iter(kinds.values()))[0])}
     figure = Figure(figsize=(3.6 * max(1, len(shown)), 3.2))
-    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False, sharey=True)[0]
     for axes, (name, kinds) in zip(panels, shown.items(), strict=False):
         for i, (kind, runs) in enumerate(kinds.items()):
             for run in runs:
                 label = kind if run is runs[0] else None
                 axes.plot(*zip(*rounds(run), strict=True), color=colour(i), label=label, linewidth=0.8)
-        axes.set(title=name, xlabel="round", ylabel="judged OOD, %", ylim=(-3, 103))
+        axes.set(title=name, xlabel="round", ylim=(-3, 103))
         axes.legend(fontsize=7)
+    panels[0].set_ylabel("judged OOD, %")
     return figure
 
 
