@@ -11,7 +11,7 @@ from torch import Tensor
 from dfkd.domains import Images
 from dfkd.machine.runtime import Runtime, stream_seed
 from dfkd.measures.base import CHOICE_SEED
-from dfkd.measures.membership import auroc, tpr_at_fpr
+from dfkd.measures.roc import auroc, tpr_at_fpr
 from dfkd.models import Classifier, watch_features
 
 CHUNK = 500  # images whose distances to all others are in memory at once

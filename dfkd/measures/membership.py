@@ -10,35 +10,10 @@ from torch import Tensor
 
 from dfkd.evaluate import predictions
 from dfkd.measures.base import Measure, check_count, chosen_images
+from dfkd.measures.roc import auroc, tpr_at_fpr
 from dfkd.metrics import Exam
 
 SCORES = ("loss", "confidence")
-
-
-def auroc(members: Tensor, others: Tensor) -> float:
-    """Return the area under the ROC curve in [0, 1]: the probability that a member has the larger score, where equal
-    scores count one half.
-
-    Args:
-        members, others: scores (M,) and (N,); larger means "more like a member".
-    """
-    ordered = others.double().sort().values
-    below = torch.searchsorted(ordered, members.double(), right=False)
-    up_to = torch.searchsorted(ordered, members.double(), right=True)
-    return ((below + up_to).double().mean() / (2 * len(others))).item()
-
-
-def tpr_at_fpr(members: Tensor, others: Tensor, fpr: float = 0.01) -> float:
-    """Return the share of members, in [0, 1], above the smallest threshold that at most a share `fpr` of the others
-    exceeds.
-
-    Args:
-        members, others: scores (M,) and (N,); larger means "more like a member".
-        fpr: largest false positive rate, in [0, 1).
-    """
-    allowed = int(fpr * len(others))
-    threshold = others.double().sort(descending=True).values[allowed]
-    return (members.double() > threshold).double().mean().item()
 
 
 def member_scores(logits: Tensor, labels: Tensor, score: str) -> Tensor:

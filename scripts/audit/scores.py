@@ -5,14 +5,12 @@ from statistics import mean
 
 import numpy as np
 
+from dfkd.measures.roc import auroc
+from dfkd.measures.roc import tpr_at_fpr as caught  # members are the trapped teachers
+
+__all__ = ["auroc", "calibration", "caught", "interval"]
+
 BINS = 5  # of a calibration diagram
-
-
-def auroc(trapped: Sequence[float], clean: Sequence[float]) -> float:
-    """Return the share of pairs (trapped, clean) in which the trapped teacher has the higher score; ties count half."""
-    ordered = np.sort(clean)
-    wins = np.searchsorted(ordered, trapped, "left") + np.searchsorted(ordered, trapped, "right")
-    return float(wins.mean() / (2 * len(clean)))
 
 
 def interval(trapped: Sequence[float], clean: Sequence[float], times: int = 500) -> tuple[float, float]:
@@ -21,13 +19,6 @@ def interval(trapped: Sequence[float], clean: Sequence[float], times: int = 500)
     found = [auroc(draw.choice(trapped, len(trapped)), draw.choice(clean, len(clean))) for _ in range(times)]
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
-
-
-def caught(trapped: Sequence[float], clean: Sequence[float], false_alarms: float) -> float:
-    """Return the share of trapped teachers above the lowest threshold with at most this share of false alarms."""
-    allowed = int(false_alarms * len(clean))
-    threshold = sorted(clean, reverse=True)[allowed]
-    return mean(score > threshold for score in trapped)
 
 
 def calibration(chances: Sequence[float], trapped: Sequence[bool]) -> tuple[float, list[tuple[float, float, int]]]:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from dfkd.config.cell import Cell
 from dfkd.defenses import Oracle
 from dfkd.domains import Domain
+from dfkd.measures import roc
 from dfkd.models import Teacher, load_classifier
 from dfkd.report.runs import Run
 from dfkd.stages.prepare import prepare
@@ -64,4 +64,4 @@ def bench(run: Run) -> Bench:
 
 def auroc(score: Tensor, is_id: Tensor) -> float:
     """Return the share of pairs (ID, OOD) in which the ID image has the higher score; ties count half."""
-    return float(roc_auc_score(is_id.numpy(), score.numpy()))
+    return roc.auroc(score[is_id], score[~is_id])
