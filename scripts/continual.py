@@ -18,11 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from hydra import compose, initialize_config_dir
-
 from dfkd.config.cell import Cell
-from dfkd.config.paths import CONF, CONFIG
 from dfkd.machine.environment import prepare_environment
+from dfkd.sweeps.compose import composed
 
 TASKS = 5
 SIZE = 2  # classes of a task
@@ -65,15 +63,14 @@ def cell_of(method: str, of: str, task: int, seed: int, out: Path, options: Sequ
         *(f"ntl_scenario.id.task={task}", f"ntl_scenario.id.joint={str(method == 'joint').lower()}", f"seed={seed}"),
         *("metrics=tasks", "tracker=files", f"student.samples={IMAGES}", f"outputs={out}", *options),
     ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(CONFIG, words)
-        cfg.until = "judgement"
-        if preset and task < TASKS - 1:  # the last learner has no successor that needs images
-            cfg.until = "student" if cfg.student.epochs is None else "pool"
-        if "groups" in cfg.synthesizer:  # CAKE's images of a row are of different classes, and rows fill a batch
-            most, batch = min(cfg.synthesizer.groups, SIZE * (task + 1)), cfg.synthesizer.batch_size
-            cfg.synthesizer.groups = next(groups for groups in range(most, 0, -1) if batch % groups == 0)
-        return Cell(cfg)
+    cfg = composed(*words)
+    cfg.until = "judgement"
+    if preset and task < TASKS - 1:  # the last learner has no successor that needs images
+        cfg.until = "student" if cfg.student.epochs is None else "pool"
+    if "groups" in cfg.synthesizer:  # CAKE's images of a row are of different classes, and rows fill a batch
+        most, batch = min(cfg.synthesizer.groups, SIZE * (task + 1)), cfg.synthesizer.batch_size
+        cfg.synthesizer.groups = next(groups for groups in range(most, 0, -1) if batch % groups == 0)
+    return Cell(cfg)
 
 
 def run(cell: Cell) -> dict:

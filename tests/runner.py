@@ -14,11 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
 from PIL import Image
 
 from dfkd import main
@@ -26,7 +22,7 @@ from dfkd.config.cell import Cell
 from dfkd.report import figures as report_figures
 from dfkd.report.runs import read as read_run
 from dfkd.stages import run_figures
-from dfkd.sweeps.compose import SweepLoader
+from dfkd.sweeps.compose import composed
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds instead of minutes, and the same bits every time.
@@ -48,23 +44,6 @@ def run_on(device: str) -> None:
     """Let the runs of the smallest numbers compute on a device. To be called before a test module imports TINY."""
     global TINY
     TINY = tuple(f"runtime.device={device}" if word.startswith("runtime.device=") else word for word in TINY)
-
-
-@functools.cache
-def loader() -> tuple[SweepLoader, DictConfig]:
-    """Composes as a sweep does, a third of the time that Hydra takes for every cell anew; and what it starts from."""
-    with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        ours = SweepLoader(GlobalHydra.instance().config_loader())
-        return ours, ours.load_configuration("config", [], RunMode.RUN)
-
-
-def composed(*overrides: str) -> DictConfig:
-    """The configuration as Hydra composes it."""
-    ours, master = loader()
-    cfg = ours.load_sweep_config(master, list(overrides))
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
 
 
 @functools.cache

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,9 +19,10 @@ from dfkd.cli.fits import Fit, all_fits
 from dfkd.cli.inspect import beside, quoted
 from dfkd.config.build import Builder, not_finite
 from dfkd.config.messages import explain
-from dfkd.config.paths import CONF, CONFIG, path
+from dfkd.config.paths import path
 from dfkd.errors import ConfigError
 from dfkd.machine.environment import prepare_environment
+from dfkd.sweeps.compose import composed
 from dfkd.weights import read
 from dfkd.weights.entries import entries
 
@@ -88,7 +88,7 @@ def run(given: Given) -> str:
     from dfkd.machine.precision import float32_arithmetic
     from dfkd.machine.runtime import make_runtime
 
-    config, builder = composed(given), Builder()
+    config, builder = configuration(given), Builder()
     options = {key: value for key, value in config["stages"]["audit"].items() if key not in ("_target_", "always")}
     runtime = builder.call(make_runtime, config["runtime"], "runtime")
     effort = builder.call(Effort, options, "stages.audit")
@@ -137,7 +137,7 @@ def fitted(given: Given) -> "Teacher":
         own += [] if fit.part.mean else beside(given.file)
         channels, classes, size = channels or fit.channels, classes or fit.classes, size or fit.settings.size
     shape = (channels, size or SIDE, size or SIDE)
-    config = composed(given, own)
+    config = configuration(given, own)
     builder = Builder(shape=shape, classes=classes, box=(0.0, 1.0))
     source = builder.build(config["teacher"], "teacher")
     builder.raise_problems()
@@ -172,7 +172,7 @@ def chosen_fit(given: Given) -> Fit:
     return fits[0]
 
 
-def composed(given: Given, own: list[str] = ()) -> dict:
+def configuration(given: Given, own: list[str] = ()) -> dict:
     """Return the configuration of the file's teacher.
 
     Args:
@@ -181,5 +181,4 @@ def composed(given: Given, own: list[str] = ()) -> dict:
     words = ["teacher=checkpoint", f"teacher.path={quoted(str(given.file))}", *own]
     keys = {word.partition("=")[0] for word in given.words}
     words = [word for word in words if word.partition("=")[0] not in keys]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose(CONFIG, [*words, *given.words]), resolve=True)
+    return OmegaConf.to_container(composed(*words, *given.words), resolve=True)

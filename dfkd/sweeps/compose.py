@@ -6,13 +6,18 @@ import pickle
 from typing import Any
 
 import omegaconf.base
+from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
 from omegaconf import DictConfig, ValueNode, open_dict, read_write
+
+from dfkd.config.paths import CONF, CONFIG
 
 
 class ReadOnce(ConfigRepository):
@@ -174,3 +179,21 @@ def parse_each_interpolation_once() -> None:
     the time of resolving a configuration. Nothing changes a parsed interpolation."""
     if not hasattr(omegaconf.base.parse, "cache_info"):
         omegaconf.base.parse = functools.lru_cache(maxsize=1000)(omegaconf.base.parse)
+
+
+def composed(*overrides: str) -> DictConfig:
+    """Return the configuration that `dfkd OVERRIDES` would run, for scripts and tests that start no command line. Every
+    option file is read once."""
+    loader, master = _shipped()
+    cfg = loader.load_sweep_config(master, list(overrides))
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+@functools.cache
+def _shipped() -> tuple[SweepLoader, DictConfig]:
+    """Return a loader of the shipped options, and the configuration that it starts from."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = SweepLoader(GlobalHydra.instance().config_loader())
+        return loader, loader.load_configuration(CONFIG, [], RunMode.RUN)

@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
 from dfkd.config.cell import Cell
-from dfkd.config.paths import CONF, CONFIG
 from dfkd.machine.environment import prepare_environment
+from dfkd.sweeps.compose import composed
 
 NETWORKS = {
     "cnn": "network@teacher.network=cnn_bn",
@@ -150,8 +148,7 @@ def of_cifar() -> Iterator[Member]:
 
 def cell(member: Member, data: Path, out: Path, *more: str) -> Cell:
     """Compose the cell of a teacher; `more` are further overrides."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return Cell(compose(CONFIG, [*member.overrides(data, out), *more]))
+    return Cell(composed(*member.overrides(data, out), *more))
 
 
 def main() -> None:

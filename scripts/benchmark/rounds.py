@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from benchmark import plain
 from benchmark.measure import Bench, Check, Row, compare_rounding, ratios, without_kinks
@@ -16,11 +15,11 @@ from dfkd.defenses import Surrogate
 from dfkd.distill import Distillation
 from dfkd.evaluate import Examiner
 from dfkd.machine.runtime import Runtime, seeded
-from dfkd.main import CONF
 from dfkd.models import DCGAN, Teacher
 from dfkd.pool import Pool
 from dfkd.stages.components import Components
 from dfkd.stages.prepare import prepare
+from dfkd.sweeps.compose import composed
 
 T = TypeVar("T")
 
@@ -30,8 +29,7 @@ def components(bench: Bench, *overrides: str) -> Components:
     machine = [f"runtime.device={bench.runtime.device}", f"runtime.threads={torch.get_num_threads()}"]
     machine.append(f"outputs={bench.folder}")
     machine += ["data.limit=100"] if bench.toy else []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return prepare(Cell(compose("config", [*overrides, *machine])))
+    return prepare(Cell(composed(*overrides, *machine)))
 
 
 def frozen(made: Components, network: torch.nn.Module) -> Teacher:

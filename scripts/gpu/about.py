@@ -1,7 +1,6 @@
 """Where and with what something was measured, and the files that say so."""
 
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dfkd.run.provenance import commit
+from dfkd.store.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "docs" / "measured"  # one file a cell, and one of the first half
@@ -27,11 +27,9 @@ def machine(device: str) -> dict[str, str | None]:
 
 
 def write(path: Path, content: dict) -> None:
-    """Write a JSON file; a reader never sees a part of it."""
+    """Write a JSON file, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".part")
-    half.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(half, path)
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 def read(path: Path) -> dict | None:
