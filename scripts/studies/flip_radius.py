@@ -31,35 +31,39 @@ def balanced_accuracy(radius: Tensor, is_id: Tensor, eps: float) -> float:
     return 50 * (flips[is_id].float().mean() + (~flips[~is_id]).float().mean()).item()
 
 
-def measured(run: Run) -> dict[str, dict[str, float]]:
-    """Return {'synthetic' and 'real': {measure: value}} of a cell; without 'synthetic' where the judge calls nearly all
-    of its images the same."""
+def measured(model: Teacher, images: Tensor, is_id: Tensor) -> dict[str, float]:
+    """Return {measure: value} of the flip radii of ID and OOD images (B, C, H, W)."""
+    radius = radii(model, images)
+    found = {"auroc": auroc(-radius, is_id)}
+    found |= {"id": 255 * radius[is_id].median().item(), "ood": 255 * radius[~is_id].median().item()}
+    return found | {f"{255 * eps:.0f}/255": balanced_accuracy(radius, is_id, eps) for eps in EPS}
+
+
+def of_synthetic(run: Run) -> dict[str, float] | None:
+    """Return `measured` of a cell's images; None where the judge calls nearly all of them the same."""
     built = bench(run)
     fragile, robust = (built.samples.get(name, torch.empty(0)) for name in ("fragile", "robust"))
-    groups = {"real": built.real(REAL)}
-    if min(len(fragile), len(robust)) >= FEW:
-        is_id = torch.cat([torch.ones(len(fragile)), torch.zeros(len(robust))]).bool()
-        groups["synthetic"] = torch.cat([fragile, robust]), is_id
-    found = {}
-    for name, (images, is_id) in groups.items():
-        radius = radii(built.teacher, images)
-        found[name] = {"auroc": auroc(-radius, is_id)}
-        found[name] |= {"id": 255 * radius[is_id].median().item(), "ood": 255 * radius[~is_id].median().item()}
-        found[name] |= {f"{255 * eps:.0f}/255": balanced_accuracy(radius, is_id, eps) for eps in EPS}
-    return found
+    if min(len(fragile), len(robust)) < FEW:
+        return None
+    is_id = torch.cat([torch.ones(len(fragile)), torch.zeros(len(robust))]).bool()
+    return measured(built.teacher, torch.cat([fragile, robust]), is_id)
+
+
+def of_real(run: Run) -> dict[str, float]:
+    """Return `measured` of real test images, for the teacher of a cell."""
+    built = bench(run)
+    return measured(built.teacher, *built.real(REAL))
 
 
 def page(cells: list[Run]) -> Page:
     """Return the AUROC of the flip radius and its accuracy at four radii, for every teacher and synthesizer."""
     rows, points = [], {}
     for kind, runs in by(cells, teacher).items():
-        groups = {name: [measured(run) for run in group] for name, group in by(runs, synthesizer).items()}
-        reals = [found["real"] for found in next(iter(groups.values()))]
-        rows.append(row(kind, "real test images", reals))
-        for name, found in groups.items():
-            synthetic = [one["synthetic"] for one in found if "synthetic" in one]
-            rows.append(row(kind, name, synthetic))
-            points[kind, name] = synthetic
+        groups = by(runs, synthesizer)
+        rows.append(row(kind, "real test images", [of_real(run) for run in next(iter(groups.values()))]))
+        for name, group in groups.items():
+            points[kind, name] = [found for run in group if (found := of_synthetic(run)) is not None]
+            rows.append(row(kind, name, points[kind, name]))
     head = ["teacher", "images", "n", "AUROC of a small radius for ID", "median radius ID, /255", "OOD, /255"]
     head += [f"right at {255 * eps:.0f}/255, %" for eps in EPS]
     return Page(table(head, rows), picture(points))

@@ -1,6 +1,7 @@
 """The judge of studies 7 and 8: a probe that was trained on real ID and OOD images, on a teacher's features."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
@@ -52,14 +53,21 @@ class Bench:
 def bench(run: Run) -> Bench:
     """Build the objects of a finished cell again, with its trained teacher."""
     components = prepare(Cell(OmegaConf.create(run.config)))
-    store = Store(run.folder.parents[1] / "store")
-    teacher, student = (store.root / stage / run.result["stages"][stage]["key"] for stage in ("teacher", "student"))
-    trained = load_classifier(teacher / "teacher.json")
+    trained = load_classifier(artifact(run, "teacher") / "teacher.json")
     mean, std = trained.mean.flatten().tolist(), trained.std.flatten().tolist()
     frozen = Teacher(trained.net, trained.shape, trained.classes, mean, std).eval()
-    samples = load_file(student / "samples.safetensors")
     scenario = components.scenario
-    return Bench(frozen, scenario.id, scenario.ood, components.defense.criterion, samples)
+    return Bench(frozen, scenario.id, scenario.ood, components.defense.criterion, samples(run))
+
+
+def samples(run: Run) -> dict[str, Tensor]:
+    """Return the synthetic images that a finished cell keeps with its student (see `Bench`)."""
+    return load_file(artifact(run, "student") / "samples.safetensors")
+
+
+def artifact(run: Run, stage: str) -> Path:
+    """Return the folder of a stage of a finished cell."""
+    return Store(run.folder.parents[1] / "store").root / stage / run.result["stages"][stage]["key"]
 
 
 def auroc(score: Tensor, is_id: Tensor) -> float:

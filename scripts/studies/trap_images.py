@@ -6,7 +6,7 @@ from dfkd.report.figures import colour
 from dfkd.report.runs import Run
 from dfkd.report.tables import Number
 from dfkd.tracker import read_rows
-from studies.judge import Bench, bench
+from studies.judge import Bench, bench, samples
 from studies.pages import Page, by, by_seed, summary, table
 from studies.statistics import holm, p_text, paired
 
@@ -49,7 +49,7 @@ def neutral_share(runs: list[Run], judges_of: dict[object, Bench]) -> Number:
     shares = []
     for run in runs:
         if run.seed in judges_of:
-            odds = judges_of[run.seed].log_odds(bench(run).samples["all"])
+            odds = judges_of[run.seed].log_odds(samples(run)["all"])
             shares.append(100 * (odds < 0).float().mean().item())
     return Number(tuple(shares))
 
@@ -64,7 +64,8 @@ def page(cells: list[Run]) -> Page:
         if kind != CONTROL and CONTROL in kinds
     }
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    ordinary = {run.seed: bench(run) for run in cells if teacher(run) == CONTROL}
+    controls = by((run for run in cells if teacher(run) == CONTROL), lambda run: run.seed)
+    ordinary = {seed: bench(runs[0]) for seed, runs in controls.items()}
     rows = []
     for name, kinds in groups.items():
         for kind, runs in kinds.items():
