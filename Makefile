@@ -92,7 +92,7 @@ escape: .venv/installed  ## docs/escape.md: the defenses beside each other in th
 	$(BIN)/dfkd -m experiment=matrix/close_set $(ESCAPE) seed='range(0,10)'
 	$(BIN)/dfkd -m experiment=matrix/open_set $(ESCAPE) seed='range(0,10)'
 
-gpu: .venv/installed  ## is this machine with a GPU set up well? docs/gpu.md on CIFAR-10 in DATA=folder or pack (5 + 9 minutes; goes on where it was stopped)
+gpu: .venv/installed  ## is this machine with a GPU set up well? docs/gpu.md on CIFAR-10 in DATA=folder (5 + 9 minutes; goes on where it was stopped)
 	$(BIN)/python scripts/make_gpu.py --data $(DATA) $(GPU)
 
 STUDIES := boundary queries parts weights trap_images halves criteria generators
