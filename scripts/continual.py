@@ -14,11 +14,16 @@ the store.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
+from hydra.errors import HydraException
+
 from dfkd.config.cell import Cell
+from dfkd.config.messages import explain
+from dfkd.errors import ConfigError
 from dfkd.machine.environment import prepare_environment
 from dfkd.sweeps.compose import composed
 
@@ -35,7 +40,19 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0", help="such as 0,1,2")
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     given, options = parser.parse_known_args(words)
-    prepare_environment()
+    try:
+        prepare_environment()
+        learn(given, options)
+    except (ConfigError, HydraException) as error:
+        sys.exit(f"continual: {explain(error)}")
+
+
+def learn(given: argparse.Namespace, options: Sequence[str]) -> None:
+    """Run the chains of all methods and seeds, print a line for each method, and write continual.json.
+
+    Raises:
+        ConfigError, HydraException: a method or an option is wrong.
+    """
     table = {}
     for method in given.methods.split(","):
         chains = [chain(method, given.of, int(seed), given.out, options) for seed in given.seeds.split(",")]

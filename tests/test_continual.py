@@ -1,5 +1,6 @@
 """scripts/continual.py: what a chain comes to, and that its cells are joined by the store."""
 
+import re
 import sys
 
 import pytest
@@ -51,3 +52,16 @@ def test_the_bounds_have_no_memory(tmp_path):
         config = continual.cell_of(method, "digits", 2, 1, tmp_path, []).config
         assert config["until"] == "judgement" and config["seed"] == 1
         assert config["ntl_scenario"]["id"]["joint"] == (method == "joint")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--methods", "dqf"], "did you mean 'dfq/digits'?"),
+        (["--methods", "nothing", "teacher.epoch=1"], "there is no 'teacher.epoch'; did you mean 'epochs'?"),
+    ],
+)
+def test_a_wrong_word_is_told_with_what_to_write_instead(tmp_path, words, said):
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        continual.main([*words, "--out", str(tmp_path)])
+    assert not any(tmp_path.iterdir())

@@ -181,6 +181,17 @@ def test_a_single_run_has_no_small_size(tmp_path):
     assert "debug=small is the size of an ablation that fits a CPU: dfkd -m ablation=" in done.err
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("experiment=dqf/digits", "experiment has no option 'dqf/digits'; did you mean 'dfq/digits'?"),
+        ("experiment=cake/digts", "experiment/cake has no option 'digts'; did you mean 'digits'?"),
+    ],
+)
+def test_a_misspelt_experiment_or_folder_of_experiments_is_told_the_nearest(word, said):
+    assert said in command_line(word).err
+
+
 @pytest.mark.parametrize("more", [[], ["-m"]])
 def test_a_misspelt_ablation_is_told_the_nearest(more):
     done = command_line(*more, "ablation=cake/component")

@@ -21,8 +21,12 @@ def explain(error: Exception) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, MissingConfigException):
-        file = error.missing_cfg_file or ""  # Hydra lists no options if the missing one is in a subfolder of its group
-        group, _, option = file.rpartition("/") if error.options else file.partition("/")
+        # Of experiment=cake/digts Hydra lists the options of experiment/cake; none if that folder is one of ablation, and
+        # those of experiment if there is no such folder.
+        file = error.missing_cfg_file or ""
+        (top, _, below), (group, _, option) = file.partition("/"), file.rpartition("/")
+        if not error.options or (option_names(top, [CONF]) and not option_names(group, [CONF])):
+            group, option = top, below
         options = sorted({*(error.options or ()), *option_names(group, [CONF])})
         for beginning, (who, extra) in EXTRAS.items():
             if file.startswith(beginning) and not error.options:

@@ -11,11 +11,11 @@ HEAD = """# What a GPU has shown
 
     make gpu DATA=DIR                    # 5 + 9 minutes; the same command goes on where it was stopped
 
-`DIR` holds CIFAR-10: torchvision's `cifar-10-batches-py`, an archive `cifar10.npz` (x_train, y_train, x_test, y_test), or
-the same as 18 MB of JPEG pictures, `cifar10_jpegq75_pack.npz` (`scripts/gpu/data.py`). It needs no network, stops in time, and writes this page and one JSON file a row
-(`docs/measured/`). It tells whether a machine is set up well: the first half compares what the device computes with the
-CPU, the second gives the field's table in a fraction of the published steps. This page is made by
-`python scripts/make_gpu.py page`.
+`DIR` holds CIFAR-10: torchvision's `cifar-10-batches-py`, an archive `cifar10.npz` (x_train, y_train, x_test,
+y_test), or the same as 18 MB of JPEG pictures, `cifar10_jpegq75_pack.npz` (`scripts/gpu/data.py`). It needs no network,
+stops in time, and writes this page and one JSON file a row (`docs/measured/`). It tells whether a machine is set up
+well: the first half compares what the device computes with the CPU, the second gives the field's table in a fraction of
+the published steps. This page is made by `python scripts/make_gpu.py page`.
 """
 START, END = "<!-- made by scripts/make_gpu.py -->", "<!-- end -->"
 
