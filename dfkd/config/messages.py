@@ -21,8 +21,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, MissingConfigException):
-        # Of experiment=cake/digts Hydra lists the options of experiment/cake; none if that folder is one of ablation, and
-        # those of experiment if there is no such folder.
+        # Hydra lists the options in the folder of the missing file, those of the group if there is no such folder,
+        # or none.
         file = error.missing_cfg_file or ""
         (top, _, below), (group, _, option) = file.partition("/"), file.rpartition("/")
         if not error.options or (option_names(top, [CONF]) and not option_names(group, [CONF])):
