@@ -5,7 +5,7 @@ OLDEST := .venv-oldest/bin
 OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))# 3.10 where there is one
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test test-all test-oldest bench paper-small study family family-mnist less-work teachers defenses escape audit-study gpu studies sync lint clean help
+.PHONY: run test test-all test-oldest bench paper-small study family family-mnist family-cifar less-work teachers defenses escape audit-study gpu studies sync lint clean help
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { print "  make " $$1 "\t" $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ OFTEN := dfq/mnist cmi/mnist fast/mnist nayer/mnist cake/mnist_family
 family-mnist: .venv/installed  ## every synthesizer on MNIST, equal budgets, with DATA=folder; five of them with 3 seeds (hours on 2 CPU cores)
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(MNIST) | tr ' ' ',')
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) experiment=$(shell echo $(OFTEN) | tr ' ' ',') seed=0,1,2
+
+OF_A_CPU := fast nayer dfq cake noise_images real
+family-cifar: .venv/installed  ## CIFAR-10 in the size of a CPU, WRN-16-2 to WRN-16-1, six synthesizers, with DATA=folder (a night on 2 CPU cores)
+	$(BIN)/dfkd -m $(BESIDE) data.root=$(DATA) experiment=$(shell echo $(OF_A_CPU:%=%/cifar10_cpu) | tr ' ' ',')
 
 less-work: .venv/installed  ## few evaluations of the teacher, 3 seeds: CAKE on MNIST with DATA=folder, ATEsc on the quickstart (two hours on 2 CPU cores)
 	$(BIN)/dfkd -m $(BESIDE) $(BF16) data.root=$(DATA) seed=0,1,2 experiment=cake/mnist_fast synthesizer.rounds=8,24
