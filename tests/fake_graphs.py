@@ -54,10 +54,10 @@ class FakeGraphs:
 
 
 def tensors(outputs: object) -> list[Tensor]:
-    """The tensors in tuples and dictionaries."""
+    """The tensors in tuples, lists and dictionaries."""
     if isinstance(outputs, Tensor):
         return [outputs]
-    parts = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, tuple) else ()
+    parts = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, tuple | list) else ()
     return [tensor for part in parts for tensor in tensors(part)]
 
 

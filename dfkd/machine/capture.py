@@ -47,7 +47,8 @@ class CUDAGraphs:
         with torch.cuda.stream(own):
             outputs = function()
         current.wait_stream(own)
-        return copied(outputs)  # in memory of the current stream
+        # In memory of the current stream. A list stays in that of `own`, which waits for us before it is used again.
+        return copied(outputs)
 
     def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
@@ -114,7 +115,9 @@ class CapturedStep:
         function: returns tensors, or tuples and dictionaries of tensors and None. They may depend only on the values of
             its tensors, on its other arguments, and on tensors that keep their place in memory (parameters, buffers).
             It must draw from no `torch.Generator`, not wait for the GPU, and change nothing but tensors. An argument
-            that counts the images that it sees in `evals`, as a `Teacher` does, goes on counting.
+            that counts the images that it sees in `evals`, as a `Teacher` does, goes on counting. Tensors in a list or
+            in another object that it returns are valid only until the next call, which overwrites them: gradients, of
+            which copies would take as many launches as a small network's whole step.
         mode: 'auto', or 'graph': not timed.
         graphs: records it.
     """
@@ -131,7 +134,7 @@ class CapturedStep:
         return {}
 
     def __call__(self, *arguments: Any) -> Any:
-        """Return what the function returns, in new tensors."""
+        """Return what the function returns, in new tensors except where it returns a list or another object."""
         if self.gave_up:
             return self.function(*arguments)
         form = form_of(arguments)
@@ -186,7 +189,7 @@ def form_of(arguments: tuple) -> tuple:
 
 
 def copied(outputs: Any) -> Any:
-    """Return copies of tensors in tuples and dictionaries."""
+    """Return copies of tensors in tuples and dictionaries; lists and other objects are returned as they are."""
     if isinstance(outputs, dict):
         return {name: copied(value) for name, value in outputs.items()}
     if isinstance(outputs, tuple):

@@ -181,7 +181,8 @@ class CMI(Inversion):
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         if self.contrast == 0:
             return {}
-        views = resized_crop(step.images.float(), self.crop, self.flip, step.stream)
+        numbers = torch.rand(5, len(step.images), generator=step.stream, device=step.images.device)
+        views = resized_crop(step.images.float(), self.crop, self.flip, numbers)
         with self.runtime.autocast(), self._watch(step.teacher.net) as means:
             step.teacher(views)
         local, whole = torch.cat(means, 1), self.global_features

@@ -149,12 +149,12 @@ class Generative(Synthesizer):
 
     def _plain_gradients(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
         return self._gradients(z, labels, teacher, student, None)[:2]
 
     def _gradients(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...], TeacherPass]:
+    ) -> tuple[dict[str, Tensor], list[Tensor], TeacherPass]:
         """Return the terms of the generator's loss, their gradients of its parameters, and the teacher's forward pass
         on the images."""
         with self.runtime.autocast():
@@ -168,7 +168,7 @@ class Generative(Synthesizer):
         # Gradients of the generator only: `backward` would also fill those of the student.
         with self.runtime.gradients():
             gradients = torch.autograd.grad(sum(terms.values()), list(self.generator.parameters()))
-        return {name: value.detach() for name, value in terms.items()}, gradients, teacher_pass
+        return {name: value.detach() for name, value in terms.items()}, list(gradients), teacher_pass
 
     def _student_images(self, stream: torch.Generator) -> Tensor:
         """Draw the images of a round for the student."""

@@ -15,7 +15,7 @@ from dfkd.models import Teacher
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
-from dfkd.training.augment import AUGMENTATIONS, augment
+from dfkd.training.augment import AUGMENTATIONS, augment, draw
 
 
 @dataclass
@@ -192,7 +192,7 @@ class Inversion(Synthesizer):
 
     def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
         """Return the views (B, C, H, W) of the images that teacher and student see in this step."""
-        return augment(images, self.views, stream)
+        return augment(images, self.views, *draw(self.views, len(images), images.shape[2], stream))
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         """Compute further weighted terms, each a scalar; here, none."""

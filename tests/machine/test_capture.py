@@ -89,6 +89,17 @@ def test_results_are_not_overwritten_by_the_next_replay(double):
     assert (first.item(), second.item()) == (2.0, 4.0)
 
 
+def test_what_is_in_a_list_is_valid_until_the_next_call(graphs):
+    """Nobody copies it: these are the tensors that the graph writes into."""
+    step = CapturedStep("a step", lambda x: (x + 1, [x + 2]), "graph", graphs)
+    for _ in range(WARM_UP):
+        step(torch.ones(1))
+    first, (lent,) = step(torch.ones(1))
+    assert (first.item(), lent.item()) == (2.0, 3.0)
+    second, (same,) = step(torch.full((1,), 5.0))
+    assert same is lent and (first.item(), second.item(), lent.item()) == (2.0, 6.0, 7.0)
+
+
 def test_what_is_not_faster_is_not_used(double, graphs, seconds, caplog):
     caplog.set_level("INFO", "dfkd")
     seconds["replay"] = 4.0
@@ -246,7 +257,11 @@ RUNS = {
     "cake": ((*CAKE, "synthesizer.steps=8"), {"the teacher", "CAKE", "the student"}),
     "dfq": (("synthesizer=dfq", *DFQ, "synthesizer.steps=8"), {"the teacher", "the generator", "the student"}),
     "atesc": ((*NOISE, *BACKDOOR, "defense=atesc"), {"the teacher", "the student"}),
-    "views": ((*NOISE, "student.augment=shift", "loss@student.loss=hint"), {"the teacher", "the student"}),
+    "views": ((*NOISE, "student.augment=cut_mix"), {"the teacher", "the student", "the student's views"}),
+    "hint": (
+        (*NOISE, "student.augment=shift", "loss@student.loss=hint"),
+        {"the teacher", "the student", "the student's views"},
+    ),
 }
 
 
