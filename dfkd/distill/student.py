@@ -135,9 +135,7 @@ class Trainer:
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
         self.gradients = runtime.captured("a step of the student", self._gradients) if self.can_capture else None
-        # The default of `teach` decides by its arguments alone; that of a defense may depend on anything.
-        pure = type(defense).teach is Defense.teach and distributed.team_size() == 1
-        self.show = runtime.captured("the student's views", self._show) if pure else self._show
+        self.show = runtime.captured("the student's views", self._show) if self._views_are_pure else self._show
         self.generator = runtime.generator(seed, "student", "batches")
         self.view_generator = runtime.generator(seed, "student", "views")
         self.meter = Meter()
@@ -163,6 +161,16 @@ class Trainer:
         """Whether the gradients of a step depend on its batch and the networks alone."""
         pure = self.defense.loss_is_pure and self.defense_term is None and isinstance(self.student.loss, Loss)
         return pure and self.runtime.captures and distributed.team_size() == 1
+
+    @property
+    def _views_are_pure(self) -> bool:
+        """Whether views and what is learned from them depend on the batch, the drawn numbers and the networks alone."""
+        return type(self.defense).teach is Defense.teach and distributed.team_size() == 1
+
+    def share_views(self, other: "Trainer") -> None:
+        """Make views by the CUDA graph of another trainer that differs in its seed only."""
+        if self._views_are_pure:
+            self.show = other.show
 
     def _gradients(self, *batch: Tensor) -> tuple[dict[str, Tensor], list[Tensor | None]]:
         """Compute the terms of the loss for a batch, and the gradients of the trained parameters."""
