@@ -2,14 +2,33 @@
 
 import contextlib
 import gc
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dfkd.machine import runtime
+
+WAITS = {"item", "tolist", "numpy", "nonzero", "masked_select", "equal", "unique", "bincount"}
+WAITS |= {"__bool__", "__int__", "__float__", "__index__", "tensor", "new_tensor"}
+
+
+class OnlyRecordable(TorchFunctionMode):
+    """Inside the block, fail where a GPU could not record: to look at a value, to copy one from the CPU, to draw from a
+    generator."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        index = arguments[1] if function is Tensor.__getitem__ else ()
+        masks = [i for i in (index if isinstance(index, tuple) else [index]) if getattr(i, "dtype", None) == torch.bool]
+        refused = function.__name__ in WAITS or masks or options.get("generator") is not None
+        assert not refused, f"a GPU cannot record {function.__name__}"
+        return function(*arguments, **options)
 
 
 class FakeGraphs:
@@ -27,21 +46,26 @@ class FakeGraphs:
         """A real recording computes nothing, so that the statistics of BatchNorm are put back. A real replay runs no
         Python, so that what is counted in it is put back."""
         self.records += 1
-        counters = [o for o in gc.get_objects() if issubclass(type(o), Counter)]
-        buffers = [b for o in gc.get_objects() if issubclass(type(o), nn.Module) for b in o.buffers(recurse=False)]
+        objects = [o for o in gc.get_objects() if issubclass(type(o), (Counter, nn.Module))]
+        counters = [o for o in objects if isinstance(o, Counter)]
+        buffers = [b for o in objects if isinstance(o, nn.Module) for b in o.buffers(recurse=False)]
         before = [buffer.clone() for buffer in buffers]
-        outputs = function()
+        with OnlyRecordable():
+            outputs = function()
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
         if self.refuse is not None:
             raise RuntimeError(self.refuse)
-        for tensor in tensors(outputs):
+        there = {id(buffer) for buffer in buffers}  # the statistics of a teacher's pass contain its running ones
+        own = [id(tensor) not in there for tensor in tensors(outputs)]
+        for tensor in itertools.compress(tensors(outputs), own):
             tensor.detach().fill_(torch.nan if tensor.is_floating_point() else 0)
 
         def replay() -> None:
             self.replays += 1
             counts = [counter.copy() for counter in counters]
-            for old, new in zip(tensors(outputs), tensors(function()), strict=True):
+            pairs = zip(tensors(outputs), tensors(function()), strict=True)
+            for old, new in itertools.compress(pairs, own):
                 old.detach().copy_(new.detach())
             for counter, before in zip(counters, counts, strict=True):
                 counter.clear()
@@ -54,10 +78,11 @@ class FakeGraphs:
 
 
 def tensors(outputs: object) -> list[Tensor]:
-    """The tensors in tuples and dictionaries."""
+    """The tensors in tuples, lists, dictionaries and objects of data."""
     if isinstance(outputs, Tensor):
         return [outputs]
-    parts = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, tuple) else ()
+    outputs = vars(outputs) if is_dataclass(outputs) else outputs
+    parts = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, tuple | list) else ()
     return [tensor for part in parts for tensor in tensors(part)]
 
 

@@ -3,12 +3,37 @@ import math
 import pytest
 import torch
 
-from dfkd.training.augment import augment, crop, cut_mix, flip, resized_crop
+from dfkd.training import augment as augmentation
+from dfkd.training.augment import crop, draw, draw_coins, draw_shifts, flip, resized_crop
 
 
 def ramp(count: int = 40, side: int = 16) -> torch.Tensor:
     """Images whose pixel values tell their row and column."""
     return torch.arange(side * side).float().view(1, 1, side, side).repeat(count, 1, 1, 1)
+
+
+def augment(images, how, generator):
+    """Drawn and made."""
+    return augmentation.augment(images, how, *draw(how, len(images), images.shape[2], generator))
+
+
+def cut_mix(images, generator):
+    return augmentation.cut_mix(images, *draw("cut_mix", len(images), images.shape[2], generator))
+
+
+def crop_and_resize(images, smallest, mirror, generator):
+    return resized_crop(images, smallest, mirror, torch.rand(5, len(images), generator=generator))
+
+
+def test_numbers_are_drawn_in_an_order_that_results_depend_on():
+    one, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    shifts, mirrored = draw("crop_flip", 20, 16, one)
+    assert torch.equal(shifts, torch.randint(5, (2, 20), generator=other))
+    assert torch.equal(mirrored, torch.rand(20, generator=other) < 0.5)
+    donor, numbers = draw("cut_mix", 20, 16, one)
+    assert torch.equal(donor, torch.randperm(20, generator=other))
+    assert torch.equal(numbers, torch.rand(5, 20, generator=other))
+    assert draw("none", 20, 16, one) == () and torch.equal(torch.rand(1, generator=one), torch.rand(1, generator=other))
 
 
 def test_none_gives_the_images_back(random):
@@ -18,7 +43,7 @@ def test_none_gives_the_images_back(random):
 
 def test_every_image_is_shifted_on_its_own_by_at_most_pad_pixels(random):
     images = ramp()
-    shifted = crop(images, 2, random)
+    shifted = crop(images, 2, draw_shifts(40, 2, random))
     middle = shifted[:, 0, 8, 8] - images[:, 0, 8, 8]
     rows, columns = (middle / 16).round(), middle - 16 * (middle / 16).round()
     assert set(rows.tolist()) == {-2, -1, 0, 1, 2}
@@ -31,13 +56,13 @@ def test_every_image_is_shifted_on_its_own_by_at_most_pad_pixels(random):
 
 def test_channels_move_together(random):
     images = ramp().repeat(1, 3, 1, 1)
-    shifted = crop(images, 2, random)
+    shifted = crop(images, 2, draw_shifts(40, 2, random))
     assert torch.equal(shifted[:, 0], shifted[:, 2])
 
 
 def test_flip_mirrors_about_half_and_leaves_the_rest(random):
     images = torch.rand(400, 1, 4, 4, generator=random)
-    flipped = flip(images, random)
+    flipped = flip(images, draw_coins(400, random))
     same = (flipped == images).flatten(1).all(1)
     mirrored = (flipped == images.flip(3)).flatten(1).all(1)
     assert (same | mirrored).all()
@@ -52,10 +77,11 @@ def test_only_crop_flip_mirrors(random, how, mirrors):
 
 def test_a_black_border_is_zero_where_the_edge_would_be_repeated():
     white = torch.ones(200, 3, 16, 16)
-    shifted = crop(white, 2, torch.Generator().manual_seed(0), border="black")
+    shifts = draw_shifts(200, 2, torch.Generator().manual_seed(0))
+    shifted = crop(white, 2, shifts, border="black")
     assert set(shifted.unique().tolist()) == {0.0, 1.0}
     assert (shifted.flatten(1).mean(1) < 1).float().mean() > 0.9  # 1 of 25 is not shifted
-    assert torch.equal(crop(white, 2, torch.Generator().manual_seed(0)), white)
+    assert torch.equal(crop(white, 2, shifts), white)
 
 
 def test_black_crop_flip_shows_the_views_of_crop_flip_but_for_the_border():
@@ -97,7 +123,7 @@ def slow_part(image: torch.Tensor, width: float, height: float, x: float, y: flo
 
 def test_a_resized_crop_is_the_bilinear_enlargement_of_a_part(random):
     images = torch.rand(4, 1, 6, 6, generator=random)
-    made = resized_crop(images, 0.25, False, torch.Generator().manual_seed(5))
+    made = crop_and_resize(images, 0.25, False, torch.Generator().manual_seed(5))
     area, ratio, x, y, _ = torch.rand(5, 4, generator=torch.Generator().manual_seed(5)).tolist()
     for i in range(4):
         share, log_ratio = 0.25 + 0.75 * area[i], (2 * ratio[i] - 1) * math.log(4 / 3)
@@ -109,16 +135,16 @@ def test_a_resized_crop_is_the_bilinear_enlargement_of_a_part(random):
 
 def test_half_of_the_resized_crops_are_mirrored_where_asked_for(random):
     images = ramp(200, 8)
-    made = resized_crop(images, 1.0, True, random)
+    made = crop_and_resize(images, 1.0, True, random)
     rising = made[:, 0, 4, 6] > made[:, 0, 4, 1]
     assert 60 < rising.sum() < 140
-    made = resized_crop(images, 1.0, False, random)
+    made = crop_and_resize(images, 1.0, False, random)
     assert (made[:, 0, 4, 6] > made[:, 0, 4, 1]).all()
 
 
 def test_gradients_pass_a_resized_crop(random):
     images = torch.rand(3, 2, 8, 8, generator=random).requires_grad_()
-    resized_crop(images, 0.25, True, random).sum().backward()
+    crop_and_resize(images, 0.25, True, random).sum().backward()
     assert images.grad.flatten(1).abs().sum(1).gt(0).all()
 
 

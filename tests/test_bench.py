@@ -74,7 +74,7 @@ def wrong_rate(patch):
 
 def wrong_shift(patch):
     crop = dfkd.training.augment.crop
-    patch.setattr(dfkd.training.augment, "crop", lambda images, pad, draw: crop(images, pad, draw).flip(3))
+    patch.setattr(dfkd.training.augment, "crop", lambda images, *drawn: crop(images, *drawn).flip(3))
 
 
 def wrong_norm(patch):

@@ -12,7 +12,7 @@ from torch import nn
 
 from dfkd.domains import Images
 from dfkd.models import Teacher, mlp
-from dfkd.training.augment import crop
+from dfkd.training.augment import crop, draw_shifts
 
 pytest_plugins = ["pytester"]
 
@@ -50,7 +50,7 @@ def test_networks_and_pixels_that_a_test_uses_lie_on_the_device(there):
 
 def test_what_the_package_makes_in_a_wrong_place_is_an_error(there):
     with pytest.raises(Mixed):
-        crop(torch.rand(2, 1, 4, 4), 1, torch.Generator("cpu").manual_seed(0))
+        crop(torch.rand(2, 1, 4, 4), 1, draw_shifts(2, 1, torch.Generator("cpu").manual_seed(0)))
 
 
 def test_on_the_cpu_nothing_is_changed():

@@ -486,6 +486,7 @@ def test_mistakes_in_a_metric_are_told_before_any_work(tmp_path, monkeypatch, ow
     [
         (NoiseImages, "at_once", "rounds_per_call"),
         (CMI, "keep", "to_pool_format"),
+        (CMI, "augment", "view"),
         (Stage, "why_alone", "single_rank_reason"),
     ],
 )

@@ -52,6 +52,8 @@ def test_threads_are_set_only_when_asked_for():
         ({"precision": "half"}, r"runtime\.precision must be auto, float32, tf32 or bfloat16, got 'half'"),
         ({"device": "cpu", "precision": "tf32"}, r"runtime\.precision=tf32, but .* CPU, .* has no TF32; set float32"),
         ({"pool": "disk"}, r"runtime\.pool must be auto, device or host, got 'disk'"),
+        ({"vectorize": 1}, r"runtime\.vectorize must be true, .* or a number of students from 2 on, got 1"),
+        ({"vectorize": "all"}, r"runtime\.vectorize must be true, .* or a number of students from 2 on, got 'all'"),
         ({"chunk": 0}, r"runtime\.chunk and runtime\.threads must be at least 1, got 0"),
         ({"checkpoint_every": -1}, r"runtime\.checkpoint_every must be seconds, or null for never, got -1"),
         ({"checkpoint_every": float("nan")}, r"runtime\.checkpoint_every must be seconds"),

@@ -99,6 +99,15 @@ def test_broken_off_they_go_on_to_the_same_bits(tmp_path):
     assert not left_over(outputs)
 
 
+def test_a_number_of_students_in_one_program_makes_several_programs(tmp_path, caplog):
+    caplog.set_level("INFO", "dfkd")
+    made = cells(tmp_path, *TOGETHER, "runtime.vectorize=2")
+    results = [run_cell(cell, made[place + 1 :]) for place, cell in enumerate(made)]
+    assert [result["stages"]["student"]["reused"] for result in results] == [False, True, False]
+    said = [line.split("  ")[-1] for line in caplog.messages if "students to train" in line]
+    assert said == ["3 students to train, 2 in one program"]
+
+
 def test_after_a_kill_nobody_calls_the_finished_students_of_the_others_unneeded(tmp_path):
     first, *others = cells(tmp_path, *TOGETHER)
     run_cell(first, others)  # and here its process is killed

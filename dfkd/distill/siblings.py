@@ -45,7 +45,11 @@ class SiblingDistillation:
         for distillation in distillations:
             distillation.students, distillation.clock = len(distillations), distillations[0].clock
         total = (distillations[0].rounds - distillations[0].warm_up) * distillations[0].steps
-        self.stepper = self.trainers[0].student.recipe.make(self.parameters.values(), total)
+        first, step = self.trainers[0], self._gradients
+        self.stepper = first.student.recipe.make(self.parameters.values(), total)
+        self.gradients = first.runtime.captured("a step of the students", step) if first.can_capture else step
+        for trainer in self.trainers[1:]:
+            trainer.share_views(first)
 
     def run(
         self, after_round: Callable[[dict], None] = lambda shown: None, rounds: Iterable[int] | None = None
@@ -68,9 +72,8 @@ class SiblingDistillation:
         for _ in self.trainers[0].loop("student step", steps, meter=meter):
             tied = tied or self._tie()  # not before the loop: its first iteration may restore a checkpoint
             try:
-                terms = vmap(self._terms)(self.parameters, self.buffers, *self._load_batches(pool))
-                with self.trainers[0].runtime.gradients():
-                    self.stepper.step(sum(terms.values()).sum())
+                terms, gradients = self.gradients(*self._load_batches(pool))
+                self.stepper.apply(gradients)
             except RuntimeError as error:
                 raise CannotTrainTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
             meter.add(terms)
@@ -97,6 +100,16 @@ class SiblingDistillation:
             return [tensor.contiguous().unflatten(0, index.shape) for tensor in batch]
         views = [trainer.load_batch(pool, batch) for trainer, batch in zip(self.trainers, index, strict=True)]
         return [stacked(tensors) for tensors in zip(*views, strict=True)]
+
+    def _gradients(self, *batches: Tensor) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+        """Compute the loss terms of all students, each (K,), and the gradients of the stacked parameters.
+
+        Args:
+            batches: see `_load_batches`.
+        """
+        terms, parameters = vmap(self._terms)(self.parameters, self.buffers, *batches), list(self.parameters.values())
+        with self.trainers[0].runtime.gradients():
+            return terms, list(torch.autograd.grad(sum(terms.values()).sum(), parameters, allow_unused=True))
 
     def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:
         """Compute the loss terms of one student from its parameters, buffers and batch."""

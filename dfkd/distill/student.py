@@ -18,7 +18,7 @@ from dfkd.models import Classifier, Teacher, classifier_head, watch_features
 from dfkd.pool import Pool
 from dfkd.recipe import Recipe
 from dfkd.resume.loop import Loop, plain_loop
-from dfkd.training.augment import AUGMENTATIONS, augment, cut_mix
+from dfkd.training.augment import AUGMENTATIONS, augment, cut_mix, draw
 from dfkd.training.meter import Meter
 
 VIEWS = (*AUGMENTATIONS, "cut_mix")
@@ -135,6 +135,7 @@ class Trainer:
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
         self.gradients = runtime.captured("a step of the student", self._gradients) if self.can_capture else None
+        self.show = runtime.captured("the student's views", self._show) if self._views_are_pure else self._show
         self.generator = runtime.generator(seed, "student", "batches")
         self.view_generator = runtime.generator(seed, "student", "views")
         self.meter = Meter()
@@ -161,11 +162,22 @@ class Trainer:
         pure = self.defense.loss_is_pure and self.defense_term is None and isinstance(self.student.loss, Loss)
         return pure and self.runtime.captures and distributed.team_size() == 1
 
-    def _gradients(self, *batch: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+    @property
+    def _views_are_pure(self) -> bool:
+        """Whether views and what is learned from them depend on the batch, the drawn numbers and the networks alone."""
+        return type(self.defense).teach is Defense.teach and distributed.team_size() == 1
+
+    def share_views(self, other: "Trainer") -> None:
+        """Make views by the CUDA graph of another trainer that differs in its seed only."""
+        if self._views_are_pure:
+            self.show = other.show
+
+    def _gradients(self, *batch: Tensor) -> tuple[dict[str, Tensor], list[Tensor | None]]:
         """Compute the terms of the loss for a batch, and the gradients of the trained parameters."""
         terms = self.loss(*batch)
         with self.runtime.gradients():
-            return terms, torch.autograd.grad(sum(terms.values()), self.stepper.parameters, allow_unused=True)
+            gradients = torch.autograd.grad(sum(terms.values()), self.stepper.parameters, allow_unused=True)
+        return terms, list(gradients)
 
     @property
     def objective(self) -> Objective:
@@ -219,26 +231,42 @@ class Trainer:
             return images, logits, fragile, self._run_teacher(images, count)[1]
         if unaugmented:
             return images, logits, fragile
-        sources = Sources(images, logits, fragile)
         if self.defense.makes_views:
-            sources, views = self.defense.views(sources, self.view_generator)
-            count = len(views.images)
+            sources, views = self.defense.views(Sources(images, logits, fragile), self.view_generator)
+            return self._teach(sources, views, len(views.images))
+        drawn = draw(self.student.augment, count, images.shape[2], self.view_generator)
+        return self.show(self.teacher, images, logits, fragile, *drawn)
+
+    def _show(
+        self, teacher: Teacher, images: Tensor, logits: Tensor, fragile: Tensor, *drawn: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the arguments of `terms` for one view of every image, as `student.augment` says.
+
+        Args:
+            teacher: the trainer's own; an argument so that a CUDA graph counts what it is shown.
+            drawn: the random numbers (`dfkd.training.augment.draw`).
+        """
+        donor = itself = torch.arange(len(images), device=images.device)
+        if self.student.augment == "cut_mix":
+            shown, donor = cut_mix(images, *drawn)
         else:
-            views = self._augmented(images).slice(share)
+            shown = augment(images, self.student.augment, *drawn)
+        share = distributed.rank_slice(len(images))
+        views = Views(shown, itself, donor).slice(share)
+        return self._teach(Sources(images, logits, fragile), views, len(images))
+
+    def _teach(self, sources: Sources, views: Views, count: int) -> tuple[Tensor, ...]:
+        """Return the arguments of `terms` for views, with the teacher's answers to them.
+
+        Args:
+            count: number of views of all ranks together.
+        """
         known = 0 if self.student.matches_features else views.plain
         answers, *features = self._run_teacher(views.images[known:], count - known)
         answers = torch.cat([sources.logits[views.base[:known]], answers]) if known else answers
         lesson = self.defense.teach(sources, views, answers)
         batch = views.images, lesson.targets, lesson.fragile, *features
         return batch if lesson.used is None else tuple(part[lesson.used] for part in batch)
-
-    def _augmented(self, images: Tensor) -> Views:
-        """Return a random view of every image, as `student.augment` says."""
-        itself = torch.arange(len(images), device=images.device)
-        if self.student.augment == "cut_mix":
-            images, donor = cut_mix(images, self.view_generator)
-            return Views(images, itself, donor)
-        return Views(augment(images, self.student.augment, self.view_generator), itself, itself)
 
     def _run_teacher(self, images: Tensor, count: int) -> tuple[Tensor, ...]:
         """Run the teacher on images: its logits, and its features if the loss compares them.

@@ -47,7 +47,8 @@ class CUDAGraphs:
         with torch.cuda.stream(own):
             outputs = function()
         current.wait_stream(own)
-        return copied(outputs)  # in memory of the current stream
+        # In memory of the current stream. A list stays in that of `own`, which waits for us before it is used again.
+        return copied(outputs)
 
     def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
@@ -81,7 +82,7 @@ class Recording:
 
     def __init__(self, graphs: Graphs, function: Callable[..., Any], arguments: tuple, plain_seconds: float | None):
         self.form, self.plain_seconds, self.seconds = form_of(arguments), plain_seconds, []
-        self.inputs = [a.detach().clone() if isinstance(a, Tensor) else a for a in arguments]
+        self.inputs = own_inputs(arguments)
         counts = [(a.evals, a.evals.copy()) for a in arguments if hasattr(a, "evals")]
         try:
             self.outputs, self.replay = graphs.record(lambda: function(*self.inputs))
@@ -92,8 +93,8 @@ class Recording:
                 evals.update(before)
 
     def __call__(self, *arguments: Any) -> Any:
-        for own, given in zip(self.inputs, arguments, strict=True):
-            if isinstance(own, Tensor):
+        with torch.no_grad():
+            for own, given in zip(tensors_in(self.inputs), tensors_in(arguments), strict=True):
                 own.copy_(given)
         self.replay()
         for evals, shown in self.shown:
@@ -105,16 +106,19 @@ class CapturedStep:
     """A function that is recorded after a few calls with arguments of the same form, and then replayed.
 
     A call with arguments of another form, such as a smaller batch, is computed as usual; if there are several in a row,
-    the function is recorded for them. With `auto`, calls before and after the recording are timed, and the recording is
+    the function is recorded for them. With `auto`, calls before and after the first recording are timed, and it is
     dropped if it is not faster; this takes no additional work. Where the function cannot be recorded, a line in the log
     says so, and it is computed as usual.
 
     Args:
         name: what is computed, for the log.
-        function: returns tensors, or tuples and dictionaries of tensors and None. They may depend only on the values of
-            its tensors, on its other arguments, and on tensors that keep their place in memory (parameters, buffers).
-            It must draw from no `torch.Generator`, not wait for the GPU, and change nothing but tensors. An argument
-            that counts the images that it sees in `evals`, as a `Teacher` does, goes on counting.
+        function: takes tensors, tuples of tensors, and other arguments; returns tensors, or tuples and dictionaries of
+            tensors and None. They may depend only on the values of its tensors, on its other arguments, and on tensors
+            that keep their place in memory (parameters, buffers). It must draw from no `torch.Generator`, not wait for
+            the GPU, and change nothing but tensors. An argument that counts the images that it sees in `evals`, as a
+            `Teacher` does, goes on counting. Tensors in a list or in another object that it returns are valid only
+            until the next call, which overwrites them: gradients, of which copies would take as many launches as a
+            small network's whole step.
         mode: 'auto', or 'graph': not timed.
         graphs: records it.
     """
@@ -131,7 +135,7 @@ class CapturedStep:
         return {}
 
     def __call__(self, *arguments: Any) -> Any:
-        """Return what the function returns, in new tensors."""
+        """Return what the function returns, in new tensors except where it returns a list or another object."""
         if self.gave_up:
             return self.function(*arguments)
         form = form_of(arguments)
@@ -162,6 +166,7 @@ class CapturedStep:
             gain = recording.plain_seconds / min(recording.seconds)
             if gain > 1:
                 log.info("  %s: as a CUDA graph, %.2f times as fast here", self.name, gain)
+                self.mode = "graph"  # for arguments of other forms, too
             else:
                 self._give_up(f"with one it is {gain:.2f} times as fast here")
         return outputs
@@ -180,13 +185,32 @@ class CapturedStep:
         log.info("  %s: without a CUDA graph (%s)", self.name, reason)
 
 
-def form_of(arguments: tuple) -> tuple:
-    """Return what has to be the same for a replay: shape and type of tensors, and all other arguments themselves."""
-    return tuple((a.shape, a.dtype) if isinstance(a, Tensor) else a for a in arguments)
+def form_of(argument: Any) -> Any:
+    """Return what has to be the same for a replay: of tensors, also in tuples, shape, type and whether they get
+    gradients; all other arguments themselves."""
+    if isinstance(argument, tuple):
+        return tuple(map(form_of, argument))
+    return (argument.shape, argument.dtype, argument.requires_grad) if isinstance(argument, Tensor) else argument
+
+
+def own_inputs(argument: Any) -> Any:
+    """Return copies of tensors in tuples; those that get gradients are leaves of their own."""
+    if isinstance(argument, tuple):
+        return tuple(map(own_inputs, argument))
+    if isinstance(argument, Tensor):
+        return argument.detach().clone().requires_grad_(argument.requires_grad)
+    return argument
+
+
+def tensors_in(argument: Any) -> list[Tensor]:
+    """Return the tensors in tuples, in order."""
+    if isinstance(argument, tuple):
+        return [tensor for part in argument for tensor in tensors_in(part)]
+    return [argument] if isinstance(argument, Tensor) else []
 
 
 def copied(outputs: Any) -> Any:
-    """Return copies of tensors in tuples and dictionaries."""
+    """Return copies of tensors in tuples and dictionaries; lists and other objects are returned as they are."""
     if isinstance(outputs, dict):
         return {name: copied(value) for name, value in outputs.items()}
     if isinstance(outputs, tuple):

@@ -29,7 +29,8 @@ class Runtime:
         chunk: largest number of images in one forward pass where the batch size does not change the result: evaluation
             and attacks; also limits how many CAKE sets are optimised at once.
         profile: whether to profile each stage (`dfkd.machine.profiling`).
-        vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU.
+        vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU. A number:
+            at most so many in one program, and one program after the other.
         pool: where the images of a finished pool are stored: 'device', 'host' (the CPU's memory), or 'auto' (see
             `pool_device`).
         capture: whether training steps are recorded as CUDA graphs: 'auto' (where it is faster), 'none' or 'graph'
@@ -40,7 +41,7 @@ class Runtime:
     precision: str = "float32"
     chunk: int = 1000
     profile: bool = False
-    vectorize: bool | None = None
+    vectorize: bool | int | None = None
     pool: str = "auto"
     capture: str = "auto"
 
@@ -104,7 +105,7 @@ def make_runtime(
     threads: int | None = None,
     checkpoint_every: float | None = None,
     profile: bool = False,
-    vectorize: bool | None = None,
+    vectorize: bool | int | None = None,
     pool: str = "auto",
     capture: str = "auto",
 ) -> Runtime:
@@ -129,6 +130,10 @@ def make_runtime(
         raise ValueError(f"runtime.pool must be auto, device or host, got '{pool}'")
     if capture not in MODES:
         raise ValueError(f"runtime.capture must be auto, none or graph, got '{capture}'")
+    if not (vectorize is None or isinstance(vectorize, bool) or (isinstance(vectorize, int) and vectorize > 1)):
+        raise ValueError(
+            f"runtime.vectorize must be true, false, null or a number of students from 2 on, got {vectorize!r}"
+        )
     if chunk < 1 or (threads is not None and threads < 1):
         raise ValueError(f"runtime.chunk and runtime.threads must be at least 1, got {chunk} and {threads}")
     if checkpoint_every is not None and not checkpoint_every >= 0:

@@ -30,11 +30,12 @@ class NoisyLinear(nn.Module):
 
     @torch.no_grad()
     def redraw(self, layers: int, generator: torch.Generator) -> None:
-        """Draw new weights for `layers` (K) noisy layers."""
-        device = self.weight.device
-        size = (layers, self.inputs, self.outputs)
-        self.weight = nn.Parameter(torch.randn(size, generator=generator, device=device))
-        self.bias = nn.Parameter(torch.zeros(layers, self.outputs, device=device))
+        """Draw new weights for `layers` (K) noisy layers; in place if there are as many as before."""
+        if len(self.weight) != layers:
+            self.weight = nn.Parameter(self.weight.new_empty(layers, self.inputs, self.outputs))
+            self.bias = nn.Parameter(self.bias.new_empty(layers, self.outputs))
+        self.weight.copy_(torch.randn(self.weight.shape, generator=generator, device=self.weight.device))
+        self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs) -> (B, outputs)."""

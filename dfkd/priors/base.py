@@ -87,9 +87,9 @@ class Prior:
 
     @property
     def is_pure(self) -> bool:
-        """Whether all terms depend on the teacher's forward pass alone: those of this package that have no memory. A
-        user's own term may depend on anything."""
-        return not self.memories and all(type(t).__module__.startswith("dfkd.") for t in self.terms.values())
+        """Whether all terms depend on the teacher's forward pass alone, and on tensors that keep their place in memory:
+        those of this package. A user's own term may depend on anything."""
+        return all(type(term).__module__.startswith("dfkd.") for term in self.terms.values())
 
     def start(self) -> None:
         """Reset the state of all terms, at the start of a synthesis."""

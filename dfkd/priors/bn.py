@@ -24,21 +24,26 @@ class BatchNormPrior(PriorTerm):
     needs_batch_norm = True
 
     def __call__(self, teacher_pass: TeacherPass) -> Tensor:
-        return distance(teacher_pass.statistics, [(s.mean, s.var) for s in teacher_pass.statistics])
+        return distance(teacher_pass.statistics, joined(teacher_pass.statistics))
 
 
-def distance(statistics: Sequence[BatchNormStatistics], batch: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """sum over layers of || running_var - var ||_2 + || running_mean - mean ||_2, for every set (S,).
+def joined(statistics: Sequence[BatchNormStatistics]) -> Tensor:
+    """Return mean and variance of all layers side by side, (S, 2 * sum of D).
 
     All layers are handled in a few operations, because one by one a deep network takes hundreds of tiny operations.
+    """
+    return torch.cat([part for s in statistics for part in (s.mean, s.var)], 1)
+
+
+def distance(statistics: Sequence[BatchNormStatistics], measured: Tensor) -> Tensor:
+    """sum over layers of || running_var - var ||_2 + || running_mean - mean ||_2, for every set (S,).
 
     Args:
         statistics: statistics of every layer, of which the running ones are used.
-        batch: (mean, var) for every layer, (S, D) each.
+        measured: what they are compared with, in the form of `joined`.
     """
-    measured = torch.cat([part for pair in batch for part in pair], 1)
     running = torch.cat([part for s in statistics for part in (s.running_mean, s.running_var)])
-    sizes = tuple(part.shape[1] for pair in batch for part in pair)
+    sizes = tuple(part.shape[1] for s in statistics for part in (s.mean, s.var))
     squares = (measured - running).square() @ _owners(sizes, measured.device, measured.dtype)
     return squares.clamp_min(NOTHING).sqrt().sum(1)
 

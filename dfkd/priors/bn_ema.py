@@ -1,9 +1,10 @@
 """A BatchNorm prior with statistics averaged over the rounds."""
 
+import torch
 from torch import Tensor
 
 from dfkd.priors.base import PriorTerm, TeacherPass
-from dfkd.priors.bn import distance
+from dfkd.priors.bn import distance, joined
 
 
 class BatchNormEMA(PriorTerm):
@@ -35,23 +36,28 @@ class BatchNormEMA(PriorTerm):
         self.start()
 
     def start(self) -> None:
-        self.memory: list[tuple[Tensor, Tensor]] | None = None  # averaged mean and variance of every layer, (1, D)
+        self.memory: Tensor | None = None  # the averages of all layers, in the form of `joined`
+        self.shares: Tensor | None = None  # (2,), of the batch's statistics and of the averages in the blend
 
     def remember(self, teacher_pass: TeacherPass) -> None:
-        self.memory = [(mean.detach(), var.detach()) for mean, var in self._blended(teacher_pass)]
+        blended = self._blended(teacher_pass).detach()
+        self.memory.copy_(blended)
+        for share, value in zip(self.shares, (1 - self.momentum, self.momentum), strict=True):
+            share.fill_(value)
 
     def __call__(self, teacher_pass: TeacherPass) -> Tensor:
         return distance(teacher_pass.statistics, self._blended(teacher_pass))
 
-    def _blended(self, teacher_pass: TeacherPass) -> list[tuple[Tensor, Tensor]]:
-        """Return m and v of every layer, (1, D) each."""
+    def _blended(self, teacher_pass: TeacherPass) -> Tensor:
+        """Return m and v of all layers, in the form of `joined`.
+
+        The averages and the shares are tensors that keep their place, so that one CUDA graph holds for all rounds. In
+        the first round the averages have a share of 0.
+        """
         if teacher_pass.sets != 1:
             raise ValueError(f"the bn_ema prior takes one set at a time, got sets={teacher_pass.sets}")
-        now = [(s.mean, s.var) for s in teacher_pass.statistics]
+        now = joined(teacher_pass.statistics)
         if self.memory is None:
-            return now
-        m = self.momentum
-        return [
-            ((1 - m) * mean + m * old_mean, (1 - m) * var + m * old_var)
-            for (mean, var), (old_mean, old_var) in zip(now, self.memory, strict=True)
-        ]
+            self.memory = torch.zeros_like(now)
+            self.shares = torch.tensor([1.0, 0.0], dtype=now.dtype, device=now.device)
+        return self.shares[0] * now + self.shares[1] * self.memory

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -53,11 +53,12 @@ class StudentStage(Stage):
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         if run.siblings:
-            reason = sequential_reason(run.components)
-            how = f"in turn ({reason})" if reason else "in one program"
+            reason, siblings = sequential_reason(run.components), siblings_in_program(run)
+            few = f"{1 + len(siblings)} " if len(siblings) < len(run.siblings) else ""
+            how = f"in turn ({reason})" if reason else f"{few}in one program"
             run.say(f"{1 + len(run.siblings)} students to train, {how}")
             if reason is None:
-                return self._make_together(run, folder, log)
+                return self._make_together(run, siblings, folder, log)
         seeds = run.cell.config["seeds"]
         with seeded(seeds["student"], "student", "training"):
             distillation = self._distillation(run, run.components.student, seeds, log)
@@ -66,15 +67,15 @@ class StudentStage(Stage):
                 distillation.run(show, rounds)
         return {} if folder is None else _save(run, distillation, folder)
 
-    def _make_together(self, run: Run, folder: Path, log: Log) -> dict:
-        """Distil the student and its siblings in one program, and store the artifacts of the siblings.
+    def _make_together(self, run: Run, siblings: Sequence[Cell], folder: Path, log: Log) -> dict:
+        """Distil the student and siblings of it in one program, and store the artifacts of the siblings.
 
         Raises:
             CannotTrainTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too
                 small.
         """
-        cells, components = (run.cell, *run.siblings), run.components
-        students = [components.student, *(student_of(cell, components) for cell in run.siblings)]
+        cells, components = (run.cell, *siblings), run.components
+        students = [components.student, *(student_of(cell, components) for cell in siblings)]
         rows: list[list[dict]] = [[] for _ in cells]
 
         def note(index: int) -> Log:
@@ -194,6 +195,13 @@ def sequential_reason(components: Components) -> str | None:
     if has_dropout(student.network):
         return "dropout draws for all of a program at once"
     return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None
+
+
+def siblings_in_program(run: Run) -> Sequence[Cell]:
+    """Return the siblings that are trained in one program with the student of a run. The first of those that are left
+    trains the next ones with it, in its own run."""
+    limit = run.components.runtime.vectorize
+    return run.siblings if limit is None or isinstance(limit, bool) else run.siblings[: limit - 1]
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dfkd.machine.runtime import seeded
 from dfkd.models import Teacher, batch_norms, stage_shapes, stages, watch_channel_means, watch_stage_means
 from dfkd.priors import TeacherPass
-from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam
+from dfkd.synthesizers.inversion import Inversion, check_adam
 from dfkd.synthesizers.renew import check_renewable, check_std, renew
+from dfkd.synthesizers.step import Evaluation, Optimization, Step
 from dfkd.training.augment import resized_crop
 from dfkd.training.optimizers import fused
 
@@ -152,23 +153,34 @@ class CMI(Inversion):
         renew(self.generator, self.seed, "synthesis", "generator", round, std=self.init_std)
         size = (len(labels), self.generator.latent)
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
-        parameters = [*self.generator.parameters(), z]
-        optimizers = [fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)]
+        networks = (self.generator,)
+        optimizers = [fused(torch.optim.Adam, [*self.generator.parameters(), z], lr=self.lr, betas=self.betas)]
         if self.contrast > 0:
             if self.head is None:
                 self._make_head(self._feature_width(teacher))
-            parameters, optimizers = [*parameters, *self.head.parameters()], [*optimizers, self.head_optimizer]
-        self.features = None
+            networks, optimizers = (self.generator, self.head), [*optimizers, self.head_optimizer]
 
         def advance() -> None:
             for optimizer in optimizers:
                 optimizer.step()
 
-        def finish() -> None:
-            if self.features is not None:
-                self.bank.add(self.features)
+        return Optimization(self.generator, z, advance, networks)
 
-        return Optimization(lambda: self.generator(z), parameters, advance, finish)
+    def draw_for_terms(self, stream: torch.Generator) -> tuple[Tensor | None, ...]:
+        """Draw the numbers of the local views, and stored features (None if the bank is empty).
+
+        As long as the bank has fewer than `negatives` rows, every round draws more of them than the last one, so that a
+        CUDA graph of a step holds for one round only.
+        """
+        if self.contrast == 0:
+            return ()
+        numbers = torch.rand(5, self.batch_size, generator=stream, device=stream.device)
+        return numbers, self.bank.draw(self.negatives, stream)
+
+    def remember(self, last: Evaluation) -> None:
+        super().remember(last)
+        if self.contrast > 0:
+            self.bank.add(last.kept["features"].clone())
 
     def run_teacher(self, teacher: Teacher, images: Tensor) -> TeacherPass:
         if self.contrast == 0:
@@ -181,12 +193,12 @@ class CMI(Inversion):
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         if self.contrast == 0:
             return {}
-        views = resized_crop(step.images.float(), self.crop, self.flip, step.stream)
+        numbers, stored = step.drawn
+        parts = resized_crop(step.images.float(), self.crop, self.flip, numbers)
         with self.runtime.autocast(), self._watch(step.teacher.net) as means:
-            step.teacher(views)
+            step.teacher(parts)
         local, whole = torch.cat(means, 1), self.global_features
-        self.features = torch.cat([local, whole], 1).detach()
-        stored = self.bank.draw(self.negatives, step.stream)
+        step.kept["features"] = torch.cat([local, whole], 1).detach()
         if stored is not None:
             old_local, old_whole = stored.chunk(2, 1)
             local, whole = torch.cat([local, old_local]), torch.cat([whole, old_whole])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dfkd.models import Teacher
 from dfkd.priors import Prior
-from dfkd.synthesizers.inversion import Inversion, Optimization, Step, check_adam, steer_weights
+from dfkd.synthesizers.inversion import Inversion, check_adam, steer_weights
+from dfkd.synthesizers.step import Optimization, Step
 from dfkd.training.optimizers import fused
 
 
@@ -41,21 +42,29 @@ def competition_term(divergence: Tensor, weights: Tensor) -> Tensor:
     return 1 - (weights * divergence).mean().clamp(0, 1)
 
 
-def draw_moves(count: int, pixels: int, mirror: bool, stream: torch.Generator) -> list[tuple[int, int, bool]]:
-    """Draw `count` random moves of a batch: (down, right, mirrored).
+def draw_moves(count: int, pixels: int, mirror: bool, stream: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw `count` random moves of a batch: down, right and mirrored, each (count,).
 
-    Shifts are uniform in [-pixels, pixels]; with `mirror`, half of the moves are mirrored. The moves of a whole round
-    are drawn at once, because each transfer from the GPU waits for it.
+    Shifts are uniform in [-pixels, pixels]; with `mirror`, half of the moves are mirrored.
     """
     shifts = torch.randint(-pixels, pixels + 1, (count, 2), generator=stream, device=stream.device)
     mirrored = torch.randint(2, (count, 1), generator=stream, device=stream.device) * mirror
-    return [(down, right, bool(side)) for down, right, side in torch.cat([shifts, mirrored], 1).tolist()]
+    return *shifts.unbind(1), mirrored[:, 0].bool()
 
 
-def move(images: Tensor, down: int, right: int, mirrored: bool) -> Tensor:
-    """Shift the whole batch (B, C, H, W) cyclically; if `mirrored`, also mirror it left to right."""
-    images = images.roll((down, right), (2, 3))
-    return images.flip(3) if mirrored else images
+def moved_indices(height: int, width: int, down: Tensor, right: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows (moves, height) and columns (moves, width) from which moves take the pixels of an image.
+
+    Images are shifted cyclically and, where `mirrored`, then mirrored left to right.
+    """
+    rows, columns = torch.arange(height, device=down.device), torch.arange(width, device=down.device)
+    columns = torch.where(mirrored[:, None], columns.flip(0), columns)
+    return (rows - down[:, None]) % height, (columns - right[:, None]) % width
+
+
+def move(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return images (B, C, H, W) made of these rows (H,) and columns (W,) of the given ones."""
+    return images.index_select(2, rows).index_select(3, columns)
 
 
 class DeepInversion(Inversion):
@@ -110,7 +119,7 @@ class DeepInversion(Inversion):
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         x = torch.randn(len(labels), *self.shape, generator=stream, device=self.runtime.device).requires_grad_()
-        self.moves = draw_moves(self.steps, self.jitter, self.flip, stream)
+        self.moves = moved_indices(*self.shape[1:], *draw_moves(self.steps, self.jitter, self.flip, stream))
         optimizer = fused(torch.optim.Adam, [x], lr=self.lr, betas=self.betas)
         box = torch.tensor([0.0, 1.0], device=x.device).view(2, 1, 1, 1)
         low, high = (teacher.normalize(end) for end in box.split(1))
@@ -120,10 +129,14 @@ class DeepInversion(Inversion):
             if self.clip:
                 x.data.clamp_(low, high)
 
-        return Optimization(lambda: teacher.denormalize(x), [x], advance, optimizer=optimizer)
+        return Optimization(teacher.denormalize, x, advance, optimizer=optimizer)
 
-    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        return move(images, *self.moves.pop(0))
+    def draw_for_views(self, number: int, teacher: Teacher, stream: torch.Generator) -> tuple[Tensor, ...]:
+        rows, columns = self.moves
+        return rows[number], columns[number]
+
+    def view(self, images: Tensor, *drawn: Tensor) -> Tensor:
+        return move(images, *drawn)
 
     def to_pool_format(self, images: Tensor) -> Tensor:
         return super().to_pool_format(images) if self.clip else images

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dfkd.models import Teacher
-from dfkd.synthesizers.inversion import Inversion, Optimization, check_adam
+from dfkd.synthesizers.inversion import Inversion, check_adam
 from dfkd.synthesizers.renew import check_std, renew_first
+from dfkd.synthesizers.step import Optimization, tensors_of
 from dfkd.training.optimizers import fused
 
 REPTILE = 67.0  # factor of theta - theta_k in the public code; Adam's step is almost independent of it
@@ -76,15 +77,18 @@ class Fast(Inversion):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         runtime.to_device(self.generator).train()
+        self.adapted = copy.deepcopy(self.generator)  # the copy; one for all rounds, so that a CUDA graph holds for all
         self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.meta_lr, betas=self.betas)
 
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         if self.reset is not None and round == self.warm_up + self.reset:
             renew_first(self.generator, self.seed, "synthesis", "reset", round, std=self.init_std)
-        fast = copy.deepcopy(self.generator)
+        with torch.no_grad():
+            for tensor, twin in zip(tensors_of(self.generator), tensors_of(self.adapted), strict=True):
+                twin.copy_(tensor)
         size = (len(labels), self.generator.latent)
         z = torch.randn(size, generator=stream, device=self.runtime.device).requires_grad_()
-        own, copied = list(self.generator.parameters()), list(fast.parameters())
+        own, copied = list(self.generator.parameters()), list(self.adapted.parameters())
         groups = [{"params": copied}, {"params": [z], "lr": self.latent_lr}]
         optimizer = fused(torch.optim.Adam, groups, lr=self.lr, betas=self.betas)
         self.optimizer.zero_grad()
@@ -101,4 +105,4 @@ class Fast(Inversion):
                     parameter.grad = REPTILE * (parameter.detach() - twin.detach())
             self.optimizer.step()
 
-        return Optimization(lambda: fast(z), [*copied, z], advance, finish)
+        return Optimization(self.adapted, z, advance, (self.adapted,), finish)

@@ -95,7 +95,7 @@ class Generative(Synthesizer):
         super().start(runtime, seed)
         self.prior.start()
         runtime.to_device(self.generator)
-        self.gradients = runtime.captured("a step of the generator", self._plain_gradients)
+        self.gradients = runtime.captured("a step of the generator", self._gradients)
         self.optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.lr, betas=self.betas)
 
     def synthesize(
@@ -108,8 +108,7 @@ class Generative(Synthesizer):
         for _ in range(self.steps):
             z, labels = self._latent(self.batch_size, stream), self._labels(self.batch_size, stream)
             terms, teacher_pass = self._step(z, labels, teacher, student, steer)
-        if teacher_pass is not None:
-            self.prior.remember(teacher_pass)
+        self.prior.remember(teacher_pass)
         student.train(mode)
         return Synthetic(self._student_images(stream), metrics=terms)
 
@@ -124,17 +123,14 @@ class Generative(Synthesizer):
 
     def _step(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], TeacherPass | None]:
+    ) -> tuple[dict[str, Tensor], TeacherPass]:
         """Take one step of the generator.
 
         Returns:
-            (the terms of its loss; the teacher's forward pass on the images, or None if no prior term has a memory and
-            the step may be a CUDA graph).
+            (the terms of its loss; the teacher's forward pass on the images, valid until the next step).
         """
-        if steer is None and self._can_capture:
-            (terms, gradients), teacher_pass = self.gradients(z, labels, teacher, student), None
-        else:
-            terms, gradients, teacher_pass = self._gradients(z, labels, teacher, student, steer)
+        compute = self.gradients if steer is None and self._can_capture else self._gradients
+        terms, gradients, teacher_pass = compute(z, labels, teacher, student, steer)
         for p, gradient in zip(self.generator.parameters(), gradients, strict=True):
             p.grad = gradient
         self.optimizer.step()
@@ -147,14 +143,9 @@ class Generative(Synthesizer):
         pure = self.term is None and self.prior.is_pure and type(self).terms.__module__.startswith("dfkd.")
         return pure and self.runtime.captures
 
-    def _plain_gradients(
-        self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-        return self._gradients(z, labels, teacher, student, None)[:2]
-
     def _gradients(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...], TeacherPass]:
+    ) -> tuple[dict[str, Tensor], list[Tensor], TeacherPass]:
         """Return the terms of the generator's loss, their gradients of its parameters, and the teacher's forward pass
         on the images."""
         with self.runtime.autocast():
@@ -168,7 +159,7 @@ class Generative(Synthesizer):
         # Gradients of the generator only: `backward` would also fill those of the student.
         with self.runtime.gradients():
             gradients = torch.autograd.grad(sum(terms.values()), list(self.generator.parameters()))
-        return {name: value.detach() for name, value in terms.items()}, gradients, teacher_pass
+        return {name: value.detach() for name, value in terms.items()}, list(gradients), teacher_pass
 
     def _student_images(self, stream: torch.Generator) -> Tensor:
         """Draw the images of a round for the student."""

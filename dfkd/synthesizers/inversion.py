@@ -3,7 +3,6 @@
 import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,52 +14,8 @@ from dfkd.models import Teacher
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
-from dfkd.training.augment import AUGMENTATIONS, augment
-
-
-@dataclass
-class Optimization:
-    """The optimisation of one batch.
-
-    Attributes:
-        current_images: () -> the current images (B, C, H, W), nominally in [0, 1], differentiable in `parameters`.
-        parameters: the tensors that are optimised.
-        advance: takes one step, with the gradients in `.grad` of the parameters.
-        finish: called once, after the last step.
-        optimizer: the optimizer, if it is all that `advance` changes besides the parameters. The run can then be
-            stopped and resumed between two steps. Otherwise None.
-    """
-
-    current_images: Callable[[], Tensor]
-    parameters: list[Tensor]
-    advance: Callable[[], None]
-    finish: Callable[[], None] = lambda: None
-    optimizer: torch.optim.Optimizer | None = None
-
-
-@dataclass
-class Step:
-    """The inputs of the loss terms of one step.
-
-    Attributes:
-        round: number of the round.
-        images: images of this step (B, C, H, W), nominally in [0, 1], differentiable in the optimised tensors.
-        augmented: `images` or an augmentation of them, the input of teacher and student.
-        teacher_pass: the teacher's logits and statistics for `augmented` (`dfkd.priors.TeacherPass`).
-        labels: target classes (B,).
-        teacher, student, steer: as in `Synthesizer.synthesize`; the student is in evaluation mode.
-        stream: random stream of this round.
-    """
-
-    round: int
-    images: Tensor
-    augmented: Tensor
-    teacher_pass: TeacherPass
-    labels: Tensor
-    teacher: Teacher
-    student: nn.Module | None
-    steer: Steer | None
-    stream: torch.Generator
+from dfkd.synthesizers.step import Evaluation, Optimization, Step, optimised
+from dfkd.training.augment import AUGMENTATIONS, augment, draw
 
 
 class Best:
@@ -131,7 +86,8 @@ class Inversion(Synthesizer):
         one_hot * CE(t, y) + adversarial * adversarial_term (where t and s agree) + more terms + weighted priors
 
     The targets y are drawn so that classes are equally frequent. A subclass defines in `begin` what is optimised, and
-    in `more_terms` any further terms.
+    in `more_terms` any further terms. The random numbers of a step are drawn before it (`draw_for_views`,
+    `draw_for_terms`), so that a GPU can run the step as a CUDA graph.
 
     Args:
         classes: number of classes of the teacher.
@@ -155,7 +111,8 @@ class Inversion(Synthesizer):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        refuse_old_names(cls, {"augmented": "augment", "keep": "to_pool_format", "look": "run_teacher"})
+        renamed = {"augmented": "view", "augment": "view", "keep": "to_pool_format", "look": "run_teacher"}
+        refuse_old_names(cls, renamed)
 
     def __init__(
         self,
@@ -185,18 +142,37 @@ class Inversion(Synthesizer):
     def begin(self, round: int, labels: Tensor, teacher: Teacher, stream: torch.Generator) -> Optimization:
         """Set up the optimisation of this round, from a new initialisation.
 
+        Networks that are initialised again in place keep a recorded step valid (CUDA graphs); new ones are recorded
+        again.
+
         Args:
             labels: target classes (B,).
             stream: random stream of this round.
         """
 
-    def augment(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        """Return the views (B, C, H, W) of the images that teacher and student see in this step."""
-        return augment(images, self.views, stream)
+    def draw_for_views(self, number: int, teacher: Teacher, stream: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw the random numbers of `view` in step `number` of a round."""
+        return draw(self.views, self.batch_size, teacher.shape[1], stream)
+
+    def draw_for_terms(self, stream: torch.Generator) -> tuple[Tensor | None, ...]:
+        """Draw the random numbers of `more_terms` in one step; here, none."""
+        return ()
+
+    def view(self, images: Tensor, *drawn: Tensor) -> Tensor:
+        """Return the views (B, C, H, W) of the images that teacher and student see in this step.
+
+        Args:
+            drawn: the random numbers of `draw_for_views`.
+        """
+        return augment(images, self.views, *drawn)
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         """Compute further weighted terms, each a scalar; here, none."""
         return {}
+
+    def remember(self, last: Evaluation) -> None:
+        """Called after the last step of a round, with what it has computed: update what later rounds depend on."""
+        self.prior.remember(last.teacher_pass)
 
     def labels(self, stream: torch.Generator) -> Tensor:
         """Draw the target classes (B,) of a batch."""
@@ -223,6 +199,7 @@ class Inversion(Synthesizer):
     def start(self, runtime, seed: int) -> None:
         super().start(runtime, seed)
         self.prior.start()
+        self.evaluate = runtime.captured("a step of the images", self._evaluate)
 
     def synthesize(
         self, rounds: range, teacher: Teacher, student: nn.Module | None = None, steer: Steer | None = None
@@ -234,49 +211,86 @@ class Inversion(Synthesizer):
         if optimization.optimizer is not None:
             parts = {"parameters": optimization.parameters, "optimizer": optimization.optimizer, "stream": stream}
             steps = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
+        places, warming_up = optimization.places(), round < self.warm_up
+        evaluate = self.evaluate if steer is None and self._can_capture else self._evaluate
         with evaluation_mode(student):
             for number in steps:
-                with self.runtime.autocast():
-                    images = optimization.current_images()
-                    augmented = self.augment(images, stream)
-                    teacher_pass = self.run_teacher(teacher, augmented)
-                step = Step(round, images, augmented, teacher_pass, labels, teacher, student, steer, stream)
-                terms = self._terms(step)
-                total = sum(terms.values())
-                best.offer(total, images.float())
-                # Gradients of the optimised tensors only: `backward` would also fill those of the student.
-                with self.runtime.gradients():
-                    gradients = torch.autograd.grad(total, optimization.parameters)
-                for parameter, gradient in zip(optimization.parameters, gradients, strict=True):
+                drawn = self.draw_for_views(number, teacher, stream), self.draw_for_terms(stream)
+                made_by = optimization.make, optimization.networks, places, optimization.source
+                found = evaluate(*made_by, labels, drawn, warming_up, teacher, student, steer)
+                best.offer(found.total, found.images)
+                for parameter, gradient in zip(optimization.parameters, found.gradients, strict=True):
                     parameter.grad = gradient
                 optimization.advance()
                 if number == self.steps - 1:
-                    self.prior.remember(teacher_pass)
-                    metrics |= {name: value.detach() for name, value in terms.items()}
-                    metrics["hit"] = (teacher_pass.logits.argmax(1) == labels).float().mean()
+                    self.remember(found)
+                    metrics |= {name: value.clone() for name, value in found.terms.items()}
+                    metrics["hit"] = (found.teacher_pass.logits.argmax(1) == labels).float().mean()
         optimization.finish()
         return Synthetic(self.to_pool_format(best.images), {"target": labels}, metrics)
+
+    @property
+    def _can_capture(self) -> bool:
+        """Whether a step without `steer` depends on its arguments and on tensors that keep their place alone. The steps
+        of this package's methods do; those of a user's own may depend on anything."""
+        pure = self.term is None and self.prior.is_pure and type(self).__module__.startswith("dfkd.")
+        return pure and self.runtime.captures
+
+    def _evaluate(
+        self,
+        make: Callable[[Tensor], Tensor],
+        networks: tuple[nn.Module, ...],
+        places: tuple[int, ...],
+        source: Tensor,
+        labels: Tensor,
+        drawn: tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]],
+        warming_up: bool,
+        teacher: Teacher,
+        student: nn.Module | None,
+        steer: Steer | None,
+    ) -> Evaluation:
+        """Compute the loss of one step and its gradients.
+
+        Args:
+            make, networks, source: see `Optimization`.
+            places: `Optimization.places()`; an argument so that a CUDA graph is used for these places only.
+            drawn: the random numbers of `draw_for_views` and of `draw_for_terms`.
+            labels, warming_up, teacher, student, steer: see `Step`.
+        """
+        for_views, for_terms = drawn
+        with self.runtime.autocast():
+            images = make(source)
+            views = self.view(images, *for_views)
+            teacher_pass = self.run_teacher(teacher, views)
+        step = Step(images, views, teacher_pass, labels, teacher, student, steer, warming_up, for_terms)
+        terms = self._terms(step)
+        total = sum(terms.values())
+        # Gradients of the optimised tensors only: `backward` would also fill those of the student.
+        with self.runtime.gradients():
+            gradients = torch.autograd.grad(total, optimised(networks, source))
+        terms = {name: value.detach() for name, value in terms.items()}
+        return Evaluation(terms, total.detach(), images.detach().float(), list(gradients), teacher_pass, step.kept)
 
     def _terms(self, step: Step) -> dict[str, Tensor]:
         t, terms = step.teacher_pass.logits, {}
         if self.one_hot > 0:
             terms["one_hot"] = self.one_hot * F.cross_entropy(t, step.labels)
-        if self.adversarial > 0 and step.round >= self.warm_up:
+        if self.adversarial > 0 and not step.warming_up:
             s = self.answers(step)
             terms["adversarial"] = self.adversarial * adversarial_term(s, t, agreement(s, t) * steer_weights(step))
         if self.term is not None:
-            terms["defense"] = self.term(step.augmented.float(), t)
+            terms["defense"] = self.term(step.views.float(), t)
         terms |= self.more_terms(step)
         return terms | {name: value.sum() for name, value in self.prior(step.teacher_pass).items()}
 
     def answers(self, step: Step) -> Tensor:
-        """Run the student on `step.augmented` and return its logits (B, classes), float32."""
+        """Run the student on `step.views` and return its logits (B, classes), float32."""
         with self.runtime.autocast():
-            return step.student(step.augmented).float()
+            return step.student(step.views).float()
 
 
 def steer_weights(step: Step) -> Tensor:
     """Return the defense's weights (B,) of the adversarial term; ones if there is no `steer`."""
     if step.steer is None:
         return torch.ones_like(step.teacher_pass.logits[:, 0])
-    return step.steer(step.augmented.detach().float(), step.teacher_pass.logits.detach())
+    return step.steer(step.views.detach().float(), step.teacher_pass.logits.detach())

@@ -12,8 +12,9 @@ from torch import Tensor
 from dfkd.machine.runtime import stream_seed
 from dfkd.models import NLGenerator, Teacher
 from dfkd.synthesizers.embeddings import label_embeddings, orthogonal
-from dfkd.synthesizers.inversion import Inversion, Optimization, balanced_labels, check_adam
+from dfkd.synthesizers.inversion import Inversion, balanced_labels, check_adam
 from dfkd.synthesizers.renew import renew
+from dfkd.synthesizers.step import Optimization
 from dfkd.training.optimizers import fused
 
 
@@ -87,7 +88,5 @@ class NAYER(Inversion):
         if renewal is not None and round % renewal == 0:
             renew(self.generator, self.seed, "synthesis", "generator", round)
         self.generator.redraw(len(labels), stream)
-        parameters = list(self.generator.parameters())
-        optimizer = fused(torch.optim.Adam, parameters, lr=self.lr, betas=self.betas)
-        embeddings = self.embeddings[labels]
-        return Optimization(lambda: self.generator(embeddings), parameters, optimizer.step)
+        optimizer = fused(torch.optim.Adam, self.generator.parameters(), lr=self.lr, betas=self.betas)
+        return Optimization(self.generator, self.embeddings[labels], optimizer.step, (self.generator,))

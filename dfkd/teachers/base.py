@@ -17,7 +17,7 @@ from dfkd.models import Classifier
 from dfkd.recipe import Recipe
 from dfkd.resume.loop import Loop, plain_loop
 from dfkd.scenarios import Scenario
-from dfkd.training.augment import AUGMENTATIONS, augment, crop
+from dfkd.training.augment import AUGMENTATIONS, augment, crop, draw, draw_coins, draw_shifts, flip, reach
 from dfkd.training.meter import Meter
 
 Log = Callable[[int, dict[str, float]], None]
@@ -174,18 +174,18 @@ class TrainedTeacher(TeacherSource):
 
     def _captured(
         self, loss: Callable[..., dict[str, Tensor]], parameters: list[nn.Parameter], runtime: Runtime
-    ) -> Callable[..., tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] | None:
+    ) -> Callable[..., tuple[dict[str, Tensor], list[Tensor | None]]] | None:
         """Return a function that computes the terms of a loss and the gradients of parameters as a CUDA graph, from the
         images and labels of the batches; None if they cannot be recorded."""
         if not (self.loss_is_pure and runtime.captures and distributed.team_size() == 1):
             return None
 
-        def gradients(*tensors: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+        def gradients(*tensors: Tensor) -> tuple[dict[str, Tensor], list[Tensor | None]]:
             id_batch, ood_batch, *_ = [*map(Images, tensors[::2], tensors[1::2]), None]
             with runtime.autocast():
                 terms = loss(id_batch, ood_batch)
             with runtime.gradients():
-                return terms, torch.autograd.grad(sum(terms.values()), parameters, allow_unused=True)
+                return terms, list(torch.autograd.grad(sum(terms.values()), parameters, allow_unused=True))
 
         return runtime.captured("a step of the teacher", gradients)
 
@@ -206,7 +206,8 @@ class Batches:
         """Start a new pass over the ID images, in a new random order."""
         self.order = self.shuffled(self.train)
         if self.augment == "alternating_flip":
-            self.mirrored = self._coins(len(self.train)) if self.mirrored is None else ~self.mirrored
+            first = self.mirrored is None
+            self.mirrored = draw_coins(len(self.train), self.generator) if first else ~self.mirrored
 
     def take(self, number: int) -> tuple[Images, Images | None]:
         """Return the ID batch with this number, in 0 .. steps - 1, and the next OOD batch (None if not needed).
@@ -233,16 +234,13 @@ class Batches:
         return Images(self._views(images, index)[share], images.y[index][share])
 
     def _views(self, images: Images, index: Tensor) -> Tensor:
-        pixels = images.pixels(index)
+        pixels, height = images.pixels(index), images.x.shape[2]
         if self.augment != "alternating_flip":
-            return augment(pixels, self.augment, self.generator)
+            return augment(pixels, self.augment, *draw(self.augment, len(index), height, self.generator))
         known = images is self.train and self.mirrored is not None  # other images come in no passes of equal length
-        mirrored = self.mirrored[index] if known else self._coins(len(index))
-        shifted = crop(pixels, max(1, pixels.shape[2] // 8), self.generator, border="black")
-        return torch.where(mirrored[:, None, None, None], shifted.flip(3), shifted)
-
-    def _coins(self, count: int) -> Tensor:
-        return torch.rand(count, generator=self.generator, device=self.generator.device) < 0.5
+        mirrored = self.mirrored[index] if known else draw_coins(len(index), self.generator)
+        shifts = draw_shifts(len(index), reach(height), self.generator)
+        return flip(crop(pixels, reach(height), shifts, border="black"), mirrored)
 
 
 class Endless:

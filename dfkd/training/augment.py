@@ -1,4 +1,8 @@
-"""Random augmentation of whole batches on their device, with independent random numbers for each image."""
+"""Random augmentation of whole batches on their device, with independent random numbers for each image.
+
+The numbers are drawn first (`draw`). What is made with them depends on its arguments alone, so that it can be recorded
+as a CUDA graph, which cannot draw from a `torch.Generator`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +12,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def crop(images: Tensor, pad: int, generator: torch.Generator, border: str = "edge") -> Tensor:
+def reach(height: int) -> int:
+    """Return the largest shift of an augmented image in pixels: an eighth of its height, at least 1."""
+    return max(1, height // 8)
+
+
+def draw_shifts(count: int, pad: int, generator: torch.Generator) -> Tensor:
+    """Draw the shifts of `crop` (2, count): down and right, uniform in 0 .. 2 * pad, where `pad` means no shift."""
+    return torch.randint(2 * pad + 1, (2, count), generator=generator, device=generator.device)
+
+
+def draw_coins(count: int, generator: torch.Generator) -> Tensor:
+    """Draw (count,), bool, each True with probability 1/2."""
+    return torch.rand(count, generator=generator, device=generator.device) < 0.5
+
+
+def crop(images: Tensor, pad: int, shifts: Tensor, border: str = "edge") -> Tensor:
     """Shift every image (B, C, H, W) by up to `pad` pixels along each axis. Differentiable.
 
     Args:
+        shifts: see `draw_shifts`.
         border: what fills the pixels that come in from outside: 'edge' (the nearest pixel of the image) or 'black'
             (zeros, as torchvision's and kornia's RandomCrop).
     """
     n, c, h, w = images.shape
     padded = F.pad(images, (pad, pad, pad, pad), mode="replicate" if border == "edge" else "constant")
-    top, left = torch.randint(2 * pad + 1, (2, n), generator=generator, device=images.device)
+    top, left = shifts
     rows = (top[:, None] + torch.arange(h, device=images.device)).view(n, 1, h, 1)
     columns = (left[:, None] + torch.arange(w, device=images.device)).view(n, 1, 1, w)
     which = torch.arange(n, device=images.device).view(n, 1, 1, 1)
@@ -25,13 +45,12 @@ def crop(images: Tensor, pad: int, generator: torch.Generator, border: str = "ed
     return padded[which, channel, rows, columns]
 
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror every image left to right with probability 1/2."""
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
-    return torch.where(mirrored, images.flip(3), images)
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror images (B, C, H, W) left to right where `mirrored` (B,), bool, is True."""
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
-def resized_crop(images: Tensor, smallest: float, mirror: bool, generator: torch.Generator) -> Tensor:
+def resized_crop(images: Tensor, smallest: float, mirror: bool, numbers: Tensor) -> Tensor:
     """Crop a random rectangle of every image (B, C, H, W) and resize it to the full size (bilinear). Differentiable.
 
     The area of the rectangle, as a share of the image, is uniform in [smallest, 1], and the logarithm of its aspect
@@ -40,9 +59,9 @@ def resized_crop(images: Tensor, smallest: float, mirror: bool, generator: torch
     Args:
         smallest: smallest area as a share of the image.
         mirror: whether to mirror each crop left to right with probability 1/2.
+        numbers: (5, B), random numbers in [0, 1).
     """
-    n = len(images)
-    area, ratio, x, y, side = torch.rand(5, n, generator=generator, device=images.device)
+    area, ratio, x, y, side = numbers
     area = smallest + (1 - smallest) * area
     ratio = ((2 * ratio - 1) * math.log(4 / 3)).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
@@ -55,20 +74,22 @@ def resized_crop(images: Tensor, smallest: float, mirror: bool, generator: torch
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cut_mix(images: Tensor, donor: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Paste a box from another image of the batch into each image with probability 1/2 (CutMix, arXiv 1905.04899).
 
     The height and width of the box are uniform between a quarter and three quarters of the image's. The box has the
     same position in both images.
 
+    Args:
+        donor: (B,), a random permutation of 0 .. B - 1: the image that a box comes from.
+        numbers: (5, B), random numbers in [0, 1).
+
     Returns:
         the images (B, C, H, W), and for every image the index of the image that its box comes from (B,): its own index
         where nothing was pasted.
     """
-    count, device = len(images), images.device
-    donor = torch.randperm(count, generator=generator, device=device)
-    pasted, *extents = torch.rand(5, count, generator=generator, device=device)
-    donor = torch.where(pasted < 0.5, donor, torch.arange(count, device=device))
+    pasted, *extents = numbers
+    donor = torch.where(pasted < 0.5, donor, torch.arange(len(images), device=images.device))
     return torch.where(_inside(images.shape, extents, 0.25, 0.75), images[donor], images), donor
 
 
@@ -106,18 +127,28 @@ def _inside(shape: tuple[int, ...], extents: Sequence[Tensor], low: float, high:
 AUGMENTATIONS = ("none", "shift", "crop_flip", "black_crop_flip")
 
 
-def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
+def draw(how: str, count: int, height: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw the random numbers of `augment` or, for `how='cut_mix'`, of `cut_mix`, for `count` images of a height."""
+    if how == "none":
+        return ()
+    if how == "cut_mix":
+        donor = torch.randperm(count, generator=generator, device=generator.device)
+        return donor, torch.rand(5, count, generator=generator, device=generator.device)
+    shifts = draw_shifts(count, reach(height), generator)
+    return (shifts,) if how == "shift" else (shifts, draw_coins(count, generator))
+
+
+def augment(images: Tensor, how: str, *drawn: Tensor) -> Tensor:
     """Augment images (B, C, H, W).
 
     Args:
         how: 'none'; 'shift' (by up to an eighth of the height along each axis, the border filled with edge pixels);
             'crop_flip' (shift, then mirror with probability 1/2); 'black_crop_flip' (the same with a black border: at
             32 pixels this is RandomCrop(32, padding=4) and RandomHorizontalFlip, which CIFAR's public codes use).
+        drawn: the random numbers (`draw`).
     """
     if how == "none":
         return images
-    pad = max(1, images.shape[2] // 8)
-    if how == "black_crop_flip":
-        return flip(crop(images, pad, generator, border="black"), generator)
-    shifted = crop(images, pad, generator)
-    return flip(shifted, generator) if how == "crop_flip" else shifted
+    shifts, *mirrored = drawn
+    shifted = crop(images, reach(images.shape[2]), shifts, "black" if how == "black_crop_flip" else "edge")
+    return flip(shifted, *mirrored) if mirrored else shifted

@@ -14,7 +14,7 @@ from dfkd.recipe import Recipe
 from dfkd.scenarios import none
 from dfkd.synthesizers import NoiseImages
 from dfkd.teachers import Supervised
-from dfkd.training.augment import augment
+from dfkd.training.augment import augment, draw_shifts
 
 SHAPE, CLASSES, MEAN, STD = (1, 28, 28), 10, [0.5], [0.25]
 
@@ -170,10 +170,9 @@ def teacher(bench: Bench) -> list[Row]:
 def shift_check(bench: Bench) -> Check:
     """The whole batch's shifts beside one image after the other, from the same draws."""
     images, pad = pool(bench.runtime, 64).images, 28 // 8
-    fast = augment(images, "shift", bench.runtime.generator(0, "shift"))
-    draw = bench.runtime.generator(0, "shift")
-    top, left = torch.randint(2 * pad + 1, (2, 64), generator=draw, device=images.device)
-    return compare("shifted images", [fast], [plain.shifted(images, pad, top, left)], 0.0)
+    shifts = draw_shifts(len(images), pad, bench.runtime.generator(0, "shift"))
+    fast = augment(images, "shift", shifts)
+    return compare("shifted images", [fast], [plain.shifted(images, pad, *shifts)], 0.0)
 
 
 @without_kinks()

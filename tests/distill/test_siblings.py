@@ -1,13 +1,17 @@
 """Students side by side are those that are trained one after the other, whatever they are trained with."""
 
+import contextlib
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from fake_graphs import FakeGraphs, graphs_everywhere
 
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, SiblingDistillation, Student
 from dfkd.errors import CannotTrainTogether, NonFiniteLoss
+from dfkd.machine.capture import WARM_UP
 from dfkd.machine.runtime import seeded
 from dfkd.models import cnn_bn, resnet4
 from dfkd.models.common import FeatureNet
@@ -46,7 +50,7 @@ def pool(teacher) -> Pool:
 def make(teacher, runtime, pool):
     """Makes the distillations of all seeds, each as its own run does."""
 
-    def distillations(defense=Defense, network=cnn_bn, recipe=None, loss=CrossEntropy, augment="none"):
+    def distillations(defense=Defense, network=cnn_bn, recipe=None, loss=CrossEntropy, augment="none", runtime=runtime):
         found = []
         for seed in SEEDS:
             with seeded(seed, "network"):
@@ -119,6 +123,29 @@ def test_each_is_what_it_is_by_itself(make, teacher, case):
         for (_, mine), (_, others) in zip(one.rows, other.rows, strict=True):
             assert mine == pytest.approx(others, rel=1e-2, abs=1e-3)
     assert distance(together[0].model, together[1].model) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("case", "refuse"), [("sgd", None), ("sgd", "no"), ("cut_mix", None), ("forget", None), ("hint, shift", None)]
+)
+def test_steps_as_graphs_are_the_same_steps(make, runtime, teacher, caplog, case, refuse):
+    caplog.set_level("INFO", "dfkd")
+    plain, fast, shown = make(**CASES[case]), [], []
+    for graphs in (None, FakeGraphs(refuse)):
+        teacher.evals.clear()
+        with graphs_everywhere(graphs) if graphs else contextlib.nullcontext():
+            fast = make(**CASES[case], runtime=replace(runtime, capture="graph")) if graphs else plain
+            SiblingDistillation(fast).run()
+        shown.append(teacher.evals.copy())
+    assert shown[0] == shown[1]
+    assert all(distance(one.model, other.model) == 0 for one, other in zip(plain, fast, strict=True))
+    views, steps = CASES[case].get("augment", "none") != "none", 6
+    if refuse:
+        (line,) = caplog.messages
+        assert line == "  a step of the students: without a CUDA graph (torch cannot record it: no)"
+    else:  # one graph makes the views of all students
+        assert graphs.records == 1 + views
+        assert graphs.replays == steps - WARM_UP + views * (len(SEEDS) * steps - WARM_UP)
 
 
 def test_they_share_the_clock(make):

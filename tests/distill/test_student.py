@@ -1,13 +1,18 @@
+import contextlib
+from dataclasses import replace
+
 import pytest
 import torch
+from fake_graphs import FakeGraphs, graphs_everywhere
 
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, CrossEntropy, Student, Trainer, steps_per_epoch
 from dfkd.errors import NonFiniteLoss
+from dfkd.machine.capture import WARM_UP, CapturedStep
 from dfkd.models import Classifier, Teacher, cnn_bn, mlp
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
-from dfkd.training.augment import augment
+from dfkd.training.augment import augment, draw
 
 
 def pool_of(count=20, classes=3, fragile=None, seed=0) -> Pool:
@@ -179,14 +184,14 @@ def test_impossible_students_are_refused(wrong):
         Student(mlp((1, 2, 1), 3), Recipe(), KL(), **wrong)
 
 
-def image_trainer(runtime, pool: Pool, how: str, loss=None) -> Trainer:
+def image_trainer(runtime, pool: Pool, how: str, loss=None, defense=None) -> Trainer:
     torch.manual_seed(0)
     teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4,)), (1, 8, 8), 3, [0.5], [0.3])
     images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
     pool.add(images, teacher(images / 255), Split.everything(images))
     student = Student(cnn_bn((1, 8, 8), 3, widths=(4,)), Recipe(batch_size=8), loss or KL(), epochs=1, augment=how)
     model = Classifier(student.network, (1, 8, 8), 3, [0.5], [0.3])
-    return Trainer(model, student, Defense(), runtime, 0, 4, teacher)
+    return Trainer(model, student, defense or Defense(), runtime, 0, 8, teacher)
 
 
 @pytest.mark.parametrize("how", ["shift", "crop_flip"])
@@ -206,10 +211,42 @@ def test_the_teacher_answers_anew_to_the_views_that_the_student_sees(runtime, ho
     twin = image_trainer(runtime, Pool(), how)
     for view, answer in zip(seen, answers, strict=True):
         index = twin.next_index(pool)
-        assert torch.equal(view, augment(pool.pixels(index), how, twin.view_generator))
+        assert torch.equal(view, augment(pool.pixels(index), how, *draw(how, 8, 8, twin.view_generator)))
         assert not torch.equal(view, pool.pixels(index))
         assert torch.allclose(answer, trainer.teacher.predict(view), atol=1e-5)
         assert not answer.requires_grad and not torch.allclose(answer, pool.logits[index], atol=1e-3)
+
+
+@pytest.mark.parametrize(("how", "refuse"), [("black_crop_flip", None), ("cut_mix", None), ("shift", "no")])
+def test_views_as_a_graph_are_the_same_views(runtime, caplog, how, refuse):
+    caplog.set_level("INFO", "dfkd")
+    trained = []
+    for graphs in (None, FakeGraphs(refuse)):
+        with graphs_everywhere(graphs) if graphs else contextlib.nullcontext():
+            pool = Pool()
+            trainer = image_trainer(replace(runtime, capture="graph"), pool, how)
+            before = trainer.teacher.evals.copy()
+            trainer.train(pool, 4)
+            trainer.train(pool, 4)  # a second round replays what the first has recorded
+        trained.append((trainer.weights(), trainer.teacher.evals - before, trainer.read()))
+    (plain, *numbers), (fast, *others) = trained
+    assert numbers == others and all(torch.equal(value, fast[name]) for name, value in plain.items())
+    assert graphs.records == 2 and graphs.replays == (2 * (8 - WARM_UP) if refuse is None else 0)
+    assert [line.split(":")[0] for line in caplog.messages] == (
+        [] if refuse is None else ["  the student's views", "  a step of the student"]
+    )
+
+
+def test_only_views_that_depend_on_the_batch_alone_are_recorded(runtime):
+    class Own(Defense):
+        def teach(self, sources, views, logits):
+            return super().teach(sources, views, logits)
+
+    runtime = replace(runtime, capture="graph")
+    with graphs_everywhere(FakeGraphs()):
+        assert isinstance(image_trainer(runtime, Pool(), "shift").show, CapturedStep)
+        own = image_trainer(runtime, Pool(), "shift", defense=Own())
+    assert own.show == own._show
 
 
 def test_without_augmentation_the_stored_answers_are_taken_and_the_teacher_is_not_asked(runtime):

@@ -89,6 +89,17 @@ def test_results_are_not_overwritten_by_the_next_replay(double):
     assert (first.item(), second.item()) == (2.0, 4.0)
 
 
+def test_what_is_in_a_list_is_valid_until_the_next_call(graphs):
+    """Nobody copies it: these are the tensors that the graph writes into."""
+    step = CapturedStep("a step", lambda x: (x + 1, [x + 2]), "graph", graphs)
+    for _ in range(WARM_UP):
+        step(torch.ones(1))
+    first, (lent,) = step(torch.ones(1))
+    assert (first.item(), lent.item()) == (2.0, 3.0)
+    second, (same,) = step(torch.full((1,), 5.0))
+    assert same is lent and (first.item(), second.item(), lent.item()) == (2.0, 6.0, 7.0)
+
+
 def test_what_is_not_faster_is_not_used(double, graphs, seconds, caplog):
     caplog.set_level("INFO", "dfkd")
     seconds["replay"] = 4.0
@@ -119,7 +130,39 @@ def test_a_form_that_has_become_the_rule_is_recorded(double, graphs):
         call(double, 1.0)
     for _ in range(BEFORE + 1):
         call(double, 1.0, 2.0)
-    assert graphs.records == 2 and double.recording.form == ((torch.Size([2]), torch.float32),)
+    assert graphs.records == 2 and double.recording.form == ((torch.Size([2]), torch.float32, False),)
+
+
+def test_once_it_is_known_to_be_faster_other_forms_are_recorded_without_timing(double, graphs, caplog):
+    caplog.set_level("INFO", "dfkd")
+    for _ in range(BEFORE + 1 + TRIALS):
+        call(double, 1.0)
+    waits = graphs.waits
+    for _ in range(WARM_UP + 2):
+        call(double, 1.0, 2.0)
+    assert (graphs.records, graphs.waits, len(caplog.messages)) == (2, waits, 1)
+
+
+def test_tensors_in_tuples_are_inputs_too_and_those_with_gradients_keep_them(graphs):
+    def function(x, others):
+        factor, nothing = others
+        assert nothing is None
+        return torch.autograd.grad((factor * x.square()).sum(), x)
+
+    step = CapturedStep("a step", function, "graph", graphs)
+    for number in range(WARM_UP + 3):
+        x, factor = torch.full((2,), float(number), requires_grad=True), torch.tensor([1.0, 3.0 + number])
+        (gradient,) = step(x, (factor, None))
+        assert gradient.tolist() == [2.0 * number, 2.0 * number * (3 + number)]
+    assert (graphs.records, graphs.replays) == (1, 3)
+
+
+@pytest.mark.parametrize("look", [lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: x + torch.tensor(1.0)])
+def test_fake_graphs_refuse_what_a_gpu_could_not_record(graphs, look):
+    step = CapturedStep("a step", look, "graph", graphs)
+    with pytest.raises(AssertionError, match="a GPU cannot record"):
+        for _ in range(WARM_UP + 1):
+            step(torch.ones(2))
 
 
 def test_other_arguments_have_to_be_the_same_objects(graphs):
@@ -207,8 +250,8 @@ def test_only_what_depends_on_its_arguments_alone_is_recorded():
     assert Defense().loss_is_pure and ATEsc(All()).loss_is_pure and not Stateful().loss_is_pure
     assert Supervised(net, recipe, 1).loss_is_pure and Backdoor(net, recipe, 1).loss_is_pure
     assert not StatefulTeacher(net, recipe, 1).loss_is_pure and not NTL(net, recipe, 1).loss_is_pure
-    assert Prior({"tv": TotalVariation()}).is_pure
-    assert not Prior({"own": StatefulTerm()}).is_pure and not Prior({"bn": BatchNormEMA()}).is_pure
+    assert Prior({"tv": TotalVariation()}).is_pure and Prior({"bn": BatchNormEMA()}).is_pure
+    assert not Prior({"own": StatefulTerm()}).is_pure
 
 
 def test_on_a_gpu_a_step_as_a_graph_is_the_step(device):
@@ -245,8 +288,20 @@ LONG = ("limit.rounds=3", "synthesizer.rounds=3", "runtime.capture=graph", "limi
 RUNS = {
     "cake": ((*CAKE, "synthesizer.steps=8"), {"the teacher", "CAKE", "the student"}),
     "dfq": (("synthesizer=dfq", *DFQ, "synthesizer.steps=8"), {"the teacher", "the generator", "the student"}),
+    "fast": (
+        ("synthesizer=fast", "synthesizer.batch_size=20", "synthesizer.generator.width=8", "synthesizer.steps=8"),
+        {"the teacher", "the images", "the student"},
+    ),
+    "deepinversion": (
+        ("synthesizer=deepinversion", "synthesizer.batch_size=20", "synthesizer.steps=8"),
+        {"the teacher", "the images", "the student"},
+    ),
     "atesc": ((*NOISE, *BACKDOOR, "defense=atesc"), {"the teacher", "the student"}),
-    "views": ((*NOISE, "student.augment=shift", "loss@student.loss=hint"), {"the teacher", "the student"}),
+    "views": ((*NOISE, "student.augment=cut_mix"), {"the teacher", "the student", "the student's views"}),
+    "hint": (
+        (*NOISE, "student.augment=shift", "loss@student.loss=hint"),
+        {"the teacher", "the student", "the student's views"},
+    ),
 }
 
 

@@ -10,12 +10,12 @@ from dfkd.priors import L2, BatchNormEMA, Prior
 from dfkd.synthesizers.inversion import (
     Best,
     Inversion,
-    Optimization,
     agreement,
     balanced_labels,
     evaluation_mode,
     to_bytes,
 )
+from dfkd.synthesizers.step import Optimization
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -77,7 +77,7 @@ class Plain(Inversion):
         def advance():
             x.data -= 0.5 * x.grad
 
-        return Optimization(lambda: x, [x], advance)
+        return Optimization(lambda x: x, x, advance)
 
 
 def make(runtime, prior=None, **options) -> Plain:
