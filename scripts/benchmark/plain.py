@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DECAY = 5e-4  # weight decay of the plain trainings
+
 
 def input_gradients(net: nn.Module, x: Tensor, steps: int, autocast=contextlib.nullcontext) -> None:
     """`steps` times a forward pass and the gradient of the inputs; no loss, no update."""
@@ -46,11 +48,24 @@ def cake_set(
 
 def train(net: nn.Module, x: Tensor, target: Tensor, steps: int, lr: float, autocast=contextlib.nullcontext) -> None:
     """`steps` steps of SGD with momentum and weight decay on one batch; target: classes (B,) or their shares (B, C)."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=DECAY)
     for _ in range(steps):
         with autocast():
             logits = net(x)
         loss = F.cross_entropy(logits.float(), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def distil(student: nn.Module, teacher: nn.Module, batches: list[Tensor], lr: float) -> None:
+    """A step of SGD on every batch of images, towards the answers of a frozen teacher."""
+    optimizer = torch.optim.SGD(student.parameters(), lr=lr, momentum=0.9, weight_decay=DECAY)
+    student.train()
+    for x in batches:
+        with torch.no_grad():
+            answers = teacher(x)
+        loss = kl(student(x), answers)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

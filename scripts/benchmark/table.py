@@ -41,7 +41,7 @@ def as_json(rows: list[Row], about: dict) -> dict:
                 "median": row.median,
                 "values": row.values,
                 "unit": row.unit or "ratio",
-                "goal": {"kind": row.goal.kind, "value": row.goal.value},
+                "goal": row.goal and vars(row.goal),
                 "met": row.met,
                 "correct": row.correct,
                 "checks": [vars(check) | {"passed": check.passed} for check in row.checks],
@@ -74,9 +74,11 @@ def _line(row: Row) -> str:
         for check in wrong or nearest
     )
     spread = f"{min(row.values):.2f} to {max(row.values):.2f} ({len(row.values)})"
-    cells = [row.what, row.against, f"{row.median:.2f}{unit}", spread, _goal(row.goal), "yes" if row.met else "**no**"]
+    cells = [row.what, row.against, f"{row.median:.2f}{unit}", spread, *_goal(row.goal, row.met)]
     return f"| {' | '.join([*cells, checks])} |"
 
 
-def _goal(goal: Goal) -> str:
-    return f"{'≥' if goal.kind == 'at least' else '≤'} {goal.value:.4g}"
+def _goal(goal: Goal | None, met: bool) -> list[str]:
+    if goal is None:
+        return ["none", ""]
+    return [f"{'≥' if goal.kind == 'at least' else '≤'} {goal.value:.4g}", "yes" if met else "**no**"]
