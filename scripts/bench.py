@@ -35,6 +35,7 @@ CASES = {
     "atesc": rounds.atesc,
     "bn_prior": cake.bn_prior,
     "grid": commands.grid,
+    "side_by_side": commands.side_by_side,
     "memory": commands.memory,
     "first_seconds": commands.first_seconds,
 }

@@ -58,6 +58,31 @@ def train(net: nn.Module, x: Tensor, target: Tensor, steps: int, lr: float, auto
         optimizer.step()
 
 
+def one_cycle(net: nn.Module, x: Tensor, y: Tensor, epochs: int, size: int, lr: float, decay: float) -> None:
+    """Train a network on shifted images (N, C, H, W), as far as torch's OneCycleLR goes, in torch's own arithmetic."""
+    steps = len(x) // size
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps + 1)
+    net.train()
+    for _ in range(epochs):
+        for index in torch.randperm(len(x), device=x.device).split(size)[:steps]:
+            pad = x.shape[2] // 8
+            top, left = torch.randint(2 * pad + 1, (2, size))
+            loss = F.cross_entropy(net(shifted(x[index], pad, top, left)), y[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, x: Tensor, y: Tensor, size: int = 1000) -> float:
+    """The share of images whose largest logit is their label, in percent."""
+    net.eval()
+    hits = [net(images).argmax(1) == labels for images, labels in zip(x.split(size), y.split(size), strict=True)]
+    return 100 * torch.cat(hits).float().mean().item()
+
+
 def distil(student: nn.Module, teacher: nn.Module, batches: list[Tensor], lr: float) -> None:
     """A step of SGD on every batch of images, towards the answers of a frozen teacher."""
     optimizer = torch.optim.SGD(student.parameters(), lr=lr, momentum=0.9, weight_decay=DECAY)

@@ -2,9 +2,12 @@
 
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
-from gpu import about, field, record, right
+from benchmark.measure import TFLOPS
+
+from gpu import about, field, record, right, teachers, ways, whole
 
 MISSING = "not measured"
 HEAD = """# What a GPU has shown
@@ -14,15 +17,17 @@ HEAD = """# What a GPU has shown
 `DIR` holds CIFAR-10: torchvision's `cifar-10-batches-py`, an archive `cifar10.npz` (x_train, y_train, x_test,
 y_test), or the same as 18 MB of JPEG pictures, `cifar10_jpegq75_pack.npz` (`scripts/gpu/data.py`). It needs no network,
 stops in time, and writes this page and one JSON file a row (`docs/measured/`). It tells whether a machine is set up
-well: the first half compares what the device computes with the CPU, the second gives the field's table in a fraction of
-the published steps. This page is made by `python scripts/make_gpu.py page`.
+well: the first half compares what the device computes with the CPU, starts runs in several ways and measures the speed;
+the second computes whole cells, and gives the field's table in a fraction of the published steps. This page is made by
+`python scripts/make_gpu.py page`.
 """
 START, END = "<!-- made by scripts/make_gpu.py -->", "<!-- end -->"
 
 
 def gpu_page(measured: Path) -> str:
     """Return the text of docs/gpu.md."""
-    return "\n".join([HEAD, _right(measured), "", _bench(measured), "", _field(measured)]) + "\n"
+    parts = [HEAD.rstrip(), _right(measured), _ways(measured), _bench(measured), _whole(measured), _field(measured)]
+    return "\n\n".join(parts) + "\n"
 
 
 def write(measured: Path, page: Path, readme: Path | None = None) -> None:
@@ -50,6 +55,34 @@ def _provenance(content: dict | None) -> str:
 
 def _right(measured: Path) -> str:
     content = about.read(measured / "right.json")
+    about_rows = (
+        f"Every synthesizer, defense and teacher at toy size, on the device and on the CPU, from the same random "
+        f"numbers in float32: the largest difference of a trained weight, as a share of the largest of its tensor, may "
+        f"be {right.TOLERANCE:g}."
+    )
+    names = [name for name, *_ in right.compared()]
+    table = _answers("difference", names, content, lambda row: f"{row['difference']:.1e}")
+    return "\n\n".join(["## Half 1: right and fast", _provenance(content), textwrap.fill(about_rows, 120), table])
+
+
+def _ways(measured: Path) -> str:
+    content = about.read(measured / "ways.json")
+    return _answers("what was compared", list(ways.MEASURES), content, lambda row: row["compared"])
+
+
+def _whole(measured: Path) -> str:
+    content = about.read(measured / "whole.json")
+    names = [*whole.MEASURES, teachers.BESIDE_PLAIN, teachers.SHORT]
+    table = _answers("what was compared", names, content, lambda row: row["compared"])
+    return "\n\n".join(["## Half 2: whole cells", _provenance(content), table])
+
+
+def _answers(what: str, names: list[str], content: dict | None, told: Callable[[dict], str]) -> str:
+    """Return a table of rows that are right or not.
+
+    Args:
+        what: head of the last column, which `told` says of a row.
+    """
     rows = (content or {}).get("rows", {})
 
     def line(name: str) -> list[str]:
@@ -57,34 +90,43 @@ def _right(measured: Path) -> str:
         if row is None:
             return [name, MISSING, ""]
         if "error" in row:
-            return [name, "**fails**", row["error"].replace("|", "/").replace("\n", " ")]
-        return [name, "yes" if row["right"] else "**no**", f"{row['difference']:.1e}"]
+            return [name, "**fails**", _one_cell(row["error"])]
+        return [name, "yes" if row["right"] else "**no**", _one_cell(told(row))]
 
-    about_rows = (
-        f"Every synthesizer, defense and teacher at toy size, on the device and on the CPU, from the same random "
-        f"numbers in float32: the largest difference of a trained weight, as a share of the largest of its tensor, may "
-        f"be {right.TOLERANCE:g}."
-    )
-    table = _table(["what", "right", "difference"], [line(name) for name, *_ in right.rows()])
-    return "\n\n".join(["## Half 1: right and fast", _provenance(content), textwrap.fill(about_rows, 120), table])
+    return _table(["what", "right", what], [line(name) for name in names])
+
+
+def _one_cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")
 
 
 def _bench(measured: Path) -> str:
     content = about.read(measured / "bench.json")
-    if content is None:
+    if content is None or not content["rows"]:
         return f"The benchmark (`scripts/bench.py`): {MISSING}."
-    rows = [
-        [row["what"], row["against"], f"{row['median']:.2f}", f"{row['goal']['kind']} {row['goal']['value']:g}",
-         "yes" if row["met"] else "**no**", "yes" if row["correct"] else "**no**"]
-        for row in content["rows"]
-    ]  # fmt: skip
-    return _table(["benchmark", "against", "median", "goal", "met", "correct"], rows)
+    head = ["benchmark", "against", "median", "TFLOP/s", "goal", "met", "correct"]
+    lines = []
+    for case, found in content["rows"].items():
+        lines += [[case, "", "**fails**", "", "", "", _one_cell(found["error"])]] if "error" in found else []
+        lines += map(_speed, found.get("rows", []))
+    return _table(head, lines)
+
+
+def _speed(row: dict) -> list[str]:
+    goal, is_ratio = row["goal"], row["unit"] == "ratio"
+    median = f"{row['median']:.2f}" if is_ratio else f"{row['median']:.4g} {row['unit']}"
+    rate = row["rates"].get(TFLOPS)
+    wanted = [f"{goal['kind']} {goal['value']:g}", "yes" if row["met"] else "**no**"] if goal else ["none", ""]
+    teraflops = "" if rate is None else f"{rate:.3g}"
+    return [row["what"], row["against"], median, teraflops, *wanted, "yes" if row["correct"] else "**no**"]
 
 
 def _field(measured: Path) -> str:
     about_rows = (
         "One ResNet-34 teacher, ResNet-18 students beside each other, one seed. Reported numbers are of the whole "
-        "recipes; what a row has of the recipe's steps, and why it cannot be compared, stands beside."
+        "recipes; what a row has of the recipe's steps, and why it cannot be compared, stands beside. TFLOP/s are of "
+        "one cell, which shares the card with others, and at the least: counted are the teacher's forward passes, and "
+        "the forward and backward passes of the student's steps, not the gradients of images nor generators."
     )
     table = field_table(measured, long=True)
     return "\n\n".join(["## Half 2: the field's table", textwrap.fill(about_rows, 120), table])
@@ -94,14 +136,14 @@ def field_table(measured: Path, long: bool = False) -> str:
     """Return the table of the second half.
 
     Args:
-        long: with minutes, teacher, card and source.
+        long: with teacher, minutes, operations a second, card and source.
     """
     head = ["CIFAR-10", "reported ID", "measured ID", "agreement", "reported ASR", "measured ASR", "not comparable"]
     rows = []
     for name, recipe in field.recipes().items():
         content = about.read(measured / f"{record.file_name(name)}.json")
         rows.append(_row(name, content, record.reported(recipe), long))
-    return _table([*head, *(["teacher ID", "minutes", "where", "source"] if long else [])], rows)
+    return _table([*head, *(["teacher ID", "minutes", "TFLOP/s", "where", "source"] if long else [])], rows)
 
 
 def readme_table(measured: Path) -> str:
@@ -123,4 +165,5 @@ def _row(name: str, content: dict | None, told: dict, long: bool) -> list[str]:
         return row
     sources = dict.fromkeys(entry["source"] for entry in (told["id"], told["asr"]) if entry)
     where = _provenance(content) if content else ""
-    return [*row, percent(got.get("teacher")), str(got.get("minutes", "")), where, "; ".join(sources)]
+    cost = [str(got.get(key, "")) for key in ("minutes", "tflops")]
+    return [*row, percent(got.get("teacher")), *cost, where, "; ".join(sources)]
