@@ -121,7 +121,7 @@ def replicas(bench: Bench) -> list[Row]:
 
 
 def _replicas(bench: Bench, kind: Callable) -> Row:
-    runtime, count, steps = bench.runtime, bench.size(2, 4, 8), bench.size(2, 20, 400)
+    runtime, count, steps = bench.runtime, bench.size(2, 4, 8), bench.size(2, 10, 400)
     images = pool(runtime, bench.size(16, 128, 128) * steps)
     together = SiblingDistillation(distillations(runtime, kind, images, range(count), bench.repeats + 1, steps))
     (alone,) = distillations(runtime, kind, images, range(1), bench.repeats + 1, steps)

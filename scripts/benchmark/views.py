@@ -46,7 +46,7 @@ def pool(runtime: Runtime, count: int, side: int) -> Pool:
 
 def views(bench: Bench) -> list[Row]:
     """A step of a ResNet-18 on new views, which a ResNet-34 answers."""
-    size, steps, side = bench.size(8, 32, 256), bench.size(2, 2, 60), bench.size(8, 32, 32)
+    size, steps, side = bench.size(8, 16, 256), bench.size(2, 2, 60), bench.size(8, 32, 32)
     ours, images = trainer(bench, bench.runtime, size, steps), pool(bench.runtime, 4 * size, side)
     seconds = bench.seconds(ours=lambda: ours.train(images, steps))["ours"]
     values = [1000 * taken / steps for taken in seconds]
@@ -60,7 +60,7 @@ def views(bench: Bench) -> list[Row]:
 @without_kinks()
 def views_check(bench: Bench) -> Check:
     """Three steps beside plain ones on the same views, which a second trainer draws from the same random numbers."""
-    size, steps, side = bench.size(8, 16, 64), 3, bench.size(8, 32, 32)
+    size, steps, side = bench.size(8, 8, 64), 3, bench.size(8, 32, 32)
     images = pool(bench.exact, size, side)
     ours, again = (trainer(bench, bench.exact, size, steps) for _ in range(2))
     first = [p.detach().clone() for p in ours.model.net.parameters()]
