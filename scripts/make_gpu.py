@@ -3,6 +3,7 @@
     python scripts/make_gpu.py --data DIR             both halves and the page
     python scripts/make_gpu.py right | field | page   one of them
 
+The first half needs no data; of the second, what needs CIFAR-10 is left out without it.
 Each half ends at its deadline, also at Ctrl-C, with what it has; the same command goes on from there.
 """
 
@@ -11,7 +12,10 @@ import sys
 from pathlib import Path
 
 import torch
-from gpu import about, clock, data, field, page, right, speed
+from gpu import about, clock, data, field, page, right, rows, speed, teachers, ways, whole
+
+RIGHT, WAYS = 0.4, 0.25  # shares of the first half; the rest measures the speed
+WHOLE = 0.4  # at most this share of the second half; the rest is the field's table
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,23 +50,35 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def half_one(options: argparse.Namespace, deadline: clock.Deadline) -> None:
-    """Compare the device with the CPU in three fifths of the time, and measure the speed in the rest."""
-    rows = clock.Deadline(0.6 * deadline.left)
-    right.run(options.device, rows, options.measured / "right.json", options.only)
-    speed.run(options.device, deadline, options.measured / "bench.json", options.toy)
+    """Compare the device with the CPU, start runs in other ways, and measure the speed."""
+    device, measured, only, seconds = options.device, options.measured, options.only, deadline.left
+    right.run(device, clock.Deadline(RIGHT * seconds), measured / "right.json", only)
+    ways.run(device, clock.Deadline(WAYS * seconds), measured / "ways.json", only, options.toy)
+    speed.run(device, deadline, measured / "bench.json", only, options.toy)
 
 
 def half_two(options: argparse.Namespace, deadline: clock.Deadline) -> None:
-    """Compute the field's table; without CIFAR-10 say so, and leave its rows as they are."""
+    """Compute whole cells in several ways, and the field's table; what needs CIFAR-10 is left out without it."""
+    device, toy, out = options.device, options.toy, options.measured / "whole.json"
+    first, found = clock.Deadline(WHOLE * deadline.left), cifar10(options)
+    measures = whole.measures(device, first, options.out, toy)
+    if found is not None:
+        measures += teachers.measures(device, found, toy)
+    rows.run(device, first, out, measures)
+    if found is not None:
+        cells = field.run(device, deadline, options.out / "field", options.measured, found, toy)
+        rows.run(device, clock.Deadline(clock.GRACE), out, teachers.fast(cells))
+
+
+def cifar10(options: argparse.Namespace) -> list[str] | None:
+    """Return the options that choose CIFAR-10 (in a trial the digits), or None if it is not there, which is said."""
     if options.toy and options.data is None:
-        found = ["domain@ntl_scenario.id=digits"]
-    else:
-        try:
-            found = data.options(options.data or Path("data"), options.out)
-        except FileNotFoundError as error:
-            print(f"half 2 is left out: {error}; say --data DIR (make gpu DATA=DIR)", file=sys.stderr)
-            return
-    field.run(options.device, deadline, options.out / "field", options.measured, found, options.toy)
+        return ["domain@ntl_scenario.id=digits"]
+    try:
+        return data.options(options.data or Path("data"), options.out)
+    except FileNotFoundError as error:
+        print(f"most of half 2 is left out: {error}; say --data DIR (make gpu DATA=DIR)", file=sys.stderr)
+        return None
 
 
 if __name__ == "__main__":

@@ -13,18 +13,28 @@ from test_scripts import script
 import dfkd.synthesizers.cake as cake_module
 import dfkd.training.augment
 from dfkd.attacks import PGD
-from dfkd.distill import SiblingDistillation
+from dfkd.distill import SiblingDistillation, Trainer
 from dfkd.machine.runtime import Runtime, make_runtime
 from dfkd.models.up_conv import UpConv2d
 from dfkd.priors import BatchNormPrior
 from dfkd.recipe import Stepper
 
 sys.path.append(str(ROOT / "scripts"))
-from benchmark import commands, measure
+from benchmark import commands, flops, measure, table
 
-IN_PROCESS = (
-    *("cnn_synthesis", "resnet_synthesis", "student", "replicas", "teacher", "generator", "dfq", "atesc", "bn_prior"),
-)
+# Those that are compared with a plain path in this process, and their goals on a GPU.
+GOALS = {
+    "cnn_synthesis": [1.5, 5],
+    "resnet_synthesis": [0.85, 5, 320],
+    "student": [1.5],
+    "views": [9],
+    "replicas": [1.6, 1.6],
+    "teacher": [1.3],
+    "generator": [1],
+    "dfq": [0.95, 0.95],
+    "atesc": [0.6, 0.6, 0.6, 1.35, 1.2, 1.35, 1.2],
+    "bn_prior": [1.15],
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +47,44 @@ def bench(tmp_path):
     return measure.Bench(Runtime(torch.device("cpu")), repeats=1, toy=True, folder=tmp_path)
 
 
-@pytest.mark.parametrize("case", IN_PROCESS)
-def test_a_fast_path_is_the_plain_one(case, program, bench):
+@pytest.mark.parametrize("case", GOALS)
+def test_a_fast_path_is_the_plain_one(case, program, bench, monkeypatch):
+    monkeypatch.setattr(bench, "_goal", lambda kind, cpu, gpu: measure.Goal(kind, cpu if gpu is None else gpu))
     rows = program.measure(bench, [case])
-    assert rows
+    assert [row.goal.value for row in rows] == GOALS[case]
     for row in rows:
         assert row.checks and row.correct, row.checks
         assert math.isfinite(row.median) and row.median > 0
 
 
-@pytest.mark.parametrize("case", a_few(IN_PROCESS, "cnn_synthesis", "student", "teacher"))
+@pytest.mark.parametrize("case", a_few(GOALS, "cnn_synthesis", "student", "teacher"))
 def test_what_is_measured_stays_on_its_device(case, program, tmp_path):
     with elsewhere():
         (row, *_) = program.measure(measure.Bench(Runtime(ELSEWHERE), 1, True, tmp_path), [case])
     assert row.correct
+
+
+def test_a_row_without_a_goal_misses_none(program, bench):
+    (row,) = program.measure(bench, ["matrix_product"])
+    assert row.goal is None and row.met and row.correct and row.median > 0
+    assert "| matrix product, 64 x 64, float32 | the clock |" in (text := table.as_markdown([row], {"command": "c"}))
+    assert "| none |  |" in text and table.as_json([row], {})["rows"][0]["goal"] is None
+
+
+def test_plain_float32_is_no_tf32_while_it_is_measured(program, bench, monkeypatch):
+    seen = []
+    monkeypatch.setitem(program.CASES, "student", lambda _: seen.append(torch.backends.cudnn.conv.fp32_precision) or [])
+    program.measure(bench, ["student"])
+    assert seen == ["ieee"]
+
+
+def test_operations_are_counted_forwards_and_backwards():
+    layer, pixels = torch.nn.Conv2d(3, 5, 3, padding=1), 8 * 8
+    net, once = torch.nn.Sequential(layer, torch.nn.Flatten(), torch.nn.Linear(5 * pixels, 2)), 2 * 5 * pixels
+    forward = once * (27 + 2)
+    assert flops.per_image(net, (3, 8, 8)) == forward
+    assert flops.per_image(net, (3, 8, 8), "inputs") == 2 * forward
+    assert flops.per_image(net, (3, 8, 8), "weights") == 2 * forward + once * 2  # images need no gradient
 
 
 def scaled(function, factor):
@@ -70,6 +104,11 @@ def wrong_rate(patch):
         step(self, loss)
 
     patch.setattr(Stepper, "step", lower)
+
+
+def wrong_answers(patch):
+    answers = Trainer._run_teacher
+    patch.setattr(Trainer, "_run_teacher", lambda *arguments: [1.2 * each for each in answers(*arguments)])
 
 
 def wrong_shift(patch):
@@ -107,6 +146,7 @@ def wrong_kernel(patch):
     [
         ("cnn_synthesis", wrong_contrast),
         ("student", wrong_rate),
+        ("views", wrong_answers),
         ("teacher", wrong_shift),
         ("generator", wrong_kernel),
         pytest.param("replicas", wrong_batches, marks=pytest.mark.exhaustive),

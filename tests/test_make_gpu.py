@@ -2,20 +2,41 @@
 
 import io
 import json
+import shutil
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runner import ROOT
+from runner import ROOT, command_line
 from test_scripts import script
 
 from dfkd.machine.runtime import Runtime
 
 sys.path.append(str(ROOT / "scripts"))
-from gpu import about, clock, compose, data, field, page, record, right, speed
+from benchmark import commands
+from benchmark.measure import Bench
+from gpu import (
+    about,
+    clock,
+    command,
+    compose,
+    data,
+    field,
+    page,
+    record,
+    right,
+    rows,
+    speed,
+    teachers,
+    ways,
+    whole,
+    work,
+)
 from gpu.same_numbers import same_numbers
 
 
@@ -47,7 +68,8 @@ def test_a_command_is_asked_to_stop_and_then_ended(monkeypatch, deaf):
     monkeypatch.setattr(clock, "GRACE", 0.3)
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
     began = time.monotonic()
-    assert clock.run([sys.executable, "-c", code] if deaf else ["sleep", "60"], clock.Deadline(1.0)) is None
+    with pytest.raises(clock.TimeUp):
+        clock.run([sys.executable, "-c", code] if deaf else ["sleep", "60"], clock.Deadline(1.0))
     assert time.monotonic() - began < 4
     assert clock.run([sys.executable, "-c", "raise SystemExit(3)"], clock.Deadline(30)) == 3
 
@@ -100,6 +122,45 @@ def test_archives_and_torchvisions_folders_are_taken_as_they_are(tmp_path):
         data.options(tmp_path / "elsewhere", tmp_path)
 
 
+# --- rows and commands
+
+
+def test_rows_are_kept_unless_another_machine_or_commit_measured_them(tmp_path):
+    out, calls = tmp_path / "rows.json", []
+    measures = [(name, lambda name=name: calls.append(name) or {"right": True}) for name in ("a", "b")]
+    for _ in range(2):
+        rows.run("cpu", clock.Deadline(60), out, measures, tolerance=1)
+    content = json.loads(out.read_text())
+    assert calls == ["a", "b"] and content["tolerance"] == 1 and content["rows"]["b"] == {"right": True}
+    about.write(out, content | {"commit": "another"})
+    rows.run("cpu", clock.Deadline(60), out, measures, only="b")
+    assert calls == ["a", "b", "b"] and list(json.loads(out.read_text())["rows"]) == ["b"]
+
+
+def test_a_command_that_fails_is_told_by_its_last_line(tmp_path):
+    start = (sys.executable, "-c", "print('first'); raise SystemExit('no such thing')")
+    with pytest.raises(command.CommandFailed, match=r"dfkd a=b ended with 1: no such thing"):
+        command.run(["a=b"], tmp_path / "new", clock.Deadline(60), start)
+
+
+def test_cells_share_a_gpu_and_take_turns_on_a_cpu():
+    assert "hydra/launcher=gpus" in command.beside("cuda")
+    assert "hydra.launcher.devices=[cuda:1]" in command.beside("cuda:1")
+    assert "hydra/launcher=basic" in command.beside("cpu")
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    """Commands are run in this process."""
+
+    def run(words, *_):
+        done = command_line(*words)
+        assert done.code == 0, done.err
+        return done.out + done.err
+
+    monkeypatch.setattr(command, "run", run)
+
+
 # --- half 1
 
 
@@ -113,12 +174,11 @@ def test_streams_draw_the_same_numbers_for_every_device():
 
 
 def test_every_synthesizer_defense_and_teacher_is_a_row():
-    names = [name for name, *_ in right.rows()]
+    names = [name for name, *_ in right.compared()]
     assert len(names) == len(set(names)) and {"synthesizer fast", "defense escape", "teacher hntl"} <= set(names)
 
 
 def test_half_one_finds_a_device_that_computes_the_same_and_goes_on_where_it_was(make, monkeypatch):
-    monkeypatch.setattr(speed, "run", lambda *_: None)
     measured, text = make("right", "--only", "synthesizer dfq")
     row = json.loads((measured / "right.json").read_text())["rows"]["synthesizer dfq"]
     assert row["right"] and row["difference"] <= right.TOLERANCE
@@ -127,25 +187,91 @@ def test_half_one_finds_a_device_that_computes_the_same_and_goes_on_where_it_was
     make("right", "--only", "synthesizer dfq")
 
 
-def test_the_speed_is_a_table_of_the_page_and_ends_in_time(tmp_path):
+def test_the_speed_is_a_table_of_the_page_and_ends_in_time(tmp_path, monkeypatch):
     out = tmp_path / "bench.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(speed, "_case", lambda *_: time.sleep(5))
+        speed.run("cpu", clock.Deadline(0.1), out, toy=True)
+    assert json.loads(out.read_text())["rows"] == {} and "bench.py`): not measured" in page.gpu_page(tmp_path)
     speed.run("cpu", clock.Deadline(60), out, toy=True)
-    (row,) = json.loads(out.read_text())["rows"]
-    assert row["correct"] and f"| {row['what']} |" in page.gpu_page(tmp_path)
-    out.unlink()
-    speed.run("cpu", clock.Deadline(0), out, toy=True)
-    assert not out.exists()
+    content = json.loads(out.read_text())
+    (row,) = content["rows"]["matrix_product"]["rows"]
+    assert content["precision"] and f"| {row['what']} | the clock | " in page.gpu_page(tmp_path)
+    content["rows"]["dfq"] = {"right": False, "error": "ValueError: a | b"}
+    about.write(out, content)
+    assert r"| dfq |  | **fails** |  |  |  | ValueError: a \| b |" in page.gpu_page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("goal", "met", "said"),
+    [
+        (None, True, "| cake | bare | 1.60 | 321 | none |  | yes |"),
+        ({"kind": "at least", "value": 2}, False, "| cake | bare | 1.60 | 321 | at least 2 | **no** | yes |"),
+    ],
+)
+def test_a_row_of_the_speed_has_operations_a_second(tmp_path, goal, met, said):
+    row = {"what": "cake", "against": "bare", "median": 1.6, "unit": "ratio", "goal": goal, "met": met}
+    row |= {"correct": True, "rates": {"ours, TFLOP/s": 321.4}}
+    about.write(tmp_path / "bench.json", {"rows": {"cnn_synthesis": {"rows": [row]}}})
+    assert said in page.gpu_page(tmp_path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("start", [command.DFKD, command.TORCHRUN])
+def test_a_run_in_an_empty_folder_and_by_torchrun_gives_the_same_student(start):
+    """Starts a process, which is what it is about."""
+    row = ways.same_student(start, "cpu", clock.Deadline(120))
+    assert row["right"] and "this process: 0.0e+00 (0.02)" in row["compared"], row
+
+
+def test_another_student_is_not_right(no_process, monkeypatch):
+    run = command.run
+    monkeypatch.setattr(command, "run", lambda words, *rest: run([*words, "seed=1"], *rest))
+    row = ways.same_student(command.DFKD, "cpu", clock.Deadline(120))
+    assert not row["right"] and "(0.02)" in row["compared"]
+
+
+@pytest.mark.exhaustive
+def test_a_profile_says_what_the_phases_take(no_process):
+    row = ways.profile("cpu", clock.Deadline(120), toy=True)
+    assert row["right"] and "the student's stage: " in row["compared"] and "synthesis" in row["compared"]
+
+
+def stopped(*_) -> str:
+    raise clock.TimeUp
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (
+            lambda *_: "  profile  teacher: 0.1 s\n  profile  student: 2.9 s, synthesis 60 %, distill 30 %",
+            "2.9 s, synthesis",
+        ),
+        (lambda *_: "  profile  student: 1.0 s, aten::add 90 %", "1.0 s, aten::add"),
+        (lambda *_: "", "nothing"),
+        (stopped, "it had not ended after 40 s"),
+    ],
+)
+def test_a_profile_has_to_name_the_phases_and_to_end(monkeypatch, printed, said):
+    monkeypatch.setattr(command, "run", printed)
+    row = ways.profile("cpu", clock.Deadline(120))
+    assert row["right"] == ("synthesis" in said) and said in row["compared"]
+
+
+def test_the_end_of_the_half_is_no_fault_of_the_profiler(monkeypatch):
+    monkeypatch.setattr(command, "run", stopped)
+    with pytest.raises(clock.TimeUp):
+        ways.profile("cpu", clock.Deadline(5))
 
 
 @pytest.mark.parametrize(("compare", "said"), [(lambda *_: (0.5, 1.0), "**no**"), (lambda *_: 1 / 0, "**fails**")])
 def test_half_one_says_what_differs_or_fails(make, monkeypatch, compare, said):
-    monkeypatch.setattr(speed, "run", lambda *_: None)
     monkeypatch.setattr(right, "compare", compare)
     assert f"| defense atesc | {said} |" in make("right", "--only", "defense atesc")[1]
 
 
 def test_half_one_stops_in_time_with_what_it_has(make, monkeypatch):
-    monkeypatch.setattr(speed, "run", lambda *_: None)
     monkeypatch.setattr(
         right, "compare", lambda options, *_: time.sleep(5) if options[0] == "synthesizer=fast" else (0.0, 1.0)
     )
@@ -157,17 +283,119 @@ def test_half_one_stops_in_time_with_what_it_has(make, monkeypatch):
 # --- half 2
 
 
+def in_this_process(*words: str) -> float:
+    """What `commands.dfkd` does for cells in turn, which take a second; beside each other they are the same, and take a
+    third of it."""
+    outputs = Path(words[-1].partition("=")[2])
+    if "hydra/launcher=gpus" in words:
+        shutil.copytree(outputs.parent / "in_turn", outputs)
+        return 0.3
+    done = command_line(*words)
+    assert done.code == 0, done.err
+    return 1.0
+
+
+def test_small_cells_beside_each_other_are_held_against_the_same_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "dfkd", in_this_process)
+    row = whole.side_by_side("cpu", clock.Deadline(60), tmp_path, toy=True)
+    assert row["right"] and row["ratio"] == 0.3
+    assert "2 at once: 0.30 of the time one after the other (at most 1)" in row["compared"]
+
+
+def test_a_cell_that_is_missing_beside_others_is_wrong(tmp_path, monkeypatch):
+    one = {"cell": {"student_digest": "a"}}
+    found = iter([one, {}])
+    monkeypatch.setattr(commands, "dfkd", lambda *_: 1.0)
+    monkeypatch.setattr(commands, "results", lambda _: next(found))
+    row = whole.side_by_side("cpu", clock.Deadline(60), tmp_path, toy=True)
+    assert not row["right"] and "students that differ or are missing: 2" in row["compared"]
+
+
+@pytest.mark.exhaustive
+def test_small_cells_share_a_place_on_the_cpu(tmp_path):
+    """Starts the launcher's processes, as on a GPU."""
+    (row,) = commands.side_by_side(Bench(Runtime(torch.device("cpu")), 1, True, tmp_path))
+    assert row.correct and row.median > 0
+
+
+def test_the_precisions_are_compared_by_whole_runs(no_process, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "SEEDS", (0,))
+    row = whole.precisions("cpu", clock.Deadline(60), tmp_path, toy=True)
+    assert row["compared"].startswith("students' ID accuracy: float32 ") and ", bfloat16 " in row["compared"]
+
+
+@pytest.mark.parametrize(
+    ("coarse", "right"), [([98.0, 98.4, 98.2], True), ([97.0, 97.1, 97.2], False), ([99.2, 99.3, 99.4], False)]
+)
+def test_precisions_are_alike_within_the_spread_of_the_seeds(coarse, right):
+    row = whole.within_spread({"float32": [98.1, 98.3, 98.7], "bfloat16": coarse})
+    assert row["right"] == right and "by up to 0.60" in row["compared"]
+
+
+def test_a_teacher_is_held_against_a_plain_loop(monkeypatch):
+    monkeypatch.setattr(teachers, "SEEDS", (0,))
+    monkeypatch.setattr(teachers, "EPOCHS", 2)
+    ((name, measure),) = teachers.measures("cpu", ["domain@ntl_scenario.id=digits"], toy=True)
+    told = measure()["compared"]
+    plain = float(told.partition("plain ")[2].partition(";")[0])
+    assert name == teachers.BESIDE_PLAIN and "after 2 epochs" in told and plain > 50
+
+
+@pytest.mark.parametrize(("plain", "right"), [(90.0, True), (90.6, False), (88.9, False)])
+def test_a_teacher_may_differ_by_half_a_point(monkeypatch, plain, right):
+    made = SimpleNamespace(
+        teacher=SimpleNamespace(network=None, train=lambda *_: None),
+        scenario=SimpleNamespace(id=SimpleNamespace(test=None)),
+        runtime=None,
+    )
+    monkeypatch.setattr(teachers, "prepare", lambda _: made)
+    monkeypatch.setattr(teachers, "accuracy", lambda *_: 89.5)
+    monkeypatch.setattr(teachers, "_plain", lambda *_: plain)
+    assert teachers.beside_plain([])["right"] == right
+
+
+@pytest.mark.parametrize(("seconds", "right"), [(61.0, True), (91.0, False)])
+def test_the_short_recipe_has_to_be_done_in_time(seconds, right):
+    teacher = {"name": "supervised_fast", "epochs": 20, "network": {"name": "resnet34"}}
+    result = {"config": {"teacher": teacher}, "seconds": {"teacher": seconds}, "teacher": {"iacc": 94.8}}
+    cells = [SimpleNamespace(finished_result=lambda found=found: found) for found in (None, result)]
+    ((name, measure),) = teachers.fast(cells)
+    assert measure()["right"] == right and name == teachers.SHORT and teachers.fast(cells[:1]) == []
+    assert f"supervised_fast, resnet34: 94.8 on test images after 20 epochs in {seconds:.0f} s" in measure()["compared"]
+
+
+@pytest.fixture
+def no_cells(monkeypatch):
+    """Nothing of half 2 but the field's table."""
+    monkeypatch.setattr(whole, "measures", lambda *_: [])
+    monkeypatch.setattr(teachers, "measures", lambda *_: [])
+
+
+def test_without_cifar_only_what_needs_it_is_left_out(make, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        whole, "measures", lambda *_: [("12 small cells beside each other", lambda: {"right": True, "compared": "a"})]
+    )
+    measured, text = make("field", "--data", str(tmp_path))
+    assert "| 12 small cells beside each other | yes | a |" in text and list(measured.iterdir()) == [
+        measured / "whole.json"
+    ]
+    assert "most of half 2 is left out: there is no CIFAR-10" in capsys.readouterr().err
+
+
 def one_method(shared: list[str], share: float) -> list[field.Group]:
     return [field.Group({"noise_images": ["experiment=noise_images/cifar10_short"]}, shared), field.Group({}, shared)]
 
 
-def test_half_two_leaves_a_record_and_a_row(make, monkeypatch):
+def test_half_two_leaves_a_record_and_a_row(make, no_cells, monkeypatch):
     """Starts a process, as it does for every cell."""
     monkeypatch.setattr(field, "groups", one_method)
     measured, text = make("field")
     content = json.loads((measured / "noise_images.json").read_text())
     assert 0 <= content["measured"]["id"] <= 100 and content["measured"]["minutes"] >= 0
-    assert content["not_comparable"] and content["card"] and "commit" in content
+    assert content["not_comparable"] and content["card"] and "commit" in content and content["measured"]["tflops"] > 0
+    assert (
+        "on test images after" in json.loads((measured / "whole.json").read_text())["rows"][teachers.SHORT]["compared"]
+    )
     assert "| noise_images | 14.89 |" in text and "| fast | 94.05 | not measured |" in text
 
 
@@ -184,8 +412,16 @@ def test_half_two_stops_its_commands_in_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("method", "near"), [("dfq", 0.02), ("fast", 0.1), ("deepinversion", 0.1)])
 def test_sizes_are_lowered_to_a_share_of_the_steps(method, near):
     cells = (compose.cell(f"experiment={method}/cifar10_short", *field.scaled(method, share)) for share in (1.0, 0.1))
-    whole, part = (record.steps(cell.config) for cell in cells)
+    whole, part = (work.steps(cell.config) for cell in cells)
     assert part / whole == pytest.approx(0.1, rel=near)
+
+
+def test_a_student_is_trained_on_full_batches_of_its_pool():
+    student = {"steps": None, "epochs": 3, "recipe": {"batch_size": 32}}
+    result = {"pool_labels": [40, 30], "config": {"student": student}}
+    assert work.images_of_steps(result) == 3 * 2 * 32
+    online = {"student": student | {"steps": 5}, "synthesizer": {"rounds": 7, "warm_up": 2}}
+    assert work.images_of_steps({"pool_labels": None, "config": online}) == 5 * 5 * 32
 
 
 def test_the_share_is_what_fits_into_the_time():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 
 from dfkd.config.lookup import one_line
 from dfkd.config.paper import published
@@ -22,13 +23,23 @@ def _such(names: list[str]) -> str:
 
 
 def grid(table: Table) -> str:
-    """Format a table as Markdown with aligned columns."""
-    lines = [[one_line(str(entry)).replace("|", "\\|") for entry in line] for line in [table.head, *table.lines]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
-    text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
-    ruler = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    """Format a table of a report as Markdown with aligned columns, under its title."""
     title = [one_line(table.title), ""] if table.title else []
-    return "\n".join([*title, text[0], ruler, *text[1:]])
+    return "\n".join([*title, markdown_table(table.head, table.lines, aligned=True)])
+
+
+def markdown_table(head: Sequence[object], lines: Iterable[Sequence[object]], aligned: bool = False) -> str:
+    """Format a table as Markdown.
+
+    Args:
+        head: the entries of the first line; every other line has as many.
+        aligned: whether to fill up the columns with spaces, for reading in a terminal.
+    """
+    rows = [[one_line(entry).replace("|", "\\|") for entry in line] for line in (head, *lines)]
+    widths = [max(map(len, column)) if aligned else 0 for column in zip(*rows, strict=True)]
+    text = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    ruler = "|" + "|".join("-" * max(w + 2, 3) for w in widths) + "|"
+    return "\n".join([text[0], ruler, *text[1:]])
 
 
 def unfinished(report: Report) -> str:

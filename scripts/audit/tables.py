@@ -14,6 +14,7 @@ from dfkd.audit import headline
 from dfkd.audit.pictures import grid, heat
 from dfkd.audit.signals import signals
 from dfkd.audit.verdict import judge, shipped_model, suspicion
+from dfkd.report.text import markdown_table
 
 
 def largest_over_second(values: list[float]) -> float:
@@ -34,10 +35,6 @@ SCORES: dict[str, Callable[[Audited], float]] = {
     "universal shifts": lambda t: max(signals(t.looks)["shifts"]),
     "universal marks": lambda t: max(signals(t.looks)["marks"]),
 }
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def row(name: str, trapped: list[float], clean: list[float]) -> list[str]:
@@ -90,10 +87,10 @@ def tables(teachers: list[Audited]) -> str:
     left = sum(t.member.trapped and not t.obeyed for t in teachers)
     return "\n\n".join(
         [
-            table(["score", *head[1:]], scores),
-            table(["teachers", *head[1:]], parts),
-            table(["", "trapped", "cannot tell", "not trapped"], [["trapped", *said[0]], ["clean", *said[1]]]),
-            table(["mean probability", "share of trapped", "teachers"], diagram),
+            markdown_table(["score", *head[1:]], scores),
+            markdown_table(["teachers", *head[1:]], parts),
+            markdown_table(["", "trapped", "cannot tell", "not trapped"], [["trapped", *said[0]], ["clean", *said[1]]]),
+            markdown_table(["mean probability", "share of trapped", "teachers"], diagram),
             f"Calibration error {error:.3f}. The taught class is named for {sum(named)} of {len(named)} teachers that "
             f"have one. {left} teachers that do not obey their trap are left out. An audit took "
             f"{median(seconds):.0f} s (median) and at most {max(seconds):.0f} s.",

@@ -4,10 +4,9 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import plain
-from benchmark.measure import Bench, Check, Row, compare, compare_rounding, ratios, without_kinks
+from benchmark import flops, plain
+from benchmark.measure import TFLOPS, Bench, Check, Goal, Row, compare, compare_rounding, ratios, without_kinks
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Teacher, cnn, resnet
 from dfkd.noise import Noise
@@ -89,8 +88,14 @@ def cake_terms(net: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> l
     return plain.cake_terms(net, x.to(next(net.parameters())), labels, WEIGHTS)
 
 
-def synthesis(bench: Bench, name: str, network: Callable, shape: Shape, images: int, steps: int, goal: float) -> Rows:
-    """Two sets side by side against the bare gradients of as many images, and against one set after the other."""
+def synthesis(
+    bench: Bench, name: str, network: Callable, shape: Shape, images: int, steps: int, bare: Goal, loop: Goal
+) -> Rows:
+    """Two sets side by side against the bare gradients of as many images, and against one set after the other.
+
+    Args:
+        bare, loop: the goals of the two ratios.
+    """
     runtime, count = bench.runtime, 2
     fast = runtime.to_device(teacher(network, shape))
     slow = teacher(network, shape).to(runtime.device)
@@ -110,60 +115,44 @@ def synthesis(bench: Bench, name: str, network: Callable, shape: Shape, images: 
     )
     work = count * images * steps
     rates = {f"{who}, image-steps/s": work / sorted(taken[who])[bench.repeats // 2] for who in taken}
-    rates |= {"ours, TFLOP/s": operations(fast, together) * rates["ours, image-steps/s"] / 1e12}
-    rates |= {"matrix product, TFLOP/s": matrix_peak(bench)}
+    rates[TFLOPS] = flops.per_image(slow.net, shape, "inputs") * rates["ours, image-steps/s"] / 1e12
     checks, what = checked(bench, network, shape, images), f"CAKE synthesis, {name}, {count} sets of {images}"
     return [
-        Row(
-            what,
-            "bare forward + input gradient",
-            bench.at_least(0.92, 0.85),
-            ratios(taken["bare"], taken["ours"]),
-            checks,
-            rates,
-        ),
-        Row(
-            what,
-            "plain float32 contiguous loop",
-            bench.at_least(goal, 5.0),
-            ratios(taken["loop"], taken["ours"]),
-            checks,
-            rates,
-        ),
+        Row(what, "bare forward + input gradient", bare, ratios(taken["bare"], taken["ours"]), checks, rates),
+        Row(what, "plain float32 contiguous loop", loop, ratios(taken["loop"], taken["ours"]), checks, rates),
     ]
 
 
-def operations(frozen: Teacher, x: torch.Tensor) -> float:
-    """Floating-point operations of convolutions and matrix products in one image's forward pass, and as many in its
-    input gradient."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        frozen.net(x)
-    return 2 * counter.get_total_flops() / len(x)
-
-
-def matrix_peak(bench: Bench) -> float:
-    """TFLOP/s of the fastest of some products of large square matrices, in the precision that is measured."""
-    runtime, side = bench.runtime, bench.size(64, 2048, 8192)
-    dtype = torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
-    a = torch.randn(side, side, device=runtime.device, dtype=dtype)
-    seconds = min(bench.seconds(product=lambda: a @ a)["product"])
-    return 2 * side**3 / seconds / 1e12
+def matrix_product(bench: Bench) -> list[Row]:
+    """What the device does at the most: the product of two large square matrices, in bfloat16 if that is measured."""
+    side, precision = bench.size(64, 2048, 8192), "bfloat16" if bench.runtime.precision == "bfloat16" else "float32"
+    a = torch.randn(side, side, device=bench.runtime.device, dtype=getattr(torch, precision))
+    taken = bench.seconds(product=lambda: a @ a)["product"]
+    values = [2 * side**3 / seconds / 1e12 for seconds in taken]
+    what = f"matrix product, {side} x {side}, {precision}"
+    return [Row(what, "the clock", None, values, unit="TFLOP/s")]
 
 
 def cnn_synthesis(bench: Bench) -> list[Row]:
     """On MNIST's network."""
-    return synthesis(bench, "cnn", cnn, (1, 28, 28), bench.size(10, 500, 500), bench.size(1, 6, 64), 2.2)
+    sizes = bench.size(10, 500, 500), bench.size(1, 6, 64)
+    return synthesis(bench, "cnn", cnn, (1, 28, 28), *sizes, bench.at_least(0.92, 1.5), bench.at_least(2.2, 5.0))
 
 
 def resnet_synthesis(bench: Bench) -> list[Row]:
-    """On CIFAR's network, or in a test on a part of it."""
+    """On CIFAR's network, or in a test on a part of it; on a GPU it is to come near the matrix product."""
     side = bench.size(8, 32, 32)
     blocks = (1, 1, 1, 1) if bench.toy else (2, 2, 2, 2)
 
     def network(shape: tuple, classes: int) -> torch.nn.Module:
         return resnet(shape, classes, blocks)
 
-    return synthesis(bench, "resnet18", network, (3, side, side), bench.size(10, 50, 500), bench.size(1, 3, 16), 1.7)
+    sizes = bench.size(10, 50, 500), bench.size(1, 3, 16)
+    goals = bench.at_least(0.92, 0.85), bench.at_least(1.7, 5.0)
+    rows = synthesis(bench, "resnet18", network, (3, side, side), *sizes, *goals)
+    first, goal = rows[0], bench.at_least(None, 320)
+    speed = Row(first.what, "the clock", goal, [first.rates[TFLOPS]], first.checks, first.rates, "TFLOP/s")
+    return [*rows, speed]
 
 
 def bn_prior(bench: Bench) -> list[Row]:
@@ -198,4 +187,4 @@ def bn_prior(bench: Bench) -> list[Row]:
     )
     values = ratios(taken["ours"], taken["bare"])
     against = "plain forward + input gradient"
-    return [Row(f"BN prior, resnet18, {count} images", against, bench.at_most(1.15, 1.3), values, [check])]
+    return [Row(f"BN prior, resnet18, {count} images", against, bench.at_most(1.15), values, [check])]

@@ -77,19 +77,60 @@ def grid(bench: Bench) -> list[Row]:
         alone += dfkd(*options, *cell, f"outputs={bench.folder}/alone_{number}")
     cold = {k: v for number in range(len(cells)) for k, v in results(bench.folder / f"alone_{number}").items()}
     warm = results(outputs)
-    differ = sum(warm.get(cell, {}).get("student_digest") != result["student_digest"] for cell, result in cold.items())
     count = len(cells)
-    missing = count - len(cold)
     return [
         Row(
             f"{count}-cell grid ({len(defenses)} defenses x {len(seeds)} seeds)",
             f"{count} cold single cells",
             bench.at_most(0.5),
             [together / alone],
-            [Check("students that differ", differ + missing, count if bench.cuda else 0)],
+            [_same_students(bench, cold, warm, count)],
             {"s together": together, "s one by one": alone},
         )
     ]
+
+
+def side_by_side(bench: Bench) -> list[Row]:
+    """Small cells that share nothing, several at once on the device, against one after the other: two sweeps."""
+    count, jobs = bench.size(2, 4, 12), bench.size(2, 2, 6)
+    options = [
+        "experiment=dfq/digits",
+        f"seed=range(0,{count})",
+        f"synthesizer.rounds={bench.size(1, 30, 400)}",
+        f"teacher.epochs={bench.size(1, 5, 20)}",
+        *(["data.limit=100"] if bench.toy else []),
+        "evaluate.checks=2",
+        "runtime.precision=float32",
+        "runtime.threads=1",
+        "tracker=files",
+    ]
+    device = bench.runtime.device
+    place = f"{device.type}:{device.index or 0}"
+    gpus = ["hydra/launcher=gpus", f"hydra.launcher.devices=[{place}]", f"hydra.launcher.jobs_per_device={jobs}"]
+    folders = bench.folder / "in_turn", bench.folder / "beside"
+    in_turn = dfkd("-m", *options, "hydra/launcher=basic", f"runtime.device={device}", f"outputs={folders[0]}")
+    beside = dfkd("-m", *options, *gpus, f"outputs={folders[1]}")
+    alone, together = map(results, folders)
+    return [
+        Row(
+            f"{count} small cells, hydra/launcher=gpus, {jobs} at once",
+            "one after the other",
+            bench.at_most(1.0, 0.35),
+            [beside / in_turn],
+            [_same_students(bench, alone, together, count)],
+            {"s beside each other": beside, "s in turn": in_turn},
+        )
+    ]
+
+
+def _same_students(bench: Bench, first: dict[str, dict], second: dict[str, dict], count: int) -> Check:
+    """Compare the students of `count` cells, whose results are given by name. A GPU does not repeat them to the bit:
+    there they only have to be there."""
+
+    def same(cell: str) -> bool:
+        return cell in second and (bench.cuda or first[cell]["student_digest"] == second[cell]["student_digest"])
+
+    return Check("students that differ or are missing", count - sum(map(same, first)), 0)
 
 
 def memory(bench: Bench) -> list[Row]:

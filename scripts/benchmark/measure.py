@@ -16,6 +16,7 @@ from torch import Tensor
 from dfkd.machine.runtime import Runtime
 
 UNIT = torch.finfo(torch.float32).eps
+TFLOPS = "ours, TFLOP/s"  # the name of this rate: 10^12 operations a second of convolutions and matrix products
 TIMES = 30  # as far from float64 as plain float32: a convolution by Winograd's algorithm rounds ten times as coarsely
 
 
@@ -56,7 +57,7 @@ class Row:
 
     Attributes:
         what, against: is compared.
-        goal: of the median.
+        goal: of the median; None: it is measured only to be known.
         values: one a repeat: ratios, or what `unit` says.
         checks: of the fast path.
         rates: medians that the ratio was made of, by name.
@@ -64,7 +65,7 @@ class Row:
 
     what: str
     against: str
-    goal: Goal
+    goal: Goal | None
     values: list[float]
     checks: list[Check] = field(default_factory=list)
     rates: dict[str, float] = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        return self.goal.met(self.median)
+        return self.goal is None or self.goal.met(self.median)
 
     @property
     def correct(self) -> bool:
@@ -112,11 +113,16 @@ class Bench:
         """How much of something: in a test, on a CPU, on a GPU."""
         return toy if self.toy else gpu if self.cuda else cpu
 
-    def at_least(self, cpu: float, gpu: float | None = None) -> Goal:
-        return Goal("at least", gpu if gpu is not None and self.cuda else cpu)
+    def at_least(self, cpu: float | None, gpu: float | None = None) -> Goal | None:
+        """A goal of its own on a GPU, if `gpu` is given; without a goal for a CPU there is none there."""
+        return self._goal("at least", cpu, gpu)
 
-    def at_most(self, cpu: float, gpu: float | None = None) -> Goal:
-        return Goal("at most", gpu if gpu is not None and self.cuda else cpu)
+    def at_most(self, cpu: float | None, gpu: float | None = None) -> Goal | None:
+        return self._goal("at most", cpu, gpu)
+
+    def _goal(self, kind: str, cpu: float | None, gpu: float | None) -> Goal | None:
+        value = gpu if gpu is not None and self.cuda else cpu
+        return None if value is None else Goal(kind, value)
 
     def seconds(self, **work: Callable[[], object]) -> dict[str, list[float]]:
         """Seconds of each piece of work in every repeat. All are run once unmeasured; then they take turns, every other

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DECAY = 5e-4  # weight decay of the plain trainings
+
 
 def input_gradients(net: nn.Module, x: Tensor, steps: int, autocast=contextlib.nullcontext) -> None:
     """`steps` times a forward pass and the gradient of the inputs; no loss, no update."""
@@ -46,11 +48,49 @@ def cake_set(
 
 def train(net: nn.Module, x: Tensor, target: Tensor, steps: int, lr: float, autocast=contextlib.nullcontext) -> None:
     """`steps` steps of SGD with momentum and weight decay on one batch; target: classes (B,) or their shares (B, C)."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=DECAY)
     for _ in range(steps):
         with autocast():
             logits = net(x)
         loss = F.cross_entropy(logits.float(), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def one_cycle(net: nn.Module, x: Tensor, y: Tensor, epochs: int, size: int, lr: float, decay: float) -> None:
+    """Train a network on shifted images (N, C, H, W), as far as torch's OneCycleLR goes, in torch's own arithmetic."""
+    steps = len(x) // size
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps + 1)
+    net.train()
+    for _ in range(epochs):
+        for index in torch.randperm(len(x), device=x.device).split(size)[:steps]:
+            pad = x.shape[2] // 8
+            top, left = torch.randint(2 * pad + 1, (2, size))
+            loss = F.cross_entropy(net(shifted(x[index], pad, top, left)), y[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, x: Tensor, y: Tensor, size: int = 1000) -> float:
+    """The share of images whose largest logit is their label, in percent."""
+    net.eval()
+    hits = [net(images).argmax(1) == labels for images, labels in zip(x.split(size), y.split(size), strict=True)]
+    return 100 * torch.cat(hits).float().mean().item()
+
+
+def distil(student: nn.Module, teacher: nn.Module, batches: list[Tensor], lr: float) -> None:
+    """A step of SGD on every batch of images, towards the answers of a frozen teacher."""
+    optimizer = torch.optim.SGD(student.parameters(), lr=lr, momentum=0.9, weight_decay=DECAY)
+    student.train()
+    for x in batches:
+        with torch.no_grad():
+            answers = teacher(x)
+        loss = kl(student(x), answers)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

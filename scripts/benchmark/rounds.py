@@ -108,7 +108,7 @@ def dfq(bench: Bench) -> list[Row]:
     rates = {f"{name}, ms a round": 1000 * sorted(taken[name])[bench.repeats // 2] / rounds for name in taken}
     what, checks = f"one DFQ round, {size} pixels, {batch} images a step", [dfq_check(bench, options)]
     return [
-        Row(what, against[name], bench.at_least(0.85, 0.75), ratios(taken[name], taken["ours"]), checks, rates)
+        Row(what, against[name], bench.at_least(0.85, 0.95), ratios(taken[name], taken["ours"]), checks, rates)
         for name in against
     ]
 

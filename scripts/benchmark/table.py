@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from benchmark.measure import Bench, Goal, Row
+from dfkd.report.text import markdown_table
 from dfkd.run.provenance import commit
 
 
@@ -41,7 +42,7 @@ def as_json(rows: list[Row], about: dict) -> dict:
                 "median": row.median,
                 "values": row.values,
                 "unit": row.unit or "ratio",
-                "goal": {"kind": row.goal.kind, "value": row.goal.value},
+                "goal": row.goal and vars(row.goal),
                 "met": row.met,
                 "correct": row.correct,
                 "checks": [vars(check) | {"passed": check.passed} for check in row.checks],
@@ -55,17 +56,16 @@ def as_json(rows: list[Row], about: dict) -> dict:
 def as_markdown(rows: list[Row], about: dict) -> str:
     """A line of provenance and the table."""
     said = ", ".join(f"{key} {value}" for key, value in about.items() if key != "command")
-    head = "| what | against | median | min to max (n) | goal | met | worst check: error (tolerance) |"
-    lines = [f"`{about['command']}`: {said}", "", head, "|---|---|---|---|---|---|---|"]
+    head = ["what", "against", "median", "min to max (n)", "goal", "met", "worst check: error (tolerance)"]
     rates = dict.fromkeys(f"{row.what}: {_rates(row)}." for row in rows if row.rates)
-    return "\n".join([*lines, *map(_line, rows), "", *rates]) + "\n"
+    return "\n".join([f"`{about['command']}`: {said}", "", markdown_table(head, map(_line, rows)), "", *rates]) + "\n"
 
 
 def _rates(row: Row) -> str:
     return "; ".join(f"{name} {value:,.3g}" for name, value in row.rates.items())
 
 
-def _line(row: Row) -> str:
+def _line(row: Row) -> list[str]:
     unit = f" {row.unit}" if row.unit else ""
     wrong = [check for check in row.checks if not check.passed]
     nearest = sorted(row.checks, key=lambda check: check.error / (check.tolerance or 1))[-1:]  # to its tolerance
@@ -74,9 +74,10 @@ def _line(row: Row) -> str:
         for check in wrong or nearest
     )
     spread = f"{min(row.values):.2f} to {max(row.values):.2f} ({len(row.values)})"
-    cells = [row.what, row.against, f"{row.median:.2f}{unit}", spread, _goal(row.goal), "yes" if row.met else "**no**"]
-    return f"| {' | '.join([*cells, checks])} |"
+    return [row.what, row.against, f"{row.median:.2f}{unit}", spread, *_goal(row.goal, row.met), checks]
 
 
-def _goal(goal: Goal) -> str:
-    return f"{'≥' if goal.kind == 'at least' else '≤'} {goal.value:.4g}"
+def _goal(goal: Goal | None, met: bool) -> list[str]:
+    if goal is None:
+        return ["none", ""]
+    return [f"{'≥' if goal.kind == 'at least' else '≤'} {goal.value:.4g}", "yes" if met else "**no**"]

@@ -1,5 +1,7 @@
 """Students on a pool, teachers on augmented images."""
 
+from collections.abc import Callable
+
 import torch
 
 from benchmark import plain
@@ -8,7 +10,7 @@ from dfkd.defenses import Defense
 from dfkd.distill import CrossEntropy, Distillation, SiblingDistillation, Student, Trainer
 from dfkd.domains import Domain, Images
 from dfkd.machine.runtime import Runtime, seeded
-from dfkd.models import Classifier, Teacher, cnn
+from dfkd.models import Classifier, Teacher, cnn, cnn_bn
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe
 from dfkd.scenarios import none
@@ -19,10 +21,10 @@ from dfkd.training.augment import augment, draw_shifts
 SHAPE, CLASSES, MEAN, STD = (1, 28, 28), 10, [0.5], [0.25]
 
 
-def network() -> torch.nn.Module:
+def network(kind: Callable = cnn) -> torch.nn.Module:
     """A fresh one, always the same."""
     with seeded(0, "network"):
-        return cnn(SHAPE, CLASSES)
+        return kind(SHAPE, CLASSES)
 
 
 def pool(runtime: Runtime, count: int) -> Pool:
@@ -40,9 +42,9 @@ def trainer(runtime: Runtime, recipe: Recipe, steps: int) -> Trainer:
     return Trainer(model, student, Defense(), runtime, seed=0, total_steps=steps)
 
 
-def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+def weights(module: torch.nn.Module, kind: Callable = cnn) -> list[torch.Tensor]:
     """How far its parameters are from where every `network` starts."""
-    first = network().to(next(module.parameters()))
+    first = network(kind).to(next(module.parameters()))
     return [p - q for p, q in zip(module.parameters(), first.parameters(), strict=True)]
 
 
@@ -71,7 +73,7 @@ def student(bench: Bench) -> list[Row]:
     )
     values = ratios(taken["bare"], taken["ours"])
     against = "bare step on one resident batch"
-    return [Row("student training on a pool, cnn", against, bench.at_least(0.92, 0.85), values, [student_check(bench)])]
+    return [Row("student training on a pool, cnn", against, bench.at_least(0.92, 1.5), values, [student_check(bench)])]
 
 
 @without_kinks()
@@ -85,17 +87,20 @@ def student_check(bench: Bench) -> Check:
     return compare_rounding(f"weights after {steps} steps", weights(ours.model.net), *slow)
 
 
-def distillations(runtime: Runtime, images: Pool, seeds: range, epochs: int, steps: int) -> list[Distillation]:
+def distillations(
+    runtime: Runtime, kind: Callable, images: Pool, seeds: range, epochs: int, steps: int
+) -> list[Distillation]:
     """Students of a pool, all of the same network at the start.
 
     Args:
+        kind: makes the networks.
         steps: an epoch.
     """
-    teacher = runtime.to_device(Teacher(network(), SHAPE, CLASSES, MEAN, STD))
+    teacher = runtime.to_device(Teacher(network(kind), SHAPE, CLASSES, MEAN, STD))
     recipe = Recipe(batch_size=len(images) // steps)
     return [
         Distillation(
-            Student(network(), recipe, CrossEntropy("soft"), epochs),
+            Student(network(kind), recipe, CrossEntropy("soft"), epochs),
             NoiseImages(SHAPE, 1, 1),
             Defense(),
             teacher,
@@ -111,27 +116,31 @@ def distillations(runtime: Runtime, images: Pool, seeds: range, epochs: int, ste
 
 
 def replicas(bench: Bench) -> list[Row]:
-    """Students of a pool in one program against one of them."""
-    runtime, count, steps = bench.runtime, bench.size(2, 4, 8), bench.size(2, 20, 400)
+    """Students of a pool in one program against one of them, without and with BatchNorm."""
+    return [_replicas(bench, kind) for kind in (cnn, cnn_bn)]
+
+
+def _replicas(bench: Bench, kind: Callable) -> Row:
+    runtime, count, steps = bench.runtime, bench.size(2, 4, 8), bench.size(2, 10, 400)
     images = pool(runtime, bench.size(16, 128, 128) * steps)
-    together = SiblingDistillation(distillations(runtime, images, range(count), bench.repeats + 1, steps))
-    (alone,) = distillations(runtime, images, range(1), bench.repeats + 1, steps)
+    together = SiblingDistillation(distillations(runtime, kind, images, range(count), bench.repeats + 1, steps))
+    (alone,) = distillations(runtime, kind, images, range(1), bench.repeats + 1, steps)
     taken = bench.seconds(ours=lambda: together.train(images, steps), alone=lambda: alone.trainer.train(images, steps))
     values = ratios(taken["ours"], taken["alone"])
-    what, goal = f"{count} students of a pool in one program, cnn", bench.at_most(count, 2)
-    return [Row(what, "one student", goal, values, [replicas_check(bench)])]
+    what, goal = f"{count} students of a pool in one program, {kind.__name__}", bench.at_most(count, 1.6)
+    return Row(what, "one student", goal, values, [replicas_check(bench, kind)])
 
 
 @without_kinks()
-def replicas_check(bench: Bench) -> Check:
+def replicas_check(bench: Bench, kind: Callable) -> Check:
     """Two students after two steps, in one program and in turn, both in float32: each step's batch is drawn anew, so no
     plain loop takes the same."""
     small = pool(bench.runtime, bench.size(32, 256, 256))
-    fast, slow = (distillations(bench.exact, small, range(2), 1, 2) for _ in range(2))
+    fast, slow = (distillations(bench.exact, kind, small, range(2), 1, 2) for _ in range(2))
     SiblingDistillation(fast).run()
     for one in slow:
         one.run()
-    ours, in_turn = ([p for one in distillations for p in weights(one.model.net)] for distillations in (fast, slow))
+    ours, in_turn = ([p for one in those for p in weights(one.model.net, kind)] for those in (fast, slow))
     return compare("weights of 2 students after 2 steps, float32", ours, in_turn, 1e-4)
 
 
@@ -164,7 +173,7 @@ def teacher(bench: Bench) -> list[Row]:
     values = ratios(taken["bare"], taken["ours"])
     what = f"teacher training, augmented, an epoch of {len(train):,} images"
     checks = [shift_check(bench), teacher_check(bench)]
-    return [Row(what, "bare step on one resident batch", bench.at_least(0.9, 0.8), values, checks)]
+    return [Row(what, "bare step on one resident batch", bench.at_least(0.9, 1.3), values, checks)]
 
 
 def shift_check(bench: Bench) -> Check:

@@ -1,5 +1,6 @@
 """Where and with what something was measured, and the files that say so."""
 
+import functools
 import json
 import platform
 import time
@@ -14,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "docs" / "measured"  # one file a cell, and one of the first half
 
 
+@functools.cache
 def machine(device: str) -> dict[str, str | None]:
-    """Return the card (or the processor), the versions, the commit and the date of a measurement."""
+    """Return the card (or the processor), the versions, the commit and the date of a measurement, as they are when this
+    process first asks for them."""
     card = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU ({platform.machine()})"
     return {
         "card": card,

@@ -74,14 +74,16 @@ def stop(commands: list[Command], deadline: Deadline) -> None:
             command.process.wait()
 
 
-def run(words: list[str], deadline: Deadline, **options: object) -> int | None:
-    """Run a command until it ends, or until GRACE before the deadline; it is then stopped.
+def run(words: list[str], deadline: Deadline, **options: object) -> int:
+    """Run a command, and return its exit code.
 
-    Returns:
-        its exit code, or None if it was stopped.
+    Raises:
+        TimeUp: it had not ended GRACE before the deadline, and was stopped.
     """
     command = Command(words, **options)
     try:
-        return None if command.alive(wait=max(0.1, deadline.left - GRACE)) else command.process.returncode
+        if command.alive(wait=max(0.1, deadline.left - GRACE)):
+            raise TimeUp
+        return command.process.returncode
     finally:
         stop([command], deadline)

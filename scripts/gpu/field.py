@@ -99,13 +99,18 @@ def jobs(device: str) -> int:
     return max(1, int(torch.cuda.mem_get_info(torch.device(device))[0] // MEMORY))
 
 
-def run(device: str, deadline: clock.Deadline, out: Path, measured: Path, data: list[str], toy: bool = False) -> None:
+def run(
+    device: str, deadline: clock.Deadline, out: Path, measured: Path, data: list[str], toy: bool = False
+) -> list[Cell]:
     """Compute all cells until the deadline, and write a record of each that is finished into `measured`.
 
     The same call goes on with what is not finished: stages are kept under `out`, half-done ones with their state.
 
     Args:
         data: options that choose CIFAR-10.
+
+    Returns:
+        the cells that share the teacher without a trap.
     """
     plan = about.read(out / "plan.json")  # a second call has to make the same cells
     share = plan["share"] if plan else scale(deadline.left, len(methods()) + 2)
@@ -120,6 +125,7 @@ def run(device: str, deadline: clock.Deadline, out: Path, measured: Path, data: 
         for name, cell in (pair for group in both for pair in group.cells().items()):
             if content := record.of(cell, recipes()[name], about.machine(device)):
                 about.write(measured / f"{record.file_name(name)}.json", {"row": name} | content)
+    return list(both[0].cells().values())
 
 
 def _compute(group: Group, jobs: int, deadline: clock.Deadline) -> None:

@@ -2,9 +2,13 @@
 
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
-from gpu import about, field, record, right
+from benchmark.measure import TFLOPS
+
+from dfkd.report.text import markdown_table
+from gpu import about, field, record, right, teachers, ways, whole
 
 MISSING = "not measured"
 HEAD = """# What a GPU has shown
@@ -14,15 +18,17 @@ HEAD = """# What a GPU has shown
 `DIR` holds CIFAR-10: torchvision's `cifar-10-batches-py`, an archive `cifar10.npz` (x_train, y_train, x_test,
 y_test), or the same as 18 MB of JPEG pictures, `cifar10_jpegq75_pack.npz` (`scripts/gpu/data.py`). It needs no network,
 stops in time, and writes this page and one JSON file a row (`docs/measured/`). It tells whether a machine is set up
-well: the first half compares what the device computes with the CPU, the second gives the field's table in a fraction of
-the published steps. This page is made by `python scripts/make_gpu.py page`.
+well: the first half compares what the device computes with the CPU, starts runs in several ways and measures the speed;
+the second computes whole cells, and gives the field's table in a fraction of the published steps. This page is made by
+`python scripts/make_gpu.py page`.
 """
 START, END = "<!-- made by scripts/make_gpu.py -->", "<!-- end -->"
 
 
 def gpu_page(measured: Path) -> str:
     """Return the text of docs/gpu.md."""
-    return "\n".join([HEAD, _right(measured), "", _bench(measured), "", _field(measured)]) + "\n"
+    parts = [HEAD.rstrip(), _right(measured), _ways(measured), _bench(measured), _whole(measured), _field(measured)]
+    return "\n\n".join(parts) + "\n"
 
 
 def write(measured: Path, page: Path, readme: Path | None = None) -> None:
@@ -32,11 +38,6 @@ def write(measured: Path, page: Path, readme: Path | None = None) -> None:
         text = readme.read_text()
         table = f"{START}\n{readme_table(measured)}\n{END}"
         readme.write_text(re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: table, text, flags=re.DOTALL))
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _provenance(content: dict | None) -> str:
@@ -50,6 +51,45 @@ def _provenance(content: dict | None) -> str:
 
 def _right(measured: Path) -> str:
     content = about.read(measured / "right.json")
+    about_rows = (
+        f"Every synthesizer, defense and teacher at toy size, on the device and on the CPU, from the same random "
+        f"numbers in float32: the largest difference of a trained weight, as a share of the largest of its tensor, may "
+        f"be {right.TOLERANCE:g}."
+    )
+    names = [name for name, *_ in right.compared()]
+    table = _answers("difference", names, content, lambda row: f"{row['difference']:.1e}")
+    return "\n\n".join(["## Half 1: right and fast", _provenance(content), textwrap.fill(about_rows, 120), table])
+
+
+def _ways(measured: Path) -> str:
+    content = about.read(measured / "ways.json")
+    about_rows = (
+        "Runs that are started in other ways. In another folder and by torchrun the student has to be that of this "
+        "process; with a profiler a run has to end, and to say what synthesis and distillation take."
+    )
+    table = _answers("what was compared", list(ways.MEASURES), content, lambda row: row["compared"])
+    return "\n\n".join([textwrap.fill(about_rows, 120), table])
+
+
+def _whole(measured: Path) -> str:
+    content = about.read(measured / "whole.json")
+    about_rows = (
+        "Cells of the digits beside each other on the device against the same cells in turn; students in bfloat16 "
+        "beside students in float32, right if the means differ by no more than the seeds do; a teacher of CIFAR-10 "
+        "beside a plain PyTorch loop. An H100 should take 100, 60 and 40 seconds for them, which is estimated. The "
+        "last row is the teacher of the next table."
+    )
+    names = [*whole.MEASURES, teachers.BESIDE_PLAIN, teachers.SHORT]
+    table = _answers("what was compared", names, content, lambda row: row["compared"])
+    return "\n\n".join(["## Half 2: whole cells", _provenance(content), textwrap.fill(about_rows, 120), table])
+
+
+def _answers(what: str, names: list[str], content: dict | None, told: Callable[[dict], str]) -> str:
+    """Return a table of rows that are right or not.
+
+    Args:
+        what: head of the last column, which `told` says of a row.
+    """
     rows = (content or {}).get("rows", {})
 
     def line(name: str) -> list[str]:
@@ -57,34 +97,39 @@ def _right(measured: Path) -> str:
         if row is None:
             return [name, MISSING, ""]
         if "error" in row:
-            return [name, "**fails**", row["error"].replace("|", "/").replace("\n", " ")]
-        return [name, "yes" if row["right"] else "**no**", f"{row['difference']:.1e}"]
+            return [name, "**fails**", row["error"]]
+        return [name, "yes" if row["right"] else "**no**", told(row)]
 
-    about_rows = (
-        f"Every synthesizer, defense and teacher at toy size, on the device and on the CPU, from the same random "
-        f"numbers in float32: the largest difference of a trained weight, as a share of the largest of its tensor, may "
-        f"be {right.TOLERANCE:g}."
-    )
-    table = _table(["what", "right", "difference"], [line(name) for name, *_ in right.rows()])
-    return "\n\n".join(["## Half 1: right and fast", _provenance(content), textwrap.fill(about_rows, 120), table])
+    return markdown_table(["what", "right", what], [line(name) for name in names])
 
 
 def _bench(measured: Path) -> str:
     content = about.read(measured / "bench.json")
-    if content is None:
+    if content is None or not content["rows"]:
         return f"The benchmark (`scripts/bench.py`): {MISSING}."
-    rows = [
-        [row["what"], row["against"], f"{row['median']:.2f}", f"{row['goal']['kind']} {row['goal']['value']:g}",
-         "yes" if row["met"] else "**no**", "yes" if row["correct"] else "**no**"]
-        for row in content["rows"]
-    ]  # fmt: skip
-    return _table(["benchmark", "against", "median", "goal", "met", "correct"], rows)
+    head = ["benchmark", "against", "median", "TFLOP/s", "goal", "met", "correct"]
+    lines = []
+    for case, found in content["rows"].items():
+        lines += [[case, "", "**fails**", "", "", "", found["error"]]] if "error" in found else []
+        lines += map(_speed, found.get("rows", []))
+    return markdown_table(head, lines)
+
+
+def _speed(row: dict) -> list[str]:
+    goal, is_ratio = row["goal"], row["unit"] == "ratio"
+    median = f"{row['median']:.2f}" if is_ratio else f"{row['median']:.4g} {row['unit']}"
+    rate = row["rates"].get(TFLOPS)
+    wanted = [f"{goal['kind']} {goal['value']:g}", "yes" if row["met"] else "**no**"] if goal else ["none", ""]
+    teraflops = "" if rate is None else f"{rate:.3g}"
+    return [row["what"], row["against"], median, teraflops, *wanted, "yes" if row["correct"] else "**no**"]
 
 
 def _field(measured: Path) -> str:
     about_rows = (
         "One ResNet-34 teacher, ResNet-18 students beside each other, one seed. Reported numbers are of the whole "
-        "recipes; what a row has of the recipe's steps, and why it cannot be compared, stands beside."
+        "recipes; what a row has of the recipe's steps, and why it cannot be compared, stands beside. TFLOP/s are of "
+        "one cell, which shares the card with others, and at the least: counted are the teacher's forward passes, and "
+        "the forward and backward passes of the student's steps, not the gradients of images nor generators."
     )
     table = field_table(measured, long=True)
     return "\n\n".join(["## Half 2: the field's table", textwrap.fill(about_rows, 120), table])
@@ -94,14 +139,14 @@ def field_table(measured: Path, long: bool = False) -> str:
     """Return the table of the second half.
 
     Args:
-        long: with minutes, teacher, card and source.
+        long: with teacher, minutes, operations a second, card and source.
     """
     head = ["CIFAR-10", "reported ID", "measured ID", "agreement", "reported ASR", "measured ASR", "not comparable"]
     rows = []
     for name, recipe in field.recipes().items():
         content = about.read(measured / f"{record.file_name(name)}.json")
         rows.append(_row(name, content, record.reported(recipe), long))
-    return _table([*head, *(["teacher ID", "minutes", "where", "source"] if long else [])], rows)
+    return markdown_table([*head, *(["teacher ID", "minutes", "TFLOP/s", "where", "source"] if long else [])], rows)
 
 
 def readme_table(measured: Path) -> str:
@@ -123,4 +168,5 @@ def _row(name: str, content: dict | None, told: dict, long: bool) -> list[str]:
         return row
     sources = dict.fromkeys(entry["source"] for entry in (told["id"], told["asr"]) if entry)
     where = _provenance(content) if content else ""
-    return [*row, percent(got.get("teacher")), str(got.get("minutes", "")), where, "; ".join(sources)]
+    cost = [str(got.get(key, "")) for key in ("minutes", "tflops")]
+    return [*row, percent(got.get("teacher")), *cost, where, "; ".join(sources)]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from dfkd.config import paper
 from dfkd.config.cell import Cell
+from gpu import work
 
 NEAR = 0.95  # share of the recipe's steps from which on a number may be compared
 TEACHER = 0.5  # percentage points by which the teachers may differ
@@ -26,7 +27,7 @@ def of(cell: Cell, recipe: Cell, machine: dict) -> dict | None:
     if result is None:
         return None
     student, teacher, told = result["student"], result["teacher"], reported(recipe)
-    share = steps(cell.config) / steps(recipe.config)
+    share = work.steps(cell.config) / work.steps(recipe.config)
     return machine | {
         "reported": told,
         "measured": {
@@ -35,6 +36,7 @@ def of(cell: Cell, recipe: Cell, machine: dict) -> dict | None:
             "asr": student.get("asr"),
             "teacher": teacher["iacc"],
             "minutes": round(result["seconds"]["total"] / 60, 2),
+            "tflops": float(f"{work.tflops(cell, result):.3g}"),
         },
         "share_of_recipe": float(f"{share:.2g}"),
         "not_comparable": why_not(share, teacher["iacc"], told),
@@ -48,15 +50,6 @@ def reported(recipe: Cell) -> dict[str, dict | None]:
     paths = {"id": "student.iacc", "asr": "student.asr", "teacher": "teacher.iacc"}
     found = {name: paper.published(cells, path) for name, path in paths.items()}
     return {name: number and {"value": number.value, "source": number.source} for name, number in found.items()}
-
-
-def steps(config: dict) -> float:
-    """Return how many images a student is trained on, up to a factor that the sizes of a method have in common."""
-    student, synthesizer = config["student"], config["synthesizer"]
-    if student["steps"] is not None:
-        rounds = synthesizer["rounds"] - synthesizer.get("warm_up", 0)
-        return rounds * student["steps"] * student["recipe"]["batch_size"]
-    return student["epochs"] * synthesizer.get("rounds", 1) * synthesizer.get("batch_size", 1)
 
 
 def why_not(share: float, teacher: float, told: dict) -> str | None:

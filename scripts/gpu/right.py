@@ -1,6 +1,6 @@
 """Half 1, what is right: every method, defense and teacher on the device against the CPU."""
 
-import sys
+import functools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dfkd.run.run_cell import run_cell
-from gpu import about, clock, compose
+from gpu import clock, compose, rows
 from gpu.same_numbers import same_numbers
 
 # What differs is the order of sums, which the few steps of such a run amplify.
@@ -23,7 +23,7 @@ OOD = ("ntl_scenario=close_set", "data.channels=3")
 TRIGGERED = {"teacher=backdoor", "teacher=clean_twin"}
 
 
-def rows() -> Iterator[tuple[str, list[str], str]]:
+def compared() -> Iterator[tuple[str, list[str], str]]:
     """Yield (name, options, whose weights are compared) of all rows: a synthesizer, a defense or a teacher each."""
     for name in compose.options("synthesizer"):
         points = ["domain@ntl_scenario.id=two_moons"] if name == "cake_2d" else []
@@ -55,46 +55,29 @@ def compare(options: list[str], whose: str, device: str) -> tuple[float, float]:
     Returns:
         the largest difference of the weights of the student or the teacher, and the seconds on the device.
     """
-    weights, seconds = [], 0.0
+    found, seconds = [], 0.0
     for place in ("cpu", device):
         with tempfile.TemporaryDirectory() as folder, same_numbers():
             began = time.perf_counter()
             cell = compose.cell(*options, *TOY, f"runtime.device={place}", f"outputs={folder}")
             run_cell(cell)
             seconds = time.perf_counter() - began
-            (file,) = Path(folder).glob(f"store/{whose}/*/{whose}.safetensors")
-            weights.append(load_file(file))
-    return difference(*weights), seconds
+            found.append(weights(Path(folder), whose))
+    return difference(*found), seconds
 
 
-def run(device: str, deadline: clock.Deadline, out: Path, only: str = "") -> dict:
-    """Compute all rows that are not there yet, until the deadline; write `out` after each.
+def weights(outputs: Path, whose: str) -> dict[str, torch.Tensor]:
+    """Return the weights of the only student or teacher in the store of a folder of outputs."""
+    (file,) = outputs.glob(f"store/{whose}/*/{whose}.safetensors")
+    return load_file(file)
 
-    Args:
-        only: compute only rows whose name contains this.
-    """
-    here = about.machine(device)
-    known = about.read(out) or {}
-    same = {key: known.get(key) for key in here if key != "date"} == {k: v for k, v in here.items() if k != "date"}
-    content = here | {"tolerance": TOLERANCE, "rows": known["rows"] if same else {}}
-    try:
-        with deadline.enforced():
-            for name, options, whose in rows():
-                if only in name and name not in content["rows"]:
-                    content["rows"][name] = _row(options, whose, device)
-                    about.write(out, content)
-                    print(f"{name:40s} {content['rows'][name]}", file=sys.stderr, flush=True)
-    except clock.TimeUp:
-        print("half 1: the time is up; the next call goes on from here", file=sys.stderr)
-    about.write(out, content)
-    return content
+
+def run(device: str, deadline: clock.Deadline, out: Path, only: str = "") -> None:
+    """Compute all rows that are not there yet, until the deadline (`rows.run`)."""
+    measures = [(name, functools.partial(_row, options, whose, device)) for name, options, whose in compared()]
+    rows.run(device, deadline, out, measures, only, tolerance=TOLERANCE)
 
 
 def _row(options: list[str], whose: str, device: str) -> dict:
-    try:
-        gap, seconds = compare(options, whose, device)
-    except (clock.TimeUp, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        return {"right": False, "error": f"{type(error).__name__}: {error}"[:300]}
+    gap, seconds = compare(options, whose, device)
     return {"right": gap <= TOLERANCE, "difference": gap, "seconds": round(seconds, 1)}

@@ -8,7 +8,7 @@ from dfkd.config.lookup import one_line
 from dfkd.report import text
 from dfkd.report.content import Question, answer
 from dfkd.report.runs import find
-from dfkd.report.text import latex, markdown, table_csv
+from dfkd.report.text import latex, markdown, markdown_table, table_csv
 
 
 def report(folders, **question):
@@ -20,6 +20,11 @@ def test_markdown_is_aligned_and_ends_with_notes_and_warnings(finished):
     lines = said.splitlines()
     assert len({len(line) for line in lines[:4]}) == 1 and lines[3].startswith("| a\\|b ")
     assert lines[-2].startswith("Students are those") and lines[-1] == "WARNING: mind the gap (such in 2 cells)"
+
+
+def test_a_table_for_a_page_is_not_filled_up():
+    text = markdown_table(["a", ""], [["a long entry", "x|y\nz"]])
+    assert text == "| a |  |\n|---|---|\n| a long entry | x\\|y z |"
 
 
 def test_the_title_of_a_pivot_says_what_its_numbers_are(finished):
