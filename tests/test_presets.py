@@ -104,7 +104,7 @@ def test_every_cell_of_a_study_is_right_and_as_many_as_its_file_says(name, tmp_p
     if name.endswith("_paper"):
         assert "digits" not in domains
         return
-    assert said["Paper size"] and domains <= {"digits", "two_moons", "circles", "checkerboard"}
+    assert said["Paper size"] and domains <= {"digits", "two_moons", "circles", "checkerboard", "docstrings"}
     for cell in {(c.config["synthesizer"]["name"], c.config["defense"]["name"]): c for c in found}.values():
         prepare(cell)
 
