@@ -52,6 +52,22 @@ def test_a_comparison_shows_differences_by_seed_to_its_control():
     assert "87.0 ± 5.7" in line and "+2.0 (-10.7 to +14.7)" in line and "0.3" in line
 
 
+def test_a_measure_may_be_a_metric_that_the_cells_were_asked_for():
+    asked = {"ece": {"label": "calibration error", "form": "percent"}}
+    cells = [
+        Run("a", None, "done", {"seed": seed, "metrics": asked}, {"student": {"ece": 4.0 + seed}}) for seed in (0, 1)
+    ]
+    assert str(pages.summary(cells, "calibration error")) == "4.5 ± 0.7"
+    assert pages.by_seed(cells, "calibration error") == {0: 4.0, 1: 5.0}
+
+
+def test_intervals_are_drawn_for_every_group_from_top_to_bottom():
+    groups = {"a": [cell(0, 90.0), cell(1, 80.0)], "b": [cell(0, 91.0)]}
+    (axes,) = pages.intervals(groups, "student ID", "accuracy, %").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]
+    assert axes.get_xlabel() == "accuracy, % (mean, 95 % interval)"
+
+
 def test_two_cells_of_a_seed_are_no_group():
     with pytest.raises(ValueError, match="several cells of one seed"):
         pages.by_seed([cell(0, 1.0), cell(0, 2.0)], "student ID")
