@@ -58,9 +58,10 @@ def differences(kinds: dict[str, dict[str, list[Run]]], measures: dict[str, str]
     for kind, groups in kinds.items():
         for name, runs in groups.items():
             for key in (*TESTED, *(key for key in measures if key.startswith(SHIFT))):
-                ours = by_seed(runs, f"student.{key}")
-                theirs = by_seed(runs, f"teacher.{key}"), by_seed(groups[REAL], f"student.{key}")
-                tests[kind, name, measures[key]] = [paired(ours, other) for other in theirs[: 1 + (name != REAL)]]
+                ours, theirs = by_seed(runs, f"student.{key}"), [by_seed(runs, f"teacher.{key}")]
+                if name != REAL and REAL in groups:
+                    theirs.append(by_seed(groups[REAL], f"student.{key}"))
+                tests[kind, name, measures[key]] = [paired(ours, other) for other in theirs]
     adjusted = iter(holm([test.p for both in tests.values() for test in both]))
     rows = []
     for row, both in tests.items():
