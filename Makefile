@@ -96,7 +96,7 @@ gpu: .venv/installed  ## is this machine with a GPU set up well? docs/gpu.md on 
 	$(BIN)/python scripts/make_gpu.py --data $(DATA) $(GPU)
 
 STUDIES := boundary queries parts transformers robustness weights trap_images halves criteria leakage generators continual text
-studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about six hours on a CPU core)
+studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about nine hours on a CPU core)
 # A cell that fails is told on the page, which is written nevertheless.
 study-flip_radius: CELLS := trap_images
 study-continual: .venv/installed
