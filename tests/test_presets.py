@@ -198,6 +198,14 @@ def test_a_misspelt_ablation_is_told_the_nearest(more):
     assert done.code == 1 and "ablation has no option 'cake/component'; did you mean 'cake/components'?" in done.err
 
 
+def test_a_transformer_is_trained_with_adam_whatever_the_recipe_of_an_experiment():
+    (cell,) = cells("experiment=fast/digits", "networks=cnn_bn_vit")  # whose student has SGD with 0.1
+    recipe = cell.config["student"]["recipe"]
+    assert (recipe["optimizer"], recipe["lr"], recipe["batch_size"]) == ("adam", 1e-3, 64)
+    (cell,) = cells("experiment=fast/digits", "networks=vit_cnn_bn")
+    assert cell.config["teacher"]["recipe"]["optimizer"] == "adam" and cell.config["student"]["recipe"]["lr"] == 0.1
+
+
 def test_networks_chosen_together_go_before_those_of_an_experiment():
     (cell,) = cells("experiment=cake/cifar10", "networks=wrn_40_2_wrn_16_1")
     assert [cell.config[part]["network"]["name"] for part in ("teacher", "student")] == ["wrn_40_2", "wrn_16_1"]
