@@ -99,10 +99,13 @@ escape: .venv/installed  ## docs/escape.md: the defenses beside each other in th
 gpu: .venv/installed  ## is this machine with a GPU set up well? docs/gpu.md on CIFAR-10 in DATA=folder (5 + 9 minutes; goes on where it was stopped)
 	$(BIN)/python scripts/make_gpu.py --data $(DATA) $(GPU)
 
-STUDIES := boundary queries parts weights trap_images halves criteria generators
-studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about six hours on a CPU core)
+STUDIES := boundary queries parts transformers robustness weights trap_images halves criteria leakage generators continual text
+studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about nine hours on a CPU core)
 # A cell that fails is told on the page, which is written nevertheless.
 study-flip_radius: CELLS := trap_images
+study-continual: .venv/installed
+	-$(BIN)/python scripts/continual.py --rounds 1/3 --seeds 0,1,2 --out outputs/studies/continual runtime.threads=1 runtime.precision=float32
+	$(BIN)/python scripts/write_study.py continual
 study-%: .venv/installed
 	-$(BIN)/dfkd -m ablation=study/$(or $(CELLS),$*) outputs=outputs/studies/$(or $(CELLS),$*)
 	$(BIN)/python scripts/write_study.py $*

@@ -1,6 +1,7 @@
 """Continual learning without the old data: a chain of tasks, each learner distilled from the last one.
 
     python scripts/continual.py --methods dfq,cake,nothing,joint --seeds 0,1,2 --out outputs
+    python scripts/continual.py --rounds 1/3                                    a third of what the presets synthesise
     python scripts/continual.py --of mnist data.root=DIR teacher.epochs=10      more options of dfkd, for every cell
 
 The ten classes of a domain arrive in five tasks of two (`dfkd.domains.increment`). A learner sees real images of its
@@ -16,6 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -38,6 +40,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--of", default="digits", help="a domain of ten classes")
     parser.add_argument("--methods", default="dfq,cake,nayer,noise_images,nothing,joint")
     parser.add_argument("--seeds", default="0", help="such as 0,1,2")
+    parser.add_argument("--rounds", type=share, default=1, help="share of every preset's rounds, such as 1/3")
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     given, options = parser.parse_known_args(words)
     try:
@@ -55,25 +58,49 @@ def learn(given: argparse.Namespace, options: Sequence[str]) -> None:
     """
     table = {}
     for method in given.methods.split(","):
-        chains = [chain(method, given.of, int(seed), given.out, options) for seed in given.seeds.split(",")]
+        seeds = (int(seed) for seed in given.seeds.split(","))
+        chains = [chain(method, given.of, seed, given.out, options, given.rounds) for seed in seeds]
         table[method] = [summary(accuracies) | {"accuracies": accuracies} for accuracies in chains]
         print(row(method, table[method]), flush=True)
     (given.out / "continual.json").write_text(json.dumps(table, indent=2) + "\n")
 
 
-def chain(method: str, of: str, seed: int, out: Path, options: Sequence[str]) -> list[list[float]]:
-    """Run the cells of one chain; return in row t the accuracies (percent) of the learner of task t on tasks 0 .. t."""
+def share(text: str) -> Fraction:
+    """Read a share such as 1/3 or 0.5.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number above 0 and at most 1.
+    """
+    try:
+        number = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(0)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no share above 0 and at most 1, such as 1/3")
+    return number
+
+
+def chain(
+    method: str, of: str, seed: int, out: Path, options: Sequence[str], rounds: Fraction | float = 1
+) -> list[list[float]]:
+    """Run the cells of one chain; return in row t the accuracies (percent) of the learner of task t on tasks 0 .. t.
+
+    Args:
+        rounds: share of the preset's rounds, in (0, 1].
+    """
     rows, files = [], []
     for task in range(TASKS):
-        cell = cell_of(method, of, task, seed, out, [*options, *files])
+        cell = cell_of(method, of, task, seed, out, [*options, *files], rounds)
         result = run(cell)
         rows.append([result["teacher"][f"task_{k}"] for k in range(task + 1)])
         files = [] if method == "joint" else next_files(cell, result)
     return rows
 
 
-def cell_of(method: str, of: str, task: int, seed: int, out: Path, options: Sequence[str]) -> Cell:
-    """Return the cell of one task. `options` has the files of the last learner."""
+def cell_of(
+    method: str, of: str, task: int, seed: int, out: Path, options: Sequence[str], rounds: Fraction | float = 1
+) -> Cell:
+    """Return the cell of one task. `options` has the files of the last learner; `rounds` as in `chain`."""
     preset = [] if method in BOUNDS else [f"experiment={method}/{of}"]
     words = [
         *("domain@ntl_scenario.id=increment", f"domain@ntl_scenario.id.of={of}", "teacher=incremental", *preset),
@@ -84,6 +111,9 @@ def cell_of(method: str, of: str, task: int, seed: int, out: Path, options: Sequ
     cfg.until = "judgement"
     if preset and task < TASKS - 1:  # the last learner has no successor that needs images
         cfg.until = "student" if cfg.student.epochs is None else "pool"
+    for key in ("rounds", "warm_up") if preset else ():
+        if key in cfg.synthesizer:
+            cfg.synthesizer[key] = max(1, round(rounds * cfg.synthesizer[key]))
     if "groups" in cfg.synthesizer:  # CAKE's images of a row are of different classes, and rows fill a batch
         most, batch = min(cfg.synthesizer.groups, SIZE * (task + 1)), cfg.synthesizer.batch_size
         cfg.synthesizer.groups = next(groups for groups in range(most, 0, -1) if batch % groups == 0)

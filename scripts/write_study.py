@@ -16,8 +16,12 @@ from dfkd.errors import ConfigError
 # {study: whose cells it reads}
 STUDIES = {
     name: name
-    for name in ("boundary", "queries", "parts", "weights", "trap_images", "halves", "criteria", "generators")
+    for name in (
+        *("boundary", "queries", "parts", "transformers", "robustness", "weights", "trap_images", "halves"),
+        *("criteria", "leakage", "generators", "continual", "text"),
+    )
 } | {"flip_radius": "trap_images"}
+CHAINS = {"continual"}  # whose cells are no grid, but made one after another by the script of this name
 
 
 def main() -> None:

@@ -65,3 +65,19 @@ def test_a_wrong_word_is_told_with_what_to_write_instead(tmp_path, words, said):
     with pytest.raises(SystemExit, match=re.escape(said)):
         continual.main([*words, "--out", str(tmp_path)])
     assert not any(tmp_path.iterdir())
+
+
+def test_a_share_of_the_rounds_is_that_of_every_preset_and_warm_up(tmp_path):
+    def made(method: str, rounds: str) -> dict:
+        return continual.cell_of(method, "digits", 1, 0, tmp_path, [], continual.share(rounds)).config["synthesizer"]
+
+    assert made("dfq", "1/3")["rounds"] == 390 and made("cake", "1/3")["rounds"] == 6
+    assert (made("nayer", "1/3")["rounds"], made("nayer", "1/3")["warm_up"]) == (20, 7)
+    assert made("nothing", "1/3") == made("nothing", "1")  # which makes no images
+
+
+@pytest.mark.parametrize("text", ["0", "4/3", "1/0", "third"])
+def test_what_is_no_share_is_refused(tmp_path, text, capsys):
+    with pytest.raises(SystemExit):
+        continual.main(["--rounds", text, "--out", str(tmp_path)])
+    assert f"'{text}' is no share above 0 and at most 1, such as 1/3" in capsys.readouterr().err

@@ -104,7 +104,7 @@ def test_every_cell_of_a_study_is_right_and_as_many_as_its_file_says(name, tmp_p
     if name.endswith("_paper"):
         assert "digits" not in domains
         return
-    assert said["Paper size"] and domains <= {"digits", "two_moons", "circles", "checkerboard"}
+    assert said["Paper size"] and domains <= {"digits", "two_moons", "circles", "checkerboard", "docstrings"}
     for cell in {(c.config["synthesizer"]["name"], c.config["defense"]["name"]): c for c in found}.values():
         prepare(cell)
 
@@ -196,6 +196,14 @@ def test_a_misspelt_experiment_or_folder_of_experiments_is_told_the_nearest(word
 def test_a_misspelt_ablation_is_told_the_nearest(more):
     done = command_line(*more, "ablation=cake/component")
     assert done.code == 1 and "ablation has no option 'cake/component'; did you mean 'cake/components'?" in done.err
+
+
+def test_a_transformer_is_trained_with_adam_whatever_the_recipe_of_an_experiment():
+    (cell,) = cells("experiment=fast/digits", "networks=cnn_bn_vit")  # whose student has SGD with 0.1
+    recipe = cell.config["student"]["recipe"]
+    assert (recipe["optimizer"], recipe["lr"], recipe["batch_size"]) == ("adam", 1e-3, 64)
+    (cell,) = cells("experiment=fast/digits", "networks=vit_cnn_bn")
+    assert cell.config["teacher"]["recipe"]["optimizer"] == "adam" and cell.config["student"]["recipe"]["lr"] == 0.1
 
 
 def test_networks_chosen_together_go_before_those_of_an_experiment():

@@ -7,6 +7,7 @@ from dfkd.models.classifier import Classifier, Teacher, load_classifier, load_we
 from dfkd.models.cnn import cnn, cnn_bn
 from dfkd.models.generator import DCGAN, MLPGenerator
 from dfkd.models.hooks import (
+    attention_layers,
     batch_norms,
     classifier_head,
     frozen_norms,
@@ -14,6 +15,7 @@ from dfkd.models.hooks import (
     watch_batch_norms,
     watch_channel_means,
     watch_features,
+    watch_patches,
 )
 from dfkd.models.lenet import lenet, lenet_half
 from dfkd.models.mlp import mlp
@@ -33,6 +35,7 @@ __all__ = [
     "NLGenerator",
     "ResNetCBN",
     "Teacher",
+    "attention_layers",
     "batch_norms",
     "broken_weights",
     "check_training_mode",
@@ -59,6 +62,7 @@ __all__ = [
     "watch_batch_norms",
     "watch_channel_means",
     "watch_features",
+    "watch_patches",
     "watch_stage_means",
     "wrn",
 ]

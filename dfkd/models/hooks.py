@@ -135,3 +135,35 @@ def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
         yield records
     finally:
         handle.remove()
+
+
+def attention_layers(net: nn.Module) -> list[nn.Module]:
+    """Return the self-attention layers of a vision transformer, from input to output; [] for any other network."""
+    return list(getattr(net, "attention_layers", ()))
+
+
+@contextlib.contextmanager
+def watch_patches(net: nn.Module) -> Iterator[list[Tensor]]:
+    """Record what every self-attention layer of a vision transformer makes of the patches (B, P, D), the mean over its
+    heads, float32, during forward passes inside the block, with the autograd graph. Class tokens are left out.
+
+    Yields:
+        a list with an entry for every layer. A second forward pass inside the block first empties it.
+    """
+    layers, records = attention_layers(net), []
+
+    def record(layer: nn.Module) -> Callable:
+        def call(_projection: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            if layer is layers[0]:
+                records.clear()
+            tokens = arguments[0][:, net.prefix_tokens :].float()  # the heads' answers side by side
+            records.append(tokens.unflatten(2, (layer.num_heads, -1)).mean(2))
+
+        return call
+
+    handles = [layer.proj.register_forward_pre_hook(record(layer)) for layer in layers]
+    try:
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -22,6 +22,19 @@ class TimmNet(nn.Module):
         return [self.net.get_submodule(tap["module"]) for tap in getattr(self.net, "feature_info", ())]
 
     @property
+    def attention_layers(self) -> list[nn.Module]:
+        """The self-attention layers of a plain vision transformer (ViT, DeiT), with `num_heads` and `proj`; or []."""
+        if not hasattr(self.net, "num_prefix_tokens"):
+            return []
+        layers = [getattr(block, "attn", None) for block in getattr(self.net, "blocks", ())]
+        return [layer for layer in layers if hasattr(layer, "num_heads") and hasattr(layer, "proj")]
+
+    @property
+    def prefix_tokens(self) -> int:
+        """The number of tokens before the patches: class tokens and registers."""
+        return getattr(self.net, "num_prefix_tokens", 0)
+
+    @property
     def channels_last(self) -> bool:
         """Whether feature maps are (B, H, W, C), as in Swin transformers."""
         return getattr(self.net, "output_fmt", "NCHW") == "NHWC"

@@ -10,6 +10,7 @@ from dfkd.priors.bn import BatchNormPrior
 from dfkd.priors.bn_ema import BatchNormEMA
 from dfkd.priors.l2 import L2
 from dfkd.priors.mean_image import MeanImage
+from dfkd.priors.patch_entropy import PatchEntropy
 from dfkd.priors.tv import DiagonalTotalVariation, TotalVariation, TotalVariationL2
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "BatchNormPrior",
     "DiagonalTotalVariation",
     "MeanImage",
+    "PatchEntropy",
     "Prior",
     "PriorTerm",
     "TeacherPass",

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from dfkd.models import Teacher, batch_norms, classifier_head, watch_batch_norms, watch_features
+from dfkd.models import (
+    Teacher,
+    attention_layers,
+    batch_norms,
+    classifier_head,
+    watch_batch_norms,
+    watch_features,
+    watch_patches,
+)
 from dfkd.models.hooks import BatchNormStatistics
 
 
@@ -21,6 +29,8 @@ class TeacherPass:
         sets: S. Terms are computed per set, so that optimising sets in parallel or one after another is equivalent.
         statistics: input statistics of every BatchNorm layer; empty unless a term needs them.
         features: the teacher's penultimate features (S * N, D), float32; None unless a term needs them.
+        patches: what every self-attention layer of a vision transformer makes of the patches (S * N, P, D), float32;
+            empty unless a term needs them.
         normalize: the teacher's normalisation, images in [0, 1] -> inputs.
     """
 
@@ -29,6 +39,7 @@ class TeacherPass:
     sets: int = 1
     statistics: list[BatchNormStatistics] = field(default_factory=list)
     features: Tensor | None = None
+    patches: list[Tensor] = field(default_factory=list)
     normalize: Callable[[Tensor], Tensor] = lambda images: images
 
 
@@ -41,12 +52,14 @@ class PriorTerm(ABC):
     Attributes:
         needs_batch_norm: whether it compares BatchNorm statistics.
         needs_features: whether it uses the teacher's penultimate features.
+        needs_patches: whether it compares the patches of a vision transformer.
         needs_neighbours: whether it compares neighbouring pixels, which points and embeddings do not have.
         remembers: whether it carries state from round to round; `start` resets the state.
     """
 
     needs_batch_norm = False
     needs_features = False
+    needs_patches = False
     needs_neighbours = False
     remembers = False
 
@@ -81,6 +94,10 @@ class Prior:
         return any(term.needs_features for term in self.terms.values())
 
     @property
+    def needs_patches(self) -> bool:
+        return any(term.needs_patches for term in self.terms.values())
+
+    @property
     def memories(self) -> list[str]:
         """Names of the terms that carry state from round to round."""
         return [name for name, term in self.terms.items() if term.remembers]
@@ -102,12 +119,18 @@ class Prior:
             term.remember(teacher_pass)
 
     def check(self, network: nn.Module) -> None:
-        """Raise ValueError if a term needs BatchNorm layers or features that the teacher's network does not have."""
+        """Raise ValueError if a term needs BatchNorm layers, patches or features that the teacher's network lacks."""
         if self.needs_batch_norm and not batch_norms(network):
             names = ", ".join(name for name, term in self.terms.items() if term.needs_batch_norm)
             raise ValueError(
                 f"prior '{names}' compares BatchNorm statistics, but the teacher's network has no BatchNorm layer; "
                 f"drop it (~prior.{names.split(', ')[0]}) or choose a teacher with BatchNorm (cnn_bn, resnet18, ...)"
+            )
+        if self.needs_patches and not attention_layers(network):
+            names = ", ".join(name for name, term in self.terms.items() if term.needs_patches)
+            raise ValueError(
+                f"prior '{names}' compares the patches of a vision transformer, which the teacher's network is not; "
+                f"drop it (~prior.{names.split(', ')[0]}) or choose a teacher that is one (vit)"
             )
         for name in (name for name, term in self.terms.items() if term.needs_features):
             try:
@@ -122,10 +145,11 @@ class Prior:
         nothing = contextlib.nullcontext([])
         norms = watch_batch_norms(teacher.net, sets) if self.needs_batch_norm else nothing
         last = watch_features(teacher.net) if self.needs_features else nothing
-        with norms as statistics, last as features:
+        every = watch_patches(teacher.net) if self.needs_patches else nothing
+        with norms as statistics, last as features, every as patches:
             logits = teacher.forward_normalized(inputs)
         penultimate = features[0] if features else None
-        return TeacherPass(inputs, logits.float(), sets, statistics, penultimate, teacher.normalize)
+        return TeacherPass(inputs, logits.float(), sets, statistics, penultimate, patches, teacher.normalize)
 
     def __call__(self, teacher_pass: TeacherPass) -> dict[str, Tensor]:
         """Compute the weighted terms of every set, by name, each (S,)."""

@@ -83,13 +83,17 @@ def measure_cell(run: Run) -> dict:
     }
 
 
-def name(run: Run) -> str:
-    """Return the name of a cell's method, with the factor of CAKE's weights and the number of points."""
-    synthesizer, points_made = run.config["synthesizer"], sum(run.result["pool_labels"])
+def method(run: Run) -> str:
+    """Return the name of a cell's synthesizer, with the factor of CAKE's weights."""
+    synthesizer = run.config["synthesizer"]
     factor = synthesizer["class_weight"] / RECIPE if synthesizer["name"] == "cake_2d" else 1
     weights = f", weights x {factor:.0f}" if factor > 1 else ""
-    weights += ", no contrast" if synthesizer.get("contrast_weight") == 0 else ""
-    return f"{synthesizer['name']}{weights}, {10_000 if points_made > 1000 else 200} points"
+    return f"{synthesizer['name']}{weights}" + (", no contrast" if synthesizer.get("contrast_weight") == 0 else "")
+
+
+def name(run: Run) -> str:
+    """Return the name of a cell's method, with the number of points."""
+    return f"{method(run)}, {10_000 if sum(run.result['pool_labels']) > 1000 else 200} points"
 
 
 def page(cells: list[Run]) -> Page:

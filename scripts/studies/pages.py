@@ -6,10 +6,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from dfkd.report.figures import colour
 from dfkd.report.runs import Run, find
-from dfkd.report.tables import Number, Table, measure
+from dfkd.report.tables import Number, Table, measure, metrics_of
 from dfkd.report.text import grid
-from studies.statistics import holm, p_text, paired
+from studies.statistics import holm, p_text, paired, t_interval
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "studies"
 BEGIN, END = "<!-- measured: written by scripts/write_study.py -->", "<!-- end of what was measured -->"
@@ -88,7 +89,8 @@ def by_seed(runs: Iterable[Run], head: str) -> dict[object, float]:
     Raises:
         ValueError: two cells have the same seed.
     """
-    runs, m = list(runs), measure(head)
+    runs = list(runs)
+    m = measure(head, metrics=metrics_of(runs))
     if len({run.seed for run in runs}) < len(runs):
         raise ValueError(f"several cells of one seed where one is expected: {', '.join(run.name for run in runs)}")
     found = {run.seed: m.value(run) for run in runs}
@@ -97,7 +99,8 @@ def by_seed(runs: Iterable[Run], head: str) -> dict[object, float]:
 
 def summary(runs: Iterable[Run], head: str) -> Number:
     """Return mean and sample standard deviation of a measure over cells."""
-    m = measure(head)
+    runs = list(runs)
+    m = measure(head, metrics=metrics_of(runs))
     return Number(tuple(value for run in runs if (value := m.value(run)) is not None), m.form)
 
 
@@ -137,3 +140,16 @@ def compare(groups: dict[str, list[Run]], measures: Sequence[str], control: str,
     ]
     heads = [word for head in tested for word in (f"{head} - {control}", "p (Holm)")]
     return table(["", "n", *measures, *heads], rows)
+
+
+def intervals(groups: dict[str, list[Run]], head: str, xlabel: str) -> Figure:
+    """Draw the mean of a measure in percent for every group, with its 95 % t-interval; the first group on top."""
+    figure = Figure(figsize=(7, 0.3 * len(groups) + 1))
+    axes = figure.subplots()
+    for row, runs in enumerate(reversed(groups.values())):
+        interval = t_interval(list(by_seed(runs, head).values()))
+        axes.plot([interval.low, interval.high], [row, row], color=colour(0), linewidth=1)
+        axes.plot(interval.mean, row, "o", color=colour(0), markersize=4)
+    axes.set_yticks(range(len(groups)), reversed(groups), fontsize=8)
+    axes.set(xlabel=f"{xlabel} (mean, 95 % interval)", xlim=(0, 102))
+    return figure

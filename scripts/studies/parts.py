@@ -1,10 +1,8 @@
 """Study 3: which part of CAKE carries it, by an analysis of variance over all combinations of four parts."""
 
-from matplotlib.figure import Figure
-
 from dfkd.report.runs import Run
-from studies.pages import Page, by, by_seed, compare, summary, table
-from studies.statistics import analysis_of_variance, holm, p_text, t_interval
+from studies.pages import Page, by, compare, intervals, summary, table
+from studies.statistics import analysis_of_variance, holm, p_text
 
 WHOLE = "the whole recipe"
 
@@ -62,21 +60,8 @@ def page(cells: list[Run]) -> Page:
     groups = {WHOLE: groups.pop(WHOLE)} | dict(sorted(groups.items(), key=lambda item: -mean(item[1])))
     every = compare(groups, ["student ID", "agreement", "teacher ID"], WHOLE, ["student ID"])
     text = f"{effects([run for run in cells if is_in_design(run)])}\n\nEvery combination:\n\n{every}"
-    return Page(text, picture(groups))
+    return Page(text, intervals(groups, "student ID", "student ID accuracy, %"))
 
 
 def mean(runs: list[Run]) -> float:
     return summary(runs, "student ID").mean
-
-
-def picture(groups: dict[str, list[Run]]) -> Figure:
-    """Draw the mean of every combination with its 95 % t-interval."""
-    figure = Figure(figsize=(7, 0.3 * len(groups) + 1))
-    axes = figure.subplots()
-    for row, runs in enumerate(reversed(groups.values())):
-        interval = t_interval(list(by_seed(runs, "student ID").values()))
-        axes.plot([interval.low, interval.high], [row, row], color="#2B83C6", linewidth=1)
-        axes.plot(interval.mean, row, "o", color="#2B83C6", markersize=4)
-    axes.set_yticks(range(len(groups)), reversed(groups), fontsize=8)
-    axes.set(xlabel="student ID accuracy, % (mean, 95 % interval)", xlim=(0, 102))
-    return figure

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from continual import cell_of
 from runner import a_few
-from studies import flip_radius, judge, parts, trap_images
+from studies import continual, flip_radius, judge, leakage, parts, robustness, trap_images
 from test_presets import cells
 
 from dfkd.report.runs import Run
@@ -24,8 +25,13 @@ def finished(cell) -> Run:
         "olacc": 60.0,
     }
     teacher = {"iacc": 99.0 - seed, "oacc": 12.0, "asr": 100.0, "olacc": 100.0}
+    for key in config["metrics"] or ():
+        student[key], teacher[key] = 40.0 + seed, 50.0 - seed
     evals = {"synthesis": 1000 * config["synthesizer"].get("rounds", 1), "split": 0, "distill": 10}
+    near = {"nearer_train": 0.7 + 0.01 * seed, "expected": 0.6, "interval": [0.5, 0.7 - 0.1 * seed], "p": 0.001}
+    near["membership_auroc"] = 0.5
     result = {
+        "leakage": {"pixels": near, "features": near},
         "student": student,
         "teacher": teacher,
         "teacher_evals": evals,
@@ -41,11 +47,15 @@ PAGES = {  # what a page says of the cells of its preset
     "queries": ["| cake_fast", "| real", "| 18,010"],
     "criteria": ["**close_set**", "| undefended", "| oracle"],
     "generators": ["| dfq, resnet_cbn", "| deepinversion, no generator"],
+    "transformers": ["**ViT -> ViT**", "| dfq (balance, patch_entropy)", "**CNN -> CNN**", "| dfq (bn, balance)"],
+    "robustness": ["| clean           | teacher", "| label noise 0.2 | cake", "on textured", "| imbalance 20"],
+    "leakage": ["| memorised | fast", "| 0.50 to 0.65", "| teacher membership AUROC"],
+    "text": ["| cake_2d, weights x 1000, no contrast", "| noise_images"],
     "halves": ["**open_set**", "| forgetting alone", "| backdoor, ASR"],
 }
 
 
-@pytest.mark.parametrize("name", a_few(PAGES, "parts", "halves"))
+@pytest.mark.parametrize("name", a_few(PAGES, "parts", "halves", "robustness"))
 def test_a_page_shows_every_group_of_its_preset(name, tmp_path):
     found = [finished(cell) for cell in cells(f"ablation=study/{name}", "seed=0,1", f"outputs={tmp_path}")]
     page = importlib.import_module(f"studies.{name}").page(found)
@@ -78,3 +88,33 @@ def test_a_radius_that_tells_id_from_ood_is_right_at_a_radius_between_them():
     radius, is_id = torch.tensor([0.01, 0.02, 0.5, 0.6]), torch.tensor([True, True, False, False])
     assert judge.auroc(-radius, is_id) == 1.0 and judge.auroc(radius, is_id) == 0.0
     assert [flip_radius.balanced_accuracy(radius, is_id, eps) for eps in (0.001, 0.015, 0.1, 1.0)] == [50, 75, 100, 50]
+
+
+def test_chains_are_told_apart_and_come_to_accuracy_and_forgetting(tmp_path):
+    """A learner of task t gets 90 - 10 (t - k) % of task k, and with `joint` 95 % of all."""
+    options = [f"outputs={tmp_path}"]
+    found = []
+    for name, file in (("dfq", "samples.safetensors"), ("nothing", None), ("joint", None)):
+        for task in range(5):
+            memory = [f"teacher.memory_path={file}"] if file and task else []
+            config = cell_of(name, "digits", task, 3, tmp_path, [*options, *memory]).config
+            learned = {f"task_{k}": 95.0 if name == "joint" else 90.0 - 10 * (task - k) for k in range(task + 1)}
+            found.append(Run(f"{name}_{task}", None, "done", config, {"teacher": learned}))
+    assert [continual.method(run) for run in found] == ["dfq"] * 5 + ["nothing"] * 5 + ["joint"] * 5
+    made = {run.name: run.result["student"] for run in continual.chains(found)}
+    assert made["joint"]["average"] == 95 and made["joint"]["mean_forgetting"] == 0
+    assert made["nothing"]["average"] == 70
+    assert [made["nothing"][f"forgetting_{k}"] for k in range(4)] == [40, 30, 20, 10]
+    page = continual.page(found)
+    assert "| mean forgetting - nothing" in page.text and page.figure.axes
+    assert continual.chains(found[1:5]) == []  # a chain that has not ended
+
+
+def test_a_study_of_leakage_compares_with_chance_and_of_robustness_names_the_flaws():
+    runs = [
+        Run("a", None, "done", {"seed": seed}, {"leakage": {"pixels": {"nearer_train": share, "expected": 0.7}}})
+        for seed, share in ((0, 0.9), (1, 0.6))
+    ]
+    assert leakage.above_chance(runs) == [pytest.approx(20), pytest.approx(-10)]
+    run = SimpleNamespace(config={"ntl_scenario": {"id": {"label_noise": 0.2, "imbalance": 20}}})
+    assert robustness.teacher(run) == "label noise 0.2, imbalance 20"

@@ -52,16 +52,38 @@ def test_a_comparison_shows_differences_by_seed_to_its_control():
     assert "87.0 ± 5.7" in line and "+2.0 (-10.7 to +14.7)" in line and "0.3" in line
 
 
+def test_a_measure_may_be_a_metric_that_the_cells_were_asked_for():
+    asked = {"ece": {"label": "calibration error", "form": "percent"}}
+    cells = [
+        Run("a", None, "done", {"seed": seed, "metrics": asked}, {"student": {"ece": 4.0 + seed}}) for seed in (0, 1)
+    ]
+    assert str(pages.summary(cells, "calibration error")) == "4.5 ± 0.7"
+    assert pages.by_seed(cells, "calibration error") == {0: 4.0, 1: 5.0}
+
+
+def test_intervals_are_drawn_for_every_group_from_top_to_bottom():
+    groups = {"a": [cell(0, 90.0), cell(1, 80.0)], "b": [cell(0, 91.0)]}
+    (axes,) = pages.intervals(groups, "student ID", "accuracy, %").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]
+    assert axes.get_xlabel() == "accuracy, % (mean, 95 % interval)"
+
+
 def test_two_cells_of_a_seed_are_no_group():
     with pytest.raises(ValueError, match="several cells of one seed"):
         pages.by_seed([cell(0, 1.0), cell(0, 2.0)], "student ID")
+
+
+def command(name: str) -> str:
+    """What makes the cells of a study, in its page and in the Makefile."""
+    cells = write_study.STUDIES[name]
+    return f"scripts/{cells}.py" if cells in write_study.CHAINS else f"-m ablation=study/{cells}"
 
 
 @pytest.mark.parametrize("name", sorted(write_study.STUDIES))
 def test_a_study_has_a_page_with_its_question_command_answer_and_limits(name):
     text = (DOCS / f"{name}.md").read_text()
     assert pages.BEGIN in text and pages.END in text
-    assert f"ablation=study/{write_study.STUDIES[name]}" in text
+    assert command(name) in text
     for part in ("## Question", "## Measured", "## Answer", "## What it does not show", "## In the size of the papers"):
         assert part in text, part
 
@@ -74,14 +96,14 @@ def test_the_index_has_fourteen_questions_and_links_every_page():
 
 
 def test_every_preset_is_that_of_a_page():
-    assert {name.removesuffix("_paper") for name in PRESETS} == set(write_study.STUDIES.values())
+    assert {name.removesuffix("_paper") for name in PRESETS} == set(write_study.STUDIES.values()) - write_study.CHAINS
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_runs_a_study_and_writes_its_page():
     for name, cells in write_study.STUDIES.items():
         done = subprocess.run(["make", "-n", f"study-{name}"], cwd=ROOT, capture_output=True, text=True)
-        assert f"-m ablation=study/{cells} outputs=outputs/studies/{cells}" in done.stdout, done.stderr
+        assert command(name) in done.stdout and f"outputs/studies/{cells}" in done.stdout, done.stderr
         assert f"write_study.py {name}" in done.stdout
 
 
