@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+import students
 import torch
 import torch.nn.functional as F
 from parts import Audited, audited, chosen
@@ -100,7 +101,12 @@ def main() -> None:
     with (given.out / LOOKED).open("a") as file:
         file.write(json.dumps({"teachers": len(teachers), "model": shipped_model()}) + "\n")
     text = f"{shipped_model()['made']}. Look number {count} at the part that was kept.\n\n"
-    text += tables([t for t in teachers if not t.to_choose])
+    kept = [t for t in teachers if not t.to_choose]
+    text += tables(kept)
+    if inherited := students.table(kept, students.inherited(given.out)):
+        text += (
+            f"\n\nWhat students of these teachers inherit ({students.NETWORK}, {students.DOMAIN}, DFQ):\n\n{inherited}"
+        )
     for (seed, trapped), name in EXAMPLES.items():
         example = next((t for t in teachers if (t.member.seed, t.member.trapped) == (seed, trapped)), None)
         if example is not None:

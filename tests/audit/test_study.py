@@ -1,5 +1,6 @@
 """The study: which teachers the verdict is fitted on, what is fitted, and its tables."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dfkd.audit import Looks
 
 sys.path.insert(0, str(ROOT / "scripts" / "audit"))
 import parts
+import students
 import study
 import zoo
 from tables import SCORES, tables
@@ -94,3 +96,20 @@ def test_the_tables_name_every_score_and_group(teachers):
     kept = parts.chosen(teachers)
     trapped, clean = (sum(t.member.trapped is is_in for t in kept) for is_in in (True, False))
     assert f"| all | {trapped} / {clean} | 1.000 (1.00 to 1.00) | 100 | 100 |" in text
+
+
+def test_students_are_told_by_what_the_audit_says_of_their_teachers(teachers):
+    shown = [t for t in parts.chosen(teachers) if students.in_question(t.member)]
+    wrong = {(t.member.seed, t.member.trapped): 99.0 if t.member.trapped else 1.0 for t in shown}
+    text = students.table(shown, wrong)
+    trapped = sum(t.member.trapped for t in shown)
+    assert f"| trapped | {trapped} | 99.0 (99.0 to 99.0) | {trapped} |" in text and "AUROC of 1.000" in text
+    assert students.table(shown, {}) == ""
+
+
+def test_what_a_student_inherits_is_read_from_its_result(tmp_path):
+    for seed, teacher, found in ((3, "backdoor", {"asr": 80.0, "olacc": None}), (3, "clean_twin", None)):
+        result = {"seed": seed, "config": {"teacher": {"name": teacher}}, "student": found}
+        (tmp_path / "runs" / teacher).mkdir(parents=True)
+        (tmp_path / "runs" / teacher / "result.json").write_text(json.dumps(result))
+    assert students.inherited(tmp_path) == {(3, True): 80.0}
