@@ -87,6 +87,7 @@ defenses: .venv/installed  ## every defense in every scenario on the built-in di
 
 audit-study: .venv/installed  ## the tables of docs/audit.md: 386 teachers, audited; with MNIST and USPS in DATA=folder (two hours on a CPU core of its own)
 	$(BIN)/python scripts/audit/zoo.py --out outputs/audit --data $(DATA)
+	$(BIN)/python scripts/audit/baselines.py --out outputs/audit
 	$(BIN)/python scripts/audit/students.py --out outputs/audit --data $(DATA)
 	$(BIN)/python scripts/audit/study.py --out outputs/audit --fit
 	$(BIN)/python scripts/audit/study.py --out outputs/audit

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo import Member, members
@@ -17,6 +17,7 @@ NETWORKS, DOMAINS = ("cnn_no_bn", "cnn_pool", "mlp"), ("digits",)
 KEPT_TRAPS = ("trojan_8x8", "badnet_grid", "l2", "cupi", "sophon")
 # Seeds of teachers that were looked at while the looks were designed: never part of what is kept.
 EARLY = (120, 122, 131, 132, 143, 158, 166, 168, 171, 174, 188, 192, 217, 234, 272)
+BASELINES = "baselines.json"  # what scripts/audit/baselines.py found
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Audited:
         judgement: its accuracies on real images, in percent.
         seconds: what its audit took.
         folder: where its audit lies in the store.
+        teacher: where the teacher itself lies.
+        baselines: scores of detectors that are no look of the audit, by name.
     """
 
     member: Member
@@ -34,6 +37,8 @@ class Audited:
     looks: Looks
     seconds: float
     folder: Path
+    teacher: Path = Path()
+    baselines: dict[str, float] = field(default_factory=dict)
 
     @property
     def obeyed(self) -> bool:
@@ -51,9 +56,15 @@ class Audited:
         return m.seed in EARLY or (known and m.seed % 3 != 0)
 
 
+def name_of(member: Member) -> str:
+    """Return the name by which a teacher is known beside the zoo: a pair has a seed of its own."""
+    return f"{member.seed} {'trapped' if member.trapped else 'twin'}"
+
+
 def audited(out: Path) -> list[Audited]:
     """Return the finished teachers of the zoo; a pair has a seed of its own, by which its results are known."""
-    found = {}
+    found, file = {}, out / BASELINES
+    baselines = json.loads(file.read_text()) if file.exists() else {}
     for file in out.glob("runs/*/result.json"):
         result = json.loads(file.read_text())
         if "audit" in result:
@@ -64,7 +75,9 @@ def audited(out: Path) -> list[Audited]:
         if result is not None:
             stored = store.find("audit", result["stages"]["audit"]["key"])
             looks, seconds = Looks(**stored.meta["looks"]), stored.meta["seconds"]
-            teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path))
+            teacher = store.root / "teacher" / result["stages"]["teacher"]["key"]
+            scores = baselines.get(name_of(member), {})
+            teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path, teacher, scores))
     return teachers
 
 

@@ -34,6 +34,8 @@ SCORES: dict[str, Callable[[Audited], float]] = {
     "scouts": lambda t: max(t.looks.values["scouts"]),
     "universal shifts": lambda t: max(signals(t.looks)["shifts"]),
     "universal marks": lambda t: max(signals(t.looks)["marks"]),
+    "images that mean nothing, attacked (TRODO)": lambda t: t.baselines["trodo"],
+    "BatchNorm's running variances": lambda t: t.baselines["batch_norm"],
 }
 
 
@@ -66,7 +68,11 @@ def tables(teachers: list[Audited]) -> str:
     head = ["", "trapped / clean", "AUROC (95 %)", "caught at 1 % FPR", "at 5 %"]
     scores, parts = [], []
     for name, score in SCORES.items():
-        scores.append(row(name, *([score(t) for t in kept if t.member.trapped is is_in] for is_in in (True, False))))
+        try:
+            trapped, clean = ([score(t) for t in kept if t.member.trapped is is_in] for is_in in (True, False))
+        except KeyError:  # scripts/audit/baselines.py has not seen all of them
+            continue
+        scores.append(row(name, trapped, clean))
     audit = SCORES["**audit**"]
     for name, part in groups(kept).items():
         trapped = [audit(t) for t in part if t.member.trapped]

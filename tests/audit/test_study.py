@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ def audited(member: zoo.Member, strength: float, asr: float) -> parts.Audited:
     values["masks"][member.target] /= 1 + strength
     values["margins"][member.target] *= 1 + strength
     looks = Looks(values, scale=1.0, hit=1.0, radii=[8 / 255] * 10, labels=list(range(10)))
-    return parts.Audited(member, {"asr": asr, "olacc": None, "oacc": 50.0, "iacc": 99.0}, looks, 9.0, Path())
+    judgement, others = {"asr": asr, "olacc": None, "oacc": 50.0, "iacc": 99.0}, {"trodo": asr / 100, "batch_norm": 2.0}
+    return parts.Audited(member, judgement, looks, 9.0, Path(), baselines=others)
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,8 @@ def test_what_a_student_inherits_is_read_from_its_result(tmp_path):
         (tmp_path / "runs" / teacher).mkdir(parents=True)
         (tmp_path / "runs" / teacher / "result.json").write_text(json.dumps(result))
     assert students.inherited(tmp_path) == {(3, True): 80.0}
+
+
+def test_a_score_that_not_every_teacher_has_is_left_out(teachers):
+    without = [*teachers[:-1], replace(teachers[-1], baselines={})]
+    assert "TRODO" in tables(teachers) and "TRODO" not in tables(without)
