@@ -75,9 +75,11 @@ def picture(kinds: dict[str, dict[str, list[Run]]]) -> Figure:
     """Draw accuracy against the radius of the attack, a panel for every kind of training data."""
     figure = Figure(figsize=(3.6 * len(kinds), 3.4))
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    names = list(dict.fromkeys(name for groups in kinds.values() for name in groups))  # one colour each in all panels
     for axes, (kind, groups) in zip(panels, kinds.items(), strict=True):
-        for i, (name, runs) in enumerate(groups.items()):
-            axes.plot((0, *RADII), curve(runs, "student"), "o-", color=colour(i), label=name, markersize=3)
+        for name, runs in groups.items():
+            look = {"color": colour(names.index(name)), "label": name, "markersize": 3}
+            axes.plot((0, *RADII), curve(runs, "student"), "o-", **look)
         axes.plot((0, *RADII), curve(next(iter(groups.values())), "teacher"), "k:", label="teacher")
         axes.set(title=kind, xlabel="radius of PGD, /255", ylim=(-3, 103))
     panels[0].set_ylabel("accuracy, % (mean)")
