@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from continual import cell_of
-from runner import a_few
+from runner import a_few, composed
 from studies import continual, flip_radius, judge, leakage, parts, robustness, trap_images
 from test_presets import cells
 
@@ -118,3 +118,15 @@ def test_a_study_of_leakage_compares_with_chance_and_of_robustness_names_the_fla
     assert leakage.above_chance(runs) == [pytest.approx(20), pytest.approx(-10)]
     run = SimpleNamespace(config={"ntl_scenario": {"id": {"label_noise": 0.2, "imbalance": 20}}})
     assert robustness.teacher(run) == "label noise 0.2, imbalance 20"
+
+
+def test_a_method_has_one_colour_in_all_panels():
+    def run(accuracy):
+        curve = {"iacc": accuracy} | {f"pgd_{radius}": accuracy - radius for radius in robustness.RADII}
+        config = {"seed": 0, "metrics": composed("metrics=[robustness]")["metrics"]}
+        return Run("a", None, "done", config, {"student": curve, "teacher": curve})
+
+    clean, mislabelled = {"real": [run(99)], "cake": [run(80)], "dfq": [run(95)]}, {"real": [run(97)], "dfq": [run(90)]}
+    panels = robustness.picture({"clean": clean, "mislabelled": mislabelled}).axes
+    colours = [{line.get_label(): line.get_color() for line in panel.lines} for panel in panels]
+    assert colours[0]["dfq"] == colours[1]["dfq"] != colours[0]["cake"]
