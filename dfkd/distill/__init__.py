@@ -7,7 +7,8 @@ from dfkd.distill.feature_losses import FeatureLoss, Hint
 from dfkd.distill.loop import Distillation
 from dfkd.distill.losses import KL, L1, MSE, CrossEntropy, Loss
 from dfkd.distill.siblings import SiblingDistillation
-from dfkd.distill.student import Student, Trainer, steps_per_epoch
+from dfkd.distill.student import Student
+from dfkd.distill.trainer import Trainer, steps_per_epoch
 
 __all__ = [
     "KL",

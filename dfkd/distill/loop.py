@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from dfkd.defenses import Defense
-from dfkd.distill.student import Student, Trainer, steps_per_epoch
+from dfkd.distill.student import Student
+from dfkd.distill.trainer import Trainer, steps_per_epoch
 from dfkd.domains import to_float
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner

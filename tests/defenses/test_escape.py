@@ -9,7 +9,7 @@ from dfkd.defenses import ATEsc, Criterion, Escape, Inverted, Random
 from dfkd.defenses.overlays import Draw, Overlays
 from dfkd.defenses.views import Sources, Views, mix
 from dfkd.distill import KL, Student
-from dfkd.distill.student import Trainer
+from dfkd.distill.trainer import Trainer
 from dfkd.models import Classifier, Teacher, cnn_bn
 from dfkd.pool import Pool, Split
 from dfkd.recipe import Recipe

@@ -8,7 +8,7 @@ from shipped import build, config, options, synthesizer
 from dfkd.defenses import ATEsc
 from dfkd.distill import Student
 from dfkd.distill.losses import KL
-from dfkd.distill.student import Trainer
+from dfkd.distill.trainer import Trainer
 from dfkd.domains import Images
 from dfkd.models import Classifier, cnn_bn
 from dfkd.pool import Pool
