@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dfkd.models import Teacher
 from dfkd.priors import Prior
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
-from dfkd.synthesizers.cake import class_term, contrast_mse
+from dfkd.synthesizers.cake_terms import class_term, contrast_mse
 from dfkd.synthesizers.inversion import check_adam, to_bytes
 from dfkd.training.meter import Meter
 from dfkd.training.optimizers import fused

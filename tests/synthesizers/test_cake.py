@@ -10,7 +10,7 @@ from dfkd.models.common import FeatureNet
 from dfkd.noise import Noise
 from dfkd.priors import Balance, BatchNormPrior, Prior, TotalVariation
 from dfkd.synthesizers import CAKE
-from dfkd.synthesizers.cake import class_term, contrast_mse, contrast_snn
+from dfkd.synthesizers.cake_terms import class_term, contrast_mse, contrast_snn
 
 NOTHING = Prior({})
 
