@@ -192,6 +192,11 @@ def test_a_misspelt_experiment_or_folder_of_experiments_is_told_the_nearest(word
     assert said in command_line(word).err
 
 
+def test_the_options_that_are_listed_are_those_of_the_folder():
+    assert command_line("experiment=cake/digts").err.count("quickstart") == 0
+    assert command_line("hydra/sweeper=nonsense").err.count("optuna") == 1
+
+
 @pytest.mark.parametrize("more", [[], ["-m"]])
 def test_a_misspelt_ablation_is_told_the_nearest(more):
     done = command_line(*more, "ablation=cake/component")

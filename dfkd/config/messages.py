@@ -21,18 +21,20 @@ def explain(error: Exception) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, MissingConfigException):
-        # Hydra lists the options in the folder of the missing file, those of the group if there is no such folder,
-        # or none.
+        # Hydra lists the options in the folder of the missing file, those of the group that it belongs to, or none.
         file = error.missing_cfg_file or ""
         (top, _, below), (group, _, option) = file.partition("/"), file.rpartition("/")
         if not error.options or (option_names(top, [CONF]) and not option_names(group, [CONF])):
             group, option = top, below
-        options = sorted({*(error.options or ()), *option_names(group, [CONF])})
+        listed = error.options if f"options in '{group}'" in str(error) else ()
+        options = sorted({*listed, *option_names(group, [CONF])})
         for beginning, (who, extra) in EXTRAS.items():
             if file.startswith(beginning) and not error.options:
                 return f"{who} an extra: pip install 'dfkd[{extra}]'"
         if options:
-            return f"{group} has no option '{option}'{nearest(option, options)}\n(options: {', '.join(options)})"
+            hint = nearest(option, options)  # the nearest one; without one, all
+            every = f"\n(options: {', '.join(options)})" if "did you mean" in hint else ""
+            return f"{group} has no option '{option}'{hint}{every}"
     if isinstance(error, OverrideParseException):
         return unreadable_message(error.override, error.message)
     if match := AMBIGUOUS.search(str(error)):
