@@ -185,6 +185,12 @@ class CapturedStep:
         log.info("  %s: without a CUDA graph (%s)", self.name, reason)
 
 
+def is_ours(code: Callable | type) -> bool:
+    """Return whether a function or class is this package's own, so that it is known to depend on tensors alone where it
+    says so; a user's may depend on anything."""
+    return code.__module__.startswith("dfkd.")
+
+
 def form_of(argument: Any) -> Any:
     """Return what has to be the same for a replay: of tensors, also in tuples, shape, type and whether they get
     gradients; all other arguments themselves."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from dfkd.machine.capture import is_ours
 from dfkd.models import (
     Teacher,
     attention_layers,
@@ -106,7 +107,7 @@ class Prior:
     def is_pure(self) -> bool:
         """Whether all terms depend on the teacher's forward pass alone, and on tensors that keep their place in memory:
         those of this package. A user's own term may depend on anything."""
-        return all(type(term).__module__.startswith("dfkd.") for term in self.terms.values())
+        return all(is_ours(type(term)) for term in self.terms.values())
 
     def start(self) -> None:
         """Reset the state of all terms, at the start of a synthesis."""

@@ -5,6 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from dfkd.machine.capture import is_ours
 from dfkd.models import Teacher, frozen_norms
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
@@ -140,7 +141,7 @@ class Generative(Synthesizer):
     def _can_capture(self) -> bool:
         """Whether a step without `steer` depends on its arguments and the networks alone. The terms of this package's
         methods do; those of a user's own may depend on anything."""
-        pure = self.term is None and self.prior.is_pure and type(self).terms.__module__.startswith("dfkd.")
+        pure = self.term is None and self.prior.is_pure and is_ours(type(self).terms)
         return pure and self.runtime.captures
 
     def _gradients(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.errors import refuse_old_names
+from dfkd.machine.capture import is_ours
 from dfkd.models import Teacher
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
@@ -233,7 +234,7 @@ class Inversion(Synthesizer):
     def _can_capture(self) -> bool:
         """Whether a step without `steer` depends on its arguments and on tensors that keep their place alone. The steps
         of this package's methods do; those of a user's own may depend on anything."""
-        pure = self.term is None and self.prior.is_pure and type(self).__module__.startswith("dfkd.")
+        pure = self.term is None and self.prior.is_pure and is_ours(type(self))
         return pure and self.runtime.captures
 
     def _evaluate(
