@@ -112,7 +112,7 @@ def cell_of(
     if preset and task < TASKS - 1:  # the last learner has no successor that needs images
         cfg.until = "student" if cfg.student.epochs is None else "pool"
     for key in ("rounds", "warm_up") if preset else ():
-        if key in cfg.synthesizer:
+        if cfg.synthesizer.get(key):
             cfg.synthesizer[key] = max(1, round(rounds * cfg.synthesizer[key]))
     if "groups" in cfg.synthesizer:  # CAKE's images of a row are of different classes, and rows fill a batch
         most, batch = min(cfg.synthesizer.groups, SIZE * (task + 1)), cfg.synthesizer.batch_size

@@ -74,6 +74,8 @@ def test_a_share_of_the_rounds_is_that_of_every_preset_and_warm_up(tmp_path):
     assert made("dfq", "1/3")["rounds"] == 390 and made("cake", "1/3")["rounds"] == 6
     assert (made("nayer", "1/3")["rounds"], made("nayer", "1/3")["warm_up"]) == (20, 7)
     assert made("nothing", "1/3") == made("nothing", "1")  # which makes no images
+    none = continual.cell_of("nayer", "digits", 1, 0, tmp_path, ["synthesizer.warm_up=0"], 1).config["synthesizer"]
+    assert none["warm_up"] == 0
 
 
 @pytest.mark.parametrize("text", ["0", "4/3", "1/0", "third"])
