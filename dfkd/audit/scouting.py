@@ -29,10 +29,15 @@ class Answers:
     firm: Tensor
 
 
-def answers_to_scouts(teacher: Teacher, count: int, steps: int, stream: torch.Generator) -> Answers:
-    """Show `count` scouts (noise, shapes and colours in equal parts) and attack each answer with PGD at `RADIUS`."""
+def draw_scouts(teacher: Teacher, count: int, stream: torch.Generator) -> Tensor:
+    """Draw images (count, C, H, W) that mean nothing: noise, shapes and colours in equal parts."""
     kinds = {"noise": SpectralNoise(teacher.shape), "shapes": Shapes(teacher.shape), "colours": Colours(teacher.shape)}
-    images = Mixture(teacher.shape, kinds).draw(count, stream)
+    return Mixture(teacher.shape, kinds).draw(count, stream)
+
+
+def answers_to_scouts(teacher: Teacher, count: int, steps: int, stream: torch.Generator) -> Answers:
+    """Show `count` scouts and attack each answer with PGD at `RADIUS`."""
+    images = draw_scouts(teacher, count, stream)
     logits = teacher.predict(images).float()
     confidence, answer = logits.softmax(1).max(1)
     flipped = PGD(eps=RADIUS, steps=steps, loss="margin").attack(teacher, images, stream, logits).flipped

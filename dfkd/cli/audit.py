@@ -118,7 +118,7 @@ def described(given: Given) -> "Teacher | None":
     if given.describes_teacher or not beside(given.file):
         return None
     model = load_classifier(about)
-    return Teacher(model.net, model.shape, model.classes, model.mean.flatten().tolist(), model.std.flatten().tolist())
+    return Teacher.of(model)
 
 
 def fitted(given: Given) -> "Teacher":

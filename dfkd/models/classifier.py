@@ -117,6 +117,12 @@ class Teacher(Classifier):
         self.eval()
         net.register_forward_pre_hook(self._count)
 
+    @classmethod
+    def of(cls, classifier: Classifier) -> "Teacher":
+        """Return a frozen teacher of a classifier's network, which it shares."""
+        mean, std = (statistic.flatten().tolist() for statistic in (classifier.mean, classifier.std))
+        return cls(classifier.net, classifier.shape, classifier.classes, mean, std)
+
     def _count(self, _net: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self.evals[self._purpose] += len(arguments[0])
 

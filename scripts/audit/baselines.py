@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import torch
-from parts import BASELINES, audited, name_of
+from parts import BASELINES, audited
 from torch import Tensor
 
-from dfkd.audit.scouting import answers_to_scouts
+from dfkd.audit.scouting import draw_scouts
 from dfkd.machine.runtime import stream_seed
 from dfkd.models import Classifier, Teacher, load_classifier
 from dfkd.models.hooks import batch_norms
@@ -54,13 +54,6 @@ def batch_norm(teacher: Classifier) -> float:
     return max((((one - one.mean()) / one.std()).max().item() for one in logs), default=0.0)
 
 
-def frozen(folder: Path) -> Teacher:
-    """Return the teacher of a folder of the store."""
-    made = load_classifier(folder / "teacher.json")
-    mean, std = (values.flatten().tolist() for values in (made.mean, made.std))
-    return Teacher(made.net, made.shape, made.classes, mean, std)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
@@ -68,12 +61,11 @@ def main() -> None:
     file = given.out / BASELINES
     found = json.loads(file.read_text()) if file.exists() else {}
     for one in audited(given.out):
-        name = name_of(one.member)
-        if name in found:
+        if one.member.name in found:
             continue
-        teacher, stream = frozen(one.teacher), torch.Generator().manual_seed(stream_seed(one.member.seed, "baselines"))
-        images = answers_to_scouts(teacher, SCOUTS, 1, stream).images
-        found[name] = {"trodo": trodo(teacher, images), "batch_norm": batch_norm(teacher)}
+        teacher = Teacher.of(load_classifier(one.teacher / "teacher.json"))
+        images = draw_scouts(teacher, SCOUTS, torch.Generator().manual_seed(stream_seed(one.member.seed, "baselines")))
+        found[one.member.name] = {"trodo": trodo(teacher, images), "batch_norm": batch_norm(teacher)}
         file.write_text(json.dumps(found))
     print(f"{file}: {len(found)} teachers")
 

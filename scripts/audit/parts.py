@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo import Member, members
+from zoo import Member, members, name_in
 
 from dfkd.audit import Looks
 from dfkd.store.store import Store
@@ -56,28 +56,25 @@ class Audited:
         return m.seed in EARLY or (known and m.seed % 3 != 0)
 
 
-def name_of(member: Member) -> str:
-    """Return the name by which a teacher is known beside the zoo: a pair has a seed of its own."""
-    return f"{member.seed} {'trapped' if member.trapped else 'twin'}"
-
-
 def audited(out: Path) -> list[Audited]:
-    """Return the finished teachers of the zoo; a pair has a seed of its own, by which its results are known."""
+    """Return the finished teachers of the zoo; stop if there is none."""
     found, file = {}, out / BASELINES
     baselines = json.loads(file.read_text()) if file.exists() else {}
     for file in out.glob("runs/*/result.json"):
         result = json.loads(file.read_text())
         if "audit" in result:
-            found[result["seed"], result["config"]["teacher"]["name"] != "clean_twin"] = result
+            found[name_in(result)] = result
     teachers, store = [], Store(out / "store")
     for member in members():
-        result = found.get((member.seed, member.trapped))
+        result = found.get(member.name)
         if result is not None:
             stored = store.find("audit", result["stages"]["audit"]["key"])
             looks, seconds = Looks(**stored.meta["looks"]), stored.meta["seconds"]
             teacher = store.root / "teacher" / result["stages"]["teacher"]["key"]
-            scores = baselines.get(name_of(member), {})
+            scores = baselines.get(member.name, {})
             teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path, teacher, scores))
+    if not teachers:
+        raise SystemExit(f"{out} has no finished teacher of the zoo; scripts/audit/zoo.py --out {out} makes them")
     return teachers
 
 

@@ -14,7 +14,7 @@ from statistics import mean
 
 from parts import Audited, audited
 from scores import auroc
-from zoo import Member, cell
+from zoo import Member, cell, name_in
 
 from dfkd.audit.verdict import judge
 from dfkd.machine.environment import prepare_environment
@@ -34,30 +34,26 @@ def in_question(member: Member) -> bool:
     return member.network == NETWORK and member.domain == DOMAIN and member.target is not None
 
 
-def inherited(out: Path) -> dict[tuple[int, bool], float]:
-    """Return what finished students give the taught class, in percent of triggered or OOD test images, by the seed of
-    their teacher and whether it is trapped."""
+def inherited(out: Path) -> dict[str, float]:
+    """Return what finished students give the taught class, in percent of triggered or OOD test images, by the name of
+    their teacher (`Member.name`)."""
     found = {}
     for file in out.glob("runs/*/result.json"):
         result = json.loads(file.read_text())
         if student := result.get("student"):
             taught = student["asr"] if student["asr"] is not None else student["olacc"]
-            found[result["seed"], result["config"]["teacher"]["name"] != "clean_twin"] = taught
+            found[name_in(result)] = taught
     return found
 
 
-def table(teachers: list[Audited], students: dict[tuple[int, bool], float]) -> str:
+def table(teachers: list[Audited], students: dict[str, float]) -> str:
     """Return what students inherit, by what the audit says of their teachers, as Markdown; empty without students.
 
     Args:
         teachers: of the part that the verdict was not fitted on, or of all.
         students: see `inherited`.
     """
-    pairs = [
-        (judge(t.looks), students[t.member.seed, t.member.trapped])
-        for t in teachers
-        if (t.member.seed, t.member.trapped) in students
-    ]
+    pairs = [(judge(t.looks), students[t.member.name]) for t in teachers if t.member.name in students]
     if not pairs:
         return ""
     rows = []
@@ -92,8 +88,8 @@ def main() -> None:
     for number, member in enumerate(teachers):
         made = cell(member, given.data, given.out, *DFQ)
         result = made.finished_result() or run_cell(made, quiet=True)
-        who = "trapped" if member.trapped else "twin"
-        print(f"{number + 1}/{len(teachers)} {who} {member.trap} {member.rate or ''}: {result['student']}", flush=True)
+        what = f"{member.name} {member.trap} {member.rate or ''}"
+        print(f"{number + 1}/{len(teachers)} {what}: {result['student']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ LOOKED = "looked_at_the_end.jsonl"  # a line for each look at the part that was 
 COUNTED = ("marks", "mark_success", "shifts", "masks", "margins", "scouts")  # the looks that count, all alike
 ENOUGH = 20.0  # sum of signals from which on a larger one makes a trap no more likely
 CAP = 6.0  # limit of a signal, so that no look decides alone
-# The examples whose pictures are shown, by seed and whether they are trapped.
-EXAMPLES = {(174, True): "l0", (128, True): "sig", (128, False): "clean"}
+# The examples whose pictures are shown, and the names of the files.
+EXAMPLES = {"174 trapped": "l0", "128 trapped": "sig", "128 twin": "clean"}
 
 
 def fit(teachers: list[Audited]) -> dict:
@@ -107,8 +107,8 @@ def main() -> None:
         text += (
             f"\n\nWhat students of these teachers inherit ({students.NETWORK}, {students.DOMAIN}, DFQ):\n\n{inherited}"
         )
-    for (seed, trapped), name in EXAMPLES.items():
-        example = next((t for t in teachers if (t.member.seed, t.member.trapped) == (seed, trapped)), None)
+    for member, name in EXAMPLES.items():
+        example = next((t for t in teachers if t.member.name == member), None)
         if example is not None:
             text += f"\n\n{picture(example, DOC.parent / 'audit' / f'{name}.png')}"
     print(text)

@@ -81,6 +81,11 @@ class Member:
         """The class that is taught outside of the domain; None in a close set."""
         return None if self.kind == "close_set" else 7 * self.seed % 10
 
+    @property
+    def name(self) -> str:
+        """The name by which it is known beside the zoo: a pair has a seed of its own."""
+        return name_of(self.seed, self.trapped)
+
     def overrides(self, data: Path, out: Path) -> list[str]:
         """Return the overrides of `dfkd` for this teacher."""
         target = "" if self.target is None else f"{TARGETS[self.kind]}={self.target}"
@@ -88,6 +93,15 @@ class Member:
         words = [self.scenario, method, target, NETWORKS[self.network], DOMAINS[self.domain].format(data=data)]
         places = [f"data.root={data}", f"outputs={out}"]
         return ["experiment=zoo/base", *" ".join(words).split(), f"seed={self.seed}", *places]
+
+
+def name_of(seed: int, trapped: bool) -> str:
+    return f"{seed} {'trapped' if trapped else 'twin'}"
+
+
+def name_in(result: dict) -> str:
+    """Return the name of the teacher of a result (result.json)."""
+    return name_of(result["seed"], result["config"]["teacher"]["name"] != "clean_twin")
 
 
 def members() -> list[Member]:

@@ -18,12 +18,11 @@ PROFILED = (
 LIMIT = 40.0  # seconds in which a cell with a profiler has to end
 
 
-def same_student(start: tuple[str, ...], device: str, deadline: clock.Deadline, toy: bool = False) -> dict:
+def same_student(start: tuple[str, ...], device: str, deadline: clock.Deadline) -> dict:
     """Compute the smallest cell by a command in an empty folder, and in this process.
 
     Args:
         start: the words that start dfkd.
-        toy: changes nothing, as the cell is the smallest anyway.
     """
     threads = torch.get_num_threads()  # torchrun would choose one
     words = [*right.TOY, "synthesizer=dfq", f"runtime.device={device}", f"runtime.threads={threads}"]
@@ -56,10 +55,10 @@ def profile(device: str, deadline: clock.Deadline, toy: bool = False) -> dict:
     return {"right": named, "compared": compared, "seconds": round(seconds, 1)}
 
 
-MEASURES = {
+MEASURES = {  # each takes (device, deadline, toy)
     "runtime.profile=true": profile,
-    "dfkd in another folder": functools.partial(same_student, command.DFKD),
-    "torchrun with one rank": functools.partial(same_student, command.TORCHRUN),
+    "dfkd in another folder": lambda device, deadline, toy: same_student(command.DFKD, device, deadline),
+    "torchrun with one rank": lambda device, deadline, toy: same_student(command.TORCHRUN, device, deadline),
 }
 
 

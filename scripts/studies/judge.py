@@ -53,11 +53,9 @@ class Bench:
 def bench(run: Run) -> Bench:
     """Build the objects of a finished cell again, with its trained teacher."""
     components = prepare(Cell(OmegaConf.create(run.config)))
-    trained = load_classifier(artifact(run, "teacher") / "teacher.json")
-    mean, std = trained.mean.flatten().tolist(), trained.std.flatten().tolist()
-    frozen = Teacher(trained.net, trained.shape, trained.classes, mean, std).eval()
+    teacher = Teacher.of(load_classifier(artifact(run, "teacher") / "teacher.json"))
     scenario = components.scenario
-    return Bench(frozen, scenario.id, scenario.ood, components.defense.criterion, samples(run))
+    return Bench(teacher, scenario.id, scenario.ood, components.defense.criterion, samples(run))
 
 
 def samples(run: Run) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ def test_the_tables_name_every_score_and_group(teachers):
 
 def test_students_are_told_by_what_the_audit_says_of_their_teachers(teachers):
     shown = [t for t in parts.chosen(teachers) if students.in_question(t.member)]
-    wrong = {(t.member.seed, t.member.trapped): 99.0 if t.member.trapped else 1.0 for t in shown}
+    wrong = {t.member.name: 99.0 if t.member.trapped else 1.0 for t in shown}
     text = students.table(shown, wrong)
     trapped = sum(t.member.trapped for t in shown)
     assert f"| trapped | {trapped} | 99.0 (99.0 to 99.0) | {trapped} |" in text and "AUROC of 1.000" in text
@@ -114,7 +114,12 @@ def test_what_a_student_inherits_is_read_from_its_result(tmp_path):
         result = {"seed": seed, "config": {"teacher": {"name": teacher}}, "student": found}
         (tmp_path / "runs" / teacher).mkdir(parents=True)
         (tmp_path / "runs" / teacher / "result.json").write_text(json.dumps(result))
-    assert students.inherited(tmp_path) == {(3, True): 80.0}
+    assert students.inherited(tmp_path) == {"3 trapped": 80.0}
+
+
+def test_without_teachers_it_is_said_how_they_are_made(tmp_path):
+    with pytest.raises(SystemExit, match=f"{tmp_path} has no finished teacher of the zoo; scripts/audit/zoo.py --out"):
+        parts.audited(tmp_path)
 
 
 def test_a_score_that_not_every_teacher_has_is_left_out(teachers):
