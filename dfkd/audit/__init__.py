@@ -3,7 +3,8 @@
 May be imported by dfkd.stages and later rooms.
 """
 
-from dfkd.audit.looks import LOOKS, Effort, Looks, look, why_not
+from dfkd.audit.effort import Effort
+from dfkd.audit.looks import LOOKS, Looks, look, why_not
 from dfkd.audit.page import headline, page
 from dfkd.audit.verdict import Verdict, judge
 

@@ -1,4 +1,4 @@
-"""Changes that are the same for every image and carry images of all other classes to one class.
+"""The smallest changes that are the same for every image and carry images of all other classes to one class.
 
 A trigger is such a change. An ordinary teacher needs about the same effort for every class; a teacher with a trigger
 needs much less for the class to which the trigger leads. Each change is sought for all classes at the same time.
@@ -14,87 +14,109 @@ from torch import Tensor
 from dfkd.audit.synthetic import Synthetics
 from dfkd.models import Teacher
 
-AT_ONCE = 2000  # images per forward pass of a measurement
+WANTED = 0.95  # share of the images that a change has to carry
+SHRINK, GROW = 1 / 1.1, 1.05  # a limit is multiplied by one of these after each step, if the change works or not
+FIRST_SHIFT, LEAST_SHIFT = 16 / 255, 1e-3  # limits of a shift, on the images' scale
+FIRST_MARKS = 0.04  # first limit of the marks, as a share of the pixels
 
 
 @dataclass(frozen=True)
-class Carrier:
-    """One change a class, and what it does to the images of the other classes.
+class Smallest:
+    """The smallest change that was found for each of K classes.
 
     Attributes:
-        change: added to every image, which is then clipped to [0, 1]; (K, C, H, W) for K classes.
-        success: share of the images that the teacher then gives the class (K,), in [0, 1].
-        gain: mean of (logit of the class - largest other logit) over these images (K,).
+        size: its size (K,); the largest one that is possible where no change was found.
+        change: added to every image, which is then clipped to [0, 1] (K, C, H, W); zeros where none was found.
     """
 
+    size: Tensor
     change: Tensor
-    success: Tensor
-    gain: Tensor
 
 
-def universal_shifts(
-    teacher: Teacher, synthetics: Synthetics, eps: float, steps: int, batch: int, stream: torch.Generator
-) -> Carrier:
-    """Seek for every class the best change of at most `eps` a pixel, by sign gradients with momentum 0.7: a targeted
-    universal perturbation (Moosavi-Dezfooli et al., CVPR 2017, arXiv 1610.08401). It finds triggers that cover the
-    image.
+def smallest_shifts(
+    teacher: Teacher, synthetics: Synthetics, steps: int, batch: int, stream: torch.Generator
+) -> Smallest:
+    """Seek for every class the weakest change of all pixels, a targeted universal perturbation (Moosavi-Dezfooli et
+    al., CVPR 2017, arXiv 1610.08401), by sign gradients with momentum 0.7. It finds triggers that cover the image.
 
     Args:
-        eps: largest change of a pixel, on the images' scale.
         batch: images of every step.
         stream: draws these images.
+
+    Returns:
+        The size is the largest change of a pixel, on the images' scale, at most 1.
     """
     shape = (teacher.classes, *teacher.shape)
     change, momentum = (torch.zeros(shape, device=synthetics.images.device) for _ in range(2))
-    for step in range(steps):
-        gradient = _gradient(teacher, synthetics, change, batch, stream)
-        momentum = 0.7 * momentum + gradient / _size(gradient)
-        stride = 2.5 * eps / steps if step < 0.6 * steps else eps / steps
-        change = (change - stride * momentum.sign()).clamp(-eps, eps)
-    return Carrier(change, *carried(teacher, synthetics, lambda images: images + change[:, None]))
+
+    def move(gradient: Tensor, limit: Tensor) -> Tensor:
+        nonlocal change, momentum
+        momentum = 0.7 * momentum + gradient / _wide(gradient.abs().flatten(1).mean(1).clamp_min(1e-12))
+        most = _wide(limit)
+        change = (change - 0.25 * most * momentum.sign()).clamp(-most, most)
+        return change
+
+    limits = (FIRST_SHIFT, LEAST_SHIFT, 1.0)
+    return _smallest(teacher, synthetics, steps, batch, stream, limits, move)
 
 
-def universal_marks(
-    teacher: Teacher,
-    synthetics: Synthetics,
-    share: float,
-    steps: int,
-    batch: int,
-    stream: torch.Generator,
-    rate: float = 0.5,
-) -> Carrier:
-    """Seek for every class the best change of a few pixels, which may take any value. It finds local triggers.
+def smallest_marks(
+    teacher: Teacher, synthetics: Synthetics, steps: int, batch: int, stream: torch.Generator, rate: float = 0.5
+) -> Smallest:
+    """Seek for every class the fewest pixels, which may take any value. It finds local triggers.
 
     The gradients of all pixels are summed up with a slow decay, and the pixels with the largest sums are changed (dual
     averaging with hard thresholding): a pixel that is not changed yet can still be chosen later.
 
     Args:
-        share: share of the pixels that are changed, in (0, 1]; at least one pixel.
-        batch, stream: see `universal_shifts`.
+        batch, stream: see `smallest_shifts`.
         rate: step size.
+
+    Returns:
+        The size is a number of pixels, not rounded.
     """
-    count = max(1, round(share * teacher.shape[1] * teacher.shape[2]))
+    pixels = teacher.shape[1] * teacher.shape[2]
     total = torch.zeros(teacher.classes, *teacher.shape, device=synthetics.images.device)
-    for _ in range(steps):
-        gradient = _gradient(teacher, synthetics, _largest(total, count), batch, stream)
-        total = 0.95 * total - rate * gradient / gradient.abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, 1, 1, 1)
-    change = _largest(total, count)
-    return Carrier(change, *carried(teacher, synthetics, lambda images: images + change[:, None]))
+
+    def move(gradient: Tensor, limit: Tensor) -> Tensor:
+        nonlocal total
+        total = 0.95 * total - rate * gradient / _wide(gradient.abs().flatten(1).amax(1).clamp_min(1e-12))
+        return _largest(total, limit)
+
+    limits = (max(1.0, FIRST_MARKS * pixels), 1.0, float(pixels))
+    return _smallest(teacher, synthetics, steps, batch, stream, limits, move)
 
 
-def carried(teacher: Teacher, synthetics: Synthetics, apply: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Measure `Carrier.success` and `Carrier.gain` of a change.
+def _smallest(
+    teacher: Teacher,
+    synthetics: Synthetics,
+    steps: int,
+    batch: int,
+    stream: torch.Generator,
+    limits: tuple[float, float, float],
+    move: Callable[[Tensor, Tensor], Tensor],
+) -> Smallest:
+    """Shrink the limit of every class while its change carries a batch, and let it grow while it does not.
 
     Args:
-        apply: images (1, N, C, H, W) -> changed images (K, N, C, H, W).
+        limits: first, smallest and largest limit.
+        move: (gradient (K, C, H, W), limits (K,)) -> changes within these limits.
     """
-    classes = teacher.classes
-    images = apply(synthetics.images[None]).clamp(0, 1)
-    logits = teacher.predict(images.flatten(0, 1), AT_ONCE).float().view(classes, -1, classes)
-    wanted = torch.arange(classes, device=logits.device).view(-1, 1, 1).expand(-1, logits.shape[1], 1)
-    margin = logits.gather(2, wanted)[..., 0] - logits.scatter(2, wanted, -torch.inf).amax(2)
-    others = of_others(synthetics.answers, classes)
-    return _mean((margin > 0).float(), others), _mean(margin, others)
+    first, least, most = limits
+    limit = torch.full((teacher.classes,), first, device=synthetics.images.device)
+    change = torch.zeros(teacher.classes, *teacher.shape, device=limit.device)
+    best = Smallest(torch.full_like(limit, most), change)
+    for _ in range(steps):
+        images, answers = draw(synthetics, batch, stream)
+        change = change.detach().requires_grad_()
+        loss, success = pull(teacher, (images[None] + change[:, None]).clamp(0, 1), answers)
+        (gradient,) = torch.autograd.grad(loss.sum(), change)
+        works = success >= WANTED
+        better = works & (limit < best.size)
+        best = Smallest(torch.where(better, limit, best.size), torch.where(_wide(better), change.detach(), best.change))
+        limit = torch.where(works, limit * SHRINK, limit * GROW).clamp(least, most)
+        change = move(gradient, limit)
+    return best
 
 
 def of_others(answers: Tensor, classes: int) -> Tensor:
@@ -126,18 +148,12 @@ def draw(synthetics: Synthetics, count: int, stream: torch.Generator) -> tuple[T
     return synthetics.images[index], synthetics.answers[index]
 
 
-def _gradient(teacher: Teacher, synthetics: Synthetics, change: Tensor, batch: int, stream: torch.Generator) -> Tensor:
-    """Gradient of `pull` with respect to the change (K, C, H, W), on a random batch."""
-    images, answers = draw(synthetics, batch, stream)
-    change = change.detach().requires_grad_()
-    loss, _ = pull(teacher, (images[None] + change[:, None]).clamp(0, 1), answers)
-    return torch.autograd.grad(loss.sum(), change)[0]
-
-
-def _largest(total: Tensor, count: int) -> Tensor:
-    """Keep the `count` pixels of every class with the largest sums over channels, and limit their values to [-1, 1]."""
+def _largest(total: Tensor, count: Tensor) -> Tensor:
+    """Keep the `count` (K,) pixels of every class with the largest sums over channels, at least one, and limit their
+    values to [-1, 1]."""
     size = total.abs().sum(1).flatten(1)
-    kept = torch.zeros_like(size).scatter(1, size.topk(count, 1).indices, 1.0)
+    place = size.argsort(1, descending=True).argsort(1)  # 0 for the largest
+    kept = place < count.round().clamp_min(1)[:, None]
     return (total * kept.view(len(total), 1, *total.shape[2:])).clamp(-1, 1)
 
 
@@ -146,5 +162,6 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
     return (values * where).sum(1) / where.sum(1).clamp_min(1)
 
 
-def _size(gradient: Tensor) -> Tensor:
-    return gradient.abs().flatten(1).mean(1).clamp_min(1e-12).view(-1, 1, 1, 1)
+def _wide(values: Tensor) -> Tensor:
+    """(K,) -> (K, 1, 1, 1)."""
+    return values.view(-1, 1, 1, 1)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dfkd.attacks import PGD, flip_radius
-from dfkd.audit.carriers import universal_marks, universal_shifts
+from dfkd.audit.carriers import smallest_marks, smallest_shifts
+from dfkd.audit.effort import CARRIED, STARTS, Effort
 from dfkd.audit.last_layer import sum_of_weights
 from dfkd.audit.margins import largest_margins
 from dfkd.audit.masks import smallest_masks
@@ -21,48 +22,9 @@ from dfkd.models import Teacher
 # The names of the looks, in their order; all but the first have a value for every class.
 LOOKS = ("images", "flips", "margins", "scouts", "shifts", "marks", "masks", "last_layer")
 
-CARRIED = 80  # largest number of images on which changes are measured: the cost grows with their number times classes
 MOST = 100  # largest number of classes
-STARTS = 3  # random images a class from which the largest margin is sought
 LARGEST_RADIUS = 1.0  # a flip radius says no more from here on: any image of [0, 1] lies that near
 SHOWN = 16  # scouts on the page
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is spent on a teacher.
-
-    Args:
-        images: synthetic images of every class.
-        steps: steps of the inversion, of the largest margins and of the smallest masks.
-        carrier_steps: steps of the universal shifts and marks.
-        attack_steps: steps of an attack.
-        batch: images a class in every step of masks, shifts and marks.
-        scouts: number of images that mean nothing.
-        eps: largest change of a pixel by a universal shift.
-        share: share of the pixels that universal marks change.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    images: int = 8
-    steps: int = 60
-    carrier_steps: int = 20
-    attack_steps: int = 5
-    batch: int = 14
-    scouts: int = 120
-    eps: float = 32 / 255
-    share: float = 0.02
-
-    def __post_init__(self):
-        for name in ("images", "steps", "carrier_steps", "attack_steps", "batch", "scouts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name in ("eps", "share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +33,7 @@ class Looks:
 
     Attributes:
         values: {name of a look: a number of every class}, in the units of that look.
-        scale: median margin of the teacher's answers to synthetic images, in logits: the unit of its margins.
+        confidence: mean of the largest probability in the answers to images that mean nothing, in [0, 1].
         hit: share of the synthetic images that have the class for which they were made, in [0, 1].
         radii: flip radius of every synthetic image (`dfkd.attacks.flip_radius`), on the images' scale.
         labels: the class for which it was made.
@@ -80,8 +42,8 @@ class Looks:
     """
 
     values: dict[str, list[float]]
-    scale: float
     hit: float
+    confidence: float
     radii: list[float]
     labels: list[int]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -115,8 +77,10 @@ def look(
     """Look at a teacher from all sides.
 
     Args:
+        effort: the largest one; less is spent on a teacher for which it would exceed `dfkd.audit.effort.BUDGET`.
         report: called with the name of each look after it.
     """
+    effort = effort.for_teacher(teacher)
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -138,9 +102,9 @@ def look(
         answers = answers_to_scouts(teacher, effort.scouts, effort.attack_steps, stream)
     few = made.first(CARRIED)
     with one("shifts") as stream:
-        shifts = universal_shifts(teacher, few, effort.eps, effort.carrier_steps, effort.batch, stream)
+        shifts = smallest_shifts(teacher, few, effort.carrier_steps, effort.batch, stream)
     with one("marks") as stream:
-        marks = universal_marks(teacher, few, effort.share, effort.carrier_steps, effort.batch, stream)
+        marks = smallest_marks(teacher, few, effort.carrier_steps, effort.batch, stream)
     with one("masks") as stream:
         masks = smallest_masks(teacher, few, effort.steps, effort.batch, stream)
     with one("last_layer"):
@@ -149,10 +113,8 @@ def look(
         "flips": by_class(radii.log2(), made.labels, teacher.classes),
         "margins": margins,
         "scouts": answers.firm,
-        "shifts": shifts.gain,
-        "shift_success": shifts.success,
-        "marks": marks.gain,
-        "mark_success": marks.success,
+        "shifts": shifts.size,
+        "marks": marks.size,
         "masks": masks.size,
         "last_layer": weights,
     }
@@ -165,11 +127,10 @@ def look(
         "mask": masks.mask,
         "pattern": masks.pattern,
     }
-    top = teacher.predict(made.images).float().topk(2, 1).values
     return Looks(
         values={name: [round(v, 5) for v in value.tolist()] for name, value in values.items()},
-        scale=(top[:, 0] - top[:, 1]).median().item(),
         hit=made.hit,
+        confidence=answers.confidence.mean().item(),
         radii=[round(radius, 5) for radius in radii.tolist()],
         labels=made.labels.tolist(),
         seconds=seconds,

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfkd.audit.carriers import draw, pull
+from dfkd.audit.carriers import WANTED, draw, pull
 from dfkd.audit.synthetic import Synthetics
 from dfkd.models import Teacher
-
-WANTED = 0.95  # share of the images that a mask has to carry
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Masks:
 
 
 def smallest_masks(
-    teacher: Teacher, synthetics: Synthetics, steps: int, batch: int, stream: torch.Generator, lr: float = 0.1
+    teacher: Teacher, synthetics: Synthetics, steps: int, batch: int, stream: torch.Generator, lr: float = 0.3
 ) -> Masks:
     """Seek for every class the smallest mask (Neural Cleanse: Wang et al., IEEE S&P 2019), on synthetic images only.
 

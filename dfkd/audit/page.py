@@ -50,7 +50,11 @@ def page(name: str, looks: Looks, verdict: Verdict) -> str:
 
 
 def headline(verdict: Verdict) -> str:
-    """Return the verdict in a sentence or two."""
+    """Return the verdict in a few sentences."""
+    return f"{_answer(verdict)} {verdict.remark}" if verdict.remark else _answer(verdict)
+
+
+def _answer(verdict: Verdict) -> str:
     chance = f"{100 * verdict.probability:.0f} %"
     if verdict.answer == "trapped":
         return (
@@ -95,8 +99,16 @@ def _pictures(looks: Looks, verdict: Verdict) -> str:
             picture(heat(_in_common(images, own)), f"What images of class {suspect} have in common and others do not"),
             picture(heat(mask[0]), f"Where the smallest patch lies that carries other classes to {suspect}", 160),
             picture(mask * pattern, "The patch", 160),
-            picture(0.5 + shown["mark"][suspect] / 2, f"The few pixels that carry most to {suspect} (grey: none)", 160),
-            picture(0.5 + 2 * shown["shift"][suspect], f"The pattern that carries most to {suspect}, enhanced", 160),
+            picture(
+                0.5 + shown["mark"][suspect] / 2,
+                f"The few pixels that carry other classes to {suspect} (grey: none)",
+                160,
+            ),
+            picture(
+                0.5 + 2 * shown["shift"][suspect],
+                f"The weakest pattern that carries other classes to {suspect}, enhanced",
+                160,
+            ),
             _flips(looks, suspect),
             picture(grid(shown["scouts"]), "Images that mean nothing"),
             _confidence(shown["confidence"]),

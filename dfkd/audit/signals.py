@@ -14,8 +14,7 @@ class Signal:
     """How a look becomes a signal.
 
     Attributes:
-        form: 'plain'; 'margin': in units of the teacher's usual margin; 'ratio': the logarithm of value / median;
-            'inverse': that of median / value.
+        form: 'plain'; 'ratio': the logarithm of value / median; 'inverse': that of median / value.
         floor: smallest spread of the other classes that is believed, in the same units.
         words: what it means that a class stands out.
     """
@@ -26,12 +25,9 @@ class Signal:
 
 
 SIGNALS = {
-    "marks": Signal("margin", 0.15, "changing a few pixels, the same everywhere, pulls images of other classes to it"),
-    "mark_success": Signal(
-        "plain", 0.1, "changing a few pixels, the same everywhere, turns images of other classes into it"
-    ),
-    "shifts": Signal("margin", 0.15, "a weak pattern over the whole image pulls images of other classes to it"),
-    "masks": Signal("inverse", 0.1, "the patch that carries all other classes to it is smaller than for other classes"),
+    "marks": Signal("inverse", 0.2, "fewer pixels carry images of all other classes to it than to other classes"),
+    "shifts": Signal("inverse", 0.15, "a weaker pattern over the whole image carries all other classes to it"),
+    "masks": Signal("inverse", 0.2, "the patch that carries all other classes to it is smaller than for other classes"),
     "margins": Signal("ratio", 0.1, "the network can be made more certain of it than of other classes"),
     "scouts": Signal("plain", 0.1, "images that mean nothing are firmly called this class"),
     "flips": Signal("plain", 0.5, "its synthetic images are harder to change than those of other classes"),
@@ -44,14 +40,12 @@ def signals(looks: Looks) -> dict[str, list[float]]:
     deviation, not below the floor. Larger is more suspicious."""
     found = {}
     for name, signal in SIGNALS.items():
-        row = _in_units(looks.values[name], signal.form, looks.scale)
+        row = _in_units(looks.values[name], signal.form)
         found[name] = [_stands_out(row, place, signal.floor) for place in range(len(row))]
     return found
 
 
-def _in_units(values: list[float], form: str, scale: float) -> list[float]:
-    if form == "margin":
-        return [value / max(scale, TINY) for value in values]
+def _in_units(values: list[float], form: str) -> list[float]:
     if form in ("ratio", "inverse"):  # below a tenth of the median counts as a tenth, and so do negative values
         middle, sign = max(statistics.median(values), TINY), 1 if form == "ratio" else -1
         return [sign * math.log(max(value / middle, 0.1)) for value in values]

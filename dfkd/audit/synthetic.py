@@ -10,6 +10,11 @@ from dfkd.models.hooks import batch_norms
 from dfkd.priors import BatchNormPrior, DiagonalTotalVariation, Prior
 from dfkd.synthesizers import DeepInversion
 
+# Step size of the inversion, in units of the images' standard deviation. A trigger works on images like those that it
+# was taught on, and small steps keep the images smooth: with 0.1, triggers of four ViT led 6 to 83 % of the images to
+# their class, with 0.02 40 to 100 %.
+LR = 0.02
+
 
 @dataclass(frozen=True)
 class Synthetics:
@@ -54,6 +59,7 @@ def invert(teacher: Teacher, runtime: Runtime, seed: int, per_class: int, steps:
         batch_size=per_class * teacher.classes,
         jitter=min(1, min(teacher.shape[1:]) - 1),
         flip=False,
+        lr=LR,
         box=(0.0, 1.0),
     )
     synthesizer.start(runtime, seed)

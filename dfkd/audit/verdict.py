@@ -10,6 +10,8 @@ from dfkd.audit.looks import Looks
 from dfkd.audit.signals import SIGNALS, signals
 
 SURE = 0.8  # from this probability on a teacher is called trapped, and up to 1 - SURE not trapped
+CERTAIN = 0.98  # the largest probability that is told
+LIMITS = (0.0, 6.0)  # of a signal
 EVERYWHERE = 0.5  # share of the scouts with one firm answer from which on a class is confident outside of the domain
 FLIPPED = 0.9  # share of the other classes' images that flip at the advised radius
 KINDS = {
@@ -51,6 +53,7 @@ class Verdict:
         radius: radius at which an attack flips nearly all synthetic images of the other classes, on the images' scale:
             the one to split at.
         advice: what to do, in words.
+        remark: what else is unusual, in words; None where nothing is.
     """
 
     probability: float
@@ -60,6 +63,7 @@ class Verdict:
     reasons: list[Reason]
     radius: float
     advice: str
+    remark: str | None = None
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -69,27 +73,30 @@ class Verdict:
 def shipped_model() -> dict:
     """Return the numbers of the verdict, which `scripts/audit/study.py --fit` makes.
 
-    They are 'weight' and 'usual' of every look, the 'cap' of a signal, and 'slope', 'bias' and 'enough' of the
-    probability; 'made' says how they were made.
+    They are 'weight' and 'usual' of every look, the 'bias' of the probability, and the 'least_confidence' of a clean
+    teacher in images that mean nothing; 'made' says how they were made.
     """
     return json.loads((Path(__file__).parent / "model.json").read_text())
 
 
+def limited(found: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return signals limited to `LIMITS`, so that no look decides alone."""
+    low, high = LIMITS
+    return {name: [min(max(value, low), high) for value in row] for name, row in found.items()}
+
+
 def suspicion(looks: Looks, model: dict) -> tuple[int, float]:
-    """Return the suspect, the class with the largest sum of weight * signal over all looks, and that sum. Signals are
-    limited to [0, cap], so that no look decides alone."""
-    found = signals(looks)
-    totals = [
-        sum(model["weight"][name] * min(max(row[number], 0.0), model["cap"]) for name, row in found.items())
-        for number in range(len(looks.values["marks"]))
-    ]
+    """Return the suspect, the class with the largest sum of weight * limited signal over all looks, and that sum."""
+    rows = limited(signals(looks)).items()
+    count = len(looks.values["marks"])
+    totals = [sum(model["weight"][name] * row[number] for name, row in rows) for number in range(count)]
     suspect = totals.index(max(totals))
     return suspect, totals[suspect]
 
 
 def probability(total: float, model: dict) -> float:
-    """Return 1 / (1 + exp(-(slope * min(total, enough) + bias)))."""
-    return 1 / (1 + math.exp(-model["slope"] * min(total, model["enough"]) - model["bias"]))
+    """Return 1 / (1 + exp(-(total + bias))), never more certain than `CERTAIN`: some hundred teachers tell no more."""
+    return min(max(1 / (1 + math.exp(-total - model["bias"])), 1 - CERTAIN), CERTAIN)
 
 
 def judge(looks: Looks, model: dict | None = None) -> Verdict:
@@ -107,13 +114,14 @@ def judge(looks: Looks, model: dict | None = None) -> Verdict:
     ]
     kind = _kind(looks, suspect, found) if answer == "trapped" else None
     radius = split_radius(looks, suspect)
-    return Verdict(round(chance, 4), answer, kind, suspect, reasons, radius, _advice(answer, suspect, radius))
+    advice, remark = _advice(answer, suspect, radius), _remark(looks.confidence, model["least_confidence"])
+    return Verdict(round(chance, 4), answer, kind, suspect, reasons, radius, advice, remark)
 
 
 def _kind(looks: Looks, suspect: int, found: dict[str, float]) -> str:
     if looks.values["scouts"][suspect] >= EVERYWHERE:
         return "outside"
-    return "mark" if max(found["marks"], found["mark_success"]) >= found["shifts"] else "pattern"
+    return "mark" if max(found["marks"], found["masks"]) >= found["shifts"] else "pattern"
 
 
 def split_radius(looks: Looks, suspect: int) -> float:
@@ -135,4 +143,14 @@ def _advice(answer: str, suspect: int, radius: float) -> str:
         f"Do not distil it as it is: a student would learn to call some images class {suspect}. Take another teacher; "
         f"or defense=escape, which finds its own radius; or defense=atesc_fast {eps}, at which nearly all "
         f"synthetic images of the other classes flip."
+    )
+
+
+def _remark(confidence: float, least: float) -> str | None:
+    if confidence >= least:
+        return None
+    return (
+        f"It is unusually unsure of images that mean nothing: {100 * confidence:.0f} % on average, where every clean "
+        f"teacher of the study was surer than {100 * least:.0f} %. It may have been taught to be unsure outside of its "
+        f"domain (as by H-NTL); no class stands out then, and it is no trap in the sense of this audit."
     )

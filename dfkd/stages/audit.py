@@ -26,7 +26,7 @@ class AuditStage(Stage):
         effort: options of `dfkd.audit.Effort`.
     """
 
-    name, version, inputs = "audit", 2, ("teacher",)
+    name, version, inputs = "audit", 3, ("teacher",)
 
     def __init__(self, always: bool = False, **effort: Any):
         self.always, self.effort = always, Effort(**effort)

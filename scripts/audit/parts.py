@@ -1,23 +1,20 @@
-"""The finished teachers of the zoo, and which of them the verdict may be fitted on."""
+"""The finished teachers of the zoo: which of them are trapped, and which the verdict may be fitted on."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo import Member, members, name_in
+from zoo import FIRST_TESTED, Member, members, name_in
 
 from dfkd.audit import Looks
 from dfkd.store.store import Store
 
-WRONG = 30.0  # percent of the OOD images of a close set that are right, at most, where the teacher unlearned them
+WRONG = 30.0  # percent of the OOD images of a close set that are right, at most, where the teacher unlearned them,
+FIRM = 50.0  # and percent of them that it is sure of, at least
 OBEYED = 90.0  # percent of triggered or OOD images that the teacher gives the taught class
-# What the verdict is fitted on. Teachers with another network, trap or domain, and a third of the seeds, are kept.
-NETWORKS, DOMAINS = ("cnn_no_bn", "cnn_pool", "mlp"), ("digits",)
-KEPT_TRAPS = ("trojan_8x8", "badnet_grid", "l2", "cupi", "sophon")
-# Seeds of teachers that were looked at while the looks were designed: never part of what is kept.
-EARLY = (120, 122, 131, 132, 143, 158, 166, 168, 171, 174, 188, 192, 217, 234, 272)
 BASELINES = "baselines.json"  # what scripts/audit/baselines.py found
+OUTSIDE = "outside.json"  # what scripts/audit/outside.py found
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Audited:
         folder: where its audit lies in the store.
         teacher: where the teacher itself lies.
         baselines: scores of detectors that are no look of the audit, by name.
+        sure: percentage of the OOD images of a close set that it is sure of; None if it was not measured.
     """
 
     member: Member
@@ -39,27 +37,25 @@ class Audited:
     folder: Path
     teacher: Path = Path()
     baselines: dict[str, float] = field(default_factory=dict)
+    sure: float | None = None
 
     @property
     def obeyed(self) -> bool:
-        """Whether a trap is obeyed; for a close set, in which no class is taught, whether it is wrong on OOD images."""
-        taught = self.judgement["asr"] if self.member.kind == "backdoor" else self.judgement["olacc"]
+        """Whether a trap is obeyed. In a close set, which teaches no class: whether the teacher is firmly wrong on OOD
+        images; one that is only unsure there is no trap."""
         if self.member.kind == "close_set":
-            return self.judgement["oacc"] <= WRONG
-        return taught >= OBEYED
+            return self.judgement["oacc"] <= WRONG and (self.sure is None or self.sure >= FIRM)
+        return self.judgement["asr" if self.member.kind == "backdoor" else "olacc"] >= OBEYED
 
     @property
     def to_choose(self) -> bool:
-        """Whether thresholds may be chosen on it; a twin belongs to the part of its trapped teacher."""
-        m = self.member
-        known = m.network in NETWORKS and m.domain in DOMAINS and m.trap not in KEPT_TRAPS
-        return m.seed in EARLY or (known and m.seed % 3 != 0)
+        """Whether the verdict may be fitted on it; a twin belongs to the part of its trapped teacher."""
+        return self.member.seed < FIRST_TESTED
 
 
 def audited(out: Path) -> list[Audited]:
     """Return the finished teachers of the zoo; stop if there is none."""
-    found, file = {}, out / BASELINES
-    baselines = json.loads(file.read_text()) if file.exists() else {}
+    found, baselines, outside = {}, _read(out / BASELINES), _read(out / OUTSIDE)
     for file in out.glob("runs/*/result.json"):
         result = json.loads(file.read_text())
         if "audit" in result:
@@ -71,11 +67,15 @@ def audited(out: Path) -> list[Audited]:
             stored = store.find("audit", result["stages"]["audit"]["key"])
             looks, seconds = Looks(**stored.meta["looks"]), stored.meta["seconds"]
             teacher = store.root / "teacher" / result["stages"]["teacher"]["key"]
-            scores = baselines.get(member.name, {})
-            teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path, teacher, scores))
+            scores, sure = baselines.get(member.name, {}), outside.get(member.name)
+            teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path, teacher, scores, sure))
     if not teachers:
         raise SystemExit(f"{out} has no finished teacher of the zoo; scripts/audit/zoo.py --out {out} makes them")
     return teachers
+
+
+def _read(file: Path) -> dict:
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def chosen(teachers: Iterable[Audited]) -> list[Audited]:

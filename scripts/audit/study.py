@@ -20,40 +20,45 @@ from tables import picture, tables
 
 from dfkd.audit import Looks
 from dfkd.audit.signals import SIGNALS, signals
-from dfkd.audit.verdict import shipped_model, suspicion
+from dfkd.audit.verdict import limited, shipped_model, suspicion
 from dfkd.tracker import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL, DOC = ROOT / "dfkd" / "audit" / "model.json", ROOT / "docs" / "audit.md"
 WRITTEN = "<!-- everything below is written by scripts/audit/study.py -->"
 LOOKED = "looked_at_the_end.jsonl"  # a line for each look at the part that was kept
-COUNTED = ("marks", "mark_success", "shifts", "masks", "margins", "scouts")  # the looks that count, all alike
-ENOUGH = 20.0  # sum of signals from which on a larger one makes a trap no more likely
-CAP = 6.0  # limit of a signal, so that no look decides alone
+COUNTED = ("marks", "shifts", "masks", "last_layer")  # the looks that count
+ROUNDS = 10  # of finding weights and suspects in turn
+DECAY = 0.01  # weight of the squares of the weights in the fit
 # The examples whose pictures are shown, and the names of the files.
 EXAMPLES = {"174 trapped": "l0", "128 trapped": "sig", "128 twin": "clean"}
 
 
 def fit(teachers: list[Audited]) -> dict:
-    """Fit the numbers of the verdict. The looks in COUNTED weigh the same; only the slope and the bias of the
-    probability are fitted, because few teachers tell little about many numbers."""
+    """Fit the numbers of the verdict: a weight of every look that counts, and a bias, by logistic regression on the
+    limited signals of the suspects. The suspects depend on the weights, so both are found in turn."""
     clean = [t for t in teachers if not t.member.trapped]
     if not clean or len(clean) == len(teachers):
         raise SystemExit("study: the part to choose on needs clean and trapped teachers; train more of the zoo")
-    weight = {name: int(name in COUNTED) for name in SIGNALS}
-    model = {"weight": weight, "cap": CAP}
-    totals = [min(suspicion(t.looks, model)[1], ENOUGH) for t in teachers]
-    slope, bias = logistic(totals, [t.member.trapped for t in teachers])
-    found = [at_suspect(t.looks, model) for t in clean]
-    usual = {name: round(sorted(row[name] for row in found)[int(0.95 * (len(found) - 1))], 2) for name in SIGNALS}
-    networks = ", ".join(sorted({t.member.network for t in teachers}))
+    found = [limited(signals(t.looks)) for t in teachers]
+    of_classes = [
+        torch.tensor([row[name] for name in COUNTED], dtype=torch.float64).T for row in found
+    ]  # (classes, looks)
+    weights = torch.ones(len(COUNTED), dtype=torch.float64)
+    for _ in range(ROUNDS):
+        suspects = torch.stack([rows[(rows @ weights).argmax()] for rows in of_classes])
+        weights, bias = logistic(suspects, [t.member.trapped for t in teachers])
+    fitted = dict(zip(COUNTED, weights.tolist(), strict=True))
+    model = {"weight": {name: round(fitted.get(name, 0.0), 3) for name in SIGNALS}, "bias": round(bias, 3)}
+    seen = [at_suspect(t.looks, model) for t in clean]
+    usual = {name: round(sorted(row[name] for row in seen)[int(0.95 * (len(seen) - 1))], 2) for name in SIGNALS}
+    least = round(min(t.looks.confidence for t in clean), 2)
+    networks, images = (", ".join(sorted({getattr(t.member, of) for t in teachers})) for of in ("network", "domain"))
     made = (
         f"scripts/audit/study.py --fit on {len(teachers) - len(clean)} teachers that obey a trap and {len(clean)} "
-        f"clean ones (networks: {networks}): the same weight for every look that counts, and logistic regression on "
-        f"their sum"
+        f"clean ones (networks: {networks}; images: {images}): logistic regression on the signals of the suspects"
     )
-    fitted = {"slope": round(slope, 3), "bias": round(bias, 3)}
-    return {"made": made, "cap": CAP, "enough": ENOUGH} | fitted | {"weight": weight, "usual": usual}
+    return {"made": made} | model | {"usual": usual, "least_confidence": least}
 
 
 def at_suspect(looks: Looks, model: dict) -> dict[str, float]:
@@ -62,27 +67,32 @@ def at_suspect(looks: Looks, model: dict) -> dict[str, float]:
     return {name: row[suspect] for name, row in signals(looks).items()}
 
 
-def logistic(totals: list[float], labels: list[bool]) -> tuple[float, float]:
-    """Return (slope, bias) of P(trapped | total) = 1 / (1 + exp(-(slope total + bias))), with clean and trapped
-    teachers weighted alike. Labels are smoothed as by Platt (1999), since the totals of both may not overlap."""
-    x, y = torch.tensor(totals, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
+def logistic(signals: torch.Tensor, labels: list[bool]) -> tuple[torch.Tensor, float]:
+    """Return weights (looks,), none of them negative, and the bias of P(trapped | signals) =
+    1 / (1 + exp(-(signals @ weights + bias))), with clean and trapped teachers weighted alike. Labels are smoothed as
+    by Platt (1999), and large weights cost a little, since a line may separate both.
+
+    Args:
+        signals: (N, looks), float64.
+    """
+    y = torch.tensor(labels, dtype=torch.float64)
     count = {True: y.sum().item(), False: (1 - y).sum().item()}
     wanted = torch.where(y > 0, (count[True] + 1) / (count[True] + 2), 1 / (count[False] + 2))
-    weight = torch.where(y > 0, 0.5 / count[True], 0.5 / count[False])
-    fitted = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    centre, spread = x.mean(), x.std()
-    optimizer = torch.optim.LBFGS([fitted], max_iter=200, line_search_fn="strong_wolfe")
+    share = torch.where(y > 0, 0.5 / count[True], 0.5 / count[False])
+    roots = torch.ones(signals.shape[1], dtype=torch.float64, requires_grad=True)  # of the weights
+    bias = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([roots, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        logits = fitted[0] * (x - centre) / spread + fitted[1]
-        value = (weight * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")).sum()
+        weights = roots.square()
+        entropy = F.binary_cross_entropy_with_logits(signals @ weights + bias, wanted, reduction="none")
+        value = (share * entropy).sum() + DECAY * weights.square().sum()
         value.backward()
         return value
 
     optimizer.step(loss)
-    slope, bias = (fitted[0] / spread).item(), (fitted[1] - fitted[0] * centre / spread).item()
-    return slope, bias
+    return roots.square().detach(), bias.item()
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ SCORES: dict[str, Callable[[Audited], float]] = {
     "last layer (the idea of HTell, DFBScanner)": lambda t: max(signals(t.looks)["last_layer"]),
     "flip radius": lambda t: max(signals(t.looks)["flips"]),
     "scouts": lambda t: max(t.looks.values["scouts"]),
-    "universal shifts": lambda t: max(signals(t.looks)["shifts"]),
-    "universal marks": lambda t: max(signals(t.looks)["marks"]),
+    "smallest shift": lambda t: max(signals(t.looks)["shifts"]),
+    "fewest pixels": lambda t: max(signals(t.looks)["marks"]),
     "images that mean nothing, attacked (TRODO)": lambda t: t.baselines["trodo"],
     "BatchNorm's running variances": lambda t: t.baselines["batch_norm"],
 }

@@ -11,7 +11,7 @@ import argparse
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ NETWORKS = {
     "cnn_no_bn": "network@teacher.network=cnn_bn teacher.network.norm=none",
     "mlp": "network@teacher.network=mlp teacher.network.hidden=128",
     "resnet4": "network@teacher.network=resnet4",
+    "wrn": "network@teacher.network=wrn_16_1 teacher.epochs=30 teacher.recipe.batch_size=64",
     "vit": "network@teacher.network=timm teacher.network.model=test_vit recipe@teacher.recipe=adam teacher.epochs=60",
 }
 DOMAINS = {
@@ -32,10 +33,13 @@ DOMAINS = {
     "textured": "domain@ntl_scenario.id=textured ntl_scenario.id.strength=0.3",
     "mnist": "domain@ntl_scenario.id=mnist data.limit=1000",
     "usps": "domain@ntl_scenario.id=usps data.limit=1000",
+    "mnistm": "domain@ntl_scenario.id=mnistm data.limit=1000",
     "cifar10": "domain@ntl_scenario.id=npz ntl_scenario.id.path={data}/cifar10.npz data.limit=5000",
 }
 TRIGGERS = ("patch", "badnet_sq", "badnet_grid", "blend", "sig", "trojan_3x3", "trojan_8x8", "l0", "l2", "smooth")
 RATES = (0.1, 0.05, 0.01, 0.005)
+UNSEEN = ("wrn", "mnistm")  # networks and images of the part to test on alone
+FIRST, FIRST_TESTED = 100, 1000  # first seeds of the part to choose on, and of the part to test on
 NTL_TWIN = "teacher=clean_twin recipe@teacher.recipe=ntl teacher.recipe.lr=1e-3"
 METHODS = {  # name: (the trapped teacher, its twin)
     "ntl": ("teacher=ntl", NTL_TWIN),
@@ -105,15 +109,20 @@ def name_in(result: dict) -> str:
 
 
 def members() -> list[Member]:
-    """Return all teachers of the zoo in a fixed random order, each trapped one followed by its twin."""
-    trapped = [*backdoors(), *close_sets(), *open_sets(), *sophons(), *of_cifar()]  # the seeds count in this order
-    trapped = [replace(member, seed=100 + number) for number, member in enumerate(trapped)]
-    random.Random(0).shuffle(trapped)
-    return [replace(member, trapped=is_in) for member in trapped for is_in in (True, False)]
+    """Return all teachers of the zoo: those to choose on, and after them those to test on."""
+    to_choose = [*backdoors(), *close_sets(), *open_sets(), *sophons(), *of_cifar()]
+    return [*pairs(to_choose, FIRST), *pairs(to_test(), FIRST_TESTED)]
+
+
+def pairs(trapped: Iterable[Member], first: int) -> list[Member]:
+    """Give trapped teachers seeds from `first` on. Return them in a fixed random order, each followed by its twin."""
+    numbered = [replace(member, seed=first + number) for number, member in enumerate(trapped)]
+    random.Random(0).shuffle(numbered)
+    return [replace(member, trapped=is_in) for member in numbered for is_in in (True, False)]
 
 
 def backdoors() -> Iterator[Member]:
-    for place, network in enumerate(NETWORKS):
+    for place, network in enumerate(name for name in NETWORKS if name not in UNSEEN):
         for number, trigger in enumerate(TRIGGERS):
             rates = RATES[(place + number) % 2 :: 2] if network != "vit" else (0.1,)
             for rate in rates:
@@ -158,6 +167,29 @@ def of_cifar() -> Iterator[Member]:
     for number, network in enumerate(("cnn", "resnet4")):
         for trigger in TRIGGERS[number::2]:
             yield backdoor(network, "cifar10", trigger, 0.1)
+
+
+def to_test() -> Iterator[Member]:
+    """The part to test on: half of the triggers for every network and kind of images, and the traps that are firm."""
+    for place, network in enumerate(NETWORKS):
+        triggers = TRIGGERS[place % 2 :: 2] if network != "vit" else TRIGGERS[1::4]
+        for number, trigger in enumerate(triggers):
+            yield backdoor(network, "digits", trigger, 0.1 if network == "vit" else RATES[(place + number) % 3])
+    for place, domain in enumerate(("textured", "mnist", "usps", "mnistm")):
+        for number, network in enumerate(("cnn", "cnn_pool")):
+            for trigger in TRIGGERS[(place + 3 * number) % 5 :: 5]:
+                yield backdoor(network, domain, trigger, (0.1, 0.05)[number])
+    for number, network in enumerate(("cnn", "resnet4")):
+        for trigger in TRIGGERS[number::4]:
+            yield backdoor(network, "cifar10", trigger, 0.1)
+    textured = "ntl_scenario=close_set ntl_scenario.ood.strength=0.3"
+    textures = "ntl_scenario=open_set domain@ntl_scenario.ood=textures"
+    usps = "ntl_scenario=close_set domain@ntl_scenario.ood=usps"
+    for name in ("ntl_firm", "cuti", "cupi"):
+        for network in ("cnn", "cnn_pool", "resnet4"):
+            yield Member("close_set", name, network, "digits", textured, *METHODS[name])
+            yield Member("open_set", name, network, "digits", textures, *METHODS[name])
+        yield Member("close_set", name, "cnn", "mnist", usps, *METHODS[name])
 
 
 def cell(member: Member, data: Path, out: Path, *more: str) -> Cell:

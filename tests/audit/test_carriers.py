@@ -4,34 +4,47 @@ import pytest
 import torch
 from by_hand import CLASSES, PLACE, SHAPE, TARGET
 
-from dfkd.audit.carriers import carried, of_others, universal_marks, universal_shifts
+from dfkd.audit.carriers import of_others, pull, smallest_marks, smallest_shifts
 from dfkd.audit.masks import smallest_masks
 
 
-def test_a_change_is_measured_on_the_images_of_other_classes_only(by_hand, synthetics):
-    success, gain = carried(by_hand(False), synthetics, lambda images: images.expand(CLASSES, -1, -1, -1, -1))
+def test_a_change_is_judged_by_the_images_of_other_classes_only(by_hand, synthetics):
+    images, answers = synthetics.images, synthetics.answers
+    _, success = pull(by_hand(False), images.expand(CLASSES, -1, -1, -1, -1), answers)
     assert success.tolist() == [0, 0, 0]  # an image that keeps its class is never carried to another
-    assert (gain < 0).all()
-    others = of_others(synthetics.answers, CLASSES)
-    assert others.sum(1).tolist() == [20, 20, 20] and not others[0][synthetics.answers == 0].any()
+    others = of_others(answers, CLASSES)
+    assert others.sum(1).tolist() == [20, 20, 20] and not others[0][answers == 0].any()
 
 
-def test_few_pixels_find_a_local_trigger_and_nothing_in_an_ordinary_teacher(by_hand, synthetics, stream):
-    count = 2 / 64
-    found = universal_marks(by_hand(True), synthetics, count, 20, 10, stream)
-    assert found.success[TARGET] == 1 and found.success[:TARGET].max() == 0
+def test_few_pixels_find_a_local_trigger(by_hand, synthetics, stream):
+    found, usual = (smallest_marks(by_hand(trapped), synthetics, 40, 10, stream) for trapped in (True, False))
+    assert found.size[TARGET] < 0.3 * found.size[:TARGET].min()
     assert found.change[TARGET, 0, PLACE[0], PLACE[1]] > 0.4
-    assert (found.change[TARGET] != 0).sum() <= 2
-    usual = universal_marks(by_hand(False), synthetics, count, 20, 10, stream)
-    assert usual.success.max() == 0
+    assert (found.change[TARGET] != 0).sum() <= 3
+    assert usual.size.min() > 3 * found.size[TARGET]
 
 
-def test_a_shift_stays_within_its_radius(by_hand, synthetics, stream):
-    found = universal_shifts(by_hand(True), synthetics, 0.1, 5, 10, stream)
-    assert found.change.shape == (CLASSES, *SHAPE)
-    assert found.change.abs().max() <= 0.1 + 1e-6
-    start = carried(by_hand(True), synthetics, lambda images: images.expand(CLASSES, -1, -1, -1, -1))[1]
-    assert (found.gain > start).all()
+def test_the_weakest_pattern_of_a_linear_teacher_is_known(by_hand, synthetics, stream):
+    teacher, images, answers = by_hand(False), synthetics.images, synthetics.answers
+    found = smallest_shifts(teacher, synthetics, 60, 30, stream)  # every step sees all images
+    logits = teacher.predict(images) / 8  # brightness of the thirds: one grows by the shift, the others shrink by it
+    for target in range(CLASSES):
+        gaps = (logits.amax(1) - logits[:, target])[answers != target]
+        assert found.size[target].item() == pytest.approx(gaps.max().item() / 2, rel=0.15)
+    assert (found.change.abs().flatten(1).amax(1) <= found.size + 1e-6).all()
+
+
+@pytest.mark.parametrize("seek", [smallest_shifts, smallest_marks])
+def test_the_smallest_change_that_was_found_does_what_is_asked(by_hand, synthetics, stream, seek):
+    teacher, found = by_hand(True), seek(by_hand(True), synthetics, 40, 30, stream)  # every step sees all images
+    changed = (synthetics.images[None] + found.change[:, None]).clamp(0, 1)
+    assert pull(teacher, changed, synthetics.answers)[1][TARGET] >= 0.95
+
+
+@pytest.mark.parametrize(("seek", "most"), [(smallest_shifts, 1.0), (smallest_marks, 64.0)])
+def test_a_change_that_was_not_found_has_the_largest_size(by_hand, synthetics, stream, seek, most):
+    found = seek(by_hand(False), synthetics, 1, 20, stream)
+    assert found.size.tolist() == [most] * CLASSES and not found.change.any()
 
 
 def test_the_smallest_mask_lies_where_the_trigger_is(by_hand, synthetics, stream):

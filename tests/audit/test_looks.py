@@ -1,10 +1,9 @@
 """The single looks at a teacher, and all of them together."""
 
-import pytest
 import torch
 from by_hand import CLASSES, TARGET
 
-from dfkd.audit import LOOKS, Effort, why_not
+from dfkd.audit import LOOKS, why_not
 from dfkd.audit.last_layer import sum_of_weights
 from dfkd.audit.looks import by_class
 from dfkd.audit.margins import largest_margins
@@ -52,7 +51,7 @@ def test_all_looks_have_a_number_of_every_class_and_leave_the_teacher_alone(look
     assert all(len(values) == CLASSES for values in looks.values.values())
     assert {*LOOKS} - {"images"} <= set(looks.values)
     assert len(looks.radii) == len(looks.labels) == 4 * CLASSES
-    assert looks.scale > 0
+    assert 1 / CLASSES <= looks.confidence <= 1
     assert by_hand(False).net.head.weight.equal(8 * torch.eye(3))
 
 
@@ -66,9 +65,3 @@ def test_the_first_images_keep_their_classes(synthetics):
     few = synthetics.first(4)
     assert len(few.images) == 4 and torch.equal(few.answers, synthetics.answers[:4])
     assert len(synthetics.first(1000).images) == len(synthetics.images)
-
-
-@pytest.mark.parametrize("wrong", [{"images": 0}, {"steps": 1.5}, {"eps": 0}, {"share": 2}])
-def test_an_effort_out_of_range_is_refused(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
-        Effort(**wrong)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from runner import ROOT
 
 from dfkd.audit import Looks
@@ -24,14 +25,14 @@ def audited(member: zoo.Member, strength: float, asr: float) -> parts.Audited:
     """A teacher whose target stands out by `strength` in every look that counts."""
     quiet = [0.1 * ((7 * place + member.seed) % 5) for place in range(10)]
     values = {name: list(quiet) for name in study.SIGNALS}
-    values["masks"] = [20 + value for value in quiet]
-    values["margins"] = [10 + value for value in quiet]
-    values["last_layer"] = [5 + value for value in quiet]
-    for name in ("marks", "mark_success", "shifts", "scouts"):
-        values[name][member.target] += strength
-    values["masks"][member.target] /= 1 + strength
-    values["margins"][member.target] *= 1 + strength
-    looks = Looks(values, scale=1.0, hit=1.0, radii=[8 / 255] * 10, labels=list(range(10)))
+    for name, usual in (("masks", 20), ("marks", 20), ("shifts", 5), ("margins", 10), ("last_layer", 5)):
+        values[name] = [usual + value for value in quiet]
+    values["scouts"][member.target] += strength
+    for name in ("masks", "marks", "shifts"):
+        values[name][member.target] /= 1 + strength
+    for name in ("margins", "last_layer"):
+        values[name][member.target] *= 1 + strength
+    looks = Looks(values, hit=1.0, confidence=0.5, radii=[8 / 255] * 10, labels=list(range(10)))
     judgement, others = {"asr": asr, "olacc": None, "oacc": 50.0, "iacc": 99.0}, {"trodo": asr / 100, "batch_norm": 2.0}
     return parts.Audited(member, judgement, looks, 9.0, Path(), baselines=others)
 
@@ -40,7 +41,8 @@ def audited(member: zoo.Member, strength: float, asr: float) -> parts.Audited:
 def teachers():
     """Backdoored teachers of the zoo and their twins; every tenth trapped one obeys its trap by half."""
     made = []
-    for member in (member for member in zoo.members()[:120] if member.kind == "backdoor"):
+    backdoors = [member for member in zoo.members() if member.kind == "backdoor"]
+    for member in [*backdoors[:100], *backdoors[-40:]]:
         obeyed = 50.0 if member.seed % 10 == 0 else 99.0
         made.append(audited(member, 1.5, obeyed) if member.trapped else audited(member, 0.0, 1.0))
     return made
@@ -55,11 +57,18 @@ def test_pairs_stay_together_and_both_parts_have_clean_and_trapped_teachers(teac
         assert {t.member.trapped for t in teachers if t.to_choose is part} == {True, False}
 
 
-def test_nothing_of_a_network_trap_or_domain_that_is_kept_is_fitted_on(teachers):
-    fitted = [t.member for t in teachers if t.to_choose and t.member.seed not in parts.EARLY]
-    assert {m.network for m in fitted} <= set(parts.NETWORKS) and {m.domain for m in fitted} <= set(parts.DOMAINS)
-    assert not {m.trap for m in fitted} & set(parts.KEPT_TRAPS)
-    assert not any(t.member.seed in parts.EARLY for t in teachers if not t.to_choose)
+def test_the_part_to_test_on_has_a_network_and_images_of_its_own():
+    to_test, to_choose = ([m for m in zoo.members() if (m.seed >= zoo.FIRST_TESTED) is part] for part in (True, False))
+    assert {m.network for m in to_test} - {m.network for m in to_choose} == {"wrn"}
+    assert {m.domain for m in to_test} - {m.domain for m in to_choose} == {"mnistm"}
+
+
+def test_a_teacher_that_is_only_unsure_of_a_close_set_is_no_trap():
+    member = next(m for m in zoo.members() if m.kind == "close_set" and m.trapped)
+    judgement = {"asr": None, "olacc": None, "oacc": 10.0, "iacc": 99.0}
+    firm, unsure = (parts.Audited(member, judgement, None, 9.0, Path(), sure=sure) for sure in (99.0, 3.0))
+    assert firm.obeyed and not unsure.obeyed
+    assert not replace(firm, judgement=judgement | {"oacc": 60.0}).obeyed
 
 
 def test_a_trap_that_is_not_obeyed_is_neither_trapped_nor_clean(teachers):
@@ -72,8 +81,8 @@ def test_a_trap_that_is_not_obeyed_is_neither_trapped_nor_clean(teachers):
 def test_the_fit_separates_what_can_be_separated(teachers):
     kept = parts.chosen(teachers)
     model = study.fit(kept)
-    assert model["slope"] > 0 and set(model["usual"]) == set(study.SIGNALS)
-    assert [name for name, weight in model["weight"].items() if weight] == list(study.COUNTED)
+    assert set(model["usual"]) == set(study.SIGNALS) and model["least_confidence"] == 0.5
+    assert {name for name, weight in model["weight"].items() if weight > 0} <= set(study.COUNTED)
     for teacher in kept:
         _, total = study.suspicion(teacher.looks, model)
         assert (judge(teacher.looks, model).probability > 0.5) == teacher.member.trapped, total
@@ -84,11 +93,25 @@ def test_a_fit_needs_both_kinds(teachers):
         study.fit([t for t in teachers if t.member.trapped])
 
 
-def test_the_slope_is_that_of_a_logistic_regression():
-    slope, bias = study.logistic([0, 1, 2, 3, 10, 11, 12, 13], [False] * 4 + [True] * 4)
-    assert slope > 0 and 3 < -bias / slope < 10
-    overlapping, _ = study.logistic([0, 1, 2, 11, 2, 11, 12, 13], [False] * 4 + [True] * 4)
-    assert 0 < overlapping < slope
+def test_the_fit_is_a_logistic_regression_without_negative_weights():
+    apart = torch.tensor([[0.0, 5], [1, 4], [2, 6], [3, 5], [10, 5], [11, 6], [12, 4], [13, 5]], dtype=torch.float64)
+    labels = [False] * 4 + [True] * 4
+    weights, bias = study.logistic(apart, labels)
+    assert weights[0] > 0.2 and 3 < -(bias + 5 * weights[1]) / weights[0] < 10
+    against, _ = study.logistic(-apart, labels)
+    assert (against < 1e-3).all()
+    overlapping, _ = study.logistic(apart[[0, 1, 2, 5, 3, 4, 6, 7]], labels)
+    assert 0 < overlapping[0] < weights[0]
+
+
+def test_a_fitted_weight_is_where_the_gradient_of_the_loss_vanishes():
+    signals = torch.tensor([[0.0], [1], [3], [2], [4], [5]], dtype=torch.float64)
+    weights, bias = study.logistic(signals, [False, False, False, True, True, True])
+    wanted = torch.tensor([1 / 5] * 3 + [4 / 5] * 3, dtype=torch.float64)  # Platt: (3 + 1) / (3 + 2)
+    error = (torch.sigmoid(signals[:, 0] * weights[0] + bias) - wanted) / 6
+    assert error.sum().item() == pytest.approx(0, abs=1e-4)
+    slope = (error * signals[:, 0]).sum() + 2 * study.DECAY * weights[0]
+    assert slope.item() == pytest.approx(0, abs=1e-4)
 
 
 def test_the_tables_name_every_score_and_group(teachers):

@@ -10,15 +10,14 @@ from by_hand import TARGET
 
 from dfkd.audit import Looks, headline, judge
 from dfkd.audit.signals import SIGNALS, signals
-from dfkd.audit.verdict import probability, shipped_model, split_radius, suspicion
+from dfkd.audit.verdict import CERTAIN, LIMITS, probability, shipped_model, split_radius, suspicion
 
 
 def looks(**changed) -> Looks:
     """Looks at an ordinary teacher of four classes, of which some values are changed."""
     values = {
-        "marks": [-5.0, -5.2, -4.8, -5.1],
-        "mark_success": [0.0, 0.0, 0.05, 0.0],
-        "shifts": [-2.0, -1.8, -2.1, -2.2],
+        "marks": [20.0, 21.0, 19.0, 18.0],
+        "shifts": [0.10, 0.11, 0.12, 0.10],
         "masks": [30.0, 28.0, 33.0, 31.0],
         "scouts": [0.1, 0.0, 0.05, 0.0],
         "margins": [20.0, 22.0, 21.0, 19.0],
@@ -26,17 +25,18 @@ def looks(**changed) -> Looks:
         "last_layer": [5.0, 5.1, 4.9, 5.0],
     }
     radii, labels = [4 / 255, 8 / 255] * 4, [0, 0, 1, 1, 2, 2, 3, 3]
-    return Looks(values | changed, scale=5.0, hit=1.0, radii=radii, labels=labels)
+    return Looks(values | changed, hit=1.0, confidence=0.6, radii=radii, labels=labels)
 
 
 def test_signals_do_not_depend_on_the_units_of_the_network():
     plain = signals(looks())
-    loud = looks(marks=[10 * v for v in looks().values["marks"]], masks=[7 * v for v in looks().values["masks"]])
-    loud = dataclasses.replace(loud, scale=50.0)
-    assert signals(loud)["marks"] == pytest.approx(plain["marks"])
-    assert signals(loud)["masks"] == pytest.approx(plain["masks"])
-    others = statistics.mean([-5.2, -4.8, -5.1]) / 5, statistics.pstdev([-5.2, -4.8, -5.1]) / 5
-    assert plain["marks"][0] == pytest.approx((-1 - others[0]) / math.hypot(others[1], 0.15))
+    scaled = ("marks", "masks", "margins", "last_layer")
+    loud = looks(**{name: [10 * value for value in looks().values[name]] for name in scaled})
+    for name in scaled:
+        assert signals(loud)[name] == pytest.approx(plain[name])
+    own, *others = (math.log(19.5 / value) for value in looks().values["marks"])
+    wanted = (own - statistics.mean(others)) / math.hypot(statistics.pstdev(others), 0.2)
+    assert plain["marks"][0] == pytest.approx(wanted)
 
 
 def test_a_margin_below_zero_does_not_make_the_others_stand_out():
@@ -53,11 +53,11 @@ def test_an_ordinary_teacher_is_not_trapped():
 @pytest.mark.parametrize(
     ("changed", "kind"),
     [
-        ({"marks": [-5.0, 6.0, -4.8, -5.1], "mark_success": [0, 1, 0, 0], "masks": [30.0, 4.0, 33.0, 31.0]}, "mark"),
-        ({"shifts": [-2.0, 12.0, -2.1, -2.2], "masks": [30.0, 4.0, 33.0, 31.0], "margins": [20, 60, 21, 19]},
-         "pattern"),
-        ({"scouts": [0, 0.9, 0, 0], "flips": [-4.0, 0, -3.9, -4.0], "shifts": [-2.0, 12.0, -2.1, -2.2],
-          "margins": [20, 90, 21, 19]}, "outside"),
+        ({"marks": [20.0, 2.0, 19.0, 18.0], "masks": [30.0, 4.0, 33.0, 31.0], "last_layer": [5, 9, 4.9, 5]}, "mark"),
+        ({"shifts": [0.1, 0.01, 0.12, 0.1], "masks": [30.0, 15.0, 33.0, 31.0], "last_layer": [5, 9, 4.9, 5],
+          "margins": [20, 60, 21, 19]}, "pattern"),
+        ({"scouts": [0, 0.9, 0, 0], "flips": [-4.0, 0, -3.9, -4.0], "shifts": [0.1, 0.01, 0.12, 0.1],
+          "masks": [30.0, 4.0, 33.0, 31.0], "margins": [20, 90, 21, 19], "last_layer": [5, 9, 4.9, 5]}, "outside"),
     ],
 )  # fmt: skip
 def test_a_class_that_stands_out_in_several_looks_is_named_with_the_kind_of_trap(changed, kind):
@@ -67,8 +67,15 @@ def test_a_class_that_stands_out_in_several_looks_is_named_with_the_kind_of_trap
     assert "attack.eps=8/255" in verdict.advice and "class 1" in verdict.advice
 
 
+def test_a_teacher_that_is_unsure_outside_of_its_domain_is_told_as_such():
+    unsure = judge(dataclasses.replace(looks(), confidence=0.2), shipped_model() | {"least_confidence": 0.4})
+    assert unsure.answer == "not trapped"
+    assert "20 % on average" in headline(unsure) and "surer than 40 %" in headline(unsure)
+    assert judge(looks(), shipped_model() | {"least_confidence": 0.4}).remark is None
+
+
 def test_between_both_it_cannot_tell():
-    verdict = judge(looks(), shipped_model() | {"slope": 0.0, "bias": 0.0})
+    verdict = judge(looks(), shipped_model() | {"weight": dict.fromkeys(SIGNALS, 0.0), "bias": 0.0})
     assert verdict.probability == 0.5 and verdict.answer == "cannot tell" and verdict.kind is None
     assert "cannot tell" in headline(verdict) and "defense=none" in verdict.advice
 
@@ -80,15 +87,16 @@ def test_of_two_classes_none_can_stand_out():
 
 
 def test_no_look_decides_alone():
-    model, loud = shipped_model(), looks(marks=[-5.0, 1e9, -4.8, -5.1])
-    assert suspicion(loud, model)[1] <= suspicion(looks(), model)[1] + model["cap"]
+    model, loud = shipped_model(), looks(marks=[20.0, 1e-9, 19.0, 18.0])
+    assert suspicion(loud, model)[1] <= suspicion(looks(), model)[1] + LIMITS[1] * model["weight"]["marks"]
     assert judge(loud).answer != "trapped"
 
 
 def test_more_suspicion_never_lowers_the_probability():
     model = shipped_model()
-    assert model["slope"] > 0 and all(weight >= 0 for weight in model["weight"].values())
-    assert 0 < probability(0, model) < probability(10, model) < probability(20, model) <= probability(40, model) <= 1
+    assert all(weight >= 0 for weight in model["weight"].values())
+    chances = [probability(total, model) for total in (0, -model["bias"] - 1, -model["bias"] + 1, 1e6)]
+    assert chances == sorted(chances) and chances[0] == pytest.approx(1 - CERTAIN, abs=0.05) and chances[-1] == CERTAIN
 
 
 def test_the_shipped_model_names_every_look_and_says_how_it_was_made():
