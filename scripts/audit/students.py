@@ -2,8 +2,8 @@
 
     python scripts/audit/students.py --out outputs/audit     students of the finished teachers that are in question
 
-Students are made by DFQ without a defense, from the teachers of one network on the digits that are taught a class, and
-from their clean twins. scripts/audit/study.py writes their table into docs/audit.md.
+Students are made by DFQ without a defense, from those teachers to test on that have one network, know the digits and
+are taught a class, and from their clean twins. scripts/audit/study.py writes their table into docs/audit.md.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from statistics import mean
 
 from parts import Audited, audited
 from scores import auroc
-from zoo import Member, cell, name_in
+from zoo import FIRST_TESTED, Member, cell, name_in
 
 from dfkd.audit.verdict import judge
 from dfkd.machine.environment import prepare_environment
@@ -31,7 +31,8 @@ INHERITED = 50.0  # percent of triggered or OOD images that a student gives the 
 
 def in_question(member: Member) -> bool:
     """Whether a student of this teacher is made."""
-    return member.network == NETWORK and member.domain == DOMAIN and member.target is not None
+    known = member.network == NETWORK and member.domain == DOMAIN
+    return member.seed >= FIRST_TESTED and known and member.target is not None
 
 
 def inherited(out: Path) -> dict[str, float]:

@@ -29,7 +29,7 @@ WRITTEN = "<!-- everything below is written by scripts/audit/study.py -->"
 LOOKED = "looked_at_the_end.jsonl"  # a line for each look at the part that was kept
 COUNTED = ("marks", "shifts", "masks", "last_layer")  # the looks that count
 ROUNDS = 10  # of finding weights and suspects in turn
-DECAY = 0.01  # weight of the squares of the weights in the fit
+DECAY = 0.001  # weight of the squares of the weights in the fit
 # The examples whose pictures are shown, and the names of the files.
 EXAMPLES = {"174 trapped": "l0", "128 trapped": "sig", "128 twin": "clean"}
 

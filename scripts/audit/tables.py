@@ -52,12 +52,12 @@ def row(name: str, trapped: list[float], clean: list[float]) -> list[str]:
 
 
 def groups(teachers: list[Audited]) -> dict[str, list[Audited]]:
-    """Return the teachers by kind of trap, network and domain, in words."""
-    found: dict[str, list[Audited]] = {"all": teachers}
+    """Return all teachers, and those of each kind of trap, network and domain, in words."""
+    found: dict[str, list[Audited]] = {}
     for t in teachers:
         for name in (f"trap: {t.member.trap}", f"network: {t.member.network}", f"images: {t.member.domain}"):
             found.setdefault(name, []).append(t)
-    return found
+    return {"all": teachers} | dict(sorted(found.items()))
 
 
 def tables(teachers: list[Audited]) -> str:

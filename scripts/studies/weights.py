@@ -13,7 +13,7 @@ from studies.statistics import holm, p_text
 # {weight: (its path, its values; the middle one is the preset's)}
 WEIGHTS = {
     "class": ("synthesizer.class_weight", (1e2, 1e3, 1e4)),
-    "contrast": ("synthesizer.contrast_weight", (0.1, 10, 1000)),
+    "contrast": ("synthesizer.contrast_weight", (1, 10, 100)),
     "TV": ("prior.tv.weight", (1e4, 1e5, 1e6)),
 }
 SHIPPED = "decay_linear, 2 decades"
@@ -42,13 +42,18 @@ def response_surface(
 
     Returns:
         ([(term, coefficient, p of its t-test)], share of the variance of y that the surface explains).
+
+    Raises:
+        ValueError: the observations do not determine all coefficients.
     """
     terms = {name: levels[:, i] for i, name in enumerate(names)}
     terms |= {f"{name}²": levels[:, i] ** 2 for i, name in enumerate(names)}
     terms |= {f"{names[i]} x {names[j]}": levels[:, i] * levels[:, j] for i, j in combinations(range(len(names)), 2)}
     x = np.column_stack([np.ones(len(y)), *terms.values()])
-    b, *_ = np.linalg.lstsq(x, y, rcond=None)
+    b, _, rank, _ = np.linalg.lstsq(x, y, rcond=None)
     residual, freedom = y - x @ b, len(y) - x.shape[1]
+    if rank < x.shape[1] or freedom < 1:
+        raise ValueError(f"{len(y)} cells do not determine a response surface of {x.shape[1]} coefficients")
     error = np.sqrt(np.diag(np.linalg.inv(x.T @ x)) * (residual @ residual) / freedom)
     p = 2 * stats.t.sf(np.abs(b / error), freedom)
     explained = 1 - (residual @ residual) / ((y - y.mean()) @ (y - y.mean()))
@@ -57,6 +62,10 @@ def response_surface(
 
 def page(cells: list[Run]) -> Page:
     """Return the mean at every value of a weight, the surface, the schedules, and the grid as maps."""
+    known = [values for _, values in WEIGHTS.values()]
+    cells = [
+        r for r in cells if all(w in of for w, of in zip(weights_of(r), known, strict=True))
+    ]  # others' are left out
     grid = [run for run in cells if schedule_of(run) == SHIPPED]
     middle = tuple(values[1] for _, values in WEIGHTS.values())
     schedules = by([run for run in cells if weights_of(run) == middle], schedule_of)
@@ -84,7 +93,10 @@ def surface(grid: list[Run]) -> str:
         [values.index(w) - 1 for w, (_, values) in zip(weights_of(run), WEIGHTS.values(), strict=True)] for run in grid
     ]
     y = np.array([run.result["student"]["iacc"] for run in grid])
-    fitted, explained = response_surface(np.array(places, dtype=float), y, list(WEIGHTS))
+    try:
+        fitted, explained = response_surface(np.array(places, dtype=float), y, list(WEIGHTS))
+    except ValueError as error:
+        return f"No response surface: {error}."
     adjusted = holm([p for _, _, p in fitted])
     rows = [[term, f"{b:+.1f}", p_text(p), p_text(q)] for (term, b, p), q in zip(fitted, adjusted, strict=True)]
     return (

@@ -66,6 +66,12 @@ def test_an_incomplete_design_is_refused():
         analysis_of_variance({name: column[:-1] for name, column in on.items()}, seeds[:-1], values[:-1])
 
 
+def test_cells_that_do_not_determine_a_response_surface_are_refused():
+    levels = np.array([[a, b] for a in (-1, 0, 1) for b in (-1, 0)], dtype=float)  # no cell has a high b
+    with pytest.raises(ValueError, match="6 cells do not determine a response surface of 6 coefficients"):
+        response_surface(levels, np.arange(6.0), ["a", "b"])
+
+
 def test_the_response_surface_is_the_polynomial_that_was_put_in():
     levels = np.array(list(itertools.product((-1, 0, 1), repeat=2)) * 2, dtype=float)
     noise = np.tile([1.0, -1.0], 9) * 1e-3
