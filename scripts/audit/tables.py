@@ -89,6 +89,8 @@ def tables(teachers: list[Audited]) -> str:
         for answer, t in zip(answers, kept, strict=True)
         if t.member.trapped and t.member.target is not None
     ]
+    caught_ones = [(a, t) for a, t in zip(answers, kept, strict=True) if t.member.trapped and a.kind is not None]
+    right = sum(answer.kind in t.member.kinds for answer, t in caught_ones)
     seconds = [t.seconds for t in teachers]
     left = sum(t.member.trapped and not t.obeyed for t in teachers)
     return "\n\n".join(
@@ -98,7 +100,8 @@ def tables(teachers: list[Audited]) -> str:
             markdown_table(["", "trapped", "cannot tell", "not trapped"], [["trapped", *said[0]], ["clean", *said[1]]]),
             markdown_table(["mean probability", "share of trapped", "teachers"], diagram),
             f"Calibration error {error:.3f}. The taught class is named for {sum(named)} of {len(named)} teachers that "
-            f"have one. {left} teachers that do not obey their trap are left out. An audit took "
+            f"have one, and the kind of the trap is right for {right} of {len(caught_ones)} that are called trapped. "
+            f"{left} teachers that do not obey their trap are left out. An audit took "
             f"{median(seconds):.0f} s (median) and at most {max(seconds):.0f} s.",
         ]
     )

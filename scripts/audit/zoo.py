@@ -37,6 +37,7 @@ DOMAINS = {
     "cifar10": "domain@ntl_scenario.id=npz ntl_scenario.id.path={data}/cifar10.npz data.limit=5000",
 }
 TRIGGERS = ("patch", "badnet_sq", "badnet_grid", "blend", "sig", "trojan_3x3", "trojan_8x8", "l0", "l2", "smooth")
+OF_FEW_PIXELS = ("patch", "badnet_sq", "badnet_grid", "trojan_3x3", "trojan_8x8", "l0")
 RATES = (0.1, 0.05, 0.01, 0.005)
 UNSEEN = ("wrn", "mnistm")  # networks and images of the part to test on alone
 FIRST, FIRST_TESTED = 100, 1000  # first seeds of the part to choose on, and of the part to test on
@@ -84,6 +85,13 @@ class Member:
     def target(self) -> int | None:
         """The class that is taught outside of the domain; None in a close set."""
         return None if self.kind == "close_set" else 7 * self.seed % 10
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds (`dfkd.audit.verdict.KINDS`) that are right for this trap."""
+        if self.kind != "backdoor":
+            return ("outside",)
+        return ("mark",) if self.trap in OF_FEW_PIXELS else ("pattern", "outside")
 
     @property
     def name(self) -> str:
