@@ -150,7 +150,7 @@ def _remark(confidence: float, least: float) -> str | None:
     if confidence >= least:
         return None
     return (
-        f"It is unusually unsure of images that mean nothing: {100 * confidence:.0f} % on average, where every clean "
-        f"teacher of the study was surer than {100 * least:.0f} %. It may have been taught to be unsure outside of its "
-        f"domain (as by H-NTL); no class stands out then, and it is no trap in the sense of this audit."
+        f"It is unusually unsure of images that mean nothing: {100 * confidence:.0f} % on average, where no clean "
+        f"teacher that the audit was made on was below {100 * least:.0f} %. It may have been taught to be unsure "
+        f"outside of its domain (as by H-NTL); no class stands out then, and it is no trap in the sense of this audit."
     )

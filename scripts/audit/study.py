@@ -31,7 +31,7 @@ COUNTED = ("marks", "shifts", "masks", "last_layer")  # the looks that count
 ROUNDS = 10  # of finding weights and suspects in turn
 DECAY = 0.001  # weight of the squares of the weights in the fit
 # The examples whose pictures are shown, and the names of the files.
-EXAMPLES = {"174 trapped": "l0", "128 trapped": "sig", "128 twin": "clean"}
+EXAMPLES = {"140 trapped": "patch", "128 trapped": "sig", "128 twin": "clean"}
 
 
 def fit(teachers: list[Audited]) -> dict:
@@ -95,6 +95,17 @@ def logistic(signals: torch.Tensor, labels: list[bool]) -> tuple[torch.Tensor, f
     return roots.square().detach(), bias.item()
 
 
+def count_look(file: Path, look: dict) -> int:
+    """Note a look at the part to test on, and return how many different ones there were: the same verdict on the same
+    teachers shows nothing new."""
+    looks = read_rows(file)
+    if look not in looks:
+        looks.append(look)
+        with file.open("a") as lines:
+            lines.write(json.dumps(look) + "\n")
+    return len(looks)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
@@ -107,10 +118,8 @@ def main() -> None:
         shipped_model.cache_clear()
         print(f"{MODEL}: fitted\n\nThe part that it was fitted on:\n\n{tables(part)}")
         return
-    count = len(read_rows(given.out / LOOKED)) + 1
-    with (given.out / LOOKED).open("a") as file:
-        file.write(json.dumps({"teachers": len(teachers), "model": shipped_model()}) + "\n")
-    text = f"{shipped_model()['made']}. Look number {count} at the part that was kept.\n\n"
+    count = count_look(given.out / LOOKED, {"teachers": len(teachers), "model": shipped_model()})
+    text = f"{shipped_model()['made']}. Look number {count} at the part to test on.\n\n"
     kept = [t for t in teachers if not t.to_choose]
     text += tables(kept)
     if inherited := students.table(kept, students.inherited(given.out)):

@@ -140,6 +140,12 @@ def test_what_a_student_inherits_is_read_from_its_result(tmp_path):
     assert students.inherited(tmp_path) == {"3 trapped": 80.0}
 
 
+def test_the_same_look_at_the_part_to_test_on_is_counted_once(tmp_path):
+    file, look = tmp_path / "looked.jsonl", {"teachers": 10, "model": {"bias": -1.5}}
+    assert [study.count_look(file, look) for _ in range(2)] == [1, 1]
+    assert study.count_look(file, look | {"teachers": 11}) == 2
+
+
 def test_without_teachers_it_is_said_how_they_are_made(tmp_path):
     with pytest.raises(SystemExit, match=f"{tmp_path} has no finished teacher of the zoo; scripts/audit/zoo.py --out"):
         parts.audited(tmp_path)

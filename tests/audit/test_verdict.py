@@ -70,7 +70,7 @@ def test_a_class_that_stands_out_in_several_looks_is_named_with_the_kind_of_trap
 def test_a_teacher_that_is_unsure_outside_of_its_domain_is_told_as_such():
     unsure = judge(dataclasses.replace(looks(), confidence=0.2), shipped_model() | {"least_confidence": 0.4})
     assert unsure.answer == "not trapped"
-    assert "20 % on average" in headline(unsure) and "surer than 40 %" in headline(unsure)
+    assert "20 % on average" in headline(unsure) and "below 40 %" in headline(unsure)
     assert judge(looks(), shipped_model() | {"least_confidence": 0.4}).remark is None
 
 
