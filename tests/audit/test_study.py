@@ -42,7 +42,7 @@ def teachers():
     """Backdoored teachers of the zoo and their twins; every tenth trapped one obeys its trap by half."""
     made = []
     backdoors = [member for member in zoo.members() if member.kind == "backdoor"]
-    for member in [*backdoors[:100], *backdoors[-40:]]:
+    for member in [*backdoors[:60], *backdoors[-24:]]:
         obeyed = 50.0 if member.seed % 10 == 0 else 99.0
         made.append(audited(member, 1.5, obeyed) if member.trapped else audited(member, 0.0, 1.0))
     return made
@@ -152,5 +152,6 @@ def test_without_teachers_it_is_said_how_they_are_made(tmp_path):
 
 
 def test_a_score_that_not_every_teacher_has_is_left_out(teachers):
-    without = [*teachers[:-1], replace(teachers[-1], baselines={})]
-    assert "TRODO" in tables(teachers) and "TRODO" not in tables(without)
+    few = teachers[:8]
+    without = [*few[:-1], replace(few[-1], baselines={})]
+    assert "TRODO" in tables(few) and "TRODO" not in tables(without)
