@@ -42,7 +42,7 @@ def teachers():
     """Backdoored teachers of the zoo and their twins; every tenth trapped one obeys its trap by half."""
     made = []
     backdoors = [member for member in zoo.members() if member.kind == "backdoor"]
-    for member in [*backdoors[:60], *backdoors[-24:]]:
+    for member in [*backdoors[:40], *backdoors[-60:]]:
         obeyed = 50.0 if member.seed % 10 == 0 else 99.0
         made.append(audited(member, 1.5, obeyed) if member.trapped else audited(member, 0.0, 1.0))
     return made
