@@ -23,6 +23,7 @@ ignore_matplotlibrc()
 
 # Colours that colour-blind readers can distinguish (Okabe and Ito), on white and on black.
 PALETTE = ("#D55E00", "#009E73", "#2B83C6", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7A7A7A")
+MARKERS = "os^D"
 TRAPS = ("ASR", "OLAcc")  # measures that are high for a student in the trap
 INK, FAINT = "#010203", "#040506"  # placeholders in a drawing, which the page replaces by its own colours
 LEGEND = 12  # with more groups there is no legend
@@ -33,6 +34,11 @@ BARS = 40  # with more groups there are no bars
 def colour(i: int) -> str:
     """Return the colour of the i-th group, in all figures and next to its name."""
     return PALETTE[i % len(PALETTE)]
+
+
+def marker(i: int) -> str:
+    """Return the shape of the i-th group's points: another one where the colours begin again."""
+    return MARKERS[i // len(PALETTE) % len(MARKERS)]
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def write(name: str, page: Page, finished: list[Run], others: list[Run], docs: P
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{file} must hold the lines '{BEGIN}' and '{END}'")
+    page.figure.set_layout_engine("constrained")
     page.figure.savefig(docs / f"{name}.png", dpi=110, bbox_inches="tight")
     parts = [begin, page.text, cost(finished), *missing(others), f"![the figure of this study]({name}.png)", end]
     text = "\n\n".join(parts)

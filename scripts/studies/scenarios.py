@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from dfkd.report.figures import colour
+from dfkd.report.figures import colour, marker
 from dfkd.report.runs import Run
 from studies.pages import Page, by, by_seed, compare, summary
 from studies.statistics import t_interval
@@ -44,7 +44,8 @@ def picture(cells: list[Run], label: Callable[[Run], str]) -> Figure:
         for i, (group, members) in enumerate(by(runs, label).items()):
             x, y = (t_interval(list(by_seed(members, head).values())) for head in (trap(name), "student ID"))
             spread = [[[v.mean - v.low], [v.high - v.mean]] if v.n > 1 else None for v in (x, y)]
-            axes.errorbar(x.mean, y.mean, spread[1], spread[0], marker="o", color=colour(i), label=group, linewidth=0.7)
+            look = {"color": colour(i), "marker": marker(i), "label": group, "linewidth": 0.7}
+            axes.errorbar(x.mean, y.mean, spread[1], spread[0], **look)
         teacher = [summary(runs, head).mean for head in (f"teacher {trap(name)}", "teacher ID")]
         axes.plot(*teacher, "k*", label="teacher")
         axes.set(xlabel=f"{trap(name)}, %", ylabel="student ID, %", title=name, xlim=(-5, 105), ylim=(0, 103))

@@ -11,6 +11,7 @@ from runner import ROOT, command_line
 from studies import pages
 from test_presets import STUDIES as PRESETS
 
+from dfkd.report import figures
 from dfkd.report.runs import Run
 
 DOCS = ROOT / "docs" / "studies"
@@ -121,3 +122,8 @@ def test_a_study_runs_and_is_written_from_end_to_end(tmp_path, monkeypatch, caps
     for group in ("neither", "calibrated alone", "forgetting alone", "both"):
         assert f"| {group}" in text
     assert "interaction of the halves" in capsys.readouterr().out
+
+
+def test_no_two_groups_of_a_figure_look_alike():
+    looks = [(figures.colour(i), figures.marker(i)) for i in range(20)]
+    assert len(set(looks)) == len(looks)
