@@ -32,7 +32,8 @@ class Difference:
 def t_interval(values: Sequence[float]) -> Difference:
     """Return the mean of values with its 95 % t-interval and the p-value of the mean 0.
 
-    If all values are equal, the interval is that value, and p is 1 for 0 and 0 for anything else.
+    If all values are equal, there is no test (p is NaN): a spread of 0 is what rounded percentages of few seeds happen
+    to have, not evidence.
 
     Raises:
         ValueError: there is no value.
@@ -45,7 +46,7 @@ def t_interval(values: Sequence[float]) -> Difference:
         return Difference(mean, np.nan, np.nan, np.nan, 1)
     error = x.std(ddof=1).item() / len(x) ** 0.5
     if error == 0:
-        return Difference(mean, mean, mean, float(mean == 0), len(x))
+        return Difference(mean, mean, mean, np.nan, len(x))
     half = stats.t.ppf(0.975, len(x) - 1).item() * error
     p = 2 * stats.t.sf(abs(mean) / error, len(x) - 1).item()
     return Difference(mean, mean - half, mean + half, p, len(x))
