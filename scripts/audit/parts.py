@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from zoo import FIRST_TESTED, Member, members, name_in
@@ -14,6 +14,7 @@ WRONG = 30.0  # percent of the OOD images of a close set that are right, at most
 FIRM = 50.0  # and percent of them that it is sure of, at least
 OBEYED = 90.0  # percent of triggered or OOD images that the teacher gives the taught class
 BASELINES = "baselines.json"  # what scripts/audit/baselines.py found
+OF_LOOKS = {of.name for of in fields(Looks)} - {"pictures"}  # what an audit stores
 OUTSIDE = "outside.json"  # what scripts/audit/outside.py found
 
 
@@ -54,17 +55,20 @@ class Audited:
 
 
 def audited(out: Path) -> list[Audited]:
-    """Return the finished teachers of the zoo; stop if there is none."""
+    """Return the finished teachers of the zoo; stop if there is none. Audits by an earlier version of dfkd, which saw
+    other things, are left out."""
     found, baselines, outside = {}, _read(out / BASELINES), _read(out / OUTSIDE)
+    store = Store(out / "store")
     for file in out.glob("runs/*/result.json"):
         result = json.loads(file.read_text())
         if "audit" in result:
-            found[name_in(result)] = result
-    teachers, store = [], Store(out / "store")
-    for member in members():
-        result = found.get(member.name)
-        if result is not None:
             stored = store.find("audit", result["stages"]["audit"]["key"])
+            if set(stored.meta["looks"]) == OF_LOOKS:
+                found[name_in(result)] = result, stored
+    teachers = []
+    for member in members():
+        if member.name in found:
+            result, stored = found[member.name]
             looks, seconds = Looks(**stored.meta["looks"]), stored.meta["seconds"]
             teacher = store.root / "teacher" / result["stages"]["teacher"]["key"]
             scores, sure = baselines.get(member.name, {}), outside.get(member.name)

@@ -62,10 +62,8 @@ def response_surface(
 
 def page(cells: list[Run]) -> Page:
     """Return the mean at every value of a weight, the surface, the schedules, and the grid as maps."""
-    known = [values for _, values in WEIGHTS.values()]
-    cells = [
-        r for r in cells if all(w in of for w, of in zip(weights_of(r), known, strict=True))
-    ]  # others' are left out
+    known = [values for _, values in WEIGHTS.values()]  # cells with other values are no part of the study
+    cells = [r for r in cells if all(w in of for w, of in zip(weights_of(r), known, strict=True))]
     grid = [run for run in cells if schedule_of(run) == SHIPPED]
     middle = tuple(values[1] for _, values in WEIGHTS.values())
     schedules = by([run for run in cells if weights_of(run) == middle], schedule_of)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,22 @@ def test_the_same_look_at_the_part_to_test_on_is_counted_once(tmp_path):
     file, look = tmp_path / "looked.jsonl", {"teachers": 10, "model": {"bias": -1.5}}
     assert [study.count_look(file, look) for _ in range(2)] == [1, 1]
     assert study.count_look(file, look | {"teachers": 11}) == 2
+
+
+def test_an_audit_of_an_earlier_version_is_left_out(tmp_path, monkeypatch):
+    member, kept = zoo.members()[0], {name: 0 for name in parts.OF_LOOKS}
+    looks = {"old": kept | {"scale": 1.0}, "new": kept}
+    stored = {
+        key: types.SimpleNamespace(meta={"looks": seen, "seconds": 9.0}, path=Path()) for key, seen in looks.items()
+    }
+    monkeypatch.setattr(parts.Store, "find", lambda _, stage, key: stored[key])
+    for key in looks:
+        stages = {"audit": {"key": key}, "teacher": {"key": "t"}}
+        config = {"teacher": {"name": member.method.partition("=")[2].split()[0]}}
+        result = {"seed": member.seed, "config": config, "audit": {}, "stages": stages, "teacher": {}}
+        (tmp_path / "runs" / key).mkdir(parents=True)
+        (tmp_path / "runs" / key / "result.json").write_text(json.dumps(result))
+    assert [t.looks for t in parts.audited(tmp_path)] == [Looks(**kept)]
 
 
 def test_without_teachers_it_is_said_how_they_are_made(tmp_path):
