@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--toy", action="store_true", help="sizes of seconds: tests this script, measures nothing")
     parser.add_argument("--only", default="", help="only rows of the first half whose name contains this")
     options = parser.parse_args(arguments)
+    rows.quiet()
     what = options.what or ["right", "field", "page"]
     trial = options.toy or not options.device.startswith("cuda")
     if what != ["page"] and trial and options.measured == about.MEASURED:

@@ -40,7 +40,10 @@ class FakeGraphs:
 
     def warm_up(self, function: Callable) -> object:
         self.warm_ups += 1
-        return function()
+        outputs = function()
+        # A GPU refuses to record a backward pass while a graph of an earlier call is alive.
+        assert not any(tensor.requires_grad for tensor in tensors(outputs)), "a graph outlives the step"
+        return outputs
 
     def record(self, function: Callable) -> tuple[object, Callable[[], None]]:
         """A real recording computes nothing, so that the statistics of BatchNorm are put back. A real replay runs no

@@ -181,7 +181,7 @@ def test_every_synthesizer_defense_and_teacher_is_a_row():
 def test_half_one_finds_a_device_that_computes_the_same_and_goes_on_where_it_was(make, monkeypatch):
     measured, text = make("right", "--only", "synthesizer dfq")
     row = json.loads((measured / "right.json").read_text())["rows"]["synthesizer dfq"]
-    assert row["right"] and row["difference"] <= right.TOLERANCE
+    assert row["right"] and row["difference"] == 0 and 0 < row["kernels"] < right.TOLERANCE
     assert "| synthesizer dfq | yes |" in text and "| synthesizer fast | not measured |" in text
     monkeypatch.setattr(right, "compare", lambda *_: pytest.fail("it is there"))
     make("right", "--only", "synthesizer dfq")
@@ -265,7 +265,11 @@ def test_the_end_of_the_half_is_no_fault_of_the_profiler(monkeypatch):
         ways.profile("cpu", clock.Deadline(5))
 
 
-@pytest.mark.parametrize(("compare", "said"), [(lambda *_: (0.5, 1.0), "**no**"), (lambda *_: 1 / 0, "**fails**")])
+def row_of(difference: float) -> dict:
+    return {"right": not difference, "difference": difference, "kernels": 0.0, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(("compare", "said"), [(lambda *_: row_of(0.5), "**no**"), (lambda *_: 1 / 0, "**fails**")])
 def test_half_one_says_what_differs_or_fails(make, monkeypatch, compare, said):
     monkeypatch.setattr(right, "compare", compare)
     assert f"| defense atesc | {said} |" in make("right", "--only", "defense atesc")[1]
@@ -273,7 +277,7 @@ def test_half_one_says_what_differs_or_fails(make, monkeypatch, compare, said):
 
 def test_half_one_stops_in_time_with_what_it_has(make, monkeypatch):
     monkeypatch.setattr(
-        right, "compare", lambda options, *_: time.sleep(5) if options[0] == "synthesizer=fast" else (0.0, 1.0)
+        right, "compare", lambda options, *_: time.sleep(5) if options[0] == "synthesizer=fast" else row_of(0.0)
     )
     measured, _ = make("right", "--only", "synthesizer", "--minutes", "0.01", "1")
     rows = json.loads((measured / "right.json").read_text())["rows"]

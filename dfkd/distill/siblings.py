@@ -8,6 +8,7 @@ from torch.func import functional_call, vmap
 
 from dfkd.distill.loop import Distillation
 from dfkd.errors import CannotTrainTogether
+from dfkd.machine.capture import detached
 from dfkd.pool import Pool
 from dfkd.training.meter import Meter
 
@@ -109,7 +110,8 @@ class SiblingDistillation:
         """
         terms, parameters = vmap(self._terms)(self.parameters, self.buffers, *batches), list(self.parameters.values())
         with self.trainers[0].runtime.gradients():
-            return terms, list(torch.autograd.grad(sum(terms.values()).sum(), parameters, allow_unused=True))
+            gradients = torch.autograd.grad(sum(terms.values()).sum(), parameters, allow_unused=True)
+        return detached(terms), list(gradients)
 
     def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:
         """Compute the loss terms of one student from its parameters, buffers and batch."""

@@ -11,6 +11,7 @@ from dfkd.distill.losses import Loss
 from dfkd.distill.student import Student
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine import distributed
+from dfkd.machine.capture import detached
 from dfkd.machine.data_parallel import Objective, data_parallel_loss
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier, Teacher, classifier_head, watch_features
@@ -106,7 +107,7 @@ class Trainer:
         terms = self.loss(*batch)
         with self.runtime.gradients():
             gradients = torch.autograd.grad(sum(terms.values()), self.stepper.parameters, allow_unused=True)
-        return terms, list(gradients)
+        return detached(terms), list(gradients)
 
     @property
     def objective(self) -> Objective:

@@ -118,7 +118,9 @@ class CapturedStep:
             the GPU, and change nothing but tensors. An argument that counts the images that it sees in `evals`, as a
             `Teacher` does, goes on counting. Tensors in a list or in another object that it returns are valid only
             until the next call, which overwrites them: gradients, of which copies would take as many launches as a
-            small network's whole step.
+            small network's whole step. Nothing that it returns may have a graph (`detached`): a graph that is still
+            there at the recording belongs to the stream of an earlier call, for which a recorded backward pass would
+            wait, and torch refuses that.
         mode: 'auto', or 'graph': not timed.
         graphs: records it.
     """
@@ -213,6 +215,11 @@ def tensors_in(argument: Any) -> list[Tensor]:
     if isinstance(argument, tuple):
         return [tensor for part in argument for tensor in tensors_in(part)]
     return [argument] if isinstance(argument, Tensor) else []
+
+
+def detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the terms of a loss without their graph."""
+    return {name: value.detach() for name, value in terms.items()}
 
 
 def copied(outputs: Any) -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ log = logging.getLogger("dfkd")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler prints every start and stop
 # What is profiled: at most so many seconds and so many steps of a loop; in a longer stage they follow after as much of
 # warm-up. A GPU takes many steps in three seconds, of which torch's profiler would need minutes to make a table.
-WINDOW, STEPS = 3.0, 50
+WINDOW, STEPS = 3.0, 20
 PHASES = ("synthesis", "split", "distill", "evaluate")  # of a round (`dfkd.machine.clock`)
 ROWS, NAMED = 30, 4  # number of operators in the file and on the console
 
@@ -81,9 +82,16 @@ class ProfileWindow:
         def spent(row) -> float:
             return getattr(row, f"self_{kind}_time_total")
 
-        total = sum(map(spent, every)) or 1
-        first = sorted(every, key=spent, reverse=True)[:NAMED]
-        phases = {r.key: r.cpu_time_total / 1e6 / max(self.seconds, 1e-9) for r in every if r.key in PHASES}
-        shares = [f"{name} {100 * phases[name]:.0f} %" for name in PHASES if name in phases]
-        shares += [f"{r.key} {100 * spent(r) / total:.0f} %" for r in first if r.key not in PHASES]
+        every_operator = [row for row in every if not getattr(row, "is_user_annotation", False)]
+        total = sum(map(spent, every_operator)) or 1
+        # On a GPU a phase has two rows: the CPU's time in it, and the GPU's.
+        phases = {name: sum(row.cpu_time_total for row in every if row.key == name) / 1e6 for name in PHASES}
+        first = sorted(every_operator, key=spent, reverse=True)[:NAMED]
+        shares = [f"{name} {100 * taken / max(self.seconds, 1e-9):.0f} %" for name, taken in phases.items() if taken]
+        shares += [f"{_short(row.key)} {100 * spent(row) / total:.0f} %" for row in first]
         return table, f"{self.seconds:.1f} s, {', '.join(shares)}"
+
+
+def _short(name: str) -> str:
+    """Return the name of an operator or a GPU kernel without the types in it."""
+    return re.split(r"[<(]", name, maxsplit=1)[0].removeprefix("void ") or name

@@ -3,7 +3,7 @@
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
@@ -42,6 +42,18 @@ class TeacherPass:
     features: Tensor | None = None
     patches: list[Tensor] = field(default_factory=list)
     normalize: Callable[[Tensor], Tensor] = lambda images: images
+
+    def detached(self) -> "TeacherPass":
+        """Return the same numbers without their graph."""
+        return TeacherPass(
+            self.inputs.detach(),
+            self.logits.detach(),
+            self.sets,
+            [replace(s, mean=s.mean.detach(), var=s.var.detach()) for s in self.statistics],
+            None if self.features is None else self.features.detach(),
+            [patches.detach() for patches in self.patches],
+            self.normalize,
+        )
 
 
 class PriorTerm(ABC):

@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from dfkd.machine.capture import detached
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.noise import Noise
@@ -253,7 +254,7 @@ class CAKE(Synthesizer):
         terms = self._terms(teacher_pass, labels)
         with self.runtime.gradients():
             (gradient,) = torch.autograd.grad(sum(terms.values()).sum(), images)
-        return {name: value.detach() for name, value in terms.items()}, teacher_pass.logits.detach(), gradient
+        return detached(terms), teacher_pass.logits.detach(), gradient
 
     def _terms(self, teacher_pass: TeacherPass, labels: Tensor) -> dict[str, Tensor]:
         """Compute the weighted terms per set, each (S,)."""

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from dfkd.machine.capture import is_ours
+from dfkd.machine.capture import detached, is_ours
 from dfkd.models import Teacher, frozen_norms
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
@@ -160,7 +160,7 @@ class Generative(Synthesizer):
         # Gradients of the generator only: `backward` would also fill those of the student.
         with self.runtime.gradients():
             gradients = torch.autograd.grad(sum(terms.values()), list(self.generator.parameters()))
-        return {name: value.detach() for name, value in terms.items()}, list(gradients), teacher_pass
+        return detached(terms), list(gradients), teacher_pass.detached()
 
     def _student_images(self, stream: torch.Generator) -> Tensor:
         """Draw the images of a round for the student."""

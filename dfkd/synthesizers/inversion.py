@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.errors import refuse_old_names
-from dfkd.machine.capture import is_ours
+from dfkd.machine.capture import detached, is_ours
 from dfkd.models import Teacher
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
@@ -269,8 +269,8 @@ class Inversion(Synthesizer):
         # Gradients of the optimised tensors only: `backward` would also fill those of the student.
         with self.runtime.gradients():
             gradients = torch.autograd.grad(total, optimised(networks, source))
-        terms = {name: value.detach() for name, value in terms.items()}
-        return Evaluation(terms, total.detach(), images.detach().float(), list(gradients), teacher_pass, step.kept)
+        seen, kept = teacher_pass.detached(), step.kept
+        return Evaluation(detached(terms), total.detach(), images.detach().float(), list(gradients), seen, kept)
 
     def _terms(self, step: Step) -> dict[str, Tensor]:
         t, terms = step.teacher_pass.logits, {}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dfkd.domains import Domain, Images
 from dfkd.evaluate import accuracy
 from dfkd.machine import distributed
+from dfkd.machine.capture import detached
 from dfkd.machine.data_parallel import data_parallel_loss, on_whole_batches
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Classifier
@@ -185,7 +186,8 @@ class TrainedTeacher(TeacherSource):
             with runtime.autocast():
                 terms = loss(id_batch, ood_batch)
             with runtime.gradients():
-                return terms, list(torch.autograd.grad(sum(terms.values()), parameters, allow_unused=True))
+                found = torch.autograd.grad(sum(terms.values()), parameters, allow_unused=True)
+            return detached(terms), list(found)
 
         return runtime.captured("a step of the teacher", gradients)
 
