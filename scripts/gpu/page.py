@@ -54,13 +54,13 @@ def _right(measured: Path) -> str:
     about_rows = (
         f"One step of every synthesizer and defense, and one epoch of every teacher, at toy size: on the device and on "
         f"the CPU, from the same random numbers in float32. Given is the largest difference of a trained weight, as a "
-        f"share of the largest of its tensor. It may be {right.TOLERANCE:g}, or {right.TIMES} times the difference of "
-        f"two kernels of the CPU, where a cell amplifies rounding."
+        f"share of the largest of its tensor. It may be {right.TOLERANCE:g}, or {right.TIMES} times what rounding "
+        f"makes of the cell on a CPU: with another kernel, or from weights that differ by {right.SHAKE:g}."
     )
     names = [name for name, *_ in right.compared()]
 
     def told(row: dict) -> str:
-        return f"{row['difference']:.1e}; two kernels {row['kernels']:.1e}"
+        return f"{row['difference']:.1e}; rounding {row['rounding']:.1e}"
 
     table = _answers("difference", names, content, told)
     return "\n\n".join(["## Half 1: right and fast", _provenance(content), textwrap.fill(about_rows, 120), table])
