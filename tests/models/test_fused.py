@@ -1,0 +1,85 @@
+"""Frozen convolutions with their activation in one kernel, with cuDNN's kernel replaced by its formula on a CPU."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from models.test_folded import NETWORKS, SHAPE, gradient, used
+from torch import nn
+
+from dfkd.models import fused
+from dfkd.models.folded import fold_batch_norms
+from dfkd.models.fused import ConvReLU, fits, fuse_activations
+
+
+def conv_relu(x, weight, bias, stride, padding, dilation, groups):
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups).relu()
+
+
+def conv_add_relu(x, weight, residual, factor, bias, stride, padding, dilation, groups):
+    return (F.conv2d(x, weight, bias, stride, padding, dilation, groups) + factor * residual).relu()
+
+
+@pytest.fixture
+def one_kernel(monkeypatch):
+    """As on a GPU under autocast, but in float64, so that the formulas can be compared."""
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", conv_relu)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", conv_add_relu)
+    monkeypatch.setattr(ConvReLU, "_in_one_kernel", lambda self, x: True)
+    monkeypatch.setattr(torch, "bfloat16", torch.float64)
+
+
+@pytest.mark.cpu("the kernel of a GPU is replaced")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_answers_and_gradients_are_those_of_the_folded_network(name, random, one_kernel):
+    torch.manual_seed(0)
+    net = used(NETWORKS[name](SHAPE, 5), random).double()
+    x = torch.randn(4, *SHAPE, generator=random, dtype=torch.float64)
+    folded, fast = fold_batch_norms(net, SHAPE), fuse_activations(fold_batch_norms(net, SHAPE))
+    assert sum(isinstance(module, ConvReLU) for module in fast.modules()) > 1
+    assert torch.allclose(fast(x), folded(x), rtol=1e-9, atol=1e-9)
+    assert torch.allclose(gradient(fast, x), gradient(folded, x), rtol=1e-9, atol=1e-12)
+
+
+def test_in_a_resnet_every_convolution_with_an_activation_is_fused(random):
+    folded = fold_batch_norms(used(NETWORKS["resnet18"](SHAPE, 5), random), SHAPE)
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in folded.modules())
+    kinds = [type(module) for module in fuse_activations(folded).modules()]
+    assert convolutions == 12 and kinds.count(ConvReLU) == 8  # without the one of 3 channels and three shortcuts
+
+
+def test_without_the_kernel_it_is_the_same_to_the_bit(random):
+    folded = fold_batch_norms(used(NETWORKS["resnet18"](SHAPE, 5), random), SHAPE)
+    x = torch.randn(4, *SHAPE, generator=random)
+    expected = folded(x)
+    assert torch.equal(fuse_activations(folded)(x), expected)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 8, 3),
+        nn.Conv2d(8, 8, 3, bias=False),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 8, 3, padding="same"),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+    ],
+)
+def test_what_cudnn_does_not_fuse_fast_stays_as_it_is(conv):
+    assert not fits(conv) and fits(nn.Conv2d(8, 16, 3, 2, 1)) and fused.WIDTH == 8
+
+
+class Watched(nn.Module):
+    """A convolution whose result is also used without the activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        out = self.conv(x)
+        return torch.relu(out) + out
+
+
+def test_a_result_that_is_used_elsewhere_is_not_fused():
+    net = torch.fx.symbolic_trace(Watched())
+    assert not any(isinstance(module, ConvReLU) for module in fuse_activations(net).modules())
