@@ -149,6 +149,7 @@ def test_a_stage_that_fails_leaves_the_finished_ones_and_the_next_try_gives_the_
     assert numbers(again) == numbers(undisturbed)
 
 
+@pytest.mark.exhaustive  # tests/test_survival.py kills a process of ours, without the half minute of a command's start
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     overrides = (*METHODS["online"], "limit.rounds=30", "synthesizer.rounds=30")
     command = [sys.executable, "-m", "dfkd", *TINY, *overrides, f"outputs={tmp_path / 'b'}"]

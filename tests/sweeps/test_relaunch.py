@@ -170,6 +170,7 @@ def test_a_pool_that_breaks_before_any_cell_runs_is_given_up(waiting):
     assert broken.launches == relaunch.TRIES + 5 and ended() == "done" + " failed" * 5
 
 
+@pytest.mark.exhaustive  # the tests above are of the same, without processes
 def test_a_process_of_a_parallel_sweep_is_killed(tmp_path):
     write_component(tmp_path, "deadly", DEADLY, synthesizer__deadly=DEADLY_YAML)
     words = ("--config-dir", "options", "synthesizer=deadly", *TINY, "hydra/launcher=parallel", "outputs=o")
