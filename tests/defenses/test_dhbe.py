@@ -80,7 +80,7 @@ def test_the_student_forgets_a_trigger_that_the_images_do_not_show(linear, disti
         student = distilled(defense)
         assert (student.predict(images).argmax(1) == answers).all()
         fooled = student.predict(triggered)[answers == 1].argmax(1) == 0
-        assert fooled.float().mean() == pytest.approx(rate, abs=0.05)
+        assert fooled.float().mean().item() == pytest.approx(rate, abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_student(distilled):

@@ -63,7 +63,7 @@ def test_the_vaccine_averages_the_logits_of_slow_copies(teacher, images):
     vaccine = ShufflingVaccine(teacher, 0.1, copies=3, layers=1, generator=seeded())
     generator, answers = seeded(), []
     for _ in range(3):
-        copy = cnn_bn((1, 8, 8), 10, widths=(8, 16, 32))
+        copy = cnn_bn((1, 8, 8), 10, widths=(8, 16, 32)).to(images.device)
         copy.load_state_dict(teacher.net.state_dict())
         copy.eval()
         with torch.no_grad():
