@@ -44,8 +44,15 @@ class There(Tensor):
     def tolist(self) -> list:
         return self.here.tolist()
 
+    def data_ptr(self) -> int:
+        return self.here.data_ptr()
+
     def __format__(self, form: str) -> str:
         return format(self.here, form)
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        """A file has the numbers alone."""
+        return self.here.__reduce_ex__(protocol)
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, arguments=(), options=None):

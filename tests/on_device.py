@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
 from dfkd.domains import Images
+from dfkd.machine.precision import float32_arithmetic
 from dfkd.models import Classifier
 
 TESTS = str(Path(__file__).parent)
@@ -58,7 +59,8 @@ def stand_in(device: torch.device) -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def device_of_tests(device: torch.device) -> Iterator[None]:
-    """Inside the block, what a test makes without naming a device lies on this one."""
+    """Inside the block, what a test makes without naming a device lies on this one, and float32 is IEEE float32, as in
+    every run; by default, torch's convolutions on a GPU are in TF32."""
     if device.type == "cpu":
         yield
         return
@@ -86,6 +88,7 @@ def device_of_tests(device: torch.device) -> Iterator[None]:
         return found.to(device) if from_a_test() else found
 
     with (
+        float32_arithmetic("ieee"),
         mock.patch.object(torch, "Generator", Kind("Generator", (), {})),
         mock.patch.object(Classifier, "_try_images", try_there),
         mock.patch.object(nn.Module, "__call__", call_there),
@@ -111,6 +114,14 @@ class MadeThere(TorchFunctionMode):
             return function(*arguments, **options, device=options["generator"].device)
         made = function(*arguments, **options)
         return made.detach().to(self.device).requires_grad_(made.requires_grad)
+
+
+def agree(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two computations of the same numbers agree: to the bit on the CPU, and within rounding on a GPU,
+    which adds in another order every time."""
+    if one.device.type == "cpu":
+        return torch.equal(one, other)
+    return (one - other).abs().max().item() <= 1e-3 * one.abs().max().item()
 
 
 def from_a_test(*passed_over: str) -> bool:
