@@ -107,10 +107,10 @@ def test_the_option_reaches_fixtures_marks_and_runs(pytester, monkeypatch):
 # Short ones that make networks, losses, images, generators and domains by themselves.
 SAMPLE = (
     "test_evaluate.py",
-    "defenses/test_trigger_adversary.py",
+    "defenses/test_trigger_adversary.py::test_the_same_generator_gives_the_same_term",
     "distill/test_feature_losses.py::test_the_distance_of_the_features_is_that_of_a_slow_loop",
     "measures/test_calibration.py",
-    "models/test_classifier.py::test_images_are_normalised_per_channel",
+    "models/test_up_conv.py::test_both_ways_give_the_same_map",
     "synthesizers/test_controls.py",
     "synthesizers/test_embeddings.py",
     "teachers/test_supervised.py::test_label_smoothing_spreads_a_share_of_the_target",
@@ -125,8 +125,8 @@ def test_a_sample_of_the_tests_mixes_no_devices():
     assert done.returncode == 0, done.stdout
 
 
-def test_torch_in_the_path_of_the_interpreter_is_not_torch(there, monkeypatch):
-    """A file of the package below a folder that is called torch, as /opt/torch/.venv may be one, is no file of torch."""
+def test_torch_in_the_path_of_the_interpreter_is_not_torch(there):
+    """The package may lie below a folder that is called torch, and is no part of torch for it."""
     made = {}
     exec(compile("import torch\nmade['one'] = torch.zeros(1)", "/opt/torch/dfkd/losses.py", "exec"), {"made": made})
     assert made["one"].device.type == "cpu"
