@@ -5,7 +5,7 @@ OLDEST := .venv-oldest/bin
 OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))# 3.10 where there is one
 DATA ?= data# folder of the torchvision data sets, for the studies
 
-.PHONY: run test test-all test-oldest bench paper-small study family family-mnist family-cifar less-work teachers defenses escape audit-study gpu studies sync lint clean help
+.PHONY: run test test-all test-elsewhere test-oldest bench paper-small study family family-mnist family-cifar less-work teachers defenses escape audit-study gpu studies sync lint clean help
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { print "  make " $$1 "\t" $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: .venv/installed  ## all fast tests (CPU, no network)
 EVERY := -m "exhaustive or not exhaustive"
 test-all: .venv/installed  ## the same, and of many tests that are alike every one
 	$(BIN)/python $(PYTEST) $(EVERY)
+
+test-elsewhere: .venv/installed  ## all fast tests, on a stand-in for a GPU: do tests or package mix two devices?
+	$(BIN)/python $(PYTEST) --device elsewhere
 
 test-oldest: .venv-oldest/installed  ## every one on the oldest Python and packages that are promised, in .venv-oldest
 	$(OLDEST)/python $(PYTEST) $(EVERY)

@@ -1,7 +1,9 @@
 """Small real objects that many tests share."""
 
+import contextlib
 import os
 import pickle
+from collections.abc import Generator
 from unittest import mock
 
 import pytest
@@ -45,12 +47,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"on the CPU only: {mark.args[0]}"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """The stand-in for a GPU is there for the tests that run on it, and for what makes their fixtures."""
+    on_it = "device" in getattr(item, "fixturenames", ())
+    with stand_in(asked_device(item.config.getoption("device"))) if on_it else contextlib.nullcontext():
+        return (yield)
+
+
 @pytest.fixture(scope="session")
 def device(pytestconfig) -> torch.device:
     """The device that `--device` names. A test that asks for it, or for a fixture made with it, runs on the device."""
-    device = asked_device(pytestconfig.getoption("device"))
-    with stand_in(device):
-        yield device
+    return asked_device(pytestconfig.getoption("device"))
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +119,12 @@ def runtime(device) -> Runtime:
 
 @pytest.fixture
 def random(device) -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def host_random() -> torch.Generator:
+    """Of the CPU, for what is computed there on every machine."""
     return torch.Generator().manual_seed(0)
 
 

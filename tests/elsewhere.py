@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from dfkd.machine import runtime
 
@@ -44,6 +44,16 @@ class There(Tensor):
     def tolist(self) -> list:
         return self.here.tolist()
 
+    def data_ptr(self) -> int:
+        return self.here.data_ptr()
+
+    def __format__(self, form: str) -> str:
+        return format(self.here, form)
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        """A file has the numbers alone."""
+        return self.here.__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(cls, operation, types, arguments=(), options=None):
         return compute(operation, arguments, options or {})
@@ -57,16 +67,26 @@ class StreamThere(torch.Generator):
 
 
 class Functions(TorchFunctionMode):
-    """What is no operation that `Dispatch` sees: torch.tensor(numbers, device=...), and tensor.data = other."""
+    """What is no operation that `Dispatch` sees: torch.tensor(numbers, device=...), tensor.data = other, and an index
+    that is a list, of which torch itself would make a tensor without values."""
 
     def __torch_function__(self, function, types, arguments=(), options=None):
         options = dict(options or {})
         if function == Tensor.data.__set__ and isinstance(arguments[0], There):
             arguments[0].here = arguments[1].here
+        if function in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(arguments[0], There):
+            arguments = (arguments[0], listed(arguments[1]), *arguments[2:])
         if function not in (torch.tensor, torch.as_tensor) or options.get("device") is None:
             return function(*arguments, **options)
         device = options.pop("device")
         return function(*arguments, **options).to(device)
+
+
+def listed(index: object) -> object:
+    """Return an index whose lists and ranges are tensors of the CPU."""
+    if isinstance(index, tuple):
+        return tuple(map(listed, index))
+    return torch.tensor(list(index), device="cpu") if isinstance(index, list | range) else index
 
 
 class Dispatch(TorchDispatchMode):
@@ -118,7 +138,11 @@ def back(result: object, known: dict[int, There]) -> object:
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """Inside the block, every run computes on the other device, whatever device it asks for."""
+    """Inside the block, every run computes on the other device, whatever device it asks for; a block in a block changes
+    nothing more."""
+    if any(isinstance(mode, Dispatch) for mode in _get_current_dispatch_mode_stack()):
+        yield
+        return
 
     def load_file(path, device="cpu") -> dict[str, Tensor]:
         return {name: tensor.to(device) for name, tensor in safetensors.torch.load_file(path).items()}

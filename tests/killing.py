@@ -65,7 +65,7 @@ def digest(data: object) -> str:
             pass  # evaluations of a whole process, with other stages before: what counts is their difference
         elif isinstance(node, torch.Tensor):
             found.update(str((node.dtype, node.shape, node.stride())).encode())
-            found.update(node.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if node.numel() else b"")
+            found.update(node.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if node.numel() else b"")
         elif isinstance(node, dict):
             for key, value in node.items():
                 found.update(repr(key).encode())

@@ -2,13 +2,15 @@
 
 A test that asks for the fixture `device`, or for one that is made with it (`runtime`, `random`, `teacher`, ...), runs
 on the device: the tensors, random generators and classifiers that the test itself makes, the networks that it calls,
-and the pixels that it takes of a domain, lie there. Those that the package makes lie where the package puts them, so
-that a wrong place shows as an error.
+and the pixels that it takes of a domain, lie there. What the package makes lies where the package puts it,
+so that a wrong place shows as an error.
 
 `--device elsewhere` is the stand-in for a GPU (`tests.elsewhere`): it shows on any machine which tests mix two devices.
 """
 
 import contextlib
+import inspect
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +24,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
 from dfkd.domains import Images
+from dfkd.machine.precision import float32_arithmetic
 from dfkd.models import Classifier
 
 TESTS = str(Path(__file__).parent)
+TORCH = str(Path(torch.__file__).parent) + os.sep  # "torch" may also be in the path of the whole interpreter
 FAR = 1 << 40  # added to the seeds of a test on the stand-in: a GPU draws other numbers than the CPU, too
 
 
@@ -55,11 +59,12 @@ def stand_in(device: torch.device) -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def device_of_tests(device: torch.device) -> Iterator[None]:
-    """Inside the block, what a test makes without naming a device lies on this one."""
+    """Inside the block, what a test makes without naming a device lies on this one, and float32 is IEEE float32, as in
+    every run; by default, torch's convolutions on a GPU are in TF32."""
     if device.type == "cpu":
         yield
         return
-    generator, start, call, pixels = torch.Generator, Classifier.__init__, nn.Module.__call__, Images.pixels
+    generator, try_images, call, pixels = torch.Generator, Classifier._try_images, nn.Module.__call__, Images.pixels
 
     class Kind(type):
         """A class of which the random generators of torch are instances."""
@@ -72,11 +77,8 @@ def device_of_tests(device: torch.device) -> Iterator[None]:
                 return generator(*place)
             return StreamOfATest().manual_seed(0) if device == ELSEWHERE else generator(device)
 
-    def start_there(model: Classifier, net: nn.Module, *arguments: object, **options: object) -> None:
-        there = from_a_test("classifier.py")
-        start(model, net.to(device) if there else net, *arguments, **options)
-        if there:
-            model.to(device)
+    def try_there(model: Classifier) -> None:  # the last thing that its constructor does
+        try_images(model.to(device) if from_a_test(inspect.getfile(Classifier)) else model)
 
     def call_there(module: nn.Module, *arguments: object, **options: object) -> object:
         return call(module.to(device) if from_a_test() else module, *arguments, **options)
@@ -86,8 +88,9 @@ def device_of_tests(device: torch.device) -> Iterator[None]:
         return found.to(device) if from_a_test() else found
 
     with (
+        float32_arithmetic("ieee"),
         mock.patch.object(torch, "Generator", Kind("Generator", (), {})),
-        mock.patch.object(Classifier, "__init__", start_there),
+        mock.patch.object(Classifier, "_try_images", try_there),
         mock.patch.object(nn.Module, "__call__", call_there),
         mock.patch.object(Images, "pixels", pixels_there),
         MadeThere(device),
@@ -113,13 +116,21 @@ class MadeThere(TorchFunctionMode):
         return made.detach().to(self.device).requires_grad_(made.requires_grad)
 
 
+def agree(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two computations of the same numbers agree: to the bit on the CPU, and within rounding on a GPU,
+    which adds in another order every time."""
+    if one.device.type == "cpu":
+        return torch.equal(one, other)
+    return (one - other).abs().max().item() <= 1e-3 * one.abs().max().item()
+
+
 def from_a_test(*passed_over: str) -> bool:
-    """Return whether a test's own code is what called: the nearest caller outside of this file, torch, and files of the
-    names `passed_over`."""
+    """Return whether a test's own code is what called: the nearest caller outside of this file, torch, and the files
+    `passed_over`."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file != __file__ and "/torch/" not in file and not file.endswith(passed_over):
+        if file not in (__file__, *passed_over) and not file.startswith(TORCH):
             return file.startswith(TESTS)
         frame = frame.f_back
     return False

@@ -56,6 +56,7 @@ def test_a_run_stays_on_its_device(outputs, name):
     assert 0 <= result["student"]["iacc"] <= 100
 
 
+@pytest.mark.cpu("the stand-in is compared with the CPU")
 def test_the_other_device_computes_the_same(outputs, tmp_path):
     words = (*CAKE, *SMALL, "student.augment=shift")
     with elsewhere():

@@ -1,5 +1,7 @@
 """`pytest --device`: the option reaches the tests, and what they make lies on the device (`tests.on_device`)."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import on_device
@@ -7,7 +9,7 @@ import pytest
 import torch
 from elsewhere import ELSEWHERE, Mixed, StreamThere, elsewhere
 from on_device import asked_device, device_of_tests
-from runner import run_on
+from runner import ROOT, process_environment, run_on
 from torch import nn
 
 from dfkd.domains import Images
@@ -100,3 +102,31 @@ def test_the_option_reaches_fixtures_marks_and_runs(pytester, monkeypatch):
     pytester.makeini("[pytest]\nmarkers =\n    cpu(reason): of the CPU\n    exhaustive: many\n")
     found = pytester.inline_run("--device", "elsewhere", "-p", "no:cacheprovider")
     found.assertoutcome(passed=1, skipped=1)
+
+
+# Short ones that make networks, losses, images, generators and domains by themselves.
+SAMPLE = (
+    "test_evaluate.py",
+    "defenses/test_trigger_adversary.py::test_the_same_generator_gives_the_same_term",
+    "distill/test_feature_losses.py::test_the_distance_of_the_features_is_that_of_a_slow_loop",
+    "measures/test_calibration.py",
+    "models/test_up_conv.py::test_both_ways_give_the_same_map",
+    "synthesizers/test_controls.py",
+    "synthesizers/test_embeddings.py",
+    "teachers/test_supervised.py::test_label_smoothing_spreads_a_share_of_the_target",
+)
+
+
+def test_a_sample_of_the_tests_mixes_no_devices():
+    """Where nobody has a GPU, a test that mixes devices would be seen months later."""
+    command = [sys.executable, "-m", "pytest", "--device", "elsewhere", "-p", "no:cacheprovider", "--tb=short"]
+    files = [f"tests/{name}" for name in SAMPLE]
+    done = subprocess.run([*command, *files], cwd=ROOT, env=process_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_torch_in_the_path_of_the_interpreter_is_not_torch(there):
+    """The package may lie below a folder that is called torch, and is no part of torch for it."""
+    made = {}
+    exec(compile("import torch\nmade['one'] = torch.zeros(1)", "/opt/torch/dfkd/losses.py", "exec"), {"made": made})
+    assert made["one"].device.type == "cpu"

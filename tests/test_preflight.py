@@ -94,7 +94,10 @@ def refusal(outputs: Path, *overrides: str) -> str:
         (["student.recipe.optimizer=sgdd"], ["student.recipe", "sgd, adam, adamw", "'sgdd'"]),
         (["teacher.augment=flips"], ["teacher", "none, shift, crop_flip", "'flips'"]),
         (["teacher.network.norm=bacth"], ["teacher.network", "'batch' or 'none'", "'bacth'"]),
-        (["runtime.precision=tf32"], ["runtime.precision=tf32", "has no TF32; set float32, or auto"]),
+        (
+            ["runtime.precision=tf32", "runtime.device=cpu"],
+            ["runtime.precision=tf32", "has no TF32; set float32, or auto"],
+        ),
         (["runtime.precision=half"], ["runtime.precision", "auto, float32, tf32 or bfloat16", "'half'"]),
         (["runtime.device=gpu"], ["runtime.device", "auto, cpu, cuda or cuda:N", "'gpu'"]),
         (["student.loss=l1"], ["student: loss must be a loss, as loss@student.loss=kl chooses it, got 'l1'"]),
@@ -165,13 +168,13 @@ def test_a_mistake_is_named_with_its_fix_before_any_work(tmp_path, overrides, sa
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_folder_for_results_that_cannot_be_made(tmp_path):
     (tmp_path / "o").write_text("a file")
     with pytest.raises(ConfigError, match=r"outputs=.*o cannot be written to .*; set outputs=DIR"):
         prepare(make_cell(tmp_path / "o"))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_asked_for_and_absent(tmp_path):
     message = refusal(tmp_path, *DFQ, "runtime.device=cuda")
     assert "runtime.device=cuda" in message and "runtime.device=auto" in message

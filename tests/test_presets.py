@@ -170,6 +170,7 @@ def test_a_grid_can_be_left_out(tmp_path):
 
 
 def test_a_search_has_no_grids(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `optuna`")
     words = ["ablation=study/parts", "hydra/sweeper=optuna", "synthesizer.steps=1,2", f"outputs={tmp_path}"]
     done = command_line("-m", *words)
     assert done.code == 1 and "searches one grid, and this preset is several (on_and_off" in done.err

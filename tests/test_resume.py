@@ -126,18 +126,21 @@ def breaks_do_not_show(cell, caplog) -> None:
     assert not [text for text in warnings if "PREMISE" not in text and "AT CHANCE" not in text]
 
 
+@pytest.mark.cpu("the same bits are promised on the CPU only")
 @pytest.mark.parametrize("name", a_few(METHODS, "cake", "dfq", "fast", "deepinversion", "real"))
 def test_every_synthesizer_goes_on_where_it_was(tmp_path, caplog, name):
     rounds = ROUNDS if name != "real" else ()
     breaks_do_not_show(small_cell(tmp_path, f"synthesizer={name}", *METHODS[name], *rounds), caplog)
 
 
+@pytest.mark.cpu("the same bits are promised on the CPU only")
 @pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape"))
 def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name):
     options = ("synthesizer=dfq", *GENERATIVE) if name != "oracle" else ()
     breaks_do_not_show(small_cell(tmp_path, *options, *BACKDOOR, *DEFENSES[name], *ROUNDS, "limit.steps=4"), caplog)
 
 
+@pytest.mark.cpu("the same bits are promised on the CPU only")
 def test_snapshots_go_on_where_they_were(tmp_path, caplog):
     options = (*METHODS["cake"], "synthesizer.steps=6", "synthesizer.snapshots=3", "limit.steps=6", "limit.snapshots=3")
     breaks_do_not_show(small_cell(tmp_path, "synthesizer=cake", *options, *ROUNDS), caplog)

@@ -81,6 +81,7 @@ def test_what_is_missing_is_said(folders, make):
 @pytest.fixture
 def sync(monkeypatch, tmp_path):
     """Run sync_wandb.py on two offline runs and an online one; returns how it ended and what it called."""
+    pytest.importorskip("wandb")
     module, called = script("sync_wandb"), []
     for name in ("a/wandb/offline-run-1-aaaa", "b/wandb/offline-run-1-bbbb", "c/wandb/run-1-cccc"):
         (tmp_path / "o" / "runs" / name).mkdir(parents=True)

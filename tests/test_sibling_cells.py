@@ -46,6 +46,7 @@ def test_a_number_of_siblings_that_cannot_be_is_named(tmp_path, count):
         cells(tmp_path, f"student.replicas={count}")
 
 
+@pytest.mark.cpu("a GPU trains them in one program unasked, and teachers that are not equal to the bit")
 def test_together_they_are_the_cells_that_they_are_alone(tmp_path, caplog):
     together, alone = tmp_path / "together", tmp_path / "alone"
     caplog.set_level("INFO", "dfkd")
@@ -76,6 +77,7 @@ def test_together_they_are_the_cells_that_they_are_alone(tmp_path, caplog):
         ]
 
 
+@pytest.mark.cpu("the same bits are promised on the CPU only")
 def test_broken_off_they_go_on_to_the_same_bits(tmp_path):
     def go(outputs) -> list[Cell]:
         made = cells(outputs, *TOGETHER, "runtime.checkpoint_every=0", "student.augment=cut_mix", "seed=1")
@@ -152,7 +154,7 @@ def test_one_that_fails_is_named_with_the_command_that_repeats_it_alone(tmp_path
 
 
 def test_in_turn_one_that_fails_is_not_trained_twice(tmp_path):
-    options = ("student.replicas=2", "student.recipe.lr=1e30", f"outputs={tmp_path / 'o'}")
+    options = ("student.replicas=2", "runtime.vectorize=false", "student.recipe.lr=1e30", f"outputs={tmp_path / 'o'}")
     done = command_line("-m", *SMALL[:1], *TINY, *SMALL[1:], *options)
     assert done.code == 1 and "2 of 2 cells failed" in done.out
     assert "are trained in turn" not in done.err and done.err.count("  student ") == 2
@@ -167,7 +169,10 @@ def test_an_online_student_has_no_siblings(tmp_path):
 @pytest.mark.parametrize(
     "override, reason",
     [
-        ("runtime.vectorize=null", "on a CPU one program is slower"),
+        pytest.param(
+            *("runtime.vectorize=null", "on a CPU one program is slower"),
+            marks=pytest.mark.cpu("it is faster on a GPU"),
+        ),
         ("runtime.vectorize=false", "runtime.vectorize=false"),
         ("+student.recipe.clip=1", "gradients are clipped"),
         ("defense=dhbe", "the defense's term"),

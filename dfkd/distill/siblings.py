@@ -1,10 +1,12 @@
 """Students that differ only in their seeds, trained together in one program: one small network cannot fill a GPU."""
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfkd.distill.loop import Distillation
 from dfkd.errors import CannotTrainTogether
@@ -108,7 +110,9 @@ class SiblingDistillation:
         Args:
             batches: see `_load_batches`.
         """
-        terms, parameters = vmap(self._terms)(self.parameters, self.buffers, *batches), list(self.parameters.values())
+        with default_format_at_norms(self.template):
+            terms = vmap(self._terms)(self.parameters, self.buffers, *batches)
+        parameters = list(self.parameters.values())
         with self.trainers[0].runtime.gradients():
             gradients = torch.autograd.grad(sum(terms.values()).sum(), parameters, allow_unused=True)
         return detached(terms), list(gradients)
@@ -119,6 +123,25 @@ class SiblingDistillation:
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack the tensors (...) of K students, (K, ...), in torch's default memory format. In channels_last, vmap cannot
-    run BatchNorm on a GPU."""
+    """Stack the tensors (...) of K students, (K, ...), in torch's default memory format."""
     return torch.stack([tensor.contiguous() for tensor in tensors])
+
+
+@contextlib.contextmanager
+def default_format_at_norms(net: nn.Module) -> Iterator[None]:
+    """Context manager: BatchNorm layers get their inputs in torch's default memory format, whatever the layers before
+    them give. In channels_last, vmap cannot run BatchNorm on a GPU."""
+    layers = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    handles = [layer.register_forward_pre_hook(_in_default_format) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _in_default_format(_layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Copy an input (B, C, ...) whose channels lie next to each other, as in channels_last. `contiguous` is not enough:
+    where all other sizes are 1, it returns a tensor with the strides of channels_last as it is."""
+    (h,) = inputs
+    return (h.clone(memory_format=torch.contiguous_format) if h.dim() > 2 and h.stride(1) == 1 else h,)

@@ -1,6 +1,5 @@
 """Calibration on ID images: does a confidence of 90 % mean that 90 % of the answers are right?"""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,7 +22,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     confidence, answer = probabilities.max(1)
     gap = (answer == labels).double() - confidence.double()
     index = (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, index, gap)
+    sums = gap.new_zeros(bins).index_add(0, index, gap)
     return (sums.abs().sum() / len(labels)).item()
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from dfkd.attacks import PGD
-from dfkd.machine.runtime import stream_seed
 from dfkd.measures.base import CHOICE_SEED, Measure, check_count, chosen_images
 from dfkd.metrics import Exam, percent
 from dfkd.models import Classifier
@@ -36,7 +35,7 @@ class PGDAccuracy(Measure):
     def __call__(self, exam: Exam) -> float:
         runtime, images = exam.runtime, chosen_images(exam.id.images, self.images)
         attack = replace(self.attack, box=exam.scenario.id.modality.box)
-        generator = torch.Generator(runtime.device).manual_seed(stream_seed(CHOICE_SEED, "pgd"))
+        generator = runtime.generator(CHOICE_SEED, "pgd")
         right = []
         for part in torch.arange(len(images)).split(runtime.chunk):
             x, y = images.pixels(part).to(runtime.device), images.y[part].to(runtime.device)

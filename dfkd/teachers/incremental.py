@@ -76,7 +76,7 @@ class Incremental(TrainedTeacher):
             ValueError: the network has no last linear layer, the weights do not fit it, or they have as many classes as
                 the scenario or more.
         """
-        network, domain = copy.deepcopy(self.network), scenario.id
+        network, domain = copy.deepcopy(self.network).cpu(), scenario.id  # training moves `self.network`
         inputs, head = classifier_head(network).in_features, self.last_weights.get("head.weight")
         known = 0 if head is None else len(head)
         if not 0 < known < domain.classes:

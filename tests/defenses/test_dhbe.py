@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from elsewhere import ELSEWHERE
 from killing import Killed, watched
 
 from dfkd.defenses import DHBE, Defense
@@ -80,7 +81,7 @@ def test_the_student_forgets_a_trigger_that_the_images_do_not_show(linear, disti
         student = distilled(defense)
         assert (student.predict(images).argmax(1) == answers).all()
         fooled = student.predict(triggered)[answers == 1].argmax(1) == 0
-        assert fooled.float().mean() == pytest.approx(rate, abs=0.05)
+        assert fooled.float().mean().item() == pytest.approx(rate, abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_student(distilled):
@@ -91,7 +92,9 @@ def test_the_same_seed_gives_the_same_student(distilled):
     assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, plain)
 
 
-def test_a_killed_training_goes_on_with_the_patches_it_had(distilled, tmp_path, caplog):
+def test_a_killed_training_goes_on_with_the_patches_it_had(distilled, tmp_path, caplog, device):
+    if device == ELSEWHERE:
+        pytest.skip("the stand-in for a GPU has no storages, which a checkpoint saves")
     with watched(kill_at=4), pytest.raises(Killed):  # the patch generator has taken two steps
         distilled(dhbe(every=2), steps=8, file=tmp_path / "file")
     with watched() as rest:

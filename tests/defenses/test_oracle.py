@@ -14,7 +14,7 @@ def seeded() -> torch.Generator:
 
 
 def images_of(x: torch.Tensor) -> Images:
-    return Images(x, torch.zeros(len(x), dtype=torch.long))
+    return Images(x, torch.zeros(len(x), dtype=torch.long)).to("cpu")
 
 
 def test_the_probe_is_at_the_minimum_of_its_loss(random):

@@ -38,8 +38,8 @@ def test_one_group_is_the_library_s_logistic_regression(random):
     x = torch.randn(80, generator=random)
     y = (x + torch.randn(80, generator=random) > 0.3).float()
     a, b = fit_logistic(x, y, torch.zeros(80, dtype=torch.long), 1, decay=0.5)[0].tolist()
-    basis = torch.stack([x, torch.ones(80)], 1).numpy()  # decay falls on the shift, too
-    plain = LogisticRegression(C=1 / 0.5, fit_intercept=False, tol=1e-8, max_iter=1000).fit(basis, y.numpy())
+    basis = torch.stack([x, torch.ones(80)], 1).tolist()  # decay falls on the shift, too
+    plain = LogisticRegression(C=1 / 0.5, fit_intercept=False, tol=1e-8, max_iter=1000).fit(basis, y.tolist())
     assert [a, b] == pytest.approx(plain.coef_[0].tolist(), abs=1e-3)
 
 

@@ -15,7 +15,9 @@ def l1(logits: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
 
 def adversary(weight: float = 0.5, every: int = 1, size: int = 2, lr: float = 0.01, seed: int = 3) -> TriggerAdversary:
     torch.manual_seed(seed)
-    return TriggerAdversary(TriggerGenerator(1, size, latent=6, width=4), l1, weight, every, lr, seeded(seed))
+    stream = seeded(seed)
+    triggers = TriggerGenerator(1, size, latent=6, width=4).to(stream.device)
+    return TriggerAdversary(triggers, l1, weight, every, lr, stream)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ def hint(student: int, teacher: int, base=None, weight: float = 1.0) -> Hint:
 def test_the_distance_of_the_features_is_that_of_a_slow_loop(random):
     s, t = torch.randn(5, 3, generator=random), torch.randn(5, 4, generator=random)
     loss = hint(3, 4, weight=2.5)
+    loss.regressor.to(s.device)
     weight, bias = (parameter.tolist() for parameter in loss.regressor.parameters())
     for image, found in enumerate(loss.match(s, t).tolist()):
         squares = 0.0
@@ -114,8 +115,8 @@ def test_a_student_matches_features_that_the_teachers_own_head_can_read(teacher,
         model, val = work.model.eval(), small_digits.val
         with torch.no_grad():
             features = model.net.features(model.normalize(val.pixels()))
-            read = teacher.net.head(features).argmax(1) == val.y
-        own = model.predict(val.pixels()).argmax(1) == val.y
+            read = teacher.net.head(features).argmax(1).cpu() == val.y
+        own = model.predict(val.pixels()).argmax(1).cpu() == val.y
         right[name] = read.float().mean().item(), own.float().mean().item()
     assert right["hint"][0] > 0.85 and right["hint"][1] > 0.9, right
     assert right["logits"][0] < 0.5 and right["logits"][1] > 0.9, right

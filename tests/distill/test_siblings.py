@@ -10,6 +10,7 @@ from fake_graphs import FakeGraphs, graphs_everywhere
 
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, SiblingDistillation, Student
+from dfkd.distill.siblings import default_format_at_norms
 from dfkd.errors import CannotTrainTogether, NonFiniteLoss
 from dfkd.machine.capture import WARM_UP
 from dfkd.machine.runtime import seeded
@@ -209,8 +210,26 @@ class NormOfAGPU(torch.nn.BatchNorm2d):
     """Asks for its input in the memory format of the strides, as cuDNN does; vmap knows the default format alone."""
 
     def forward(self, h):
-        last = h.stride(1) == 1 and min(h.shape[1:]) > 1
+        last = h.stride(1) == 1 and min(h.stride()[2:]) >= h.shape[1] > 1
         return super().forward(h.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
+
+
+class ChannelsLast(torch.nn.Module):
+    """Gives its input in channels_last, as some of a GPU's convolutions do."""
+
+    def forward(self, h):
+        return h.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_a_norm_behind_a_layer_that_gives_channels_last_has_the_default_format(side, random):
+    net, maps = torch.nn.Sequential(ChannelsLast(), NormOfAGPU(3)).eval(), torch.rand(2, 4, 3, side, side)
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.vmap(net)(maps)
+    with default_format_at_norms(net):
+        found = torch.vmap(net)(maps)
+    assert torch.allclose(found, torch.stack([net(h) for h in maps]))
+    assert not net[1]._forward_pre_hooks
 
 
 @pytest.mark.parametrize("augment", ["none", "shift"])
@@ -219,7 +238,7 @@ def test_networks_and_images_in_channels_last_are_trained_in_the_default_format(
         net = cnn_bn(shape, classes, **sizes)
         for number, layer in enumerate(net.body):
             if isinstance(layer, torch.nn.BatchNorm2d):
-                net.body[number] = NormOfAGPU(layer.num_features)
+                net.body[number] = NormOfAGPU(layer.num_features).cpu()
         return net
 
     pool.images = pool.images.to(memory_format=torch.channels_last)

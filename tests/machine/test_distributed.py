@@ -137,6 +137,7 @@ def artifact(cell: Cell, stage: str) -> Path:
     return folder
 
 
+@pytest.mark.cpu("each rank needs a GPU of its own")
 @pytest.mark.parametrize(
     "method",
     [
@@ -249,6 +250,7 @@ class Failing(NoiseImages):
 """
 
 
+@pytest.mark.cpu("each rank needs a GPU of its own")
 def test_an_error_on_one_rank_ends_all_and_is_told_once(tmp_path, monkeypatch):
     options = "name: failing\n_target_: failing.Failing\nrounds: 6\nbatch_size: 16"
     write_component(tmp_path, "failing", FAILING, synthesizer__failing=options)
@@ -377,9 +379,10 @@ NO_BN = ("domain@ntl_scenario.id=two_moons", "synthesizer=cake_2d", "network@tea
         (("defense=atesc", "defense.forget=kl"), {"student": "the defense's loss looks at a batch as a whole"}),
         (("defense=atesc", "defense.reduction=group"), {"student": "the defense's loss looks at a batch as a whole"}),
         (("synthesizer=noise_images", "synthesizer.rounds=1", "student=offline"), {"pool": ""}),
-        (
+        pytest.param(
             ("domain@ntl_scenario.id=digits", *(f"network@{n}.network=cnn_bn" for n in ("teacher", "student"))),
             dict.fromkeys(("teacher", "student"), "BatchNorm over all ranks needs CUDA"),
+            marks=pytest.mark.cpu("what a GPU does"),
         ),
         (("student.recipe.batch_size=100",), {"student": "31 images cannot be shared evenly"}),
         (

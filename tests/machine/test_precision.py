@@ -24,8 +24,9 @@ def cell(tmp_path):
 
 @pytest.fixture
 def components(cell, monkeypatch):
-    """Of a machine that multiplies bfloat16."""
+    """Of a machine that multiplies bfloat16 and has no TF32."""
     monkeypatch.setattr("dfkd.machine.runtime.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("dfkd.machine.runtime.has_tf32", lambda device: False)
     return prepare(cell)
 
 

@@ -65,7 +65,7 @@ def test_features_are_those_of_the_last_layer(trained, small_digits, runtime):
     images = small_digits.test.take(slice(0, 30))
     found = features(trained, images, runtime)
     weight, bias = trained.net.head.weight, trained.net.head.bias
-    assert torch.allclose(found @ weight.T + bias, trained.predict(images.pixels()), atol=1e-4)
+    assert torch.allclose(found.to(weight.device) @ weight.T + bias, trained.predict(images.pixels()), atol=1e-4)
 
 
 def test_real_images_as_a_pool_are_the_ceiling(tmp_path):

@@ -45,12 +45,12 @@ class Memory:
 
     def __init__(self, train: Images, margin: float):
         self.margin = margin
-        self.labels = {x.numpy().tobytes(): y for x, y in zip(train.pixels(), train.y.tolist(), strict=True)}
+        self.labels = {x.cpu().numpy().tobytes(): y for x, y in zip(train.pixels(), train.y.tolist(), strict=True)}
 
     def predict(self, images: torch.Tensor) -> torch.Tensor:
         logits = torch.randn(len(images), 10, generator=torch.Generator().manual_seed(len(images)))
         for row, image in zip(logits, images, strict=True):
-            label = self.labels.get(image.numpy().tobytes())
+            label = self.labels.get(image.cpu().numpy().tobytes())
             if label is not None:
                 row[label] += self.margin
         return logits

@@ -12,7 +12,7 @@ from dfkd.measures.base import chosen_images
 def test_accuracy_falls_with_the_radius_from_the_clean_one(exam):
     values = [PGDAccuracy(eps, steps=5, images=200)(exam) for eps in (0, 4 / 255, 16 / 255, 64 / 255)]
     images = chosen_images(exam.id.images, 200)
-    clean = (exam.model.predict(images.pixels()).argmax(1) == images.y).float().mean().item()
+    clean = (exam.model.predict(images.pixels()).argmax(1).cpu() == images.y).float().mean().item()
     assert values[0] == pytest.approx(100 * clean)
     assert values == sorted(values, reverse=True) and values[0] > 80 > 20 > values[-1]
 
@@ -23,7 +23,7 @@ def test_it_counts_what_is_right_and_stays_so(exam):
     logits = exam.model.predict(images.pixels())
     attack = PGD(eps=16 / 255, steps=5, loss="margin", random_start=True)
     result = attack.attack(exam.model, images.pixels(), torch.Generator().manual_seed(1), logits)
-    by_hand = 100 * ((logits.argmax(1) == images.y) & ~result.flipped).float().mean().item()
+    by_hand = 100 * ((logits.argmax(1) == images.y.to(logits.device)) & ~result.flipped).float().mean().item()
     assert PGDAccuracy(16 / 255, steps=5, images=100)(exam) == pytest.approx(by_hand, abs=3)
 
 

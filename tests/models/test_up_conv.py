@@ -35,7 +35,7 @@ def test_a_gpu_upsamples_first_and_a_cpu_where_that_is_faster():
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_both_ways_give_the_same_map(kind, monkeypatch, random):
     monkeypatch.setattr(up_conv, "upsamples_first", lambda *_: upsamples_first(torch.device(kind), 3, True))
-    layer, h = UpConv2d(3, 4), torch.randn(2, 3, 5, 4, generator=random)
+    layer, h = UpConv2d(3, 4).to(random.device), torch.randn(2, 3, 5, 4, generator=random)
     slow = F.conv2d(F.interpolate(h, scale_factor=2), layer.weight, layer.bias, padding=1)
     assert torch.allclose(layer(h), slow, atol=1e-5)
 

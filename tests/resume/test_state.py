@@ -71,8 +71,8 @@ def test_values_come_back_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool])
-def test_tensors_keep_bits_kind_and_layout(tmp_path, random, dtype):
-    dense = (100 * torch.rand(2, 3, 4, 5, generator=random)).to(dtype)
+def test_tensors_keep_bits_kind_and_layout(tmp_path, host_random, dtype):
+    dense = (100 * torch.rand(2, 3, 4, 5, generator=host_random)).to(dtype)
     tensors = [
         dense,
         dense.to(memory_format=torch.channels_last),

@@ -21,8 +21,8 @@ def test_more_classes_than_numbers_give_unit_vectors_that_differ():
     assert torch.allclose(rows.norm(dim=1), torch.ones(40), atol=1e-5) and likeness.abs().max() < 0.9
 
 
-def test_a_file_is_taken_as_it_is(tmp_path, random):
-    rows = torch.randn(3, 4, generator=random)
+def test_a_file_is_taken_as_it_is(tmp_path, host_random):
+    rows = torch.randn(3, 4, generator=host_random)
     save_file({"anything": rows.half()}, tmp_path / "e.safetensors")
     found = label_embeddings("file", str(tmp_path / "e.safetensors"), None, 3, 4)
     assert found.dtype == torch.float32 and torch.allclose(found, rows, atol=1e-2)

@@ -1,6 +1,7 @@
 """What holds for every method that trains a generator, with every generator."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from shipped import config
 from small_generators import GENERATORS
 
 from dfkd.distill import L1
-from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher, mlp
 from dfkd.priors import Activation, Balance, BatchNormPrior, Prior
 from dfkd.stages.prepare import prepare
@@ -137,7 +137,7 @@ def test_under_bfloat16_the_terms_stay_near_and_the_images_float32(generator, bu
     terms = METHODS[DFQ]() | METHODS[DAFL]()
     exact = build(DFQ, Prior(terms), generator).synthesize(range(1), teacher, student).metrics
     made = build(DFQ, Prior(terms), generator)
-    made.runtime = Runtime(torch.device("cpu"), "bfloat16")
+    made.runtime = replace(made.runtime, precision="bfloat16")
     batch = made.synthesize(range(1), teacher, student)
     assert batch.images.dtype == torch.float32
     assert batch.metrics.keys() == exact.keys()

@@ -14,6 +14,7 @@ from dfkd.priors import BatchNormEMA, Prior
 from dfkd.resume.checkpoints import Checkpoints
 from dfkd.synthesizers import CMI, DFQ, NAYER, AdaptiveDeepInversion, DeepInversion, Fast
 
+pytestmark = pytest.mark.cpu("plays the graphs that tests/machine/test_capture.py records on a GPU")
 ROUNDS, STEPS = 3, WARM_UP + 2
 SHAPE, COMMON = (1, 8, 8), {"rounds": ROUNDS, "steps": STEPS, "batch_size": 8}
 INVERSION = COMMON | {"adversarial": 1.0, "warm_up": 1}

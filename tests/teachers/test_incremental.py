@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from elsewhere import ELSEWHERE, elsewhere
 from safetensors.torch import save_file
 
-from dfkd.domains import Images, increment
+from dfkd.domains import Images, increment, to_float
 from dfkd.evaluate import accuracy
 from dfkd.models import cnn_bn
 from dfkd.recipe import Recipe
@@ -61,7 +62,7 @@ def test_it_starts_from_the_last_learner(tasks, first, runtime, monkeypatch):
     seen = {}
     monkeypatch.setattr(Incremental, "descend", lambda self, training, model, loss: seen.update(net=model.net))
     made = learner(4, last_path=first[1])
-    fresh = made.network.head.weight[2:].detach().clone()
+    fresh = made.network.head.weight[2:].detach().clone().to(runtime.device)
     trained(made, tasks[1], runtime)
     own, last = seen["net"].state_dict(), first[0].net.state_dict()
     for name, value in last.items():
@@ -75,8 +76,9 @@ def test_the_loss_on_the_memory_is_the_last_learners_answer_with_nothing_for_new
     memory = memory_of(tasks[0].id.train, tmp_path)
     made = learner(4, epochs=1, last_path=first[1], memory_path=memory, memory_weight=3.0)
     model = trained(made, tasks[1], runtime)
-    batch = Images(tasks[1].id.train.pixels(slice(0, 8)), tasks[1].id.train.y[:8])
-    made.draws.manual_seed(5)
+    batch = tasks[1].id.train.take(slice(0, 8)).to(runtime.device)
+    batch = Images(to_float(batch.x), batch.y)
+    made.draws = torch.Generator().manual_seed(5)
     terms = made.loss(model, batch, None, None)
     index = torch.randint(len(tasks[0].id.train), (8,), generator=torch.Generator().manual_seed(5))
     images = tasks[0].id.train.pixels(index)
@@ -84,6 +86,13 @@ def test_the_loss_on_the_memory_is_the_last_learners_answer_with_nothing_for_new
     expected = -3 * (wanted * model.predict(images).log_softmax(1)).sum(1).mean()
     assert terms["memory"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert terms["new"].item() == pytest.approx(F.cross_entropy(model.predict(batch.x), batch.y).item(), rel=1e-4)
+
+
+def test_training_that_has_moved_the_network_to_a_gpu_can_make_the_last_learner(tasks, first):
+    with elsewhere():
+        made = learner(4, last_path=first[1])
+        made.network.to(ELSEWHERE)
+        assert made.last_learner(tasks[1]).mean.device.type == "cpu"
 
 
 def test_a_checkpoint_leaves_out_what_the_files_hold(tasks, first, tmp_path):

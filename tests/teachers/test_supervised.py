@@ -79,7 +79,8 @@ def test_alternating_flip_mirrors_the_images_it_says(tiny_domain, runtime):
 
 
 def test_label_smoothing_spreads_a_share_of_the_target(small_digits, runtime):
-    batch = Images(small_digits.train.x[:4].float(), small_digits.train.y[:4])
+    batch = small_digits.train.take(slice(0, 4)).to(runtime.device)
+    batch = Images(batch.x.float(), batch.y)
     kind = Supervised(cnn_bn(small_digits.shape, 10), Recipe(), epochs=1, label_smoothing=0.2)
     model = Classifier(kind.network, small_digits.shape, 10, small_digits.mean, small_digits.std).eval()
     target = 0.8 * torch.nn.functional.one_hot(batch.y, 10) + 0.02
