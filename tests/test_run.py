@@ -1,5 +1,6 @@
 """What a run leaves in its folder: numbers, pictures, a student that others can load, and how it ended."""
 
+import importlib.metadata
 import json
 import logging
 import math
@@ -60,7 +61,8 @@ def test_the_result_has_every_field(done):
     cell, result = done
     assert (result["cell"], result["hash"], result["seed"]) == (cell.name, cell.hash, 1)
     assert result["config"] == cell.config
-    assert {"torch", "python"} <= set(result["versions"]) and all(result["versions"].values())
+    known = {"torch", "python"} | {d.name for d in importlib.metadata.distributions(name="dfkd")}
+    assert known <= set(result["versions"]) and all(result["versions"].values())
     assert isinstance(result["device"], str) and result["device"] and result["precision"] == "float32"
     assert set(result["teacher"]) == {"iacc", "oacc", "olacc", "asr"}
     assert {"iacc", "oacc", "olacc", "asr", "agreement"} <= set(result["student"])

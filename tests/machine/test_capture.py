@@ -305,6 +305,7 @@ RUNS = {
 }
 
 
+@pytest.mark.cpu("the graphs are fake ones")
 @pytest.mark.parametrize("name", a_few(RUNS, "cake"))
 def test_a_run_with_graphs_gives_the_same_student(tmp_path, monkeypatch, name):
     """Equal to the last bit, because the fake graphs compute what the plain run does."""
