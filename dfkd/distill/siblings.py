@@ -110,7 +110,7 @@ class SiblingDistillation:
         Args:
             batches: see `_load_batches`.
         """
-        with default_format_at_norms(self.template):
+        with norms_for_vmap(self.template):
             terms = vmap(self._terms)(self.parameters, self.buffers, *batches)
         parameters = list(self.parameters.values())
         with self.trainers[0].runtime.gradients():
@@ -128,11 +128,12 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @contextlib.contextmanager
-def default_format_at_norms(net: nn.Module) -> Iterator[None]:
-    """Context manager: BatchNorm layers get their inputs in torch's default memory format, whatever the layers before
-    them give. In channels_last, vmap cannot run BatchNorm on a GPU."""
+def norms_for_vmap(net: nn.Module) -> Iterator[None]:
+    """Context manager: BatchNorm layers get inputs of a form in which vmap can run them on a GPU, whatever the layers
+    before them give: float32, as their statistics are, because vmap drops the layers' parameters, without which torch
+    allows no other precision; and in the default memory format, because vmap cannot ask for channels_last."""
     layers = [module for module in net.modules() if isinstance(module, _BatchNorm)]
-    handles = [layer.register_forward_pre_hook(_in_default_format) for layer in layers]
+    handles = [layer.register_forward_pre_hook(_for_vmap) for layer in layers]
     try:
         yield
     finally:
@@ -140,8 +141,8 @@ def default_format_at_norms(net: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _in_default_format(_layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Copy an input (B, C, ...) whose channels lie next to each other, as in channels_last. `contiguous` is not enough:
-    where all other sizes are 1, it returns a tensor with the strides of channels_last as it is."""
-    (h,) = inputs
+def _for_vmap(_layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Convert an input (B, C, ...) to float32, and copy it if its channels lie next to each other, as in channels_last.
+    `contiguous` is not enough: where all other sizes are 1, it returns such a tensor as it is."""
+    h = inputs[0].float()
     return (h.clone(memory_format=torch.contiguous_format) if h.dim() > 2 and h.stride(1) == 1 else h,)

@@ -18,6 +18,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler pr
 WINDOW, STEPS = 3.0, 20
 PHASES = ("synthesis", "split", "distill", "evaluate")  # of a round (`dfkd.machine.clock`)
 ROWS, NAMED = 30, 4  # number of operators in the file and on the console
+LONGEST = 60  # letters of the name of one on the console: a kernel's, made from its templates, may have a thousand
 
 
 @contextlib.contextmanager
@@ -94,4 +95,4 @@ class ProfileWindow:
 
 def _short(name: str) -> str:
     """Return the name of an operator or a GPU kernel without the types in it."""
-    return re.split(r"[<(]", name, maxsplit=1)[0].removeprefix("void ") or name
+    return re.split(r"[<(]", name, maxsplit=1)[0].removeprefix("void ")[:LONGEST] or name

@@ -14,6 +14,9 @@ from torch.autograd.function import once_differentiable
 WIDTH = 8  # channels come in multiples of this, or cuDNN has no fast kernel
 
 
+RELUS = (torch.relu, F.relu)
+
+
 def fuse_activations(net: fx.GraphModule) -> fx.GraphModule:
     """Replace conv - ReLU and conv - sum - ReLU of a frozen network by `ConvReLU`, in place."""
     modules = dict(net.named_modules())
@@ -24,7 +27,7 @@ def fuse_activations(net: fx.GraphModule) -> fx.GraphModule:
 
     for node in list(net.graph.nodes):
         relu = node.op == "call_module" and type(modules[node.target]) is nn.ReLU
-        if not relu and not (node.op == "call_function" and node.target in (torch.relu, F.relu)):
+        if not relu and not (node.op == "call_function" and node.target in RELUS):
             continue
         before, residual = node.args[0], None
         if before.op == "call_function" and before.target in (operator.add, torch.add) and len(before.users) == 1:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd.machine.runtime import Runtime
+from dfkd.models.fused import ConvReLU
 
 UNIT = torch.finfo(torch.float32).eps
 TFLOPS = "ours, TFLOP/s"  # the name of this rate: 10^12 operations a second of convolutions and matrix products
@@ -181,5 +182,6 @@ def without_kinks() -> Iterator[None]:
         return F.avg_pool2d(x, size, stride, padding)
 
     smooth = {"relu": lambda x, inplace=False: F.softplus(x), "leaky_relu": leaky, "max_pool2d": average}
-    with mock.patch.multiple(F, **smooth), mock.patch.object(torch, "relu", F.softplus):
+    kinked = mock.patch.object(ConvReLU, "_in_one_kernel", lambda layer, x: False)
+    with mock.patch.multiple(F, **smooth), mock.patch.object(torch, "relu", F.softplus), kinked:
         yield

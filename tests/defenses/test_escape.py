@@ -26,7 +26,9 @@ class Known(Criterion):
 
 
 class Suspecting(Known):
-    suspicious = torch.tensor([True] + [False] * 9)
+    @property
+    def suspicious(self) -> torch.Tensor:
+        return torch.tensor([True] + [False] * 9)
 
 
 def sources(labels: list[int], fragile: list[bool], classes: int = 4) -> Sources:

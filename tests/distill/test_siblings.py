@@ -10,7 +10,7 @@ from fake_graphs import FakeGraphs, graphs_everywhere
 
 from dfkd.defenses import ATEsc, Defense
 from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, SiblingDistillation, Student
-from dfkd.distill.siblings import default_format_at_norms
+from dfkd.distill.siblings import norms_for_vmap
 from dfkd.errors import CannotTrainTogether, NonFiniteLoss
 from dfkd.machine.capture import WARM_UP
 from dfkd.machine.runtime import seeded
@@ -207,9 +207,12 @@ class Stubborn(FeatureNet):
 
 
 class NormOfAGPU(torch.nn.BatchNorm2d):
-    """Asks for its input in the memory format of the strides, as cuDNN does; vmap knows the default format alone."""
+    """Asks for its input in the memory format of the strides, as cuDNN does; vmap knows the default format alone. Under
+    vmap, it takes its input only in the precision of its statistics."""
 
     def forward(self, h):
+        if h.dtype != self.running_mean.dtype:
+            raise RuntimeError("Expected running_mean to have type BFloat16 but got Float")
         last = h.stride(1) == 1 and min(h.stride()[2:]) >= h.shape[1] > 1
         return super().forward(h.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
 
@@ -226,10 +229,28 @@ def test_a_norm_behind_a_layer_that_gives_channels_last_has_the_default_format(s
     net, maps = torch.nn.Sequential(ChannelsLast(), NormOfAGPU(3)).eval(), torch.rand(2, 4, 3, side, side)
     with pytest.raises(RuntimeError, match="vmap"):
         torch.vmap(net)(maps)
-    with default_format_at_norms(net):
+    with norms_for_vmap(net):
         found = torch.vmap(net)(maps)
     assert torch.allclose(found, torch.stack([net(h) for h in maps]))
     assert not net[1]._forward_pre_hooks
+
+
+class Rounded(torch.nn.Module):
+    """Gives its input in bfloat16, as a GPU's convolutions do under autocast; under vmap a CPU's do not."""
+
+    def forward(self, h):
+        return h.bfloat16()
+
+
+def test_a_norm_behind_a_layer_that_gives_bfloat16_computes_in_float32(random):
+    net, maps = torch.nn.Sequential(Rounded(), NormOfAGPU(3)).eval(), torch.rand(2, 4, 3, 2, 2)
+    with pytest.raises(RuntimeError, match="BFloat16"):
+        torch.vmap(net)(maps)
+    with norms_for_vmap(net):
+        found = torch.vmap(net)(maps)
+    assert found.dtype == torch.float32 and torch.allclose(
+        found, torch.stack([net[1](h.bfloat16().float()) for h in maps])
+    )
 
 
 @pytest.mark.parametrize("augment", ["none", "shift"])

@@ -83,3 +83,22 @@ class Watched(nn.Module):
 def test_a_result_that_is_used_elsewhere_is_not_fused():
     net = torch.fx.symbolic_trace(Watched())
     assert not any(isinstance(module, ConvReLU) for module in fuse_activations(net).modules())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN's kernel needs a GPU")
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_the_kernel_of_a_gpu_computes_the_formula(with_residual):
+    torch.manual_seed(0)
+    layer = ConvReLU(nn.Conv2d(16, 32, 3, 1, 1).cuda().requires_grad_(False))
+    x = torch.randn(8, 16, 8, 8).cuda().to(memory_format=torch.channels_last).requires_grad_()
+    residual = torch.randn(8, 32, 8, 8).cuda().requires_grad_() if with_residual else None
+    inputs, exact = [x] if residual is None else [x, residual], layer.conv.double()
+    with torch.autocast("cuda", torch.bfloat16):
+        out = layer(*inputs)
+    wide = [part.detach().double().requires_grad_() for part in inputs]
+    expected = F.conv2d(wide[0], exact.weight, exact.bias, 1, 1) + (wide[1] if with_residual else 0)
+    mask = (out > 0).double()  # a number near 0 may lie on the other side
+    pairs = [(out, expected.relu())]
+    gradients = torch.autograd.grad(out.float().sum(), inputs), torch.autograd.grad((expected * mask).sum(), wide)
+    for one, other in [*pairs, *zip(*gradients, strict=True)]:
+        assert (one.double() - other).norm() < 0.01 * other.norm()
