@@ -158,7 +158,7 @@ def readme_table(measured: Path) -> str:
     """Return the table for the README: that of the second half, or a sentence as long as nothing of it was measured."""
     if any((measured / f"{record.file_name(name)}.json").exists() for name in field.recipes()):
         return field_table(measured)
-    return "Nothing of this was measured yet: no GPU was at hand since the command exists."
+    return "The field's table was not measured yet; what else was, and on which card, stands there."
 
 
 def _row(name: str, content: dict | None, told: dict, long: bool) -> list[str]:
