@@ -181,7 +181,7 @@ def test_every_synthesizer_defense_and_teacher_is_a_row():
 def test_half_one_finds_a_device_that_computes_the_same_and_goes_on_where_it_was(make, monkeypatch):
     measured, text = make("right", "--only", "synthesizer dfq")
     row = json.loads((measured / "right.json").read_text())["rows"]["synthesizer dfq"]
-    assert row["right"] and row["difference"] == 0 and 0 < row["rounding"] < 0.01
+    assert row["right"] and row["difference"] == 0 and 0 < row["rounding"] < 0.1
     assert "| synthesizer dfq | yes |" in text and "| synthesizer fast | not measured |" in text
     monkeypatch.setattr(right, "compare", lambda *_: pytest.fail("it is there"))
     make("right", "--only", "synthesizer dfq")
@@ -458,7 +458,7 @@ def test_the_pages_are_what_the_records_say():
 
 def test_what_was_not_measured_stands_beside_what_was_reported(tmp_path):
     text = page.field_table(tmp_path)
-    assert page.readme_table(tmp_path).startswith("Nothing of this was measured")
+    assert page.readme_table(tmp_path).startswith("The field's table was not measured")
     (tmp_path / f"{record.file_name('cmi')}.json").write_text("{}")
     assert page.readme_table(tmp_path) == text
     assert "| cmi | 94.84 | not measured |" in text and "| dfq, backdoor, atesc |  | not measured |  | 2.9 |" in text
