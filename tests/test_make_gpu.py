@@ -1,5 +1,6 @@
 """`make gpu` at toy size on a CPU: both halves, their deadlines, and the page made of what they leave."""
 
+import functools
 import io
 import json
 import shutil
@@ -282,6 +283,16 @@ def test_half_one_stops_in_time_with_what_it_has(make, monkeypatch):
     measured, _ = make("right", "--only", "synthesizer", "--minutes", "0.01", "1")
     rows = json.loads((measured / "right.json").read_text())["rows"]
     assert "synthesizer dfq" in rows and "synthesizer fast" not in rows and "synthesizer zskt" not in rows
+
+
+@pytest.mark.exhaustive  # starts processes, which is what it is about
+def test_rows_are_measured_beside_each_other_until_the_time_is_up(tmp_path):
+    fine = [(f"row {number}", functools.partial(dict, right=True, seconds=number)) for number in range(5)]
+    wrong, slow = ("wrong", functools.partial(int, "x")), ("slow", functools.partial(time.sleep, 600))
+    began = time.monotonic()
+    content = rows.run("cpu", clock.Deadline(40), tmp_path / "rows.json", [*fine, wrong, slow], workers=2)
+    assert time.monotonic() - began < 50 and set(content["rows"]) == {*(name for name, _ in fine), "wrong"}
+    assert content["rows"]["row 3"] == {"right": True, "seconds": 3} and not content["rows"]["wrong"]["right"]
 
 
 # --- half 2

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -58,7 +59,8 @@ def _in_turn(rows: list[Row]) -> Iterator[tuple[str, dict]]:
 
 def _beside(rows: list[Row], workers: int) -> Iterator[tuple[str, dict]]:
     """Measure rows in processes of their own, which end with the generator."""
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # a forked process cannot use CUDA
+    context, deaf = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    with context.Pool(workers, signal.signal, deaf) as pool:  # a forked process cannot use CUDA
         yield from pool.imap_unordered(_named, rows)
 
 
