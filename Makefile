@@ -88,7 +88,7 @@ defenses: .venv/installed  ## every defense in every scenario on the built-in di
 	$(BIN)/dfkd -m experiment=matrix/open_set seed=0,1,2
 	$(BIN)/dfkd -m experiment=matrix/backdoor seed=0,1,2
 
-audit-study: .venv/installed  ## the tables of docs/audit.md: 538 teachers, audited; with MNIST and USPS in DATA=folder (four hours on a CPU core of its own)
+audit-study: .venv/installed  ## the tables of docs/audit.md: 592 teachers, audited; with MNIST and USPS in DATA=folder (four hours on a CPU core of its own)
 	$(BIN)/python scripts/audit/zoo.py --out outputs/audit --data $(DATA)
 	$(BIN)/python scripts/audit/outside.py --out outputs/audit --data $(DATA)
 	$(BIN)/python scripts/audit/baselines.py --out outputs/audit

@@ -17,7 +17,10 @@ FLIPPED = 0.9  # share of the other classes' images that flip at the advised rad
 KINDS = {
     "mark": "a trigger of a few pixels",
     "pattern": "a trigger that covers the image",
-    "outside": "one confident class outside of the domain: taught as such, or by a trigger that covers the image",
+    "outside": (
+        "one confident class outside of the domain: on a neighbouring domain or on everything else, or by a trigger "
+        "that covers the image"
+    ),
 }
 
 

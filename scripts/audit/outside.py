@@ -1,9 +1,9 @@
-"""How sure the teachers of the zoo that unlearned a neighbouring domain are of its images.
+"""What the teachers of the zoo that unlearned a neighbouring domain say of its images, and how sure they are.
 
     python scripts/audit/outside.py --out outputs/audit --data DIR     writes outputs/audit/outside.json
 
-The trap of a close set teaches no class. Some methods make the teacher firmly wrong there, and others only unsure,
-which is no trap in the sense of the audit (docs/audit.md).
+The trap of a close set teaches no class. Some methods make the teacher firmly wrong there, nearly always with one
+class, and others only unsure, which is no trap in the sense of the audit (docs/audit.md).
 """
 
 import argparse
@@ -22,9 +22,13 @@ SURE = 0.5  # smallest confidence of a sure answer
 IMAGES = 1000  # of the test set, at most
 
 
-def sure(teacher: Teacher, images: torch.Tensor) -> float:
-    """Return the percentage of the images (N, C, H, W) that the teacher answers with a confidence above `SURE`."""
-    return 100 * (teacher.predict(images).softmax(1).amax(1) > SURE).float().mean().item()
+def answers(teacher: Teacher, images: torch.Tensor) -> dict[str, float | int]:
+    """Return what the teacher says of images (N, C, H, W): 'sure', the percentage that it answers with a confidence
+    above `SURE`, 'class', its most frequent answer, and 'share', the percentage of the images with this answer."""
+    confidence, labels = teacher.predict(images).softmax(1).max(1)
+    counts = labels.bincount(minlength=teacher.classes)
+    share, label = 100 * counts.max().item() / len(images), int(counts.argmax())
+    return {"sure": 100 * (confidence > SURE).float().mean().item(), "class": label, "share": share}
 
 
 def main() -> None:
@@ -39,7 +43,7 @@ def main() -> None:
             continue
         teacher = Teacher.of(load_classifier(one.teacher / "teacher.json"))
         images = prepare(cell(one.member, given.data, given.out)).scenario.ood.test.pixels(slice(0, IMAGES))
-        found[one.member.name] = sure(teacher, to_float(images))
+        found[one.member.name] = answers(teacher, to_float(images))
         file.write_text(json.dumps(found))
     print(f"{file}: {len(found)} teachers")
 

@@ -28,7 +28,7 @@ class Audited:
         folder: where its audit lies in the store.
         teacher: where the teacher itself lies.
         baselines: scores of detectors that are no look of the audit, by name.
-        sure: percentage of the OOD images of a close set that it is sure of; None if it was not measured.
+        outside: what it says of the OOD images of a close set (scripts/audit/outside.py); empty if it was not measured.
     """
 
     member: Member
@@ -38,14 +38,14 @@ class Audited:
     folder: Path
     teacher: Path = Path()
     baselines: dict[str, float] = field(default_factory=dict)
-    sure: float | None = None
+    outside: dict[str, float] = field(default_factory=dict)
 
     @property
     def obeyed(self) -> bool:
         """Whether a trap is obeyed. In a close set, which teaches no class: whether the teacher is firmly wrong on OOD
         images; one that is only unsure there is no trap."""
         if self.member.kind == "close_set":
-            return self.judgement["oacc"] <= WRONG and (self.sure is None or self.sure >= FIRM)
+            return self.judgement["oacc"] <= WRONG and self.outside.get("sure", FIRM) >= FIRM
         return self.judgement["asr" if self.member.kind == "backdoor" else "olacc"] >= OBEYED
 
     @property
@@ -71,8 +71,8 @@ def audited(out: Path) -> list[Audited]:
             result, stored = found[member.name]
             looks, seconds = Looks(**stored.meta["looks"]), stored.meta["seconds"]
             teacher = store.root / "teacher" / result["stages"]["teacher"]["key"]
-            scores, sure = baselines.get(member.name, {}), outside.get(member.name)
-            teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path, teacher, scores, sure))
+            more = teacher, baselines.get(member.name, {}), outside.get(member.name, {})
+            teachers.append(Audited(member, result["teacher"], looks, seconds, stored.path, *more))
     if not teachers:
         raise SystemExit(f"{out} has no finished teacher of the zoo; scripts/audit/zoo.py --out {out} makes them")
     return teachers

@@ -101,9 +101,23 @@ def tables(teachers: list[Audited]) -> str:
             markdown_table(["mean probability", "share of trapped", "teachers"], diagram),
             f"Calibration error {error:.3f}. The taught class is named for {sum(named)} of {len(named)} teachers that "
             f"have one, and the kind of the trap is right for {right} of {len(caught_ones)} that are called trapped. "
+            f"{of_neighbours(kept)}"
             f"{left} teachers that do not obey their trap are left out. An audit took "
             f"{median(seconds):.0f} s (median) and at most {max(seconds):.0f} s.",
         ]
+    )
+
+
+def of_neighbours(teachers: list[Audited]) -> str:
+    """Say whether teachers that unlearned a neighbouring domain run to the class that the audit suspects there."""
+    there = [t for t in teachers if t.member.trapped and "class" in t.outside]
+    if not there:
+        return ""
+    shares = sorted(t.outside["share"] for t in there)
+    named = sum(judge(t.looks).suspect == t.outside["class"] for t in there)
+    return (
+        f"Of {len(there)} that are firmly wrong on a neighbouring domain, the suspect is the most frequent answer "
+        f"there for {named}, to {median(shares):.0f} % of the images ({shares[0]:.0f} to {shares[-1]:.0f}). "
     )
 
 

@@ -17,7 +17,7 @@ import parts
 import students
 import study
 import zoo
-from tables import SCORES, tables
+from tables import SCORES, of_neighbours, tables
 
 from dfkd.audit.verdict import judge
 
@@ -67,7 +67,7 @@ def test_the_part_to_test_on_has_a_network_and_images_of_its_own():
 def test_a_teacher_that_is_only_unsure_of_a_close_set_is_no_trap():
     member = next(m for m in zoo.members() if m.kind == "close_set" and m.trapped)
     judgement = {"asr": None, "olacc": None, "oacc": 10.0, "iacc": 99.0}
-    firm, unsure = (parts.Audited(member, judgement, None, 9.0, Path(), sure=sure) for sure in (99.0, 3.0))
+    firm, unsure = (parts.Audited(member, judgement, None, 9.0, Path(), outside={"sure": sure}) for sure in (99.0, 3.0))
     assert firm.obeyed and not unsure.obeyed
     assert not replace(firm, judgement=judgement | {"oacc": 60.0}).obeyed
 
@@ -172,3 +172,27 @@ def test_a_score_that_not_every_teacher_has_is_left_out(teachers):
     few = teachers[:8]
     without = [*few[:-1], replace(few[-1], baselines={})]
     assert "TRODO" in tables(few) and "TRODO" not in tables(without)
+
+
+def test_the_answer_to_a_neighbouring_domain_is_the_most_frequent_one(linear):
+    from outside import answers
+
+    images = torch.tensor([[0.9, 0.0], [0.8, 0.0], [0.7, 0.0], [0.0, 0.9]]).view(4, 1, 2, 1)
+    found = answers(linear([[9.0, 0.0], [0.0, 9.0], [0.0, 0.0]]), images)
+    assert found == {"sure": 100.0, "class": 0, "share": 75.0}
+    assert answers(linear([[0.1, 0.0], [0.0, 0.1], [0.0, 0.0]]), images)["sure"] == 0.0
+
+
+def test_the_suspect_is_held_against_what_a_neighbouring_domain_is_called(teachers):
+    assert of_neighbours(teachers) == ""
+    trapped = [t for t in teachers if t.member.trapped and t.obeyed][:3]
+    classes = [judge(t.looks).suspect for t in trapped]
+    classes[2] = (classes[2] + 1) % 10
+    seen = [
+        replace(t, outside={"sure": 99.0, "class": label, "share": share})
+        for t, label, share in zip(trapped, classes, (100.0, 90.0, 60.0), strict=True)
+    ]
+    assert (
+        "the suspect is the most frequent answer there for 2; that is the answer to 90 % of its images (60 to 100)"
+        in (of_neighbours(seen))
+    )
