@@ -192,7 +192,5 @@ def test_the_suspect_is_held_against_what_a_neighbouring_domain_is_called(teache
         replace(t, outside={"sure": 99.0, "class": label, "share": share})
         for t, label, share in zip(trapped, classes, (100.0, 90.0, 60.0), strict=True)
     ]
-    assert (
-        "the suspect is the most frequent answer there for 2; that is the answer to 90 % of its images (60 to 100)"
-        in (of_neighbours(seen))
-    )
+    said = "the suspect is the most frequent answer there for 2, to 90 % of the images (60 to 100)"
+    assert said in of_neighbours(seen)
