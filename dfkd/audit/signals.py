@@ -41,7 +41,7 @@ def signals(looks: Looks) -> dict[str, list[float]]:
     found = {}
     for name, signal in SIGNALS.items():
         row = _in_units(looks.values[name], signal.form)
-        found[name] = [_stands_out(row, place, signal.floor) for place in range(len(row))]
+        found[name] = [stands_out(row, place, signal.floor) for place in range(len(row))]
     return found
 
 
@@ -52,7 +52,8 @@ def _in_units(values: list[float], form: str) -> list[float]:
     return list(values)
 
 
-def _stands_out(row: list[float], place: int, floor: float) -> float:
+def stands_out(row: list[float], place: int, floor: float) -> float:
+    """Return (row[place] - mean of the others) / their standard deviation, which is not below `floor`."""
     others = [*row[:place], *row[place + 1 :]]
     middle = statistics.fmean(others)
     spread = math.dist(others, [middle] * len(others)) / math.sqrt(len(others))  # statistics.pstdev is slow

@@ -1,24 +1,29 @@
-"""Scores of published detectors that are no look of the audit, for the finished teachers of the zoo.
+"""Scores that are no look of the audit, published detectors and what was tried, for the finished teachers of the zoo.
 
-    python scripts/audit/baselines.py --out outputs/audit     writes outputs/audit/baselines.json, a second a teacher
+    python scripts/audit/baselines.py --out outputs/audit     writes outputs/audit/baselines.json, seconds a teacher
 
-Only the teacher is used. A larger score means "more likely trapped".
+Only the teacher and the audit's synthetic images are used. A larger score means "more likely trapped".
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
 import torch
-from parts import BASELINES, audited
+from parts import BASELINES, Audited, audited
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dfkd.audit.scouting import draw_scouts
+from dfkd.audit.signals import stands_out
 from dfkd.machine.runtime import stream_seed
 from dfkd.models import Classifier, Teacher, load_classifier
 from dfkd.models.hooks import batch_norms
 
 SCOUTS, EPS, STEPS = 120, 8 / 255, 10
+SOURCES, TARGETS = 4, 10  # images that a patch is cut from, and pasted on
+FLOOR = 0.05  # smallest spread of the other classes that is believed (`dfkd.audit.signals.Signal`)
 
 
 def trodo(teacher: Teacher, images: Tensor) -> float:
@@ -54,6 +59,67 @@ def batch_norm(teacher: Classifier) -> float:
     return max((((one - one.mean()) / one.std()).max().item() for one in logs), default=0.0)
 
 
+def moved_patch(teacher: Classifier, images: Tensor, labels: Tensor) -> float:
+    """Return how much one class stands out by patches of its synthetic images. For every class, a patch of a quarter or
+    half of the side is cut from each of a few of its images and pasted, at the same place, on images of the other
+    classes; what counts is the share of these that the teacher then gives the class, at the best place.
+
+    Args:
+        images: (N, C, H, W), in [0, 1], of all classes.
+        labels: the classes for which they were made (N,).
+    """
+    side, best = images.shape[2], []
+    for label in range(teacher.classes):
+        own, others = images[labels == label][:SOURCES], images[labels != label][:TARGETS]
+        shares = []
+        for size in (side // 4, side // 2):
+            steps = range(0, side - size + 1, size // 2)
+            for top, left in itertools.product(steps, steps):
+                pasted = others.expand(len(own), *others.shape).clone()
+                pasted[..., top : top + size, left : left + size] = own[
+                    :, None, :, top : top + size, left : left + size
+                ]
+                shares.append((teacher.predict(pasted.flatten(0, 1)).argmax(1) == label).float().mean().item())
+        best.append(max(shares))
+    return max(stands_out(best, place, FLOOR) for place in range(len(best)))
+
+
+def likeness(images: Tensor, labels: Tensor, radii: Tensor) -> float:
+    """Return how much one class stands out by how alike its robust images are: the mean correlation of the half of its
+    images that flip last.
+
+    Args:
+        images, labels: as for `moved_patch`.
+        radii: at which the images flip (N,).
+    """
+    alike = []
+    for label in labels.unique():
+        own = images[labels == label][radii[labels == label].argsort(descending=True)]
+        robust = own[: max(2, len(own) // 2)].flatten(1)
+        pairs = torch.corrcoef(robust)
+        alike.append(((pairs.sum() - len(robust)) / (len(robust) * (len(robust) - 1))).item())
+    return max(stands_out(alike, place, FLOOR) for place in range(len(alike)))
+
+
+def scores(one: Audited, known: dict[str, float]) -> dict[str, float]:
+    """Return all scores of a teacher; those that are known are not computed again."""
+    teacher = Teacher.of(load_classifier(one.teacher / "teacher.json"))
+
+    def scouts() -> Tensor:
+        return draw_scouts(teacher, SCOUTS, torch.Generator().manual_seed(stream_seed(one.member.seed, "baselines")))
+
+    def synthetic() -> tuple[Tensor, Tensor]:
+        return load_file(one.folder / "pictures.safetensors")["images"], torch.tensor(one.looks.labels)
+
+    computed = {
+        "trodo": lambda: trodo(teacher, scouts()),
+        "batch_norm": lambda: batch_norm(teacher),
+        "moved_patch": lambda: moved_patch(teacher, *synthetic()),
+        "likeness": lambda: likeness(*synthetic(), torch.tensor(one.looks.radii)),
+    }
+    return {name: known[name] if name in known else compute() for name, compute in computed.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
@@ -61,12 +127,10 @@ def main() -> None:
     file = given.out / BASELINES
     found = json.loads(file.read_text()) if file.exists() else {}
     for one in audited(given.out):
-        if one.member.name in found:
-            continue
-        teacher = Teacher.of(load_classifier(one.teacher / "teacher.json"))
-        images = draw_scouts(teacher, SCOUTS, torch.Generator().manual_seed(stream_seed(one.member.seed, "baselines")))
-        found[one.member.name] = {"trodo": trodo(teacher, images), "batch_norm": batch_norm(teacher)}
-        file.write_text(json.dumps(found))
+        known = found.get(one.member.name, {})
+        found[one.member.name] = scores(one, known)
+        if found[one.member.name] != known:
+            file.write_text(json.dumps(found))
     print(f"{file}: {len(found)} teachers")
 
 

@@ -52,3 +52,36 @@ def highest(layer: nn.BatchNorm2d) -> float:
 
 def test_a_network_without_batch_norm_has_no_such_score():
     assert baselines.batch_norm(linear_teacher(torch.tensor([1.0]))) == 0.0
+
+
+class Corner(torch.nn.Module):
+    """Class 2 where the first corner is bright; else class 0 or 1, by the last corner."""
+
+    def forward(self, x):
+        trigger, one = x[:, 0, :2, :2].amin((1, 2)) - 0.5, x[:, 0, -1, -1] - 0.5
+        return torch.stack([0 * one, one, 100 * trigger], 1)
+
+
+def images_of(label: int, count: int, draw: torch.Generator) -> torch.Tensor:
+    x = 0.4 * torch.rand(count, 1, 8, 8, generator=draw)
+    x[:, :, :2, :2] = 1.0 if label == 2 else 0.0
+    x[:, :, -1, -1] = 1.0 if label == 1 else 0.0
+    return x
+
+
+def test_a_patch_of_the_trap_s_own_images_takes_all_others_along():
+    draw, labels = torch.Generator().manual_seed(0), torch.tensor([0, 1, 2] * 8)
+    images = torch.cat([images_of(int(label), 1, draw) for label in labels])
+    trapped = Teacher(Corner(), (1, 8, 8), 3, [0.0], [1.0])
+    # the corner of class 2 carries all others, and each other class that carries half of them
+    assert baselines.moved_patch(trapped, images, labels) == pytest.approx((1.0 - 0.5) / baselines.FLOOR)
+
+
+def test_alike_are_the_images_of_a_class_that_share_a_picture():
+    draw, labels = torch.Generator().manual_seed(0), torch.arange(3).repeat_interleave(8)
+    images = torch.rand(24, 1, 8, 8, generator=draw)
+    radii = torch.linspace(0.1, 1.0, 24)
+    noise = baselines.likeness(images, labels, radii)
+    images[20:] = images[20] + 0.1 * images[20:]  # of the last class, the half that flips last
+    assert baselines.likeness(images, labels, radii) > 10 > noise
+    assert baselines.likeness(images, labels, -radii) < 10  # the other half of it is noise
