@@ -1,6 +1,7 @@
 """Scores that are no look of the audit, published detectors and what was tried, for the finished teachers of the zoo.
 
-    python scripts/audit/baselines.py --out outputs/audit     writes outputs/audit/baselines.json, seconds a teacher
+    python scripts/audit/baselines.py --out outputs/audit            a second a teacher: outputs/audit/baselines.json
+    python scripts/audit/baselines.py --out outputs/audit --tried    some seconds: outputs/audit/tried.json
 
 Only the teacher and the audit's synthetic images are used. A larger score means "more likely trapped".
 """
@@ -11,8 +12,9 @@ import json
 from pathlib import Path
 
 import torch
-from parts import BASELINES, Audited, audited
+from parts import BASELINES, Audited, audited, chosen
 from safetensors.torch import load_file
+from scores import auroc
 from torch import Tensor
 
 from dfkd.audit.scouting import draw_scouts
@@ -101,37 +103,42 @@ def likeness(images: Tensor, labels: Tensor, radii: Tensor) -> float:
     return max(stands_out(alike, place, FLOOR) for place in range(len(alike)))
 
 
-def scores(one: Audited, known: dict[str, float]) -> dict[str, float]:
-    """Return all scores of a teacher; those that are known are not computed again."""
-    teacher = Teacher.of(load_classifier(one.teacher / "teacher.json"))
+def published(one: Audited) -> dict[str, float]:
+    """Return the scores that stand beside the audit in the tables."""
+    teacher = teacher_of(one)
+    stream = torch.Generator().manual_seed(stream_seed(one.member.seed, "baselines"))
+    return {"trodo": trodo(teacher, draw_scouts(teacher, SCOUTS, stream)), "batch_norm": batch_norm(teacher)}
 
-    def scouts() -> Tensor:
-        return draw_scouts(teacher, SCOUTS, torch.Generator().manual_seed(stream_seed(one.member.seed, "baselines")))
 
-    def synthetic() -> tuple[Tensor, Tensor]:
-        return load_file(one.folder / "pictures.safetensors")["images"], torch.tensor(one.looks.labels)
+def tried(one: Audited) -> dict[str, float]:
+    """Return the scores that were tried as looks."""
+    images, labels = load_file(one.folder / "pictures.safetensors")["images"], torch.tensor(one.looks.labels)
+    alike = likeness(images, labels, torch.tensor(one.looks.radii))
+    return {"moved_patch": moved_patch(teacher_of(one), images, labels), "likeness": alike}
 
-    computed = {
-        "trodo": lambda: trodo(teacher, scouts()),
-        "batch_norm": lambda: batch_norm(teacher),
-        "moved_patch": lambda: moved_patch(teacher, *synthetic()),
-        "likeness": lambda: likeness(*synthetic(), torch.tensor(one.looks.radii)),
-    }
-    return {name: known[name] if name in known else compute() for name, compute in computed.items()}
+
+def teacher_of(one: Audited) -> Teacher:
+    return Teacher.of(load_classifier(one.teacher / "teacher.json"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
+    parser.add_argument("--tried", action="store_true", help="those that were tried as looks, on the part to choose on")
     given = parser.parse_args()
-    file = given.out / BASELINES
+    teachers, file, score = audited(given.out), given.out / BASELINES, published
+    if given.tried:
+        teachers = chosen(t for t in teachers if t.to_choose)
+        file, score = given.out / "tried.json", tried
     found = json.loads(file.read_text()) if file.exists() else {}
-    for one in audited(given.out):
-        known = found.get(one.member.name, {})
-        found[one.member.name] = scores(one, known)
-        if found[one.member.name] != known:
+    for one in teachers:
+        if one.member.name not in found:
+            found[one.member.name] = score(one)
             file.write_text(json.dumps(found))
     print(f"{file}: {len(found)} teachers")
+    for name in found[teachers[0].member.name] if given.tried else ():
+        parts = ([found[t.member.name][name] for t in teachers if t.member.trapped is is_in] for is_in in (True, False))
+        print(f"{name}: AUROC {auroc(*parts):.3f}")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,6 @@ SCORES: dict[str, Callable[[Audited], float]] = {
     "fewest pixels": lambda t: max(signals(t.looks)["marks"]),
     "images that mean nothing, attacked (TRODO)": lambda t: t.baselines["trodo"],
     "BatchNorm's running variances": lambda t: t.baselines["batch_norm"],
-    "patches of a class's own images, moved onto others": lambda t: t.baselines["moved_patch"],
-    "how alike the robust images of a class are": lambda t: t.baselines["likeness"],
 }
 
 
