@@ -2,6 +2,8 @@
 
     python scripts/audit/study.py --out outputs/audit --fit      fit the verdict on one part of the zoo
     python scripts/audit/study.py --out outputs/audit            try it on the other part, and write the tables
+    python scripts/audit/study.py --out outputs/audit --left-out fit it again without each trap, network and kind of
+                                                                 images, and try it on these: on the first part alone
 
 The teachers are those of scripts/audit/zoo.py which are finished; the others are left out. `--fit` looks at the part to
 choose on only, and writes dfkd/audit/model.json. Without it, the verdict is tried on the part that was kept, and the
@@ -16,11 +18,13 @@ import students
 import torch
 import torch.nn.functional as F
 from parts import Audited, audited, chosen
+from scores import auroc
 from tables import picture, tables
 
 from dfkd.audit import Looks
 from dfkd.audit.signals import SIGNALS, signals
 from dfkd.audit.verdict import limited, shipped_model, suspicion
+from dfkd.report.text import markdown_table
 from dfkd.tracker import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +99,20 @@ def logistic(signals: torch.Tensor, labels: list[bool]) -> tuple[torch.Tensor, f
     return roots.square().detach(), bias.item()
 
 
+def left_out(teachers: list[Audited]) -> str:
+    """Return a table of AUROC for every trap, network and kind of images: of a verdict that was fitted without it, and
+    of the shipped one. Teachers of a trap are held against all clean ones, the others against clean ones like them."""
+    clean, rows = [t for t in teachers if not t.member.trapped], []
+    for key, word in (("trap", "trap"), ("network", "network"), ("domain", "images")):
+        for value in sorted({getattr(t.member, key) for t in teachers if t.member.trapped}):
+            own = [t for t in teachers if t.member.trapped and getattr(t.member, key) == value]
+            others = clean if key == "trap" else [t for t in clean if getattr(t.member, key) == value]
+            models = fit([t for t in teachers if getattr(t.member, key) != value]), shipped_model()
+            found = [auroc(*([suspicion(t.looks, m)[1] for t in part] for part in (own, others))) for m in models]
+            rows.append([f"{word}: {value}", f"{len(own)} / {len(others)}", *(f"{score:.3f}" for score in found)])
+    return markdown_table(["left out", "trapped / clean", "AUROC without it", "with it"], rows)
+
+
 def count_look(file: Path, look: dict) -> int:
     """Note a look at the part to test on, and return how many different ones there were: the same verdict on the same
     teachers shows nothing new."""
@@ -110,8 +128,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/audit"))
     parser.add_argument("--fit", action="store_true", help="fit the verdict on the part to choose on")
+    parser.add_argument("--left-out", action="store_true", help="fit it again without each trap, network, ...")
     given = parser.parse_args()
     teachers = audited(given.out)
+    if given.left_out:
+        print(left_out(chosen(t for t in teachers if t.to_choose)))
+        return
     if given.fit:
         part = [t for t in teachers if t.to_choose]
         MODEL.write_text(json.dumps(fit(chosen(part)), indent=2) + "\n")

@@ -194,3 +194,11 @@ def test_the_suspect_is_held_against_what_a_neighbouring_domain_is_called(teache
     ]
     said = "the suspect is the most frequent answer there for 2, to 90 % of the images (60 to 100)"
     assert said in of_neighbours(seen)
+
+
+def test_what_is_left_out_of_the_fit_is_told_all_the_same(teachers):
+    table = study.left_out(parts.chosen(t for t in teachers if t.to_choose)).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    kinds = [row[0].partition(":")[0] for row in rows]
+    assert {"trap", "network", "images"} == set(kinds)
+    assert all(float(row[2]) > 0.9 and float(row[3]) > 0.9 for row in rows)
