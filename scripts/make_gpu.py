@@ -30,7 +30,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--toy", action="store_true", help="sizes of seconds: tests this script, measures nothing")
     parser.add_argument("--only", default="", help="only rows of the first half whose name contains this")
     options = parser.parse_args(arguments)
-    rows.quiet()
     what = options.what or ["right", "field", "page"]
     trial = options.toy or not options.device.startswith("cuda")
     if what != ["page"] and trial and options.measured == about.MEASURED:
@@ -38,10 +37,11 @@ def main(arguments: list[str] | None = None) -> None:
     if what != ["page"] and not trial and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --device cpu --toy --measured DIR --page FILE tries the script on a CPU")
     try:
-        if "right" in what:
-            half_one(options, clock.Deadline(60 * options.minutes[0]))
-        if "field" in what:
-            half_two(options, clock.Deadline(60 * options.minutes[1]))
+        with rows.quiet():
+            if "right" in what:
+                half_one(options, clock.Deadline(60 * options.minutes[0]))
+            if "field" in what:
+                half_two(options, clock.Deadline(60 * options.minutes[1]))
     except KeyboardInterrupt:
         print("interrupted: what is done is kept, the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None

@@ -106,12 +106,11 @@ def test_the_option_reaches_fixtures_marks_and_runs(pytester, monkeypatch):
 
 # Short ones that make networks, losses, images, generators and domains by themselves.
 SAMPLE = (
-    "test_evaluate.py",
+    "test_evaluate.py::test_accuracy_is_the_percentage_of_hits",
     "defenses/test_trigger_adversary.py::test_the_same_generator_gives_the_same_term",
     "distill/test_feature_losses.py::test_the_distance_of_the_features_is_that_of_a_slow_loop",
     "measures/test_calibration.py",
     "models/test_up_conv.py::test_both_ways_give_the_same_map",
-    "synthesizers/test_controls.py",
     "synthesizers/test_embeddings.py",
     "teachers/test_supervised.py::test_label_smoothing_spreads_a_share_of_the_target",
 )

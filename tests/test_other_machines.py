@@ -40,6 +40,7 @@ def on_it(bare: Path, *arguments: str, cwd: Path) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.exhaustive  # the longest of all; the tests below take the same away
 def test_without_what_is_optional_a_sweep_runs_to_its_report(bare, tmp_path):
     sweep = ("experiment=quickstart", "debug=smoke", "defense=atesc", "until=student")
     done = on_it(bare, "-m", *sweep, "outputs=o", cwd=tmp_path)

@@ -1,5 +1,6 @@
 """Rows of a table, measured one after the other until a deadline; each is written as soon as it is there."""
 
+import contextlib
 import logging
 import multiprocessing
 import signal
@@ -66,13 +67,20 @@ def _beside(rows: list[Row], workers: int) -> Iterator[tuple[str, dict]]:
 
 def _named(row: Row) -> tuple[str, dict]:
     torch.set_num_threads(1)
-    quiet()
-    return row[0], _measured(row[1])
+    with quiet():
+        return row[0], _measured(row[1])
 
 
-def quiet() -> None:
-    """Leave out what dfkd says of cells of toy size: that their teachers are at chance."""
-    logging.getLogger("dfkd").setLevel(logging.ERROR)
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Context manager: leaves out what dfkd says of cells of toy size, that their teachers are at chance."""
+    log = logging.getLogger("dfkd")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _measured(measure: Callable[[], dict]) -> dict:

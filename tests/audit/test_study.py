@@ -1,5 +1,6 @@
 """The study: which teachers the verdict is fitted on, what is fitted, and its tables."""
 
+import itertools
 import json
 import sys
 import types
@@ -197,8 +198,12 @@ def test_the_suspect_is_held_against_what_a_neighbouring_domain_is_called(teache
 
 
 def test_what_is_left_out_of_the_fit_is_told_all_the_same(teachers):
-    table = study.left_out(parts.chosen(t for t in teachers if t.to_choose)).splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
-    kinds = [row[0].partition(":")[0] for row in rows]
-    assert {"trap", "network", "images"} == set(kinds)
+    few, groups = [], list(itertools.product(("patch", "sig"), ("cnn", "mlp"), ("digits", "usps")))
+    for is_in in (True, False):
+        part = [t for t in teachers if t.member.trapped is is_in and (t.obeyed or not is_in)]
+        for t, (trap, network, domain) in zip(part, 2 * groups, strict=False):
+            few.append(replace(t, member=replace(t.member, trap=trap, network=network, domain=domain)))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in study.left_out(few).splitlines()[2:]]
+    left = ["trap: patch", "trap: sig", "network: cnn", "network: mlp", "images: digits", "images: usps"]
+    assert [row[:2] for row in rows] == [[name, "8 / 16" if "trap" in name else "8 / 8"] for name in left]
     assert all(float(row[2]) > 0.9 and float(row[3]) > 0.9 for row in rows)
