@@ -126,6 +126,11 @@ def agree(one: torch.Tensor, other: torch.Tensor) -> bool:
     return (one - other).abs().max().item() <= 1e-3 * one.abs().max().item()
 
 
+def on_a_cpu(device: torch.device, bound: float, elsewhere: float) -> float:
+    """Return the bound of a test on a CPU, and another one elsewhere, where other numbers are drawn."""
+    return bound if device.type == "cpu" else elsewhere
+
+
 def from_a_test(*passed_over: str) -> bool:
     """Return whether a test's own code is what called: the nearest caller outside of this file, torch, and the files
     `passed_over`."""

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from on_device import on_a_cpu
 
 from dfkd.models import DCGAN, Classifier, cnn_bn
 from dfkd.priors import Balance, BatchNormPrior, Prior
@@ -53,7 +54,7 @@ def test_with_the_adversarial_term_alone_the_student_disagrees_ever_more(runtime
     dfq = make(runtime, Prior({}), one_hot=0.0, rounds=30)
     losses = total(dfq, range(30), teacher, student)
     assert all(loss < 0 for loss in losses)
-    assert losses[-1] < 1.3 * losses[0]
+    assert losses[-1] < on_a_cpu(runtime.device, 1.5, 1.3) * losses[0]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from on_device import on_a_cpu
 
 from dfkd.synthesizers import ZSKT
 
@@ -25,4 +26,5 @@ def test_a_student_that_is_the_teacher_leaves_nothing_to_find(build, teacher):
 def test_it_finds_images_on_which_the_student_is_ever_more_wrong(build, losses, teacher, student, generator):
     found = losses(build(ZSKT, generator=generator), 30, teacher, student)
     assert all(loss < 0 for loss in found)
-    assert sum(found[-5:]) < 1.05 * sum(found[:5])
+    device = next(student.parameters()).device
+    assert sum(found[-5:]) < on_a_cpu(device, 1.3, 1.05) * sum(found[:5])
