@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd.machine.precision import exact_float32
-from dfkd.models.classifier import Classifier, Teacher
+from dfkd.models.classifier import Classifier
 
 
 @dataclass
@@ -158,12 +158,9 @@ class PGD:
 
     def _look(self, model: Classifier, x: Tensor, label: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Return the logits at x and, if `gradient`, the gradient of the attack's loss with respect to x."""
-        count, x, label = len(x), *filled_up(x, label)
-        if isinstance(model, Teacher):
-            model.uncount(len(x) - count)
         if not gradient:
             with torch.no_grad():
-                return model(x)[:count].float(), None
+                return model(x).float(), None
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = model(x).float()
@@ -171,29 +168,7 @@ class PGD:
                 loss = F.cross_entropy(logits, label, reduction="sum")
             else:
                 loss = -label_margin(logits, label).sum()
-            return logits.detach()[:count], torch.autograd.grad(loss, x)[0][:count]
-
-
-def few_sizes(device: torch.device) -> bool:
-    """Return whether batches should have few different sizes. cuDNN plans a convolution anew for every size, which
-    takes longer than a small network's whole pass, and the number of images under attack changes from step to step."""
-    return device.type == "cuda"
-
-
-def filled_up(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Repeat the first image of a batch until its size is `rounded_up`, where `few_sizes` holds; else return the batch
-    as it is."""
-    missing = rounded_up(len(x)) - len(x)
-    if not missing or not few_sizes(x.device):
-        return x, label
-    return tuple(torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) for part in (x, label))
-
-
-def rounded_up(count: int) -> int:
-    """Return the next whole number whose binary digits after the first three are 0: there are four of them between a
-    power of two and the next, so that a batch grows by a quarter at the most."""
-    step = 1 << max(0, count.bit_length() - 3)
-    return count + -count % step
+            return logits.detach(), torch.autograd.grad(loss, x)[0]
 
 
 def label_margin(logits: Tensor, label: Tensor) -> Tensor:

@@ -169,10 +169,6 @@ class Teacher(Classifier):
         finally:
             self._purpose = before
 
-    def uncount(self, images: int) -> None:
-        """Leave out so many images of the next pass, which only fill its batch up and whose answers nobody looks at."""
-        self.evals[self._purpose] -= images
-
 
 def save_classifier(model: Classifier, network: dict, folder: Path, name: str) -> None:
     """Write `<name>.safetensors` (weights) and `<name>.json` (everything else that loading needs).

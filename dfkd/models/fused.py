@@ -12,8 +12,6 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
 WIDTH = 8  # channels come in multiples of this, or cuDNN has no fast kernel
-
-
 RELUS = (torch.relu, F.relu)
 
 
@@ -27,12 +25,14 @@ def fuse_activations(net: fx.GraphModule) -> fx.GraphModule:
 
     for node in list(net.graph.nodes):
         relu = node.op == "call_module" and type(modules[node.target]) is nn.ReLU
-        if not relu and not (node.op == "call_function" and node.target in RELUS):
+        if not node.args or not (relu or (node.op == "call_function" and node.target in RELUS)):
             continue
         before, residual = node.args[0], None
         if before.op == "call_function" and before.target in (operator.add, torch.add) and len(before.users) == 1:
             first, second = before.args
             before, residual = (first, second) if is_alone(first, nn.Conv2d) else (second, first)
+            if not isinstance(residual, fx.Node):  # a number
+                continue
         if not is_alone(before, nn.Conv2d) or not fits(modules[before.target]):
             continue
         name = before.target.replace(".", "_") + "_relu"
@@ -68,12 +68,20 @@ class ConvReLU(nn.Module):
         self.rounded = [part.detach().to(torch.bfloat16) for part in (conv.weight, conv.bias)]
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        if not self._in_one_kernel(x):
+        whole = residual is None or residual.shape == self._size_of(x)  # cuDNN enlarges no residual
+        if not (whole and self._in_one_kernel(x)):
             out = self.conv(x)
             return torch.relu(out if residual is None else out + residual)
         residual = residual if residual is None else residual.to(torch.bfloat16)
         form = self.conv.stride, self.conv.padding, self.conv.dilation
         return _Fused.apply(x.to(torch.bfloat16), *self.rounded, residual, *form)
+
+    def _size_of(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shape of the convolution's output for inputs x."""
+        conv = self.conv
+        forms = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
+        sides = ((side + 2 * pad - hole * (kernel - 1) - 1) // step + 1 for side, kernel, step, pad, hole in forms)
+        return (len(x), conv.out_channels, *sides)
 
     def _in_one_kernel(self, x: Tensor) -> bool:
         cast = x.device.type == "cuda" and torch.is_autocast_enabled("cuda")

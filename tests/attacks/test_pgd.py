@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd.attacks import PGD, AttackResult, attack_warnings, is_deterministic, pgd
+from dfkd.attacks import PGD, attack_warnings, is_deterministic
 from dfkd.models import Classifier, Teacher, cnn_bn
 from dfkd.models.common import FeatureNet
 
@@ -156,35 +156,6 @@ def test_evals_are_the_images_the_network_saw(teacher, small_digits, random, sto
     result = PGD(eps=16 / 255, steps=4).attack(teacher, images, random, stop_when_flipped=stop)
     assert result.evals == teacher.evals.total() - before
     assert (result.evals == 64 * 6) is not stop
-
-
-def test_on_a_gpu_few_batch_sizes_are_looked_at_and_the_answers_and_counts_stay(teacher, small_digits, monkeypatch):
-    """A convolution has to be planned anew for every size there."""
-    images, attack = small_digits.test.pixels()[:100], PGD(eps=16 / 255, steps=8)
-    sizes: list[int] = []
-    forward = type(teacher).forward
-
-    def watched(self, x):
-        sizes.append(len(x))
-        return forward(self, x)
-
-    monkeypatch.setattr(type(teacher), "forward", watched)
-
-    def attacked() -> tuple[AttackResult, list[int], int]:
-        sizes.clear()
-        before = teacher.evals.total()
-        found = attack.attack(teacher, images, torch.Generator().manual_seed(0))
-        return found, list(sizes), teacher.evals.total() - before
-
-    plain, all_sizes, spent = attacked()
-    monkeypatch.setattr(pgd, "few_sizes", lambda device: True)
-    filled, few, counted = attacked()
-    assert torch.equal(plain.flipped, filled.flipped) and torch.allclose(plain.margin, filled.margin, atol=1e-4)
-    assert (filled.evals, counted) == (plain.evals, spent) == (sum(all_sizes), sum(all_sizes))
-    assert all_sizes[0] == few[0] == 100  # the images themselves
-    assert [pgd.rounded_up(size) for size in all_sizes[1:]] == few[1:] and len(set(all_sizes)) > 3
-    rounded = {0: 0, 1: 1, 7: 7, 8: 8, 9: 10, 11: 12, 17: 20, 1000: 1024, 1025: 1280}
-    assert {size: pgd.rounded_up(size) for size in rounded} == rounded
 
 
 def test_answers_that_are_known_are_not_asked_for_again(teacher, small_digits):

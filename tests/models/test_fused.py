@@ -102,3 +102,25 @@ def test_the_kernel_of_a_gpu_computes_the_formula(with_residual):
     gradients = torch.autograd.grad(out.float().sum(), inputs), torch.autograd.grad((expected * mask).sum(), wide)
     for one, other in [*pairs, *zip(*gradients, strict=True)]:
         assert (one.double() - other).norm() < 0.01 * other.norm()
+
+
+class Added(nn.Module):
+    """Adds something to a convolution that is no map of its size."""
+
+    def __init__(self, more):
+        super().__init__()
+        self.conv, self.more = nn.Conv2d(8, 8, 3, 2, 1).double(), more
+
+    def forward(self, x):
+        return torch.relu(self.conv(x) + (0.5 if self.more == "a number" else x.mean((2, 3), keepdim=True)))
+
+
+@pytest.mark.cpu("the kernel of a GPU is replaced")
+@pytest.mark.parametrize("more", ["a number", "a map of one position"])
+def test_what_cudnn_cannot_add_is_added_as_usual(more, one_kernel, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("cuDNN adds maps of equal size only")
+
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", refuse)
+    net, x = Added(more), torch.randn(2, 8, 7, 7, dtype=torch.float64)
+    assert torch.equal(fuse_activations(torch.fx.symbolic_trace(net))(x), net(x))
