@@ -10,8 +10,7 @@ from dfkd.models import Classifier, timm_model
 def timm_makes(model: str) -> bool:
     """Whether this version of timm can make the model for images of 32x32 pixels."""
     try:
-        with torch.device("meta"):
-            return timm.create_model(model, img_size=(32, 32)) is not None
+        return timm.create_model(model, img_size=(32, 32)) is not None
     except (AssertionError, TypeError, ValueError):
         return False
 
@@ -22,9 +21,8 @@ def test_patches_that_clash_with_a_models_stem_are_one_clear_message_and_its_own
         timm_model((3, 32, 32), 5, model, patch_size=4)
     if not timm_makes(model):
         pytest.skip(f"timm {timm.__version__} itself cannot make it for such images")
-    with torch.device("meta"):  # nothing is computed: its shapes tell whether it works
-        net = timm_model((3, 32, 32), 5, model, patch_size=None)
-    assert net.eval()(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 5)
+    net = timm_model((3, 32, 32), 5, model, patch_size=None)  # not on "meta": old models read numbers from tensors
+    assert net.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("bad size"), KeyError("stem"), ZeroDivisionError()])
