@@ -1,6 +1,6 @@
 """Adversarial attacks: they split pools and measure teachers.
 
-May be imported by dfkd.defenses and later rooms.
+May be imported by dfkd.audit and later rooms.
 """
 
 from dfkd.attacks.pgd import PGD, AttackResult, attack_warnings, is_deterministic

@@ -1,6 +1,6 @@
 """Is a teacher trapped? Looks at the teacher alone, without any data, and a verdict with its reasons.
 
-May be imported by dfkd.stages and later rooms.
+May be imported by dfkd.defenses and later rooms.
 """
 
 from dfkd.audit.effort import Effort

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from dfkd.attacks import PGD, flip_radius
-from dfkd.audit.carriers import smallest_marks, smallest_shifts
 from dfkd.audit.effort import CARRIED, STARTS, Effort
 from dfkd.audit.last_layer import sum_of_weights
 from dfkd.audit.margins import largest_margins
-from dfkd.audit.masks import smallest_masks
 from dfkd.audit.scouting import answers_to_scouts
 from dfkd.audit.synthetic import invert
+from dfkd.carriers import Search, smallest_marks, smallest_masks, smallest_shifts
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 
@@ -72,13 +71,13 @@ def look(
     runtime: Runtime,
     seed: int,
     effort: Effort,
-    report: Callable[[str], None] = lambda name: None,
+    report: Callable[[str, float], None] = lambda name, seconds: None,
 ) -> Looks:
     """Look at a teacher from all sides.
 
     Args:
         effort: the largest one; less is spent on a teacher for which it would exceed `dfkd.audit.effort.BUDGET`.
-        report: called with the name of each look after it.
+        report: called after each look with its name and its seconds.
     """
     effort = effort.for_teacher(teacher)
     seconds: dict[str, float] = {}
@@ -88,7 +87,7 @@ def look(
         began = time.monotonic()
         yield runtime.generator(seed, "audit", name)
         seconds[name] = round(time.monotonic() - began, 3)
-        report(name)
+        report(name, seconds[name])
 
     with one("images"):
         made = invert(teacher, runtime, seed, effort.images, effort.steps)
@@ -100,13 +99,14 @@ def look(
         margins = largest_margins(teacher, STARTS, effort.steps, stream)
     with one("scouts") as stream:
         answers = answers_to_scouts(teacher, effort.scouts, effort.attack_steps, stream)
-    few = made.first(CARRIED)
+    everyone = torch.arange(teacher.classes, device=made.images.device)
+    few = (teacher,), made.images[:CARRIED], made.answers[:CARRIED], everyone, effort.batch
     with one("shifts") as stream:
-        shifts = smallest_shifts(teacher, few, effort.carrier_steps, effort.batch, stream)
+        shifts = smallest_shifts(Search(*few, stream), effort.carrier_steps)
     with one("marks") as stream:
-        marks = smallest_marks(teacher, few, effort.carrier_steps, effort.batch, stream)
+        marks = smallest_marks(Search(*few, stream), effort.carrier_steps)
     with one("masks") as stream:
-        masks = smallest_masks(teacher, few, effort.steps, effort.batch, stream)
+        masks = smallest_masks(Search(*few, stream), effort.steps)
     with one("last_layer"):
         weights = sum_of_weights(teacher)
     values = {

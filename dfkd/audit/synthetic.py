@@ -30,10 +30,6 @@ class Synthetics:
     labels: Tensor
     answers: Tensor
 
-    def first(self, count: int) -> "Synthetics":
-        """Return the first `count` images, or all; their classes are in random order."""
-        return Synthetics(self.images[:count], self.labels[:count], self.answers[:count])
-
     @property
     def hit(self) -> float:
         """Share of images that the teacher gives the class for which they were made, in [0, 1]."""

@@ -97,8 +97,13 @@ def run(given: Given) -> str:
     teacher = runtime.to_device(described(given) or fitted(given))
     if why := why_not(teacher.classes):
         raise ConfigError(f"{given.file}: {why}")
+    channels, height, width = teacher.shape
+    print(
+        f"a classifier of {teacher.classes} classes, {channels}x{height}x{width} images, on {runtime.device}",
+        flush=True,
+    )
     with float32_arithmetic("ieee"):
-        looks = look(teacher, runtime, config["seeds"]["synthesis"], effort)
+        looks = look(teacher, runtime, config["seeds"]["synthesis"], effort, _told)
     verdict = judge(looks)
     folder = given.to or given.file.with_name(f"{given.file.name}.audit")
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +112,10 @@ def run(given: Given) -> str:
     (folder / "audit.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     print(headline(verdict), verdict.advice, f"open {folder / 'audit.html'}", sep="\n")
     return verdict.answer
+
+
+def _told(look: str, seconds: float) -> None:
+    print(f"  {look.replace('_', ' ')} {seconds:.1f} s", flush=True)
 
 
 def described(given: Given) -> "Teacher | None":

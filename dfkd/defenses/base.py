@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dfkd.audit import Looks
 from dfkd.defenses.views import Lesson, Sources, Views, inherits_robustness
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
@@ -49,6 +50,14 @@ class Defense:
     def makes_views(self) -> bool:
         """Whether the defense makes the views that the student sees (`views`), instead of `student.augment`."""
         return type(self).views is not Defense.views
+
+    @property
+    def needs_audit(self) -> bool:
+        """Whether the defense is told what an audit of the teacher saw (`heed`), before anything is split."""
+        return False
+
+    def heed(self, looks: Looks) -> None:
+        """Take note of what an audit of the teacher saw. Called once before the first split if `needs_audit`."""
 
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         """Raise ValueError if this defense does not work with the teacher's network or with the synthesizer. Called

@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfkd.audit import Looks, judge
 from dfkd.defenses.atesc import ATEsc
+from dfkd.defenses.carried import Carried
 from dfkd.defenses.criteria import Criterion
 from dfkd.defenses.overlays import Draw, Overlays
 from dfkd.defenses.views import Lesson, Sources, Views, inherits_robustness, join, mix
 from dfkd.models import Classifier, Teacher
-from dfkd.pool import Pool
+from dfkd.pool import Pool, Split
 from dfkd.scouts import Scouts
+from dfkd.synthesizers.base import Steer
 
 SURE = 0.5  # scouts of which the teacher is less sure are dropped
 FIRST = 1024  # images of a finished pool that the criterion sees before the first round
 SLOWNESS = 0.7  # weight of the earlier explorations in a running mean
 WORTHWHILE = 0.05  # share of the scouts in the trap below which fewer are sent
+IMAGES = 256  # images of the pool on which carriers are sought, and are tried on the student
 FULL = 0.15  # share of agreement from which on the student sees the full number of additional views
 
 
@@ -73,6 +77,7 @@ class Escape(ATEsc):
     def __init__(
         self,
         criterion: Criterion,
+        audit: bool = True,
         scouts: Scouts | None = None,
         scouts_at_once: int = 64,
         every: int = 5,
@@ -83,6 +88,10 @@ class Escape(ATEsc):
         scout_rows: float = 0.25,
         overlay_rows: float = 0.5,
         least: float = 0.25,
+        carrier_rows: float = 0.25,
+        seek_every: int = 30,
+        seek_steps: int = 60,
+        seek_batch: int = 16,
         weight: float = 0.2,
         **kwargs: Any,
     ):
@@ -91,23 +100,56 @@ class Escape(ATEsc):
             raise ValueError(f"donors must be robust or fragile, got '{donors}'")
         if not 0 <= paste < 1 or not 0 <= blend <= 1 or not 0 <= least <= 1:
             raise ValueError(f"need 0 <= paste < 1, 0 <= blend <= 1, 0 <= least <= 1, got {paste}, {blend}, {least}")
-        if scouts_at_once < 1 or every < 1:
-            raise ValueError(f"scouts_at_once and every must be at least 1, got {scouts_at_once} and {every}")
-        if scout_rows < 0 or overlay_rows < 0:
-            raise ValueError(f"scout_rows and overlay_rows must not be negative, got {scout_rows} and {overlay_rows}")
+        numbers = {"scouts_at_once": scouts_at_once, "every": every, "seek_every": seek_every}
+        numbers |= {"seek_steps": seek_steps, "seek_batch": seek_batch}
+        if any(value < 1 for value in numbers.values()):
+            raise ValueError(f"all of these must be at least 1, got {numbers}")
+        if seek_every % every:
+            raise ValueError(f"seek_every must be a multiple of every, got {seek_every} and {every}")
+        rows = {"scout_rows": scout_rows, "overlay_rows": overlay_rows, "carrier_rows": carrier_rows}
+        if any(value < 0 for value in rows.values()):
+            raise ValueError(f"none of these may be negative, got {rows}")
         self.scouts, self.scouts_at_once, self.every = scouts, scouts_at_once, every
         self.relabel, self.donors = relabel, donors
         self.paste, self.blend, self.least = paste, blend, least
-        self.scout_rows, self.overlay_rows = scout_rows, overlay_rows
+        self.scout_rows, self.overlay_rows, self.carrier_rows = scout_rows, overlay_rows, carrier_rows
+        self.audit, self.seek_every, self.seek_steps, self.seek_batch = audit, seek_every, seek_steps, seek_batch
+        self.carried: Carried | None = None  # if an audit names a class
+        self.sees_no_trap = False  # if an audit says so
         self.trapped = Overlays(1024)  # robust scouts; their masks are not used
         self.overlays = Overlays(256)
         self.found = 1.0  # share of the scouts that were in the trap, recent ones most
-        self.agreement = {"scouts": 1.0, "overlays": 1.0}  # shares on which the student gives the teacher's class
+        self.agreement = {
+            "scouts": 1.0,
+            "overlays": 1.0,
+            "carriers": 1.0,
+        }  # shares on which the student gives the teacher's class
+
+    @property
+    def needs_audit(self) -> bool:
+        return self.audit
+
+    def heed(self, looks: Looks) -> None:
+        verdict = judge(looks)
+        self.sees_no_trap = verdict.answer == "not trapped"
+        if self.carrier_rows and not self.sees_no_trap:
+            self.carried = Carried(looks, verdict.suspect, self.seek_steps, self.seek_batch)
+
+    def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
+        return Split.everything(images) if self.sees_no_trap else super().split(teacher, images, logits, generator)
+
+    def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
+        return None if self.sees_no_trap else super().steer(teacher, generator)
+
+    def warnings(self) -> list[str]:
+        if self.sees_no_trap:
+            return ["the audit sees no trap in this teacher, so nothing is forgotten"]
+        return super().warnings()
 
     def explore(
         self, number: int, teacher: Teacher, student: Classifier, pool: Pool, generator: torch.Generator
     ) -> dict[str, float]:
-        if number % self.every:
+        if number % self.every or self.sees_no_trap:
             return {}
         with teacher.counted_as("split"):
             if (
@@ -123,8 +165,35 @@ class Escape(ATEsc):
         if len(self.overlays) and len(bases):
             chosen = Draw(generator).among(bases, len(self.overlays))
             images = torch.lerp(pool.pixels(chosen), self.overlays.images, self.overlays.masks)
-            self.agreement["overlays"] = _agreement(student, images, self.overlays.logits)
+            self.agreement["overlays"] = _share(student, images, self.overlays.logits.argmax(1))
+        if self.carried is not None and len(bases):
+            self._carry(number, teacher, student, pool, bases, generator)
         return {f"escape/{name}": value for name, value in (self.agreement | {"trapped_scouts": found}).items()}
+
+    def _carry(
+        self,
+        number: int,
+        teacher: Teacher,
+        student: Classifier,
+        pool: Pool,
+        bases: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Now and then seek carriers that teacher and student follow (in the first round, before the student has
+        learned anything, those that the teacher follows), and see how many images the known ones carry."""
+        draw = Draw(generator)
+        if number % self.seek_every == 0:
+            chosen = draw.among(bases, IMAGES)
+            mode = student.training
+            models = (teacher, student.eval()) if number else (teacher,)
+            with teacher.counted_as("split"):
+                self.carried.seek(models, pool.pixels(chosen), pool.logits[chosen].argmax(1), generator)
+            student.train(mode)
+        others = bases[pool.logits[bases].argmax(1) != self.carried.target]
+        if len(self.carried) and len(others):
+            images = pool.pixels(draw.among(others, IMAGES))
+            images = self.carried.applied(images, torch.ones_like(images[:, :1, :1, :1]), generator)
+            self.agreement["carriers"] = _share(student, images, self.carried.target)
 
     def _send_scouts(self, teacher: Teacher, student: Classifier, generator: torch.Generator) -> float:
         """Draw scouts, and keep those in the trap: robust ones of which the teacher is sure. Return
@@ -137,7 +206,7 @@ class Escape(ATEsc):
             trapped &= self.criterion.suspicious[logits.argmax(1)]
         images, logits = images[trapped], logits[trapped]
         if len(images):
-            now = _agreement(student, images, logits)  # before it has seen them
+            now = _share(student, images, logits.argmax(1))  # before it has seen them
             self.agreement["scouts"] = SLOWNESS * self.agreement["scouts"] + (1 - SLOWNESS) * now
             self.trapped.add(images, logits, torch.ones_like(images[:, :1]))
         self.found = SLOWNESS * self.found + (1 - SLOWNESS) * trapped.float().mean().item()
@@ -174,7 +243,20 @@ class Escape(ATEsc):
                 smaller = draw.smaller(self.overlays.masks[chosen])
                 first = count + len(trapped)
                 parts.append(mix(sources, draw.among(fragile, rows - new), first + chosen, smaller))
+        rows = round(self.carrier_rows * count)
+        if self.carried is not None and len(self.carried) and len(fragile) and rows:
+            sources = sources.followed_by(*self._one_of_the_trap(sources))
+            base = draw.among(fragile, rows)
+            images = self.carried.views(sources.images[base], generator)
+            donor = torch.full_like(base, len(sources) - 1)
+            parts.append(Views(images, base, donor, torch.zeros_like(images[:, :1])))
         return sources, join(parts)
+
+    def _one_of_the_trap(self, sources: Sources) -> tuple[Tensor, Tensor]:
+        """Return an image and logits that stand for the donor of all carriers: only its class counts."""
+        logits = torch.zeros_like(sources.logits[:1])
+        logits[:, self.carried.target] = 1.0
+        return torch.zeros_like(sources.images[:1]), logits
 
     def teach(self, sources: Sources, views: Views, logits: Tensor) -> Lesson:
         answers, labels = logits.argmax(1), sources.labels
@@ -184,20 +266,22 @@ class Escape(ATEsc):
         base, donor = sources.fragile[views.base], sources.fragile[views.donor]
         of_base, of_donor = answers == labels[views.base], answers == labels[views.donor]
         takes_over = of_donor & ~of_base & base & (donor if self.donors == "fragile" else ~donor)
-        self.overlays.add(sources.images[views.donor][takes_over], logits[takes_over], views.mask[takes_over])
+        carried = ~views.mask.flatten(1).any(1) & (views.base != views.donor)  # views of carriers have an empty mask
+        seen = takes_over & ~carried
+        self.overlays.add(sources.images[views.donor][seen], logits[seen], views.mask[seen])
         targets = torch.where(takes_over[:, None], sources.logits[views.base], logits)
         below = of_base & ~of_donor & ~base & donor  # the same with exchanged roles
         targets = torch.where(below[:, None], sources.logits[views.donor], targets)
-        return Lesson(targets, ~(robust & ~base & ~donor), used=~((base != donor) & of_base & of_donor))
+        return Lesson(targets, ~(robust & ~base & ~donor), used=carried | ~((base != donor) & of_base & of_donor))
 
     def _rows(self, most: float, agreement: float) -> int:
         return round(most * min(1.0, max(agreement / FULL, self.least)))
 
 
 @torch.no_grad()
-def _agreement(student: Classifier, images: Tensor, logits: Tensor) -> float:
-    """Return the share of images on which the student, in evaluation mode, gives the class of the teacher's logits."""
+def _share(student: Classifier, images: Tensor, classes: Tensor | int) -> float:
+    """Return the share of images to which the student, in evaluation mode, gives these classes."""
     mode = student.training
-    same = student.eval()(images).argmax(1) == logits.argmax(1)
+    same = student.eval()(images).argmax(1) == classes
     student.train(mode)
     return same.float().mean().item()

@@ -24,13 +24,13 @@ def make_result(pipeline: Pipeline, began: float) -> dict:
         the content of result.json without checksums.
     """
     run, artifacts, started = pipeline.run, pipeline.artifacts, time.monotonic()
-    entries, warnings = {}, list(run.components.warnings)
+    entries, warnings, evals = {}, list(run.components.warnings), []
     for name, artifact in artifacts.items():
         stage = run.planned[name].stage
         entries |= stage.result(run, artifact)
         warnings += stage.warnings(run, artifact)
-    evals = [artifact.meta["evals"] for artifact in artifacts.values() if "evals" in artifact.meta]
-    if evals:
+        evals.append(stage.evals(run, artifact))
+    if any(evals):
         entries["teacher_evals"] = {p: sum(e.get(p, 0) for e in evals) for p in ("synthesis", "split", "distill")}
     return {
         "cell": run.cell.name,

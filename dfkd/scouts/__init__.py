@@ -1,6 +1,6 @@
 """Scouts: images that mean nothing, drawn without any data, to see what a teacher answers outside of its domain.
 
-May be imported by dfkd.defenses and later rooms.
+May be imported by dfkd.audit and later rooms.
 """
 
 from dfkd.scouts.base import Mixture, Scouts

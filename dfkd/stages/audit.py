@@ -32,7 +32,7 @@ class AuditStage(Stage):
         self.always, self.effort = always, Effort(**effort)
 
     def is_part(self, cell: Cell, components: Components) -> bool:
-        return self.always
+        return self.always or components.defense.needs_audit
 
     def content(self, cell: Cell, components: Components) -> dict:
         precision, seed = cell.config["runtime"]["precision"], cell.config["seeds"]["synthesis"]
@@ -42,10 +42,13 @@ class AuditStage(Stage):
         teacher, seed = run.stage_outputs["teacher"], run.cell.config["seeds"]["synthesis"]
         before = teacher.evals["audit"]
         with run.bar(len(LOOKS), "audit") as progress, teacher.counted_as("audit"):
-            looks = look(teacher, run.components.runtime, seed, self.effort, lambda name: progress.update())
+            looks = look(teacher, run.components.runtime, seed, self.effort, lambda *_: progress.update())
         save_file(looks.pictures, folder / "pictures.safetensors")
-        # No `evals`: a result counts there what a distillation costs.
         return {"looks": looks.to_json(), "images_shown": teacher.evals["audit"] - before}
+
+    def evals(self, run: Run, artifact: Artifact) -> dict[str, int]:
+        """A result counts what a distillation costs: an audit that its defense does not need is no part of that."""
+        return {"split": artifact.meta["images_shown"]} if run.components.defense.needs_audit else {}
 
     def load(self, run: Run, artifact: Artifact) -> Looks:
         looks = Looks(**artifact.meta["looks"])
@@ -59,3 +62,9 @@ class AuditStage(Stage):
         text = page(run.cell.name, dataclasses.replace(looks, pictures=pictures), verdict)
         (run.cell.folder / PAGE).write_text(text, encoding="utf-8")
         return {"audit": verdict.to_json() | {"looks": looks.values, "images_shown": artifact.meta["images_shown"]}}
+
+
+def tell_defense(run: Run) -> None:
+    """Let the defense know what the audit saw, if it needs to."""
+    if run.components.defense.needs_audit:
+        run.components.defense.heed(run.stage_outputs["audit"])

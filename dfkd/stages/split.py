@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dfkd.config.cell import Cell, is_shipped
 from dfkd.pool import Split
+from dfkd.stages.audit import tell_defense
 from dfkd.stages.components import Components
 from dfkd.stages.stage import Log, Run, Stage
 from dfkd.store.store import Artifact
@@ -18,10 +19,13 @@ BATCH_SIZE = 500  # images per batch; not runtime.chunk, since the batch size de
 class SplitStage(Stage):
     """Makes the split (`dfkd.pool.Split`); `load` also sets it as the split of the pool."""
 
-    name, version, phase, inputs = "split", 4, "split", ("pool",)
+    name, version, phase = "split", 4, "split"
 
     def is_part(self, cell: Cell, components: Components) -> bool:
         return not components.synthesizer.online
+
+    def fed_by(self, cell: Cell, components: Components) -> tuple[str, ...]:
+        return ("pool", "audit") if components.defense.needs_audit else ("pool",)
 
     def content(self, cell: Cell, components: Components) -> dict:
         # The split of a shipped defense with a criterion depends on the criterion only, so other losses share it.
@@ -35,6 +39,7 @@ class SplitStage(Stage):
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         teacher, pool, defense = run.stage_outputs["teacher"], run.stage_outputs["pool"], run.components.defense
+        tell_defense(run)
         before, seed = teacher.evals.copy(), run.cell.config["seeds"]["synthesis"]
         generator = run.components.runtime.generator(seed, "split")
         splits: dict[str, list[Tensor]] = {"fragile": [], "score": []}

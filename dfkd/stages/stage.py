@@ -143,6 +143,10 @@ class Stage(ABC):
         compute; None if all ranks make it together."""
         return ""
 
+    def evals(self, run: Run, artifact: Artifact) -> dict[str, int]:
+        """Return {phase: images shown to the teacher} for the result. The default is `evals` of the metadata."""
+        return artifact.meta.get("evals", {})
+
     def result(self, run: Run, artifact: Artifact) -> dict:
         """Return the entries of the stage in result.json. The default is its metadata under its name."""
         bookkeeping = ("seconds", "peak_memory_mb", "evals", "warnings", "ranks")

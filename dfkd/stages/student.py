@@ -20,6 +20,7 @@ from dfkd.machine.runtime import seeded
 from dfkd.metrics import own_content
 from dfkd.models import Classifier, Teacher, load_classifier, save_classifier
 from dfkd.pool import Pool
+from dfkd.stages.audit import tell_defense
 from dfkd.stages.components import Components
 from dfkd.stages.pool import synthesis_content
 from dfkd.stages.prepare import student_of
@@ -49,7 +50,10 @@ class StudentStage(Stage):
         return content | {"synthesis": synthesis_content(cell)} | checks | own_content(cell.config, "each_round")
 
     def fed_by(self, cell: Cell, components: Components) -> tuple[str, ...]:
-        return ("teacher",) if components.synthesizer.online else ("pool", "split")  # the pool's key covers the teacher
+        images = (
+            ("teacher",) if components.synthesizer.online else ("pool", "split")
+        )  # the pool's key covers the teacher
+        return (*images, "audit") if components.defense.needs_audit else images
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         if run.siblings:
@@ -112,6 +116,7 @@ class StudentStage(Stage):
         metrics = [metric for metric in components.metrics if metric.each_round]
         if pool is None:
             components.synthesizer.loop = run.loop
+        tell_defense(run)
         return Distillation(
             student,
             components.synthesizer,

@@ -1,6 +1,6 @@
 """Synthesizers: methods that make images from the teacher alone, and control experiments.
 
-May be imported by dfkd.defenses and later rooms.
+May be imported by dfkd.audit and later rooms.
 """
 
 from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic

@@ -59,9 +59,3 @@ def test_only_images_and_not_too_many_classes_can_be_audited():
     assert why_not(10) is None and why_not(100) is None
     assert "at most 100 classes; there are 1000" in why_not(1000)
     assert "something else" in why_not(10, has_pixels=False)
-
-
-def test_the_first_images_keep_their_classes(synthetics):
-    few = synthetics.first(4)
-    assert len(few.images) == 4 and torch.equal(few.answers, synthetics.answers[:4])
-    assert len(synthetics.first(1000).images) == len(synthetics.images)
