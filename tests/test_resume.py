@@ -1,5 +1,6 @@
 """A run that is broken off goes on to the same bits: every synthesizer and teacher, and defenses with a memory."""
 
+import dataclasses
 import functools
 import logging
 import tempfile
@@ -13,6 +14,7 @@ from runner import BACKDOOR, ROOT, TINY, a_few, composed
 from safetensors.torch import save_file
 
 from dfkd import synthesizers, teachers
+from dfkd.audit import judge
 from dfkd.config.cell import Cell
 from dfkd.machine.runtime import Runtime
 from dfkd.models import cnn_bn
@@ -65,7 +67,11 @@ DEFENSES = {
     "dhbe": ("defense=dhbe", "defense.latent=8", "defense.width=4", "defense.every=3"),
     "atesc_fast": ("defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_random": ("defense=atesc_random", "student.augment=cut_mix"),
-    "escape": ("defense=escape", "defense.every=1", "defense.criterion.memory=64", "defense.criterion.most=0.05"),
+    "escape": (
+        *("defense=escape", "defense.every=1", "defense.criterion.memory=64", "defense.criterion.most=0.05"),
+        *("defense.seek_every=2", "defense.seek_steps=3", "stages.audit.images=2", "stages.audit.steps=2"),
+        *("stages.audit.carrier_steps=2", "stages.audit.scouts=4"),
+    ),
     "oracle": ("synthesizer=noise_images", *SETS, "defense=atesc", "criterion@defense.criterion=oracle"),
 }
 
@@ -135,7 +141,9 @@ def test_every_synthesizer_goes_on_where_it_was(tmp_path, caplog, name):
 
 @pytest.mark.cpu("the same bits are promised on the CPU only")
 @pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape"))
-def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name):
+def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name, monkeypatch):
+    monkeypatch.setattr("dfkd.defenses.escape.judge", lambda looks: dataclasses.replace(judge(looks), answer="trapped"))
+    monkeypatch.setattr("dfkd.defenses.carried.SHARE", 0.0)  # every carrier is found, so that there are some to restore
     options = ("synthesizer=dfq", *GENERATIVE) if name != "oracle" else ()
     breaks_do_not_show(small_cell(tmp_path, *options, *BACKDOOR, *DEFENSES[name], *ROUNDS, "limit.steps=4"), caplog)
 

@@ -1,4 +1,4 @@
-"""Escape: ATEsc with the labels that a trap hides, with scouts, and with a radius of the teacher's own.
+"""Escape: ATEsc with an audit, with carriers, with the labels that a trap hides, with scouts, and a radius of its own.
 
 This is a method of this program. ATEsc (Hong et al., ICML 2025, arXiv 2507.04119) only makes the student forget the
 teacher's class of robust images; docs/escape.md tells what was added and what each part is good for.
@@ -29,30 +29,38 @@ FULL = 0.15  # share of agreement from which on the student sees the full number
 
 
 class Escape(ATEsc):
-    """Distils fragile images, forgets robust ones, and teaches the labels that robust parts hide.
+    """Distils fragile images, forgets robust ones, and teaches the labels that a trap hides.
 
-    The student's batch of B pool images becomes these views:
+    An audit of the teacher (`dfkd.audit`) says first whether there is a trap, and to which class it leads. If it sees
+    none, all images are distilled. Otherwise the student's batch of B pool images becomes these views:
 
         plain     (1 - paste) * B images as they are, with the teacher's logits from the pool
         mixed     paste * B images with a box of, or blended with, another image of the batch
         scouts    up to scout_rows * B: scouts that are robust and of which the teacher is sure, half of them mixed
         overlaid  up to overlay_rows * B: fragile images with a robust one, or an overlay that worked before
+        carried   carrier_rows * B: fragile images under a carrier
 
-    A view is x = (1 - m) * base + m * donor. The teacher's class y of it decides, with y(base), y(donor) the classes of
-    its sources:
+    A view is x = (1 - m) * base + m * donor, or a carrier applied to its base. The teacher's class y of it decides,
+    with y(base), y(donor) the classes of its sources; the donor of a carried view is a robust image of the trap's class:
 
         both sources fragile, or y is neither y(base) nor y(donor)   distil the teacher's logits for the view
         both robust, y = y(base) or y(donor)          forget y
         one fragile, one robust, y = y(robust) != y(fragile)         relabel: distil the teacher's logits for the
                                                                      fragile source
-        one fragile, one robust, y = y(fragile) = y(robust)          leave out: it cannot be told which source gives y
+        one fragile, one robust, y = y(fragile) = y(robust)          leave out: it cannot be told which source gives y;
+                                                                     carried views are distilled
         one fragile, one robust, y = y(fragile) != y(robust)         distil the teacher's logits for the view
+
+    A carrier is a small change that takes images of other classes to the trap's class (`Carried`). They are sought
+    again every `seek_every` rounds, by gradients of both networks: changes with which the teacher says the trap's class
+    and the student still follows. So the student is shown what it has not yet unlearned. This is the idea of I-BAU
+    (Zeng et al., ICLR 2022, arXiv 2110.03735), which takes clean images and one network, for synthetic images and two.
 
     An overlay that took a fragile image to its donor's class is remembered (donor, mask), and is tried again on other
     images, smaller or weaker. The overlays thus approach the smallest part that carries the trap.
 
-    The student sees fewer additional views as it agrees with the teacher on fewer of them: their number is multiplied
-    by min(1, max(agreement / 0.15, least)).
+    The student sees fewer views of scouts and overlays as it agrees with the teacher on fewer of them: their number is
+    multiplied by min(1, max(agreement / 0.15, least)).
 
     Args:
         criterion: decides the split. 'flip_radius' also names suspicious classes; scouts of other classes are then
@@ -64,8 +72,11 @@ class Escape(ATEsc):
         donors: 'robust', or 'fragile' as a control, in which fragile images are mixed in and take the blame.
         paste, blend: probabilities that an image of the batch gets a donor, and that this is blended in (otherwise a
             box is pasted), in [0, 1); blend may be 1.
-        scout_rows, overlay_rows: additional views per image of the batch, at least 0.
+        scout_rows, overlay_rows, carrier_rows: additional views per image of the batch, at least 0.
         least: see above, in [0, 1].
+        audit: whether the teacher is audited. Without an audit there are no carriers.
+        seek_every: rounds from one search for carriers to the next, a multiple of `every`.
+        seek_steps, seek_batch: steps of each search, and images of each step.
         weight, kwargs: arguments of `ATEsc`. Relabelled views need less forgetting than ATEsc's weight of 1.
 
     Raises:
@@ -77,7 +88,6 @@ class Escape(ATEsc):
     def __init__(
         self,
         criterion: Criterion,
-        audit: bool = True,
         scouts: Scouts | None = None,
         scouts_at_once: int = 64,
         every: int = 5,
@@ -88,6 +98,7 @@ class Escape(ATEsc):
         scout_rows: float = 0.25,
         overlay_rows: float = 0.5,
         least: float = 0.25,
+        audit: bool = True,
         carrier_rows: float = 0.25,
         seek_every: int = 30,
         seek_steps: int = 60,
@@ -119,11 +130,8 @@ class Escape(ATEsc):
         self.trapped = Overlays(1024)  # robust scouts; their masks are not used
         self.overlays = Overlays(256)
         self.found = 1.0  # share of the scouts that were in the trap, recent ones most
-        self.agreement = {
-            "scouts": 1.0,
-            "overlays": 1.0,
-            "carriers": 1.0,
-        }  # shares on which the student gives the teacher's class
+        # shares of these views to which the student gives the teacher's class
+        self.agreement = {"scouts": 1.0, "overlays": 1.0, "carriers": 1.0}
 
     @property
     def needs_audit(self) -> bool:

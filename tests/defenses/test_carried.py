@@ -66,7 +66,8 @@ def test_changes_and_filters_are_applied_as_the_formula_says(carried, random):
     level = 2 * torch.rand(40, 1, 8, 8, generator=random)
     keep, add = torch.rand(1, 1, 8, 8, generator=random), torch.rand(1, 1, 8, 8, generator=random) - 0.5
     filters = Filters(
-        torch.tensor([0.3]), *(torch.randn(1, *shape, generator=random) for shape in ((8, 1, 5, 5), (8,), (1, 8, 3, 3), (1,)))
+        torch.tensor([0.3]),
+        *(torch.randn(1, *shape, generator=random) for shape in ((8, 1, 5, 5), (8,), (1, 8, 3, 3), (1,))),
     )
     carried.changes, carried.filters = (keep, add), tuple(vars(filters).values())
     changed = carried.applied(images, level, random)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from dfkd.audit import Looks
 from dfkd.defenses import ATEsc, Criterion, Escape, Inverted, Random
 from dfkd.defenses.overlays import Draw, Overlays
 from dfkd.defenses.views import Sources, Views, mix
@@ -133,6 +134,86 @@ def test_without_fragile_or_robust_images_there_are_no_overlaid_views(random):
         assert len(views.images) == 8
 
 
+def looks(suspect: int | None = 0, classes: int = 4) -> Looks:
+    """What an audit sees of a teacher with a trap that leads to a class, or of one without."""
+    names = ("flips", "margins", "scouts", "shifts", "marks", "masks", "last_layer")
+    values = {name: [0.1 + 0.001 * c for c in range(classes)] for name in names}
+    for name, value in {"shifts": 0.01, "marks": 0.01, "masks": 0.01, "last_layer": 1.0}.items():
+        if suspect is not None:
+            values[name][suspect] = value
+    return Looks(values, hit=1.0, confidence=0.5, radii=[0.02] * classes, labels=list(range(classes)))
+
+
+def with_carriers(**options) -> Escape:
+    """Escape from a trap of class 0, with one carrier: it adds 0.3 everywhere."""
+    escape = Escape(Known(), **options)
+    escape.heed(looks(0))
+    escape.carried.changes = torch.zeros(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.3)
+    return escape
+
+
+def test_the_audit_names_the_class_that_carriers_lead_to():
+    escape = Escape(Known(), seek_steps=7, seek_batch=5)
+    assert escape.needs_audit and not Escape(Known(), audit=False).needs_audit
+    escape.heed(looks(2))
+    assert (escape.carried.target, escape.carried.steps, escape.carried.batch) == (2, 7, 5) and not escape.sees_no_trap
+    off = Escape(Known(), carrier_rows=0.0)
+    off.heed(looks(2))
+    assert off.carried is None and not off.sees_no_trap
+
+
+def test_a_teacher_without_a_trap_is_distilled_as_it_is(random, teacher):
+    escape = Escape(Known())
+    escape.heed(looks(None))
+    images = torch.ones(3, *SHAPE)  # robust by the criterion
+    assert escape.split(teacher, images, teacher.predict(images), random).fragile.all()
+    assert escape.steer(teacher, random) is None and escape.carried is None
+    assert explored(escape, teacher, pool_of(teacher, images)) == {} and "no trap" in escape.warnings()[0]
+
+
+def test_carriers_are_shown_on_fragile_images_with_the_labels_that_they_hide(random):
+    escape = with_carriers(paste=0.0, overlay_rows=0.0, carrier_rows=0.5)
+    some = sources([0, 1, 2, 3] * 4, [True] * 12 + [False] * 4)
+    more, views = escape.views(some, random)
+    part = slice(16, 24)
+    assert len(views.images) == 24 and len(more) == 17 and not more.fragile[16] and more.labels[16] == 0
+    assert (views.donor[part] == 16).all() and more.fragile[views.base[part]].all()
+    changed = views.images[part] - more.images[views.base[part]]
+    assert (changed.flatten(1).amax(1) > 0.1).all() and changed.max() <= 0.3 * 1.4 + 1e-6
+
+    labels = more.labels[views.base]
+    answers = labels.clone()
+    answers[part] = 0  # the teacher follows the carriers
+    lesson = escape.teach(more, views, 3 * torch.eye(4)[answers])
+    hidden = labels[part] != 0
+    assert torch.equal(lesson.targets[part][hidden], more.logits[views.base[part]][hidden])
+    assert lesson.fragile[part].all() and lesson.used[part].all()  # images of the trap's class too: they keep it
+    assert (lesson.targets[part][~hidden].argmax(1) == 0).all() and len(escape.overlays) == 0
+
+
+def test_without_relabelling_views_of_carriers_are_forgotten(random):
+    escape = with_carriers(paste=0.0, overlay_rows=0.0, carrier_rows=0.5, relabel=False)
+    more, views = escape.views(sources([1, 2] * 8, [True] * 16), random)
+    lesson = escape.teach(more, views, 3 * torch.eye(4)[torch.zeros(24, dtype=torch.long)])
+    assert not lesson.fragile[16:].any()
+
+
+def test_carriers_are_sought_with_the_teacher_first_and_then_with_the_student(teacher, small_digits, monkeypatch):
+    escape = Escape(Known(), every=1, seek_every=2)
+    escape.heed(looks(0, classes=10))
+    pool, sought = pool_of(teacher, small_digits.val.pixels(slice(0, 40))), []
+
+    def seek(models, images, answers, stream):
+        sought.append(models)
+        assert torch.equal(teacher.predict(images).argmax(1), answers) and all(not m.training for m in models)
+        escape.carried.changes = torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+
+    monkeypatch.setattr(escape.carried, "seek", seek)
+    shares = [explored(escape, teacher, pool, number)["escape/carriers"] for number in range(3)]
+    assert [len(models) for models in sought] == [1, 2] and all(models[0] is teacher for models in sought)
+    assert all(0 <= share <= 1 for share in shares)
+
+
 class Trap(torch.nn.Module):
     """A network that is right, but gives class 0 to every image with a bright first pixel."""
 
@@ -259,7 +340,8 @@ def test_a_student_gets_away_with_the_labels_under_the_trap(runtime, teacher, sm
     "options",
     [
         {"donors": "both"}, {"paste": 1.0}, {"blend": 2.0}, {"least": -1.0}, {"scouts_at_once": 0}, {"every": 0},
-        {"scout_rows": -1.0}, {"overlay_rows": -0.1}, {"weight": -1.0},
+        {"scout_rows": -1.0}, {"overlay_rows": -0.1}, {"weight": -1.0}, {"carrier_rows": -1.0}, {"seek_steps": 0},
+        {"seek_batch": 0}, {"seek_every": 0}, {"seek_every": 7},
     ],
 )  # fmt: skip
 def test_impossible_options_are_refused(options):
