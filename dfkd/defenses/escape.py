@@ -41,7 +41,8 @@ class Escape(ATEsc):
         carried   carrier_rows * B: fragile images under a carrier
 
     A view is x = (1 - m) * base + m * donor, or a carrier applied to its base. The teacher's class y of it decides,
-    with y(base), y(donor) the classes of its sources; the donor of a carried view is a robust image of the trap's class:
+    with y(base), y(donor) the classes of its sources; the donor of a carried view is a robust image of the trap's
+    class:
 
         both sources fragile, or y is neither y(base) nor y(donor)   distil the teacher's logits for the view
         both robust, y = y(base) or y(donor)          forget y
@@ -74,7 +75,7 @@ class Escape(ATEsc):
             box is pasted), in [0, 1); blend may be 1.
         scout_rows, overlay_rows, carrier_rows: additional views per image of the batch, at least 0.
         least: see above, in [0, 1].
-        audit: whether the teacher is audited. Without an audit there are no carriers.
+        audit: whether the teacher is audited. Without an audit there are no carriers, and none with donors='fragile'.
         seek_every: rounds from one search for carriers to the next, a multiple of `every`.
         seek_steps, seek_batch: steps of each search, and images of each step.
         weight, kwargs: arguments of `ATEsc`. Relabelled views need less forgetting than ATEsc's weight of 1.
@@ -140,7 +141,7 @@ class Escape(ATEsc):
     def heed(self, looks: Looks) -> None:
         verdict = judge(looks)
         self.sees_no_trap = verdict.answer == "not trapped"
-        if self.carrier_rows and not self.sees_no_trap:
+        if self.carrier_rows and self.donors == "robust" and not self.sees_no_trap:
             self.carried = Carried(looks, verdict.suspect, self.seek_steps, self.seek_batch)
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
