@@ -32,7 +32,8 @@ class Escape(ATEsc):
     """Distils fragile images, forgets robust ones, and teaches the labels that a trap hides.
 
     An audit of the teacher (`dfkd.audit`) says first whether there is a trap, and to which class it leads. If it sees
-    none, all images are distilled. Otherwise the student's batch of B pool images becomes these views:
+    none, all images are distilled; if it cannot tell, there are no carriers. The student's batch of B pool images
+    becomes these views:
 
         plain     (1 - paste) * B images as they are, with the teacher's logits from the pool
         mixed     paste * B images with a box of, or blended with, another image of the batch
@@ -141,7 +142,7 @@ class Escape(ATEsc):
     def heed(self, looks: Looks) -> None:
         verdict = judge(looks)
         self.sees_no_trap = verdict.answer == "not trapped"
-        if self.carrier_rows and self.donors == "robust" and not self.sees_no_trap:
+        if self.carrier_rows and self.donors == "robust" and verdict.answer == "trapped":
             self.carried = Carried(looks, verdict.suspect, self.seek_steps, self.seek_batch)
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
