@@ -39,7 +39,7 @@ class Escape(ATEsc):
         mixed     paste * B images with a box of, or blended with, another image of the batch
         scouts    up to scout_rows * B: scouts that are robust and of which the teacher is sure, half of them mixed
         overlaid  up to overlay_rows * B: fragile images with a robust one, or an overlay that worked before
-        carried   carrier_rows * B: fragile images under a carrier
+        carried   up to carrier_rows * B: fragile images under a carrier
 
     A view is x = (1 - m) * base + m * donor, or a carrier applied to its base. The teacher's class y of it decides,
     with y(base), y(donor) the classes of its sources; the donor of a carried view is a robust image of the trap's
@@ -61,8 +61,8 @@ class Escape(ATEsc):
     An overlay that took a fragile image to its donor's class is remembered (donor, mask), and is tried again on other
     images, smaller or weaker. The overlays thus approach the smallest part that carries the trap.
 
-    The student sees fewer views of scouts and overlays as it agrees with the teacher on fewer of them: their number is
-    multiplied by min(1, max(agreement / 0.15, least)).
+    The student sees fewer of these views as it agrees with the teacher on fewer of them: the number of scouts and
+    overlays is multiplied by min(1, max(agreement / 0.15, least)), that of carried views by max(agreement, least).
 
     Args:
         criterion: decides the split. 'flip_radius' also names suspicious classes; scouts of other classes are then
@@ -75,7 +75,7 @@ class Escape(ATEsc):
         paste, blend: probabilities that an image of the batch gets a donor, and that this is blended in (otherwise a
             box is pasted), in [0, 1); blend may be 1.
         scout_rows, overlay_rows, carrier_rows: additional views per image of the batch, at least 0.
-        least: see above, in [0, 1].
+        least: smallest share of these views, see above, in [0, 1].
         audit: whether the teacher is audited. Without an audit there are no carriers, and none with donors='fragile'.
         seek_every: rounds from one search for carriers to the next, a multiple of `every`.
         seek_steps, seek_batch: steps of each search, and images of each step.
@@ -101,7 +101,7 @@ class Escape(ATEsc):
         overlay_rows: float = 0.5,
         least: float = 0.25,
         audit: bool = True,
-        carrier_rows: float = 0.25,
+        carrier_rows: float = 1.0,
         seek_every: int = 30,
         seek_steps: int = 60,
         seek_batch: int = 16,
@@ -253,7 +253,7 @@ class Escape(ATEsc):
                 smaller = draw.smaller(self.overlays.masks[chosen])
                 first = count + len(trapped)
                 parts.append(mix(sources, draw.among(fragile, rows - new), first + chosen, smaller))
-        rows = round(self.carrier_rows * count)
+        rows = round(self.carrier_rows * max(self.agreement["carriers"], self.least) * count)
         if self.carried is not None and len(self.carried) and len(fragile) and rows:
             sources = sources.followed_by(*self._one_of_the_trap(sources))
             base = draw.among(fragile, rows)

@@ -191,6 +191,13 @@ def test_carriers_are_shown_on_fragile_images_with_the_labels_that_they_hide(ran
     assert (lesson.targets[part][~hidden].argmax(1) == 0).all() and len(escape.overlays) == 0
 
 
+@pytest.mark.parametrize(("agreement", "rows"), [(1.0, 16), (0.5, 8), (0.1, 4)])
+def test_carriers_are_shown_as_long_as_the_student_follows(agreement, rows, random):
+    escape = with_carriers(paste=0.0, overlay_rows=0.0)
+    escape.agreement["carriers"] = agreement
+    assert len(escape.views(sources([0, 1] * 8, [True] * 16), random)[1].images) == 16 + rows
+
+
 def test_without_relabelling_views_of_carriers_are_forgotten(random):
     escape = with_carriers(paste=0.0, overlay_rows=0.0, carrier_rows=0.5, relabel=False)
     more, views = escape.views(sources([1, 2] * 8, [True] * 16), random)
