@@ -6,6 +6,7 @@ from dfkd.report.runs import Run
 from studies.pages import Page, by, compare, intervals
 
 LOWER, AVERAGE, FORGETTING = "nothing", "accuracy over all tasks", "mean forgetting"
+CONTRAST = 10  # weight of the contrast in CAKE's preset for the digits
 METRICS = {  # of a whole chain, as conf/metrics describes those of a model
     "average": {"label": AVERAGE, "form": "percent", "of_teacher": False},
     "mean_forgetting": {"label": FORGETTING, "form": "percent", "of_teacher": False},
@@ -21,8 +22,12 @@ def method(run: Run) -> str:
     config = run.config
     if config["ntl_scenario"]["id"]["joint"]:
         return "joint"
+    synthesizer = config["synthesizer"]
     makes_images = config["until"] != "judgement" or config["teacher"]["memory_path"]  # for its successor, or uses them
-    return config["synthesizer"]["name"] if makes_images else LOWER
+    if not makes_images:
+        return LOWER
+    weight = synthesizer.get("contrast_weight", CONTRAST)
+    return synthesizer["name"] + (f", contrast weight {weight:g}" if weight != CONTRAST else "")
 
 
 def chains(cells: list[Run]) -> list[Run]:
