@@ -47,12 +47,15 @@ def written(study: str, outputs: Path) -> tuple[Page, Path]:
     """
     known = kept.read(STUDIES[study])
     finished, others = ([], []) if known and not outputs.exists() else study_cells(outputs)
-    cells = kept.joined(known, finished)
+    failed = [run for run in others if run.status == "failed" and run.config]
+    cells = kept.joined(known, [*failed, *finished])
+    done = [run for run in cells if run.done]
     try:
-        page = importlib.import_module(f"studies.{study}").page(cells)
+        page = importlib.import_module(f"studies.{study}").page(done)
     finally:
         kept.save(STUDIES[study], cells)  # also where a page cannot be made of them yet
-    return page, write(study, page, cells, others)
+    unfinished = [run for run in others if run not in failed]
+    return page, write(study, page, done, [run for run in cells if not run.done] + unfinished)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ A line is either a section of a configuration, which many cells share and name b
     {"section": "synthesizer", "number": 0, "value": {...}}
     {"cell": "...", "config": {"seed": 0, ...}, "sections": {"synthesizer": 0, ...}, "result": {...}}
 
-Of the configuration everything is kept that can change a result, without folders; of the result what pages read, the
+A cell that failed has the reason (`failed`) in the place of a result, since images that diverge are an answer, too. Of
+the configuration everything is kept that can change a result, without folders; of the result what pages read, the
 version of torch, and the numbers that a page derives from files of the store (`derived`).
 """
 
@@ -53,7 +54,7 @@ def derived(run: Run, name: str, compute: Callable[[Run], object]) -> object:
 
 
 def read(study: str) -> list[Run]:
-    """Return the kept cells of a study; [] if there are none."""
+    """Return the kept cells of a study, finished and failed ones; [] if there are none."""
     file = FOLDER / f"{study}.jsonl"
     lines = map(json.loads, file.read_text().splitlines() if file.exists() else [])
     sections: dict[str, list] = {}
@@ -63,7 +64,9 @@ def read(study: str) -> list[Run]:
             sections.setdefault(line["section"], []).append(line["value"])
         else:
             parts = {name: sections[name][number] for name, number in line["sections"].items()}
-            cells.append(Run(line["cell"], None, "done", line["config"] | parts, line["result"]))
+            config, failed = line["config"] | parts, line.get("failed")
+            status = "done" if failed is None else "failed"
+            cells.append(Run(line["cell"], None, status, config, line.get("result", {}), failed or ""))
     return cells
 
 
@@ -83,7 +86,8 @@ def save(study: str, cells: Iterable[Run]) -> None:
                 known.append(value)
                 texts.append(json.dumps(value))
             numbered[name] = texts.index(json.dumps(value))
-        lines.append({"cell": run.name, "config": values, "sections": numbered, "result": result_of(run)})
+        outcome = {"result": result_of(run)} if run.done else {"failed": run.reason}
+        lines.append({"cell": run.name, "config": values, "sections": numbered} | outcome)
     shared = [
         {"section": name, "number": number, "value": value}
         for name, known in sections.items()

@@ -99,15 +99,23 @@ def test_chains_are_told_apart_and_come_to_accuracy_and_forgetting(tmp_path):
             memory = [f"teacher.memory_path={file}"] if file and task else []
             config = cell_of(name, "digits", task, 3, tmp_path, [*options, *memory]).config
             learned = {f"task_{k}": 95.0 if name == "joint" else 90.0 - 10 * (task - k) for k in range(task + 1)}
-            found.append(Run(f"{name}_{task}", None, "done", config, {"teacher": learned}))
+            result = {"teacher": learned, "derived": {"remembered": 100.0 - task}}
+            found.append(Run(f"{name}_{task}", None, "done", config, result))
     assert [continual.method(run) for run in found] == ["dfq"] * 5 + ["nothing"] * 5 + ["joint"] * 5
     made = {run.name: run.result["student"] for run in continual.chains(found)}
     assert made["joint"]["average"] == 95 and made["joint"]["mean_forgetting"] == 0
     assert made["nothing"]["average"] == 70
+    assert made["dfq"]["remembered"] == 97.5 and "remembered" not in made["nothing"]
     assert [made["nothing"][f"forgetting_{k}"] for k in range(4)] == [40, 30, 20, 10]
     page = continual.page(found)
     assert "| mean forgetting - nothing" in page.text and page.figure.axes
     assert continual.chains(found[1:5]) == []  # a chain that has not ended
+
+
+def test_a_chain_of_cake_is_named_by_a_weight_that_is_not_its_presets(tmp_path):
+    for words, name in (([], "cake"), (["synthesizer.contrast_weight=0"], "cake, contrast weight 0")):
+        config = cell_of("cake", "digits", 0, 0, tmp_path, words).config
+        assert continual.method(Run("a", None, "done", config)) == name
 
 
 def test_a_study_of_leakage_compares_with_chance_and_of_robustness_names_the_flaws():

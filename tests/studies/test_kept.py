@@ -63,6 +63,16 @@ def test_a_cell_that_is_measured_again_replaces_the_kept_one(tmp_path):
     assert [run.result["student"]["iacc"] for run in both].count(1.5) == 1
 
 
+def test_a_cell_that_failed_is_kept_with_its_reason_until_it_finishes(tmp_path):
+    done, *rest = made("halves", "seed=0", f"outputs={tmp_path}")
+    failed = Run(done.name, tmp_path, "failed", done.config, reason="loss term 'kd' is not finite")
+    kept.save("halves", [failed, *rest])
+    known = kept.read("halves")
+    assert [(run.status, run.reason) for run in known if not run.done] == [("failed", failed.reason)]
+    both = kept.joined(known, [done])
+    assert len(both) == len(known) and all(run.done for run in both)
+
+
 def test_chains_of_two_machines_are_the_same_cells_although_their_files_lie_elsewhere(tmp_path):
     def chain(where):
         for task in range(5):
