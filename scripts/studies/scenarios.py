@@ -6,8 +6,10 @@ from matplotlib.figure import Figure
 
 from dfkd.report.figures import colour, marker
 from dfkd.report.runs import Run
-from studies.pages import Page, by, by_seed, compare, summary
-from studies.statistics import t_interval
+from studies.pages import Page, by, by_seed, compare, summary, table
+from studies.statistics import holm, p_text, t_interval
+
+TRAPS = "ASR or OLAcc"
 
 
 def scenario(run: Run) -> str:
@@ -31,9 +33,35 @@ def compared(cells: list[Run], label: Callable[[Run], str], control: str, more: 
     for name, runs in by(cells, scenario).items():
         measures = ["student ID", trap(name), *(["OOD acc"] if name != "open_set" else []), *more]
         measures += ["teacher ID", f"teacher {trap(name)}"]
-        table = compare(by(runs, label), measures, control, ["student ID", trap(name)])
-        parts.append(f"**{name}**\n\n{table}")
-    return Page("\n\n".join(parts), picture(cells, label))
+        compared_here = compare(by(runs, label), measures, control, ["student ID", trap(name)])
+        parts.append(f"**{name}**\n\n{compared_here}")
+    parts.append(pooled(cells, label, control))
+    return Page("\n\n".join(filter(None, parts)), picture(cells, label))
+
+
+def pooled(cells: list[Run], label: Callable[[Run], str], control: str) -> str:
+    """Return a table of the differences to the control over all scenarios, whose pairs are of one scenario and seed; ''
+    for a single scenario."""
+    differences: dict[tuple[str, str], list[float]] = {}
+    scenarios = by(cells, scenario)
+    if len(scenarios) < 2:
+        return ""
+    for name, runs in scenarios.items():
+        groups = by(runs, label)
+        for group in groups.keys() - {control}:
+            for measure, head in (("student ID", "student ID"), (TRAPS, trap(name))):
+                ours, theirs = by_seed(groups[group], head), by_seed(groups[control], head)
+                found = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+                differences.setdefault((group, measure), []).extend(found)
+    tests = {key: t_interval(found) for key, found in differences.items()}
+    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    rows = []
+    for group in dict.fromkeys(label(run) for run in cells if label(run) != control):
+        keys = [(group, measure) for measure in ("student ID", TRAPS)]
+        words = [word for key in keys for word in (str(tests[key]), p_text(adjusted[key]))]
+        rows.append([group, tests[keys[0]].n, *words])
+    head = ["", "pairs", f"student ID - {control}", "p (Holm)", f"{TRAPS} - {control}", "p (Holm)"]
+    return f"**all scenarios**: pairs of one scenario and seed\n\n{table(head, rows)}"
 
 
 def picture(cells: list[Run], label: Callable[[Run], str]) -> Figure:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from continual import cell_of
 from runner import a_few, composed
-from studies import continual, flip_radius, judge, leakage, parts, robustness, trap_images
+from studies import continual, flip_radius, judge, leakage, parts, robustness, scenarios, trap_images
 from test_presets import cells
 
 from dfkd.report.runs import Run
@@ -116,6 +116,24 @@ def test_a_chain_of_cake_is_named_by_a_weight_that_is_not_its_presets(tmp_path):
     for words, name in (([], "cake"), (["synthesizer.contrast_weight=0"], "cake, contrast weight 0")):
         config = cell_of("cake", "digits", 0, 0, tmp_path, words).config
         assert continual.method(Run("a", None, "done", config)) == name
+
+
+def test_differences_over_all_scenarios_are_of_one_scenario_and_seed():
+    def run(scenario, group, seed, iacc, trap):
+        result = {"student": {"iacc": iacc, "asr": trap, "olacc": trap}}
+        return Run(group, None, "done", {"seed": seed, "ntl_scenario": {"name": scenario}}, result)
+
+    found = [
+        run(name, "pgd", seed, base, 50.0) for name, base in (("backdoor", 20.0), ("open_set", 80.0)) for seed in (0, 1)
+    ]
+    found += [
+        run("backdoor", "mine", 0, 21.0, 40.0),
+        run("open_set", "mine", 0, 83.0, 20.0),
+        run("open_set", "mine", 7, 1, 1),
+    ]
+    text = scenarios.pooled(found, lambda run: run.name, "pgd")
+    assert "| mine | 2     | +2.0 (-10.7 to +14.7)" in text and "| -20.0 (-147.1 to +107.1)" in text
+    assert scenarios.pooled(found[:2], lambda run: run.name, "pgd") == ""
 
 
 def test_a_study_of_leakage_compares_with_chance_and_of_robustness_names_the_flaws():
