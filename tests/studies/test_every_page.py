@@ -36,6 +36,7 @@ def finished(cell) -> Run:
         "teacher": teacher,
         "teacher_evals": evals,
         "fragile_share": 0.5,
+        "derived": {"on_few": 0.5},
         "seconds_this_run": 9.0,
     }
     return Run(cell.name, None, "done", config, result)
@@ -49,7 +50,7 @@ PAGES = {  # what a page says of the cells of its preset
     "generators": ["| dfq, resnet_cbn", "| deepinversion, no generator"],
     "transformers": ["**ViT -> ViT**", "| dfq (balance, patch_entropy)", "**CNN -> CNN**", "| dfq (bn, balance)"],
     "robustness": ["| clean           | teacher", "| label noise 0.2 | cake", "on textured", "| imbalance 20"],
-    "leakage": ["| memorised | fast", "| 0.50 to 0.65", "| teacher membership AUROC"],
+    "leakage": ["| memorised | fast", "| 0.50 to 0.65", "| teacher membership AUROC", "| images of"],
     "text": ["| cake_2d, weights x 1000, no contrast", "| noise_images"],
     "halves": ["**open_set**", "| forgetting alone", "| backdoor, ASR"],
 }

@@ -99,7 +99,7 @@ def test_what_is_derived_from_files_is_kept_with_its_cell(tmp_path):
     with pytest.raises(ValueError, match=r"'two' of .* was not kept"):
         kept.derived(known, "two", lambda run: 1)
     (joined,) = kept.joined([known], [again])
-    assert joined.folder and joined.result["derived"] == {"one": {"covered": 7}}
+    assert joined.folder and joined.result["derived"]["one"] == {"covered": 7}
     changed.result["student"]["iacc"] += 1
     (joined,) = kept.joined([known], [changed])
     assert kept.derived(joined, "one", lambda run: {"covered": 8}) == {"covered": 8}
