@@ -1,6 +1,7 @@
 """Comparisons within every scenario: the pages of the studies of ATEsc."""
 
 from collections.abc import Callable
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -65,17 +66,18 @@ def pooled(cells: list[Run], label: Callable[[Run], str], control: str) -> str:
 
 
 def picture(cells: list[Run], label: Callable[[Run], str]) -> Figure:
-    """Draw student ID accuracy against the trap, a panel a scenario; bars are 95 % t-intervals."""
+    """Draw student ID accuracy against the trap, a panel a scenario: the means, with a line to every cell."""
     panels = by(cells, scenario)
-    figure = Figure(figsize=(4.2 * len(panels), 3.8))
+    figure = Figure(figsize=(4 * len(panels) + 1.6, 3.8))
     for axes, (name, runs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for i, (group, members) in enumerate(by(runs, label).items()):
-            x, y = (t_interval(list(by_seed(members, head).values())) for head in (trap(name), "student ID"))
-            spread = [[[v.mean - v.low], [v.high - v.mean]] if v.n > 1 else None for v in (x, y)]
-            look = {"color": colour(i), "marker": marker(i), "label": group, "linewidth": 0.7}
-            axes.errorbar(x.mean, y.mean, spread[1], spread[0], **look)
+            x, y = (by_seed(members, head) for head in (trap(name), "student ID"))
+            middle = fmean(x.values()), fmean(y.values())
+            for seed in x:
+                axes.plot([middle[0], x[seed]], [middle[1], y[seed]], "-", color=colour(i), linewidth=0.7)
+            axes.plot(*middle, marker(i), color=colour(i), markersize=7, linestyle="", label=group)
         teacher = [summary(runs, head).mean for head in (f"teacher {trap(name)}", "teacher ID")]
         axes.plot(*teacher, "k*", label="teacher")
         axes.set(xlabel=f"{trap(name)}, %", ylabel="student ID, %", title=name, xlim=(-5, 105), ylim=(0, 103))
-        axes.legend(fontsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
