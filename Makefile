@@ -109,8 +109,11 @@ STUDIES := boundary queries parts transformers robustness weights trap_images ha
 studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about nine hours on a CPU core)
 # A cell that fails is told on the page, which is written nevertheless.
 study-flip_radius: CELLS := trap_images
+CHAINS := scripts/continual.py --rounds 1/3 --seeds 0,1,2,3,4 --out outputs/studies/continual runtime.threads=1 runtime.precision=float32
 study-continual: .venv/installed
-	-$(BIN)/python scripts/continual.py --rounds 1/3 --seeds 0,1,2 --out outputs/studies/continual runtime.threads=1 runtime.precision=float32
+	-$(BIN)/python $(CHAINS)
+	-$(BIN)/python $(CHAINS) --methods cake synthesizer.contrast_weight=1
+	-$(BIN)/python $(CHAINS) --methods cake synthesizer.contrast_weight=0
 	$(BIN)/python scripts/write_study.py continual
 study-%: .venv/installed
 	-$(BIN)/dfkd -m ablation=study/$(or $(CELLS),$*) outputs=outputs/studies/$(or $(CELLS),$*)

@@ -10,7 +10,7 @@ own two classes, and of the earlier ones synthetic images made from the last lea
 A method is a synthesizer with its preset for the domain, conf/experiment/METHOD/DOMAIN.yaml, or one of the bounds:
 `nothing` (fine-tuning, the lower one) and `joint` (the training images of all tasks so far stay, the upper one). Every
 task is a cell of dfkd in --out, so that the same command goes on where it was stopped, and repeats nothing that is in
-the store.
+the store. A chain whose images or learner diverge ends there; the others go on, and the exit status is 1.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 
 from dfkd.config.cell import Cell
 from dfkd.config.messages import explain
-from dfkd.errors import ConfigError
+from dfkd.errors import ConfigError, DivergedTeacher, NonFiniteLoss
 from dfkd.machine.environment import prepare_environment
 from dfkd.sweeps.compose import composed
 
@@ -45,24 +45,36 @@ def main(words: Sequence[str] | None = None) -> None:
     given, options = parser.parse_known_args(words)
     try:
         prepare_environment()
-        learn(given, options)
+        diverged = learn(given, options)
     except (ConfigError, HydraException) as error:
         sys.exit(f"continual: {explain(error)}")
+    if diverged:
+        sys.exit("\n".join(diverged))
 
 
-def learn(given: argparse.Namespace, options: Sequence[str]) -> None:
+def learn(given: argparse.Namespace, options: Sequence[str]) -> list[str]:
     """Run the chains of all methods and seeds, print a line for each method, and write continual.json.
+
+    Returns:
+        a line for every chain that diverged.
 
     Raises:
         ConfigError, HydraException: a method or an option is wrong.
     """
-    table = {}
+    table, diverged = {}, []
     for method in given.methods.split(","):
-        seeds = (int(seed) for seed in given.seeds.split(","))
-        chains = [chain(method, given.of, seed, given.out, options, given.rounds) for seed in seeds]
-        table[method] = [summary(accuracies) | {"accuracies": accuracies} for accuracies in chains]
-        print(row(method, table[method]), flush=True)
+        table[method] = []
+        for seed in map(int, given.seeds.split(",")):
+            try:
+                accuracies = chain(method, given.of, seed, given.out, options, given.rounds)
+            except (NonFiniteLoss, DivergedTeacher) as error:
+                diverged.append(f"{method}: the chain of seed {seed} has no end: {error}")
+                continue
+            table[method].append(summary(accuracies) | {"accuracies": accuracies})
+        if table[method]:
+            print(row(method, table[method]), flush=True)
     (given.out / "continual.json").write_text(json.dumps(table, indent=2) + "\n")
+    return diverged
 
 
 def share(text: str) -> Fraction:

@@ -1,5 +1,6 @@
 """scripts/continual.py: what a chain comes to, and that its cells are joined by the store."""
 
+import json
 import re
 import sys
 
@@ -8,6 +9,8 @@ from runner import DFQ, NOISE, ROOT, TINY
 
 sys.path.append(str(ROOT / "scripts"))
 import continual
+
+from dfkd.errors import NonFiniteLoss
 
 
 def test_forgetting_is_that_of_chaudhry_et_al():
@@ -40,6 +43,20 @@ def test_the_next_learner_gets_the_files_of_the_last_one(tmp_path, monkeypatch, 
     assert [cell.config["until"] for cell in seen] == ["pool" if "pool" in memory else "student", "judgement"]
     assert seen[1].config["teacher"]["memory_path"].endswith(memory)
     assert seen[1].config["teacher"]["last_path"].endswith("teacher.safetensors")
+
+
+def test_a_chain_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def chain(method, of, seed, *_):
+        if seed == 1:
+            raise NonFiniteLoss("contrast", 10)
+        return [[float(k) for k in range(task + 1)] for task in range(continual.TASKS)]
+
+    monkeypatch.setattr(continual, "chain", chain)
+    with pytest.raises(SystemExit, match="cake: the chain of seed 1 has no end: loss term 'contrast'"):
+        continual.main(["--methods", "cake,nothing", "--seeds", "0,1,2", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.count("n = 2") == 2
+    found = json.loads((tmp_path / "continual.json").read_text())
+    assert [len(chains) for chains in found.values()] == [2, 2]
 
 
 def test_cakes_rows_have_no_more_classes_than_there_are_and_fill_a_batch_of_500(tmp_path):

@@ -39,9 +39,10 @@ class NoisyLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs) -> (B, outputs)."""
-        parts = x.split(self.rows)
-        k = [i % len(self.weight) for i in range(len(parts))]
-        return torch.cat([torch.addmm(self.bias[i], part, self.weight[i]) for i, part in zip(k, parts, strict=True)])
+        # not self.weight[i]: the gradient of every such index is as large as all layers, and zero but for one
+        layers = list(zip(self.bias.unbind(), self.weight.unbind(), strict=True))
+        parts = enumerate(x.split(self.rows))
+        return torch.cat([torch.addmm(bias, part, w) for i, part in parts for bias, w in [layers[i % len(layers)]]])
 
 
 class NLGenerator(nn.Module):

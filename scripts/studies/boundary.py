@@ -12,6 +12,7 @@ from dfkd.pool import Pool
 from dfkd.report.runs import Run
 from dfkd.stages.run_figures import field_grid
 from dfkd.store.store import Store
+from studies.kept import derived
 from studies.pages import Page, by, summary, table
 
 SIDE, PIECE = 200, 5  # the grid has SIDE x SIDE points; a piece of the plane is PIECE x PIECE of them
@@ -102,7 +103,7 @@ def page(cells: list[Run]) -> Page:
     for kind, runs in by(cells, lambda run: run.config["ntl_scenario"]["id"]["name"]).items():
         rows = []
         for label, group in by(runs, name).items():
-            found = [measure_cell(run) for run in group]
+            found = [derived(run, "boundary", measure_cell) for run in group]
             mean = {key: sum(one[key] for one in found) / len(found) for key in ("covered", "distance", "near")}
             rows.append(
                 [
@@ -121,8 +122,12 @@ def page(cells: list[Run]) -> Page:
     return Page("\n\n".join(parts), picture(cells))
 
 
-def picture(cells: list[Run]) -> Figure:
-    """Draw the first seed's points of every method with 10,000 points on the teacher's decision field, a row a set."""
+def picture(cells: list[Run]) -> Figure | None:
+    """Draw the first seed's points of every method with 10,000 points on the teacher's decision field, a row a set; of
+    the cells whose files are here, None if there are none."""
+    cells = [run for run in cells if run.folder]
+    if not cells:
+        return None
     first = min(run.seed for run in cells)
     shown = by([run for run in cells if run.seed == first and "10000" in name(run)], name)
     figure = Figure(figsize=(2.4 * len(shown), 7.2))

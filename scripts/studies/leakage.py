@@ -1,19 +1,31 @@
 """Study 11: whether synthetic images, and students of them, betray which images their teacher was trained on."""
 
+import copy
+import functools
 from statistics import fmean
 
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 
+from dfkd.config.cell import Cell
+from dfkd.domains import to_float
+from dfkd.measures.membership import member_scores
+from dfkd.measures.roc import auroc
+from dfkd.models import load_classifier
 from dfkd.report.figures import colour
 from dfkd.report.runs import Run
+from dfkd.report.tables import Number
+from dfkd.stages.prepare import prepare
+from studies.kept import derived
 from studies.pages import Page, by, by_seed, summary, table
-from studies.statistics import holm, p_text
+from studies.statistics import holm, p_text, paired
 
-PIXELS = "nearer to train"
+PIXELS, MEMBERS = "nearer to train", "membership AUROC"
 MEASURES = (
-    *("nearer to train, features", "pool AUROC", "pool AUROC, features", "membership AUROC"),
+    *("nearer to train, features", "pool AUROC", "pool AUROC, features", MEMBERS),
     *("teacher membership AUROC", "student ID", "teacher ID"),
 )
+SAME = "Membership AUROC of the students for the same images, which are those of the memorised teacher:"
 
 
 def teacher(run: Run) -> str:
@@ -37,6 +49,42 @@ def by_chance(runs: list[Run]) -> str:
     return " to ".join(f"{fmean(end):.2f}" for end in ends)
 
 
+def on_few(run: Run, count: int) -> float:
+    """Return the AUROC of the attack on a student's loss for the training images of a teacher of only `count` images,
+    whatever images the student's own teacher had: of an ordinary teacher, it tells how easy these images are."""
+    config = copy.deepcopy(run.config)
+    config["ntl_scenario"]["id"]["train_images"] = count
+    domain, student = prepare(Cell(OmegaConf.create(config))).scenario.id, load_classifier(run.folder / "student.json")
+    members, others = (
+        member_scores(student.predict(to_float(part.pixels())), part.y, "loss") for part in (domain.train, domain.test)
+    )
+    return round(auroc(members, others), 4)
+
+
+def same_images(groups: dict[tuple[str, str], list[Run]]) -> str:
+    """Return the membership attack on students of the memorised teacher beside that on students of the ordinary one,
+    both for the former's training images; '' without such pairs."""
+    found = {}
+    for (kind, name), runs in groups.items():
+        if kind == "memorised" and ("ordinary", name) in groups:
+            few = functools.partial(on_few, count=runs[0].config["ntl_scenario"]["id"]["train_images"])
+            control = {run.seed: derived(run, "on_few", few) for run in groups["ordinary", name]}
+            found[name] = by_seed(runs, MEMBERS), control
+    if not found:
+        return ""
+    tests = {
+        name: paired(*({seed: 100 * value for seed, value in auc.items()} for auc in both))
+        for name, both in found.items()
+    }
+    adjusted = holm([test.p for test in tests.values()])
+    rows = [
+        [name, test.n, *(Number(tuple(auc.values()), ".2f") for auc in found[name]), test, p_text(p)]
+        for (name, test), p in zip(tests.items(), adjusted, strict=True)
+    ]
+    head = ["images of", "pairs", "student of the memorised teacher", "of the ordinary one"]
+    return f"{SAME}\n\n{table([*head, 'points (95 %)', 'p (Holm)'], rows)}"
+
+
 def page(cells: list[Run]) -> Page:
     """Return what the pool and the student betray, for every teacher and synthesizer, beside what chance would give."""
     adjusted = {}
@@ -50,7 +98,8 @@ def page(cells: list[Run]) -> Page:
         measured = (summary(runs, head) for head in MEASURES)
         rows.append([*group, len(runs), summary(runs, PIXELS), by_chance(runs), p, *measured])
     head = ["teacher", "synthesizer", "n", PIXELS, "by chance (95 %)", "p (Holm) by seed", *MEASURES]
-    return Page(table(head, rows), picture(groups))
+    parts = [table(head, rows), same_images(groups)]
+    return Page("\n\n".join(filter(None, parts)), picture(groups))
 
 
 def picture(groups: dict[tuple[str, str], list[Run]]) -> Figure:

@@ -18,10 +18,10 @@ BEGIN, END = "<!-- measured: written by scripts/write_study.py -->", "<!-- end o
 
 @dataclass
 class Page:
-    """What is written into a page: Markdown with the tables, and a figure."""
+    """What is written into a page: Markdown with the tables, and a figure; None leaves the one that is there."""
 
     text: str
-    figure: Figure
+    figure: Figure | None
 
 
 def study_cells(outputs: Path) -> tuple[list[Run], list[Run]]:
@@ -51,8 +51,9 @@ def write(name: str, page: Page, finished: list[Run], others: list[Run], docs: P
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{file} must hold the lines '{BEGIN}' and '{END}'")
-    page.figure.set_layout_engine("constrained")
-    page.figure.savefig(docs / f"{name}.png", dpi=110, bbox_inches="tight")
+    if page.figure is not None:
+        page.figure.set_layout_engine("constrained")
+        page.figure.savefig(docs / f"{name}.png", dpi=110, bbox_inches="tight")
     parts = [begin, page.text, cost(finished), *missing(others), f"![the figure of this study]({name}.png)", end]
     text = "\n\n".join(parts)
     file.write_text(before + text + after)

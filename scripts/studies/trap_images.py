@@ -1,5 +1,8 @@
 """Study 7: on which side of a judge the images of every synthesizer fall, for every kind of teacher."""
 
+import functools
+from collections.abc import Callable, Container
+
 from matplotlib.figure import Figure
 
 from dfkd.report.figures import colour
@@ -7,6 +10,7 @@ from dfkd.report.runs import Run
 from dfkd.report.tables import Number
 from dfkd.tracker import read_rows
 from studies.judge import Bench, bench, samples
+from studies.kept import derived
 from studies.pages import Page, by, by_seed, summary, table
 from studies.statistics import holm, p_text, paired
 
@@ -33,25 +37,30 @@ def judges(cells: list[Run]) -> str:
     rows = []
     for name, runs in by(cells, teacher).items():
         one_a_seed = [group[0] for group in by(runs, lambda run: run.seed).values()]
-        found = Number(tuple(bench(run).auroc() for run in one_a_seed), ".3f")
+        found = Number(tuple(derived(run, "judge_auroc", judge_auroc) for run in one_a_seed), ".3f")
         accuracies = (summary(one_a_seed, head) for head in ("teacher ID", "teacher.oacc"))
         rows.append([name, len(one_a_seed), *accuracies, found])
     return table(["teacher", "n", "teacher ID", "teacher on OOD", "judge's AUROC on real test images"], rows)
 
 
-def neutral_share(runs: list[Run], judges_of: dict[object, Bench]) -> Number:
+def judge_auroc(run: Run) -> float:
+    return bench(run).auroc()
+
+
+def neutral_share(runs: list[Run], judge_of: Callable[[object], Bench], seeds: Container) -> Number:
     """Return the share of the newest images of cells that the judge of the ordinary teacher calls OOD, in percent: one
     judge for all teachers of a seed.
 
     Args:
-        judges_of: {seed: what a cell of the ordinary teacher was made of}.
+        judge_of: returns what a cell of the ordinary teacher of a seed was made of.
+        seeds: that have an ordinary teacher.
     """
-    shares = []
-    for run in runs:
-        if run.seed in judges_of:
-            odds = judges_of[run.seed].log_odds(samples(run)["all"])
-            shares.append(100 * (odds < 0).float().mean().item())
-    return Number(tuple(shares))
+
+    def share(run: Run) -> float:
+        odds = judge_of(run.seed).log_odds(samples(run)["all"])
+        return 100 * (odds < 0).float().mean().item()
+
+    return Number(tuple(derived(run, "judged_by_ordinary", share) for run in runs if run.seed in seeds))
 
 
 def page(cells: list[Run]) -> Page:
@@ -65,13 +74,17 @@ def page(cells: list[Run]) -> Page:
     }
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     controls = by((run for run in cells if teacher(run) == CONTROL), lambda run: run.seed)
-    ordinary = {seed: bench(runs[0]) for seed, runs in controls.items()}
+
+    @functools.cache
+    def ordinary(seed: object) -> Bench:
+        return bench(controls[seed][0])
+
     rows = []
     for name, kinds in groups.items():
         for kind, runs in kinds.items():
             test, p = tests.get((name, kind), ""), adjusted.get((name, kind))
             share = Number(tuple(ood_share(runs).values()))
-            by_one_judge = neutral_share(runs, ordinary)
+            by_one_judge = neutral_share(runs, ordinary, controls)
             measured = (summary(runs, head) for head in ("student ID", "OLAcc"))
             rows.append([name, kind, len(runs), share, test, "" if p is None else p_text(p), by_one_judge, *measured])
     head = ["synthesizer", "teacher", "n", "judged OOD, %", f"- {CONTROL}", "p (Holm)", f"by the {CONTROL} judge, %"]
@@ -82,18 +95,22 @@ def page(cells: list[Run]) -> Page:
 def picture(groups: dict[str, dict]) -> Figure:
     """Draw the share that is judged OOD over the rounds of the methods that make images while the student learns; an
     empty panel if there is none."""
-    shown = {name: kinds for name, kinds in groups.items() if rounds(next(iter(kinds.values()))[0])}
+    shown = {name: kinds for name, kinds in groups.items() if rounds_of(next(iter(kinds.values()))[0])}
     figure = Figure(figsize=(3.6 * max(1, len(shown)), 3.2))
     panels = figure.subplots(1, max(1, len(shown)), squeeze=False, sharey=True)[0]
     for axes, (name, kinds) in zip(panels, shown.items(), strict=False):
         for i, (kind, runs) in enumerate(kinds.items()):
             for run in runs:
                 label = kind if run is runs[0] else None
-                axes.plot(*zip(*rounds(run), strict=True), color=colour(i), label=label, linewidth=0.8)
+                axes.plot(*zip(*rounds_of(run), strict=True), color=colour(i), label=label, linewidth=0.8)
         axes.set(title=name, xlabel="round", ylim=(-3, 103))
         axes.legend(fontsize=7)
     panels[0].set_ylabel("judged OOD, %")
     return figure
+
+
+def rounds_of(run: Run) -> list[tuple[int, float]]:
+    return derived(run, "rounds", rounds)
 
 
 def rounds(run: Run) -> list[tuple[int, float]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from continual import cell_of
 from runner import a_few, composed
-from studies import continual, flip_radius, judge, leakage, parts, robustness, trap_images
+from studies import continual, flip_radius, judge, leakage, parts, robustness, scenarios, trap_images
 from test_presets import cells
 
 from dfkd.report.runs import Run
@@ -36,6 +36,7 @@ def finished(cell) -> Run:
         "teacher": teacher,
         "teacher_evals": evals,
         "fragile_share": 0.5,
+        "derived": {"on_few": 0.5},
         "seconds_this_run": 9.0,
     }
     return Run(cell.name, None, "done", config, result)
@@ -49,7 +50,7 @@ PAGES = {  # what a page says of the cells of its preset
     "generators": ["| dfq, resnet_cbn", "| deepinversion, no generator"],
     "transformers": ["**ViT -> ViT**", "| dfq (balance, patch_entropy)", "**CNN -> CNN**", "| dfq (bn, balance)"],
     "robustness": ["| clean           | teacher", "| label noise 0.2 | cake", "on textured", "| imbalance 20"],
-    "leakage": ["| memorised | fast", "| 0.50 to 0.65", "| teacher membership AUROC"],
+    "leakage": ["| memorised | fast", "| 0.50 to 0.65", "| teacher membership AUROC", "| images of"],
     "text": ["| cake_2d, weights x 1000, no contrast", "| noise_images"],
     "halves": ["**open_set**", "| forgetting alone", "| backdoor, ASR"],
 }
@@ -99,15 +100,41 @@ def test_chains_are_told_apart_and_come_to_accuracy_and_forgetting(tmp_path):
             memory = [f"teacher.memory_path={file}"] if file and task else []
             config = cell_of(name, "digits", task, 3, tmp_path, [*options, *memory]).config
             learned = {f"task_{k}": 95.0 if name == "joint" else 90.0 - 10 * (task - k) for k in range(task + 1)}
-            found.append(Run(f"{name}_{task}", None, "done", config, {"teacher": learned}))
+            result = {"teacher": learned, "derived": {"remembered": 100.0 - task}}
+            found.append(Run(f"{name}_{task}", None, "done", config, result))
     assert [continual.method(run) for run in found] == ["dfq"] * 5 + ["nothing"] * 5 + ["joint"] * 5
     made = {run.name: run.result["student"] for run in continual.chains(found)}
     assert made["joint"]["average"] == 95 and made["joint"]["mean_forgetting"] == 0
     assert made["nothing"]["average"] == 70
+    assert made["dfq"]["remembered"] == 97.5 and "remembered" not in made["nothing"]
     assert [made["nothing"][f"forgetting_{k}"] for k in range(4)] == [40, 30, 20, 10]
     page = continual.page(found)
     assert "| mean forgetting - nothing" in page.text and page.figure.axes
     assert continual.chains(found[1:5]) == []  # a chain that has not ended
+
+
+def test_a_chain_of_cake_is_named_by_a_weight_that_is_not_its_presets(tmp_path):
+    for words, name in (([], "cake"), (["synthesizer.contrast_weight=0"], "cake, contrast weight 0")):
+        config = cell_of("cake", "digits", 0, 0, tmp_path, words).config
+        assert continual.method(Run("a", None, "done", config)) == name
+
+
+def test_differences_over_all_scenarios_are_of_one_scenario_and_seed():
+    def run(scenario, group, seed, iacc, trap):
+        result = {"student": {"iacc": iacc, "asr": trap, "olacc": trap}}
+        return Run(group, None, "done", {"seed": seed, "ntl_scenario": {"name": scenario}}, result)
+
+    found = [
+        run(name, "pgd", seed, base, 50.0) for name, base in (("backdoor", 20.0), ("open_set", 80.0)) for seed in (0, 1)
+    ]
+    found += [
+        run("backdoor", "mine", 0, 21.0, 40.0),
+        run("open_set", "mine", 0, 83.0, 20.0),
+        run("open_set", "mine", 7, 1, 1),
+    ]
+    text = scenarios.pooled(found, lambda run: run.name, "pgd")
+    assert "| mine | 2     | +2.0 (-10.7 to +14.7)" in text and "| -20.0 (-147.1 to +107.1)" in text
+    assert scenarios.pooled(found[:2], lambda run: run.name, "pgd") == ""
 
 
 def test_a_study_of_leakage_compares_with_chance_and_of_robustness_names_the_flaws():

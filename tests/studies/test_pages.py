@@ -8,7 +8,7 @@ import pytest
 import write_study
 from matplotlib.figure import Figure
 from runner import ROOT, command_line
-from studies import pages
+from studies import kept, pages
 from test_presets import STUDIES as PRESETS
 
 from dfkd.report import figures
@@ -37,6 +37,13 @@ def test_the_words_around_the_marks_stay(tmp_path):
     assert text.startswith("# Mine\n\nbefore") and text.endswith("after\n") and "old" not in text
     assert "\n\nnew\n\n2 cells, 2 seeds, 1 minutes" in text and "\n\nFailed: `c`: why\n\n" in text
     assert "(mine.png)" in text and (tmp_path / "mine.png").exists()
+
+
+def test_a_page_without_a_new_figure_keeps_the_one_that_is_there(tmp_path):
+    (tmp_path / "mine.md").write_text(f"{pages.BEGIN}\n{pages.END}\n")
+    (tmp_path / "mine.png").write_bytes(b"old")
+    pages.write("mine", pages.Page("new", None), [cell(0, 1.0)], [], tmp_path)
+    assert (tmp_path / "mine.png").read_bytes() == b"old" and "(mine.png)" in (tmp_path / "mine.md").read_text()
 
 
 def test_a_page_without_marks_is_refused_and_not_changed(tmp_path):
@@ -109,12 +116,14 @@ def test_make_runs_a_study_and_writes_its_page():
 
 
 def test_a_study_runs_and_is_written_from_end_to_end(tmp_path, monkeypatch, capsys):
-    """Four cells of two rounds: the shortest way through preset, report, statistics and page."""
+    """Four cells of two rounds: the shortest way through preset, report, statistics and page. The page stays the same
+    when the machine with the run folders is gone."""
     words = ["ablation=study/halves", "experiment=matrix/backdoor", "seed=0", "synthesizer.rounds=2", *SMOKE]
     done = command_line("-m", *words, f"outputs={tmp_path}/halves")
     assert done.code == 0, done.err + done.out
     shutil.copy(DOCS / "halves.md", tmp_path)
     monkeypatch.setattr(pages.write, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(kept, "FOLDER", tmp_path / "kept")
     monkeypatch.setattr("sys.argv", ["write_study.py", "halves", "--outputs", str(tmp_path)])
     write_study.main()
     text = (tmp_path / "halves.md").read_text()
@@ -122,6 +131,10 @@ def test_a_study_runs_and_is_written_from_end_to_end(tmp_path, monkeypatch, caps
     for group in ("neither", "calibrated alone", "forgetting alone", "both"):
         assert f"| {group}" in text
     assert "interaction of the halves" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "halves")
+    (tmp_path / "halves.md").write_text(f"{pages.BEGIN}\n{pages.END}\n")
+    write_study.main()
+    assert (tmp_path / "halves.md").read_text().strip() in text
 
 
 def test_no_two_groups_of_a_figure_look_alike():
