@@ -20,7 +20,7 @@ STUDIES = {
     name: name
     for name in (
         *("boundary", "queries", "parts", "transformers", "robustness", "weights", "trap_images", "halves"),
-        *("criteria", "leakage", "generators", "continual", "text"),
+        *("criteria", "leakage", "generators", "continual", "text", "escape"),
     )
 } | {"flip_radius": "trap_images"}
 CHAINS = {"continual"}  # whose cells are no grid, but made one after another by the script of this name
