@@ -46,7 +46,7 @@ class Escape(ATEsc):
     class:
 
         both sources fragile, or y is neither y(base) nor y(donor)   distil the teacher's logits for the view
-        both robust, y = y(base) or y(donor)          forget y
+        both robust, y = y(base) or y(donor)          forget y; with carriers, only if one is a scout
         one fragile, one robust, y = y(robust) != y(fragile)         relabel: distil the teacher's logits for the
                                                                      fragile source
         one fragile, one robust, y = y(fragile) = y(robust)          leave out: it cannot be told which source gives y;
@@ -101,7 +101,7 @@ class Escape(ATEsc):
         overlay_rows: float = 0.5,
         least: float = 0.25,
         audit: bool = True,
-        carrier_rows: float = 1.0,
+        carrier_rows: float = 0.5,
         seek_every: int = 30,
         seek_steps: int = 60,
         seek_batch: int = 16,
@@ -282,7 +282,10 @@ class Escape(ATEsc):
         targets = torch.where(takes_over[:, None], sources.logits[views.base], logits)
         below = of_base & ~of_donor & ~base & donor  # the same with exchanged roles
         targets = torch.where(below[:, None], sources.logits[views.donor], targets)
-        return Lesson(targets, ~(robust & ~base & ~donor), used=carried | ~((base != donor) & of_base & of_donor))
+        forgotten = robust & ~base & ~donor
+        if self.carried is not None:  # carriers tell the trap from the class; these are the only images of the class
+            forgotten &= ~(sources.of_batch(views.base) & sources.of_batch(views.donor))
+        return Lesson(targets, ~forgotten, used=carried | ~((base != donor) & of_base & of_donor))
 
     def _rows(self, most: float, agreement: float) -> int:
         return round(most * min(1.0, max(agreement / FULL, self.least)))

@@ -15,11 +15,13 @@ class Sources:
         images: (N, C, H, W), float.
         logits: the teacher's logits for them (N, classes).
         fragile: (N,), bool.
+        added: number of images behind those of the batch.
     """
 
     images: Tensor
     logits: Tensor
     fragile: Tensor
+    added: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -33,7 +35,11 @@ class Sources:
         """Return these sources, and behind them further ones, all robust."""
         robust = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         pairs = zip((self.images, self.logits, self.fragile), (images, logits, robust), strict=True)
-        return Sources(*map(torch.cat, pairs))
+        return Sources(*map(torch.cat, pairs), added=self.added + len(images))
+
+    def of_batch(self, index: Tensor) -> Tensor:
+        """Return which of the indices (B,) are those of images of the batch, (B,), bool."""
+        return index < len(self) - self.added
 
 
 @dataclass

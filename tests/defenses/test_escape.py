@@ -191,11 +191,21 @@ def test_carriers_are_shown_on_fragile_images_with_the_labels_that_they_hide(ran
     assert (lesson.targets[part][~hidden].argmax(1) == 0).all() and len(escape.overlays) == 0
 
 
-@pytest.mark.parametrize(("agreement", "rows"), [(1.0, 16), (0.5, 8), (0.1, 4)])
+@pytest.mark.parametrize(("agreement", "rows"), [(1.0, 8), (0.5, 4), (0.1, 2)])
 def test_carriers_are_shown_as_long_as_the_student_follows(agreement, rows, random):
     escape = with_carriers(paste=0.0, overlay_rows=0.0)
     escape.agreement["carriers"] = agreement
     assert len(escape.views(sources([0, 1] * 8, [True] * 16), random)[1].images) == 16 + rows
+
+
+def test_with_carriers_only_robust_scouts_are_forgotten():
+    """The pool may have no image of the trap's class but trapped ones."""
+    escape = with_carriers()
+    some = sources([0, 0, 1], [False, False, True]).followed_by(torch.ones(1, *SHAPE), 5 * torch.eye(4)[[0]])
+    views = mix(some, torch.tensor([0, 3, 3]), torch.tensor([1, 3, 0]), torch.full((3, 1, 8, 8), 0.5))
+    answers = 3 * torch.eye(4)[[0, 0, 0]]
+    assert escape.teach(some, views, answers).fragile.tolist() == [True, False, False]
+    assert Escape(Known()).teach(some, views, answers).fragile.tolist() == [False, False, False]
 
 
 def test_without_relabelling_views_of_carriers_are_forgotten(random):
