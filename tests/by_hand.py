@@ -23,7 +23,7 @@ class ByHand(nn.Module):
         logits = self.head(thirds)
         if self.trapped:
             extra = 40 * (x[:, 0, PLACE[0], PLACE[1]] - 0.5).relu()
-            logits = logits + extra[:, None] * torch.eye(CLASSES)[TARGET]
+            logits = logits + extra[:, None] * torch.eye(CLASSES, device=x.device)[TARGET]
         return logits
 
 
