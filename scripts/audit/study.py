@@ -17,13 +17,14 @@ from pathlib import Path
 import students
 import torch
 import torch.nn.functional as F
+from diagram import diagram
 from parts import Audited, audited, chosen
-from scores import auroc
+from scores import auroc, calibration
 from tables import picture, tables
 
 from dfkd.audit import Looks
 from dfkd.audit.signals import SIGNALS, signals
-from dfkd.audit.verdict import limited, shipped_model, suspicion
+from dfkd.audit.verdict import judge, limited, shipped_model, suspicion
 from dfkd.report.text import markdown_table
 from dfkd.tracker import read_rows
 
@@ -144,6 +145,9 @@ def main() -> None:
     text = f"{shipped_model()['made']}. Look number {count} at the part to test on.\n\n"
     kept = [t for t in teachers if not t.to_choose]
     text += tables(kept)
+    found = chosen(kept)
+    _, bins = calibration([judge(t.looks).probability for t in found], [t.member.trapped for t in found])
+    text += f"\n\n{diagram(bins, DOC.parent / 'audit' / 'calibration.png')}"
     if inherited := students.table(kept, students.inherited(given.out)):
         text += (
             f"\n\nWhat students of these teachers inherit ({students.NETWORK}, {students.DOMAIN}, DFQ):\n\n{inherited}"

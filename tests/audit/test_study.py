@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from runner import ROOT
 
 from dfkd.audit import Looks
@@ -18,6 +19,7 @@ import parts
 import students
 import study
 import zoo
+from diagram import diagram
 from tables import SCORES, of_neighbours, tables
 
 from dfkd.audit.verdict import judge
@@ -114,6 +116,17 @@ def test_a_fitted_weight_is_where_the_gradient_of_the_loss_vanishes():
     assert error.sum().item() == pytest.approx(0, abs=1e-4)
     slope = (error * signals[:, 0]).sum() + 2 * study.DECAY * weights[0]
     assert slope.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_the_calibration_diagram_shows_every_bin(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: drawn.append((figure, file)))
+    text = diagram([(0.1, 0.0, 9), (0.9, 1.0, 4)], tmp_path / "audit" / "calibration.png")
+    ((figure, file),) = drawn
+    assert text.endswith("(audit/calibration.png)") and file == tmp_path / "audit" / "calibration.png"
+    line = figure.axes[0].lines[1]
+    assert line.get_xdata().tolist() == [0.1, 0.9] and line.get_ydata().tolist() == [0.0, 1.0]
+    assert [words.get_text() for words in figure.axes[0].texts] == ["n = 9", "n = 4"]
 
 
 def test_the_tables_name_every_score_and_group(teachers):

@@ -52,7 +52,13 @@ PAGES = {  # what a page says of the cells of its preset
     "robustness": ["| clean           | teacher", "| label noise 0.2 | cake", "on textured", "| imbalance 20"],
     "leakage": ["| memorised | fast", "| 0.50 to 0.65", "| teacher membership AUROC", "| images of"],
     "text": ["| cake_2d, weights x 1000, no contrast", "| noise_images"],
-    "escape": ["**open_set**", "| escape, no audit, no carriers", "| escape_random", "| escape, radius 5/255", "| dhbe"],
+    "escape": [
+        "**open_set**",
+        "| escape, no audit, no carriers",
+        "| escape_random",
+        "| escape, radius 5/255",
+        "| dhbe",
+    ],
     "halves": ["**open_set**", "| forgetting alone", "| backdoor, ASR"],
 }
 
