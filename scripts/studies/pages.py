@@ -117,8 +117,13 @@ def compare(groups: dict[str, list[Run]], measures: Sequence[str], control: str,
         measures: heads of columns.
         control: name of the group with which the others are compared.
         tested: measures whose difference to the control is shown.
+
+    Raises:
+        ValueError: the control has no finished cell, or a group has several of one seed.
     """
     others = [name for name in groups if name != control]
+    if control not in groups:
+        raise ValueError(f"there is no finished cell of '{control}', with which the others are compared: run it first")
     tests = {
         (name, head): paired(by_seed(groups[name], head), by_seed(groups[control], head))
         for name in others

@@ -81,6 +81,11 @@ def test_two_cells_of_a_seed_are_no_group():
         pages.by_seed([cell(0, 1.0), cell(0, 2.0)], "student ID")
 
 
+def test_without_its_control_a_table_says_what_to_run():
+    with pytest.raises(ValueError, match=r"no finished cell of 'none'.*run it first"):
+        pages.compare({"mine": [cell(0, 1.0)]}, ["student ID"], "none", ["student ID"])
+
+
 def command(name: str) -> str:
     """What makes the cells of a study, in its page and in the Makefile."""
     cells = write_study.STUDIES[name]
