@@ -1,5 +1,7 @@
 """Study 12: ATEsc with other generators and synthesizers."""
 
+from statistics import fmean
+
 from matplotlib.figure import Figure
 
 from dfkd.report.figures import colour
@@ -33,26 +35,27 @@ def page(cells: list[Run]) -> Page:
             len(pair["atesc"]),
             *(f"{summary(pair['none'], head)} -> {summary(pair['atesc'], head)}" for head in MEASURES),
             *(word for head in MEASURES for word in (tests[name, head], p_text(adjusted[name, head]))),
+            summary(pair["atesc"], "fragile"),
             *(summary(pair["none"], head) for head in ("teacher ID", "teacher ASR")),
         ]
         for name, pair in groups.items()
     ]
     head = ["synthesizer", "n", *(f"{head}, none -> atesc" for head in MEASURES)]
     head += [word for head in MEASURES for word in (f"change of {head}", "p (Holm)")]
-    return Page(table([*head, "teacher ID", "teacher ASR"], rows), picture(groups))
+    return Page(table([*head, "fragile", "teacher ID", "teacher ASR"], rows), picture(groups))
 
 
 def picture(groups: dict[str, dict]) -> Figure:
-    """Draw an arrow for every synthesizer, from the undefended to the defended student."""
-    figure = Figure(figsize=(6, 4))
+    """Draw a thin line for every synthesizer and seed, from the undefended to the defended student, and their means."""
+    figure = Figure(figsize=(7.6, 4))
     axes = figure.subplots()
     for i, (name, pair) in enumerate(groups.items()):
-        (x0, x1), (y0, y1) = (
-            [summary(pair[d], head).mean for d in ("none", "atesc")] for head in ("ASR", "student ID")
-        )
-        axes.plot([x0, x1], [y0, y1], color=colour(i), linewidth=0.8)
-        axes.plot(x0, y0, "o", color=colour(i), fillstyle="none")
-        axes.plot(x1, y1, "o", color=colour(i), label=name)
+        asr, accuracy = ([by_seed(pair[d], head) for d in ("none", "atesc")] for head in ("ASR", "student ID"))
+        for seed in asr[0].keys() & asr[1].keys():
+            axes.plot([of[seed] for of in asr], [of[seed] for of in accuracy], color=colour(i), linewidth=0.6)
+        for number, style in ((0, "none"), (1, "full")):
+            mean = [fmean(of[number].values()) for of in (asr, accuracy)]
+            axes.plot(*mean, "o", color=colour(i), fillstyle=style, label=name if number else None)
     axes.set(xlabel="ASR, %", ylabel="student ID, % (open: undefended, filled: ATEsc)", xlim=(-5, 105), ylim=(0, 103))
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right center", fontsize=8)
     return figure
