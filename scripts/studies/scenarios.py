@@ -67,10 +67,11 @@ def pooled(cells: list[Run], label: Callable[[Run], str], control: str) -> str:
 
 def picture(cells: list[Run], label: Callable[[Run], str]) -> Figure:
     """Draw student ID accuracy against the trap, a panel a scenario: the means, with a line to every cell."""
-    panels = by(cells, scenario)
+    panels, order, shown = by(cells, scenario), list(dict.fromkeys(map(label, cells))), {}
     figure = Figure(figsize=(4 * len(panels) + 1.6, 3.8))
     for axes, (name, runs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for i, (group, members) in enumerate(by(runs, label).items()):
+        for group, members in by(runs, label).items():
+            i = order.index(group)  # one colour in all panels, also where a panel lacks a group
             x, y = (by_seed(members, head) for head in (trap(name), "student ID"))
             middle = fmean(x.values()), fmean(y.values())
             for seed in x:
@@ -79,5 +80,7 @@ def picture(cells: list[Run], label: Callable[[Run], str]) -> Figure:
         teacher = [summary(runs, head).mean for head in (f"teacher {trap(name)}", "teacher ID")]
         axes.plot(*teacher, "k*", label="teacher")
         axes.set(xlabel=f"{trap(name)}, %", ylabel="student ID, %", title=name, xlim=(-5, 105), ylim=(0, 103))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+        shown |= {name: line for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    names = [name for name in (*order, "teacher") if name in shown]
+    figure.legend([shown[name] for name in names], names, loc="outside right center", fontsize=8)
     return figure

@@ -72,6 +72,22 @@ def test_a_page_shows_every_group_of_its_preset(name, tmp_path):
     assert page.figure.axes and "nan" not in page.text
 
 
+def test_a_group_that_a_panel_lacks_is_in_the_legend_and_has_one_colour(tmp_path):
+    found = [finished(cell) for cell in cells("ablation=study/halves", "seed=0", f"outputs={tmp_path}")]
+    last = scenarios.scenario(found[-1])
+    some = [run for run in found if (scenarios.scenario(run), run.config["defense"]["name"]) != (last, "ckd")]
+    figure = scenarios.picture(some, lambda run: run.config["defense"]["name"])
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        "none",
+        "ckd",
+        "forgetting",
+        "atesc",
+        "teacher",
+    }
+    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
+    assert len({panel["atesc"] for panel in colours}) == 1 and "ckd" not in colours[-1]
+
+
 def test_a_cell_is_named_by_what_it_lacks(tmp_path):
     lacking = ["synthesizer.contrast_weight=0", "noise=constant", "prior=none", "synthesizer.groups=2"]
     (cell,) = cells("experiment=cake/digits", *lacking, f"outputs={tmp_path}")
