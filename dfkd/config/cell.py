@@ -192,10 +192,18 @@ def content(config: dict, *groups: str) -> dict:
     if own and not groups:
         chosen["stages"] = own
     if not groups:
-        chosen |= own_content(config)
+        chosen |= own_content(config) | _audit_content(config)
     chosen = {name: _content_options(name, section) for name, section in chosen.items()}
     data = {key: value for key, value in config["data"].items() if key not in ("root", "download")}
     return chosen | {"data": data, "precision": config["runtime"]["precision"]}
+
+
+def _audit_content(config: dict) -> dict:
+    """Return the options of the audit if the defense asks for one (`defense.audit`), and its student depends on it."""
+    options = config.get("stages", {}).get("audit")
+    if not options or not config.get("defense", {}).get("audit"):
+        return {}
+    return {"audit": {key: value for key, value in options.items() if key not in ("_target_", "always")}}
 
 
 def _content_options(name: str, section: object) -> object:

@@ -188,6 +188,10 @@ def _check_stages(components: Components, config: dict, problems: list[str]) -> 
         problems.append(f"until=audit: {why}; set until to another stage, and stages.audit.always=false")
     elif components.defense.needs_audit and (why := why_not(known.classes, known.modality.has_pixels)):
         problems.append(f"defense={config['defense']['name']}: {why}; set defense.audit=false")
+    if components.defense.needs_audit and not any(isinstance(stage, AuditStage) for stage in components.stages):
+        problems.append(
+            f"defense={config['defense']['name']} needs stages.audit, which is missing; set defense.audit=false"
+        )
     if config["until"] == "leakage" and components.synthesizer.online and components.student.samples is None:
         problems.append(
             f"until=leakage: synthesizer={config['synthesizer']['name']} keeps only as many images as a figure "

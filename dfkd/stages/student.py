@@ -50,9 +50,8 @@ class StudentStage(Stage):
         return content | {"synthesis": synthesis_content(cell)} | checks | own_content(cell.config, "each_round")
 
     def fed_by(self, cell: Cell, components: Components) -> tuple[str, ...]:
-        images = (
-            ("teacher",) if components.synthesizer.online else ("pool", "split")
-        )  # the pool's key covers the teacher
+        # The pool's key covers the teacher.
+        images = ("teacher",) if components.synthesizer.online else ("pool", "split")
         return (*images, "audit") if components.defense.needs_audit else images
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:

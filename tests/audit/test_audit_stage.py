@@ -67,6 +67,28 @@ def test_it_is_made_on_the_way_to_a_student_where_that_is_asked_for(tmp_path):
         assert ("audit" in planned_stages(cell, prepare(cell))) == (always == "true")
 
 
+def test_a_defense_that_needs_an_audit_has_it_before_the_student_and_depends_on_it(tmp_path):
+    from dfkd.stages.stage import planned_stages
+
+    few, more, none = (
+        make_cell(tmp_path, *NOISE, *MLP, "defense=escape", word)
+        for word in ("stages.audit.images=2", "stages.audit.images=3", "defense.audit=false")
+    )
+    assert few.hash != more.hash  # a finished student of another audit is not taken for this one
+    planned = [planned_stages(cell, prepare(cell)) for cell in (few, more, none)]
+    assert [list(stages).index("audit") < list(stages).index("split") for stages in planned[:2]] == [True, True]
+    assert len({stages["student"].key for stages in planned}) == len({stages["split"].key for stages in planned}) == 3
+    assert "audit" not in planned[2] and planned[0]["pool"].key == planned[2]["pool"].key
+
+
+def test_the_audit_of_a_defense_counts_as_evaluations(tmp_path):
+    result = run(tmp_path, *NOISE, *MLP, *LITTLE, "defense=escape", "student.epochs=1")
+    alone = run(tmp_path, *NOISE, *MLP, *LITTLE, "defense=none", "student.epochs=1", "stages.audit.always=true")
+    shown = result["audit"]["images_shown"]
+    assert shown == alone["audit"]["images_shown"] > 0 and alone["teacher_evals"]["split"] == 0
+    assert result["teacher_evals"]["split"] >= shown
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -76,6 +98,12 @@ def test_it_is_made_on_the_way_to_a_student_where_that_is_asked_for(tmp_path):
              "synthesizer=cake_2d", "until=audit"),
             "until=audit: the audit paints images",
         ),
+        (
+            ("domain@ntl_scenario.id=two_moons", "network@teacher.network=mlp", "network@student.network=mlp",
+             "synthesizer=cake_2d", "defense=escape"),
+            "defense=escape: the audit paints images.*set defense.audit=false",
+        ),
+        (("defense=escape", "~stages.audit"), "defense=escape needs stages.audit, .*set defense.audit=false"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_any_work(tmp_path, words, said):
