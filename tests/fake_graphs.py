@@ -47,7 +47,8 @@ class FakeGraphs:
 
     def record(self, function: Callable) -> tuple[object, Callable[[], None]]:
         """A real recording computes nothing, so that the statistics of BatchNorm are put back. A real replay runs no
-        Python, so that what is counted in it is put back."""
+        Python, so that what is counted in it is put back. What the next part of a step has a gradient of may not look
+        changed to torch."""
         self.records += 1
         objects = [o for o in gc.get_objects() if issubclass(type(o), (Counter, nn.Module))]
         counters = [o for o in objects if isinstance(o, Counter)]
@@ -56,13 +57,15 @@ class FakeGraphs:
         with OnlyRecordable():
             outputs = function()
         for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+            with torch.autograd._unsafe_preserve_version_counter(buffer):
+                buffer.copy_(value)
         if self.refuse is not None:
             raise RuntimeError(self.refuse)
         there = {id(buffer) for buffer in buffers}  # the statistics of a teacher's pass contain its running ones
         own = [id(tensor) not in there for tensor in tensors(outputs)]
         for tensor in itertools.compress(tensors(outputs), own):
-            tensor.detach().fill_(torch.nan if tensor.is_floating_point() else 0)
+            with torch.autograd._unsafe_preserve_version_counter(tensor):
+                tensor.detach().fill_(torch.nan if tensor.is_floating_point() else 0)
 
         def replay() -> None:
             self.replays += 1

@@ -5,5 +5,14 @@ May be imported by dfkd.audit and later rooms.
 
 from dfkd.attacks.pgd import PGD, AttackResult, attack_warnings, is_deterministic
 from dfkd.attacks.radius import first_order_radius, flip_radius
+from dfkd.attacks.recorded import RecordedPGD
 
-__all__ = ["PGD", "AttackResult", "attack_warnings", "first_order_radius", "flip_radius", "is_deterministic"]
+__all__ = [
+    "PGD",
+    "AttackResult",
+    "RecordedPGD",
+    "attack_warnings",
+    "first_order_radius",
+    "flip_radius",
+    "is_deterministic",
+]

@@ -18,14 +18,14 @@ class AttackResult:
         flipped: whether the predicted label changed at some step (B,), bool.
         margin: (B,), minimum over the steps of (logit of the original label - largest other logit); below 0 where
             flipped.
-        evals: number of forward passes, in images.
+        evals: number of forward passes, in images; a tensor if the device has counted them.
         dead: (B,), bool: the gradient was zero everywhere at the first step.
         saturated: (B,), bool: the largest softmax probability of the clean image is exactly 1 in float32.
     """
 
     flipped: Tensor
     margin: Tensor
-    evals: int
+    evals: int | Tensor
     dead: Tensor
     saturated: Tensor
 
@@ -103,58 +103,77 @@ class PGD:
             ValueError: the number of radii in eps is neither 1 nor the number of channels.
         """
         with exact_float32(images.device):
-            return self._attack(model, images.detach(), generator, logits, stop_when_flipped)
+            x, evals = images.detach(), 0
+            if logits is None:
+                with torch.no_grad():
+                    logits = model(x).float()
+                evals = len(x)
+            result = self.walk(model, x, self.draw(x, generator), logits, stop_when_flipped)
+        result.evals += evals
+        return result
 
-    def _attack(
-        self, model: Classifier, x: Tensor, generator: torch.Generator, logits: Tensor | None, stop_when_flipped: bool
+    def draw(self, images: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Draw where each image starts in its ball, in [-1, 1] of the radius; None without a random start."""
+        if not self.random_start:
+            return None
+        return torch.rand(images.shape, generator=generator, device=images.device) * 2 - 1
+
+    def walk(
+        self,
+        model: Classifier,
+        x: Tensor,
+        start: Tensor | None,
+        logits: Tensor,
+        stop_when_flipped: bool,
+        leave_out: bool = True,
     ) -> AttackResult:
+        """Attack images (B, C, H, W) from given starts (`draw`), in the precision of the surrounding code.
+
+        Args:
+            leave_out: show the model no image that has flipped, if `stop_when_flipped`. Without it the model is shown
+                all images in all steps, and no answer to an image that has flipped is used, or counted: the same work
+                for any images, without a look at what the device has computed.
+
+        Returns:
+            the result; without `leave_out` its `evals` is a tensor.
+
+        Raises:
+            ValueError: the number of radii in eps is neither 1 nor the number of channels.
+        """
         if len(self._radii) not in (1, x.shape[1]):
             raise ValueError(f"eps={self.eps} does not fit images of {x.shape[1]} channels")
-        radius = torch.tensor(self._radii, device=x.device).view(1, -1, 1, 1).expand(1, x.shape[1], 1, 1)
+        radius = torch.cat([torch.full((1, 1, 1, 1), eps, device=x.device) for eps in self._radii], 1)
+        radius = radius.expand(1, x.shape[1], 1, 1)
         step = torch.full_like(radius, self.step) if self.step is not None else 2.5 * radius / self.steps
         low, high = x - radius, x + radius
         if self.box is not None:
             low = torch.maximum(low, x.clamp(max=self.box[0]))
             high = torch.minimum(high, x.clamp(min=self.box[1]))
-        evals = 0
-        if logits is None:
-            with torch.no_grad():
-                logits = model(x).float()
-            evals = len(x)
         label = logits.argmax(1)
-        margin = label_margin(logits, label)
-        result = AttackResult(
-            flipped=torch.zeros_like(label, dtype=torch.bool),
-            margin=margin.clone(),
-            evals=evals,
-            dead=torch.zeros_like(label, dtype=torch.bool),
-            saturated=logits.softmax(1).amax(1) >= 1.0,
-        )
-        start = x
-        if self.random_start:
-            noise = torch.rand(x.shape, generator=generator, device=x.device) * 2 - 1
-            start = torch.minimum(torch.maximum(x + noise * radius, low), high)
-        alive = torch.arange(len(x), device=x.device)  # indices of the images still under attack
-        current = start
+        flipped, dead = torch.zeros_like(label, dtype=torch.bool), torch.zeros_like(label, dtype=torch.bool)
+        margin, evals = label_margin(logits, label), 0
+        current = x if start is None else torch.minimum(torch.maximum(x + start * radius, low), high)
+        attacked: Tensor | slice = slice(None)  # which images are shown
         for number in range(self.steps + 1):  # the extra pass only evaluates the result of the last step
             last = number == self.steps
-            logits, gradient = self._look(model, current, label[alive], gradient=not last)
-            result.evals += len(current)
-            margin = label_margin(logits, label[alive])
-            result.margin[alive] = torch.minimum(result.margin[alive], margin)
-            result.flipped[alive] |= logits.argmax(1) != label[alive]
+            new_logits, gradient = self._look(model, current, label[attacked], gradient=not last)
+            used = ~flipped[attacked] if stop_when_flipped else torch.ones_like(flipped[attacked])
+            evals = evals + (len(current) if leave_out else used.sum())
+            found = label_margin(new_logits, label[attacked]).where(used, torch.inf)
+            margin[attacked] = torch.minimum(margin[attacked], found)
+            flipped[attacked] |= used & (new_logits.argmax(1) != label[attacked])
             if last:
                 break
             if number == 0:
-                result.dead[alive] = (gradient == 0).flatten(1).all(1)
+                dead = (gradient == 0).flatten(1).all(1)
             current = current + step * gradient.sign()
-            current = torch.minimum(torch.maximum(current, low[alive]), high[alive])
-            if stop_when_flipped:
-                unflipped = ~result.flipped[alive]
-                alive, current = alive[unflipped], current[unflipped]
-                if len(alive) == 0:
+            current = torch.minimum(torch.maximum(current, low[attacked]), high[attacked])
+            if stop_when_flipped and leave_out:
+                stays = ~flipped[attacked]
+                current, attacked = current[stays], (~flipped).nonzero().flatten()
+                if len(attacked) == 0:
                     break
-        return result
+        return AttackResult(flipped, margin, evals, dead, logits.softmax(1).amax(1) >= 1.0)
 
     def _look(self, model: Classifier, x: Tensor, label: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Return the logits at x and, if `gradient`, the gradient of the attack's loss with respect to x."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dfkd.defenses.base import Defense
 from dfkd.defenses.criteria import Criterion
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.pool import Split
 from dfkd.synthesizers.base import Steer, Synthesizer
@@ -107,6 +108,9 @@ class ATEsc(Defense):
 
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         self.criterion.check(network)
+
+    def start(self, runtime: Runtime) -> None:
+        self.criterion.start(runtime)
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         with teacher.counted_as("split"):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dfkd.audit import Looks
 from dfkd.defenses.views import Lesson, Sources, Views, inherits_robustness
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
 from dfkd.resume.loop import Loop, plain_loop
@@ -62,6 +63,9 @@ class Defense:
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         """Raise ValueError if this defense does not work with the teacher's network or with the synthesizer. Called
         before any training."""
+
+    def start(self, runtime: Runtime) -> None:
+        """Called before the first split, of every student anew."""
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         """Split images into ID-like (fragile) and OOD-like (robust) ones; here all are fragile.

@@ -6,9 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dfkd.attacks import PGD, attack_warnings, is_deterministic
+from dfkd.attacks import PGD, RecordedPGD, attack_warnings, is_deterministic
 from dfkd.defenses.auto_radius import AutoRadius
 from dfkd.defenses.threshold import Threshold
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.pool import Split
 
@@ -26,6 +27,9 @@ class Criterion(ABC):
 
     def check(self, network: nn.Module) -> None:  # noqa: B027 (most criteria can work with any network)
         """Raise ValueError if the criterion does not work with the teacher's network. Called before any training."""
+
+    def start(self, runtime: Runtime) -> None:  # noqa: B027 (most criteria need nothing of it)
+        """Called before the first split, of every student anew."""
 
     @abstractmethod
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
@@ -93,10 +97,15 @@ class PGDFlip(Criterion):
         self.radius = eps if isinstance(eps, int | float) else None
         by_flip = value is None and quantile is None
         self.threshold = None if by_flip else Threshold(value, quantile, "low")
+        self.run_attack = PGD.attack
         self.attacked = 0
         self.dead: Tensor | float = 0.0
         self.saturated: Tensor | float = 0.0
         self.deterministic: bool | None = None
+
+    def start(self, runtime: Runtime) -> None:
+        if runtime.captures:
+            self.run_attack = RecordedPGD(runtime)
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         if self.deterministic is None:
@@ -105,7 +114,7 @@ class PGDFlip(Criterion):
         if self.auto is not None:
             self.auto.observe(self.attack, teacher, images, logits, generator)
             self.attack = replace(self.attack, eps=self.auto.eps)
-        result = self.attack.attack(teacher, images, generator, logits, stop_when_flipped=by_flip)
+        result = self.run_attack(self.attack, teacher, images, generator, logits, stop_when_flipped=by_flip)
         self.attacked += len(images)
         self.dead = self.dead + result.dead.sum()
         self.saturated = self.saturated + result.saturated.sum()
@@ -126,6 +135,9 @@ class Control(Criterion):
 
     def check(self, network: nn.Module) -> None:
         self.of.check(network)
+
+    def start(self, runtime: Runtime) -> None:
+        self.of.start(runtime)
 
     @property
     def suspicious(self) -> Tensor | None:

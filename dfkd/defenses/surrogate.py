@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dfkd.defenses.criteria import Control, Criterion
+from dfkd.machine.runtime import Runtime
 from dfkd.models import Teacher
 from dfkd.pool import Split
 
@@ -33,7 +34,8 @@ def fit_logistic(
         (a, b) of every group (groups, 2).
     """
     a, b = torch.zeros(2, groups, device=x.device)
-    around_a, around_b = torch.as_tensor(around, device=x.device).expand(groups, 2).unbind(1)
+    around = around if isinstance(around, Tensor) else torch.full((2,), around, device=x.device)
+    around_a, around_b = around.expand(groups, 2).unbind(1)
     powers = torch.stack([torch.ones_like(x), x, x * x])
     for _ in range(NEWTON_STEPS):
         p = (a[group] * x + b[group]).sigmoid()
@@ -45,6 +47,22 @@ def fit_logistic(
         step = step * (2 / step.norm(dim=0)).clamp(max=1)  # bounded, as Newton's step explodes where all p are 0 or 1
         a, b = a - step[0], b - step[1]
     return torch.stack([a, b], 1)
+
+
+def fit_lines(margins: Tensor, classes: Tensor, answers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Fit a line for every class, pulled towards the line of all classes together (`Surrogate`).
+
+    Args:
+        margins, classes, answers: of N images, (N,) each.
+        count: number of classes.
+
+    Returns:
+        (the lines (count, 2), for margins divided by a scale; this scale, the standard deviation of the margins).
+    """
+    scale = margins.std(correction=0).clamp_min(1e-6)
+    x, y = margins / scale, answers.float()
+    common = fit_logistic(x, y, torch.zeros_like(classes), 1)
+    return fit_logistic(x, y, classes, count, around=common), scale
 
 
 class Surrogate(Control):
@@ -85,6 +103,11 @@ class Surrogate(Control):
         self.scale: Tensor | None = None  # standard deviation of the margins
         self.fresh = 0  # number of answers since the last fit
         self.tally: Tensor | None = None
+        self.fit = fit_lines
+
+    def start(self, runtime: Runtime) -> None:
+        super().start(runtime)
+        self.fit = runtime.captured("the surrogate's line", fit_lines)
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         known = 0 if self.answers is None else len(self.answers)
@@ -124,10 +147,7 @@ class Surrogate(Control):
         if self.line is not None and FITS * self.fresh < self.memory:
             return
         self.fresh = 0
-        self.scale = self.margins.std(correction=0).clamp_min(1e-6)
-        x, y, classes = self.margins / self.scale, self.answers.float(), logits.shape[1]
-        common = fit_logistic(x, y, torch.zeros_like(self.classes), 1)
-        self.line = fit_logistic(x, y, self.classes, classes, around=common)
+        self.line, self.scale = self.fit(self.margins, self.classes, self.answers, logits.shape[1])
 
     def log_odds(self, logits: Tensor) -> Tensor:
         """Predict the log-odds of being fragile (B,) from the teacher's logits (B, classes)."""

@@ -77,6 +77,7 @@ class Distillation:
         total = (self.rounds - self.warm_up) * self.steps
         self.trainer = Trainer(self.model, student, defense, runtime, seeds["student"], total, teacher, loop)
         self.generator = runtime.generator(seeds["synthesis"], "split")
+        defense.start(runtime)
         self.steer = defense.steer(teacher, self.generator)
         if synthesizer.takes_term:
             synthesizer.term = defense.synthesis_term(teacher, runtime.generator(seeds["synthesis"], "defense"))

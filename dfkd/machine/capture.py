@@ -4,6 +4,8 @@ Starting an operation takes the CPU some microseconds. With a small network the 
 and waits for the CPU. A recorded step starts all its operations at once, and computes the same.
 """
 
+import functools
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -68,38 +70,104 @@ class CUDAGraphs:
         torch.cuda.synchronize(self.device)
 
 
+def answered(function: Callable[..., Any], arguments: tuple, answers: list | None = None) -> Any:
+    """Call a function, and answer its questions if it is a generator function.
+
+    Such a function yields (question, *what it asks about), and is sent `question(*what it asks about)`.
+
+    Args:
+        answers: gets the answers.
+
+    Returns:
+        what the function returns.
+    """
+    if not inspect.isgeneratorfunction(function):
+        return function(*arguments)
+    steps, answer = function(*arguments), None
+    while True:
+        try:
+            question, *asked = steps.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = question(*asked)
+        if answers is not None:
+            answers.append(answer)
+
+
+def asking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose questions are answered: the same one if it asks none (`answered`)."""
+    if not inspect.isgeneratorfunction(function):
+        return function
+    return lambda *arguments: answered(function, arguments)
+
+
 class Recording:
-    """A function that was recorded with arguments of one form (`form_of`).
+    """A function that was recorded with arguments of one form (`form_of`), with a graph for each of its parts: there is
+    one more part than it asks questions.
 
     Args:
         graphs: records it.
         function, arguments: what is recorded.
+        answers: of an earlier call with such arguments (`answered`).
         plain_seconds: time of a call that is not recorded; None if that does not matter.
 
     Raises:
         RuntimeError: torch cannot record it.
     """
 
-    def __init__(self, graphs: Graphs, function: Callable[..., Any], arguments: tuple, plain_seconds: float | None):
+    def __init__(
+        self,
+        graphs: Graphs,
+        function: Callable[..., Any],
+        arguments: tuple,
+        answers: list,
+        plain_seconds: float | None,
+    ):
         self.form, self.plain_seconds, self.seconds = form_of(arguments), plain_seconds, []
-        self.inputs = own_inputs(arguments)
+        self.inputs, self.answers = own_inputs(arguments), own_inputs(tuple(answers))
         counts = [(a.evals, a.evals.copy()) for a in arguments if hasattr(a, "evals")]
         try:
-            self.outputs, self.replay = graphs.record(lambda: function(*self.inputs))
+            self.parts = [graphs.record(part) for part in self._parts(function)]
             self.shown = [(evals, evals - before) for evals, before in counts]
         finally:  # nothing was computed yet
             for evals, before in counts:
                 evals.clear()
                 evals.update(before)
 
+    def _parts(self, function: Callable[..., Any]) -> list[Callable[[], Any]]:
+        """Return functions that compute the parts, in order. Each returns a question, the last one the result."""
+        if not inspect.isgeneratorfunction(function):
+            return [lambda: function(*self.inputs)]
+        steps = None
+
+        def part(number: int) -> Any:
+            nonlocal steps
+            if number == 0:
+                steps = function(*self.inputs)
+            try:
+                return steps.send(self.answers[number - 1] if number else None)
+            except StopIteration as end:
+                return end.value
+
+        return [functools.partial(part, number) for number in range(len(self.answers) + 1)]
+
     def __call__(self, *arguments: Any) -> Any:
-        with torch.no_grad():
-            for own, given in zip(tensors_in(self.inputs), tensors_in(arguments), strict=True):
-                own.copy_(given)
-        self.replay()
+        _fill(self.inputs, arguments)
+        *questions, (result, last) = self.parts
+        for ((question, *asked), replay), answer in zip(questions, self.answers, strict=True):
+            replay()
+            _fill(answer, question(*asked))
+        last()
         for evals, shown in self.shown:
             evals.update(shown)
-        return copied(self.outputs)  # the next replay overwrites its own
+        return copied(result)  # the next replay overwrites its own
+
+
+@torch.no_grad()
+def _fill(own: Any, given: Any) -> None:
+    """Copy the tensors in `given` into those in `own`."""
+    for mine, tensor in zip(tensors_in(own), tensors_in(given), strict=True):
+        mine.copy_(tensor)
 
 
 class CapturedStep:
@@ -121,14 +189,26 @@ class CapturedStep:
             small network's whole step. Nothing that it returns may have a graph (`detached`): a graph that is still
             there at the recording belongs to the stream of an earlier call, for which a recorded backward pass would
             wait, and torch refuses that.
+            It may be a generator function that asks questions (`answered`), whose answers, always of the same form,
+            may depend on anything: then what comes before a question and what comes after it are graphs of their own.
         mode: 'auto', or 'graph': not timed.
         graphs: records it.
+        plain: does the same in another way where it is not recorded; the default is `function`.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], mode: str, graphs: Graphs):
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        mode: str,
+        graphs: Graphs,
+        plain: Callable[..., Any] | None = None,
+    ):
         self.name, self.function, self.mode, self.graphs = name, function, mode, graphs
+        self.plain = function if plain is None else plain
         self.gave_up = False
         self.recording: Recording | None = None
+        self.answers: list = []  # to the questions of the latest call that was no replay
         # of the latest calls, which have arguments of the same form: the form, how many, and how long they took
         self.form, self.calls, self.seconds = None, 0, []
 
@@ -139,7 +219,7 @@ class CapturedStep:
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns, in new tensors except where it returns a list or another object."""
         if self.gave_up:
-            return self.function(*arguments)
+            return answered(self.plain, arguments)
         form = form_of(arguments)
         if self.recording is not None and form == self.recording.form:
             return self._replay(self.recording, arguments)
@@ -147,18 +227,21 @@ class CapturedStep:
             self.form, self.calls, self.seconds = form, 0, []
         self.calls += 1
         if self.calls <= WARM_UP:
-            return self.graphs.warm_up(lambda: self.function(*arguments))
+            self.answers = []
+            return self.graphs.warm_up(lambda: answered(self.function, arguments, self.answers))
         if self.mode == "auto" and len(self.seconds) < TRIALS:
-            return self._timed(self.function, arguments, self.seconds)
+            return self._timed(lambda *given: answered(self.plain, given), arguments, self.seconds)
         return self._record(arguments)
 
     def _record(self, arguments: tuple) -> Any:
         try:
-            self.recording = Recording(self.graphs, self.function, arguments, min(self.seconds, default=None))
-            return self.recording(*arguments)
+            least = min(self.seconds, default=None)
+            recording = Recording(self.graphs, self.function, arguments, self.answers, least)
         except RuntimeError as error:
             self._give_up(f"torch cannot record it: {(str(error) or type(error).__name__).splitlines()[0]}")
-            return self.function(*arguments)
+            return answered(self.plain, arguments)
+        self.recording, self.answers = recording, []
+        return recording(*arguments)
 
     def _replay(self, recording: Recording, arguments: tuple) -> Any:
         if recording.plain_seconds is None or len(recording.seconds) == TRIALS:

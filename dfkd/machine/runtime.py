@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dfkd.machine import distributed
-from dfkd.machine.capture import MODES, CapturedStep, CUDAGraphs
+from dfkd.machine.capture import MODES, CapturedStep, CUDAGraphs, asking
 from dfkd.machine.precision import PRECISIONS, float32_arithmetic, has_tf32
 
 
@@ -77,16 +77,18 @@ class Runtime:
         """Whether steps may be recorded as CUDA graphs."""
         return self.capture != "none" and self.device.type == "cuda"
 
-    def captured(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def captured(
+        self, name: str, function: Callable[..., Any], plain: Callable[..., Any] | None = None
+    ) -> Callable[..., Any]:
         """Return a function that does the same as `function`, as a CUDA graph where that is faster.
 
         Args:
             name: what is computed, for the log.
-            function: see `CapturedStep`.
+            function, plain: see `CapturedStep`.
         """
         if not self.captures:
-            return function
-        return CapturedStep(name, function, self.capture, CUDAGraphs(self.device))
+            return asking(function if plain is None else plain)
+        return CapturedStep(name, function, self.capture, CUDAGraphs(self.device), plain)
 
     def to_device(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, its 4-D tensors in channels_last: convolutions are faster with it on GPUs, and

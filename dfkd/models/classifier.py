@@ -124,7 +124,11 @@ class Teacher(Classifier):
         return cls(classifier.net, classifier.shape, classifier.classes, mean, std)
 
     def _count(self, _net: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self.evals[self._purpose] += len(arguments[0])
+        self.count(len(arguments[0]))
+
+    def count(self, images: int) -> None:
+        """Count images as evaluated. Forward passes count themselves."""
+        self.evals[self._purpose] += images
 
     def forward_normalized(self, inputs: Tensor) -> Tensor:
         """Compute the logits (B, classes) of normalised inputs (B, C, H, W).

@@ -40,6 +40,7 @@ class SplitStage(Stage):
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         teacher, pool, defense = run.stage_outputs["teacher"], run.stage_outputs["pool"], run.components.defense
         tell_defense(run)
+        defense.start(run.components.runtime)
         before, seed = teacher.evals.copy(), run.cell.config["seeds"]["synthesis"]
         generator = run.components.runtime.generator(seed, "split")
         splits: dict[str, list[Tensor]] = {"fragile": [], "score": []}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfkd.machine.capture import is_ours
 from dfkd.models import Teacher
 from dfkd.priors import Prior
 from dfkd.synthesizers.inversion import Inversion, check_adam, steer_weights
@@ -168,6 +169,9 @@ class AdaptiveDeepInversion(DeepInversion):
         if self.alpha == 0:
             raise ValueError("alpha=0 leaves no competition with the student; take synthesizer=deepinversion")
         super().check(network)
+
+    def asks_steer(self, warming_up: bool) -> bool:
+        return is_ours(type(self))
 
     def more_terms(self, step: Step) -> dict[str, Tensor]:
         divergence = jensen_shannon(self.answers(step), step.teacher_pass.logits, self.temperature)

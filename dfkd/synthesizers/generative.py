@@ -1,14 +1,15 @@
 """The base class of online synthesizers that train one generator over all rounds."""
 
 from abc import abstractmethod
+from collections.abc import Generator
 
 import torch
 from torch import Tensor, nn
 
-from dfkd.machine.capture import detached, is_ours
+from dfkd.machine.capture import answered, detached, is_ours
 from dfkd.models import Teacher, frozen_norms
 from dfkd.priors import Prior, TeacherPass
-from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic, known
 from dfkd.training.optimizers import fused
 
 
@@ -130,8 +131,9 @@ class Generative(Synthesizer):
         Returns:
             (the terms of its loss; the teacher's forward pass on the images, valid until the next step).
         """
-        compute = self.gradients if steer is None and self._can_capture else self._gradients
-        terms, gradients, teacher_pass = compute(z, labels, teacher, student, steer)
+        arguments = z, labels, teacher, student, steer
+        found = self.gradients(*arguments) if self._can_capture else answered(self._gradients, arguments)
+        terms, gradients, teacher_pass = found
         for p, gradient in zip(self.generator.parameters(), gradients, strict=True):
             p.grad = gradient
         self.optimizer.step()
@@ -139,20 +141,28 @@ class Generative(Synthesizer):
 
     @property
     def _can_capture(self) -> bool:
-        """Whether a step without `steer` depends on its arguments and the networks alone. The terms of this package's
-        methods do; those of a user's own may depend on anything."""
+        """Whether a step, but for what it asks `steer`, depends on its arguments and the networks alone. The terms of
+        this package's methods do; those of a user's own may depend on anything."""
         pure = self.term is None and self.prior.is_pure and is_ours(type(self).terms)
         return pure and self.runtime.captures
 
+    @property
+    def _asks_steer(self) -> bool:
+        """Whether `terms` is known to ask `steer` once, with all images. Then it is asked beforehand."""
+        return is_ours(type(self).terms) and self.weights.get("adversarial", 0) > 0
+
     def _gradients(
         self, z: Tensor, labels: Tensor | None, teacher: Teacher, student: nn.Module, steer: Steer | None
-    ) -> tuple[dict[str, Tensor], list[Tensor], TeacherPass]:
+    ) -> Generator[tuple, Tensor, tuple[dict[str, Tensor], list[Tensor], TeacherPass]]:
         """Return the terms of the generator's loss, their gradients of its parameters, and the teacher's forward pass
-        on the images."""
+        on the images. Asks `steer` for its weights (`CapturedStep`)."""
         with self.runtime.autocast():
             images = self._generate(self.generator, z, labels)
             teacher_pass = self.prior.run_teacher(teacher, teacher.normalize(images))
         labels = teacher_pass.logits.argmax(1) if labels is None else labels
+        if steer is not None and self._asks_steer:
+            weights = yield steer, images.detach().float(), teacher_pass.logits.detach()
+            steer = known(weights)
         terms = self.terms(images, labels, teacher_pass, student, steer)
         if self.term is not None:
             terms["defense"] = self.term(images.float(), teacher_pass.logits)

@@ -2,7 +2,7 @@
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd.errors import refuse_old_names
-from dfkd.machine.capture import detached, is_ours
+from dfkd.machine.capture import asking, detached, is_ours
 from dfkd.models import Teacher
 from dfkd.priors import Prior, TeacherPass
 from dfkd.synthesizers.adversarial import adversarial_term
-from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic
+from dfkd.synthesizers.base import Steer, Synthesizer, Synthetic, known
 from dfkd.synthesizers.step import Evaluation, Optimization, Step, optimised
 from dfkd.training.augment import AUGMENTATIONS, augment, draw
 
@@ -213,7 +213,7 @@ class Inversion(Synthesizer):
             parts = {"parameters": optimization.parameters, "optimizer": optimization.optimizer, "stream": stream}
             steps = self.loop("step", self.steps, **parts, best=best, metrics=metrics)
         places, warming_up = optimization.places(), round < self.warm_up
-        evaluate = self.evaluate if steer is None and self._can_capture else self._evaluate
+        evaluate = self.evaluate if self._can_capture else asking(self._evaluate)
         with evaluation_mode(student):
             for number in steps:
                 drawn = self.draw_for_views(number, teacher, stream), self.draw_for_terms(stream)
@@ -232,8 +232,8 @@ class Inversion(Synthesizer):
 
     @property
     def _can_capture(self) -> bool:
-        """Whether a step without `steer` depends on its arguments and on tensors that keep their place alone. The steps
-        of this package's methods do; those of a user's own may depend on anything."""
+        """Whether a step, but for what it asks `steer`, depends on its arguments and on tensors that keep their place
+        alone. The steps of this package's methods do; those of a user's own may depend on anything."""
         pure = self.term is None and self.prior.is_pure and is_ours(type(self))
         return pure and self.runtime.captures
 
@@ -249,8 +249,8 @@ class Inversion(Synthesizer):
         teacher: Teacher,
         student: nn.Module | None,
         steer: Steer | None,
-    ) -> Evaluation:
-        """Compute the loss of one step and its gradients.
+    ) -> Generator[tuple, Tensor, Evaluation]:
+        """Compute the loss of one step and its gradients. Asks `steer` for its weights (`CapturedStep`).
 
         Args:
             make, networks, source: see `Optimization`.
@@ -263,6 +263,9 @@ class Inversion(Synthesizer):
             images = make(source)
             views = self.view(images, *for_views)
             teacher_pass = self.run_teacher(teacher, views)
+        if steer is not None and self.asks_steer(warming_up):
+            weights = yield steer, views.detach().float(), teacher_pass.logits.detach()
+            steer = known(weights)
         step = Step(images, views, teacher_pass, labels, teacher, student, steer, warming_up, for_terms)
         terms = self._terms(step)
         total = sum(terms.values())
@@ -283,6 +286,10 @@ class Inversion(Synthesizer):
             terms["defense"] = self.term(step.views.float(), t)
         terms |= self.more_terms(step)
         return terms | {name: value.sum() for name, value in self.prior(step.teacher_pass).items()}
+
+    def asks_steer(self, warming_up: bool) -> bool:
+        """Return whether the terms are known to ask `steer`, with all views. Then it is asked beforehand, once."""
+        return is_ours(type(self)) and self.adversarial > 0 and not warming_up
 
     def answers(self, step: Step) -> Tensor:
         """Run the student on `step.views` and return its logits (B, classes), float32."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fake_graphs import FakeGraphs, graphs_everywhere
 
-from dfkd.defenses import ATEsc, Defense
+from dfkd.defenses import All, ATEsc, Defense
 from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, SiblingDistillation, Student
 from dfkd.distill.siblings import norms_for_vmap
 from dfkd.errors import CannotTrainTogether, NonFiniteLoss
@@ -101,8 +101,8 @@ CASES = {
     "hint, shift": {"loss": lambda: Hint(CrossEntropy()), "augment": "shift"},
     "shift": {"augment": "shift"},
     "cut_mix": {"augment": "cut_mix"},
-    "forget": {"defense": lambda: ATEsc(None), "augment": "cut_mix"},
-    "forget, kl": {"defense": lambda: ATEsc(None, forget="kl", reduction="group")},
+    "forget": {"defense": lambda: ATEsc(All()), "augment": "cut_mix"},
+    "forget, kl": {"defense": lambda: ATEsc(All(), forget="kl", reduction="group")},
     "a batch larger than the pool": {"recipe": Recipe(lr=0.05, batch_size=1000)},
 }
 

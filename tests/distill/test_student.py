@@ -5,7 +5,7 @@ import pytest
 import torch
 from fake_graphs import FakeGraphs, graphs_everywhere
 
-from dfkd.defenses import ATEsc, Defense
+from dfkd.defenses import All, ATEsc, Defense
 from dfkd.distill import KL, CrossEntropy, Student, Trainer, steps_per_epoch
 from dfkd.errors import NonFiniteLoss
 from dfkd.machine.capture import WARM_UP, CapturedStep
@@ -67,11 +67,11 @@ def test_the_student_learns_the_teachers_answers(runtime, loss):
 
 def test_the_loss_is_the_defenses(runtime):
     fragile = torch.arange(20) < 5
-    trainer = make(runtime, defense=ATEsc(criterion=None), batch_size=20)
+    trainer = make(runtime, defense=ATEsc(All()), batch_size=20)
     pool = pool_of(fragile=fragile)
     with torch.no_grad():
         student = trainer.model.train()(pool.images)
-    expected = ATEsc(None).loss(student, pool.logits, KL()(student, pool.logits), fragile)
+    expected = ATEsc(All()).loss(student, pool.logits, KL()(student, pool.logits), fragile)
     trainer.train(pool, 1)
     means = trainer.read()
     assert means == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-4)

@@ -201,6 +201,59 @@ def test_what_a_teacher_is_shown_is_counted_in_replays_too(refuse):
     assert teacher.evals == {"split": 3, "synthesis": 7 * calls}
 
 
+@pytest.fixture
+def doubtful(graphs):
+    """A step with two questions, and what it was asked."""
+    asked, teacher = [], mock.Mock(evals=Counter())
+
+    def double(x):
+        asked.append(x.tolist())
+        return 2 * x
+
+    def function(x, teacher):
+        leaf = x.detach().requires_grad_()
+        teacher.evals["synthesis"] += 1
+        y = leaf.square()
+        weights = yield double, y.detach()
+        teacher.evals["synthesis"] += 10
+        more = yield double, weights + 1
+        (gradient,) = torch.autograd.grad((weights * y).sum(), leaf)
+        return gradient, more
+
+    step = CapturedStep("a step", function, "graph", graphs)
+    return lambda number: step(torch.full((2,), number), teacher), asked, teacher
+
+
+def test_between_the_parts_of_a_step_its_questions_are_answered_anew(doubtful, graphs):
+    """gradient = 2 x (2 x^2), more = 2 (2 x^2 + 1)"""
+    step, asked, teacher = doubtful
+    for number in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
+        gradient, more = step(number)
+        assert gradient.tolist() == [4 * number**3] * 2 and more.tolist() == [4 * number**2 + 2] * 2
+        assert asked == [[number**2] * 2, [2 * number**2 + 1] * 2]
+        asked.clear()
+    assert graphs.records == 3 and graphs.replays == 3 * (6 - WARM_UP)
+    assert teacher.evals == {"synthesis": 11 * 6}
+
+
+def test_a_step_that_asks_nothing_this_time_is_one_graph(graphs):
+    def function(x, question):
+        weights = (yield question, x) if question else 1
+        return weights * x
+
+    step = CapturedStep("a step", function, "graph", graphs)
+    assert [step(torch.full((1,), number), None).item() for number in (1.0, 2.0, 3.0, 4.0, 5.0)] == [1, 2, 3, 4, 5]
+    assert (graphs.records, graphs.replays) == (1, 2)
+    assert [step(torch.full((1,), number), torch.neg).item() for number in (1.0, 2.0, 3.0, 4.0)] == [-1, -4, -9, -16]
+    assert (graphs.records, graphs.replays) == (3, 4)
+
+
+def test_where_it_is_not_recorded_another_way_is_taken(graphs):
+    step = CapturedStep("a step", lambda x: x + 1, "auto", FakeGraphs(refuse="no"), plain=lambda x: x + 2)
+    assert [step(torch.ones(1)).item() for _ in range(BEFORE + 2)] == [2.0] * WARM_UP + [3.0] * (TRIALS + 2)
+    assert make_runtime("cpu").captured("a step", min, plain=max) is max
+
+
 def test_on_a_cpu_and_with_none_a_function_stays_itself():
     def function():
         return None
@@ -297,6 +350,17 @@ RUNS = {
         {"the teacher", "the images", "the student"},
     ),
     "atesc": ((*NOISE, *BACKDOOR, "defense=atesc"), {"the teacher", "the student"}),
+    "atesc_online": (
+        ("synthesizer=dfq", *DFQ, *BACKDOOR, "synthesizer.steps=8", "defense=atesc"),
+        {"the teacher", "the generator", "the student", "an attack"},
+    ),
+    "atesc_fast": (
+        (
+            *("synthesizer=cmi", "synthesizer.batch_size=20", "synthesizer.generator.width=8", *BACKDOOR),
+            *("synthesizer.steps=8", "defense=atesc_fast", "defense.criterion.memory=20"),
+        ),
+        {"the teacher", "the images", "the student", "an attack", "the surrogate's line"},
+    ),
     "views": ((*NOISE, "student.augment=cut_mix"), {"the teacher", "the student", "the student's views"}),
     "hint": (
         (*NOISE, "student.augment=shift", "loss@student.loss=hint"),
@@ -312,8 +376,8 @@ def test_a_run_with_graphs_gives_the_same_student(tmp_path, monkeypatch, name):
     words, expected = RUNS[name]
     made, original = set(), CapturedStep.__init__
 
-    def note(step, name, function, mode, graphs):
-        original(step, name, function, mode, graphs)
+    def note(step, name, *others):
+        original(step, name, *others)
         made.add(name.removeprefix("a step of "))
 
     monkeypatch.setattr(CapturedStep, "__init__", note)

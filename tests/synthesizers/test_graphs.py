@@ -88,20 +88,46 @@ class OwnFast(Fast):
     """A user's own method."""
 
 
-@pytest.mark.parametrize("why", ["steer", "term", "prior", "method"])
+@pytest.mark.parametrize("why", ["term", "prior", "method"])
 def test_what_may_depend_on_anything_is_not_recorded(made, why):
-    graphs, methods, steer = FakeGraphs(), [new("fast"), new("fast")], None
+    graphs, methods = FakeGraphs(), [new("fast"), new("fast")]
     for method in methods:
-        if why == "steer":
-            steer = lambda images, logits: torch.full((len(images),), 0.5)  # noqa: E731
-        elif why == "term":
+        if why == "term":
             method.term = lambda images, logits: images.mean()
         elif why == "prior":
             method.prior = Prior({"own": Remembering()})
         else:
             method.__class__ = OwnFast
-    assert same(made(methods[0], steer=steer), made(methods[1], graphs, steer))
+    assert same(made(methods[0]), made(methods[1], graphs))
     assert graphs.records == graphs.warm_ups == 0
+
+
+@pytest.mark.parametrize("name", ["fast", "cmi", "adaptive_deepinversion", "dfq"])
+def test_a_step_that_asks_the_defense_is_two_graphs_around_the_question(made, name):
+    """What is asked may depend on anything: here on random numbers, and on a look at the images."""
+
+    def steer():
+        stream = torch.Generator().manual_seed(0)
+        return lambda images, logits: torch.rand(len(images), generator=stream) * float(images.mean() > 0)
+
+    graphs = FakeGraphs()
+    plain, fast = made(new(name), steer=steer()), made(new(name), graphs, steer())
+    assert same(plain, fast) and not same(plain, made(new(name)))
+    # two parts of a step, but for steps of a warm-up, which ask nothing
+    asking = FORMS.get(name, 1) - (name == "fast")
+    assert graphs.records == FORMS.get(name, 1) + asking
+
+
+def test_a_user_s_own_method_asks_the_defense_when_it_likes(made):
+    class Own(type(new("dfq"))):
+        def terms(self, images, labels, teacher_pass, student, steer):
+            weights = steer(images[:5], teacher_pass.logits[:5])
+            return {"own": (weights[:, None] * teacher_pass.logits[:5]).mean()}
+
+    asked, method = [], new("dfq")
+    method.__class__ = Own
+    made(method, steer=lambda images, logits: asked.append(len(images)) or torch.ones(len(images)))
+    assert asked == [5] * (ROUNDS * STEPS)
 
 
 class Fickle(torch.nn.Linear):
