@@ -337,6 +337,40 @@ def test_on_a_gpu_a_step_as_a_graph_is_the_step(device):
         assert torch.allclose(one, other, atol=1e-3)
 
 
+def test_on_a_gpu_a_step_with_a_question_is_the_step(device):
+    """The gradient in the second graph is one of what the first graph has computed."""
+    if device.type != "cuda":
+        pytest.skip("needs --device cuda")
+    students = []
+    for mode in ("none", "graph"):
+        runtime = Runtime(device, "bfloat16", capture=mode)
+        torch.manual_seed(0)
+        net = runtime.to_device(cnn_bn((1, 8, 8), 10, widths=(4, 8, 8)))
+        parameters, draw = list(net.parameters()), torch.Generator(device).manual_seed(1)
+        optimizer = fused(torch.optim.Adam, parameters, lr=1e-2)
+
+        def ask(logits, draw=draw):
+            return torch.rand(len(logits), generator=draw, device=logits.device) * float(logits.isfinite().all())
+
+        def gradients(x, y, ask, net=net, parameters=parameters, runtime=runtime):
+            with runtime.autocast():
+                logits = net(x)
+            losses = F.cross_entropy(logits.float(), y, reduction="none")
+            weights = yield ask, logits.detach()
+            return torch.autograd.grad((weights * losses).mean(), parameters)
+
+        step, data = runtime.captured("a step", gradients), torch.Generator(device).manual_seed(0)
+        for _ in range(WARM_UP + 10):
+            x = torch.rand(32, 1, 8, 8, generator=data, device=device)
+            for parameter, gradient in zip(parameters, step(x, (10 * x.mean((1, 2, 3))).long(), ask), strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+        students.append(net)
+    assert isinstance(step, CapturedStep) and len(step.recording.parts) == 2
+    for one, other in zip(*(net.state_dict().values() for net in students), strict=True):
+        assert torch.allclose(one, other, atol=1e-3)
+
+
 LONG = ("limit.rounds=3", "synthesizer.rounds=3", "runtime.capture=graph", "limit.steps=8", "limit.epochs=3")
 RUNS = {
     "cake": ((*CAKE, "synthesizer.steps=8"), {"the teacher", "CAKE", "the student"}),
