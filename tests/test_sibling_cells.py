@@ -55,7 +55,7 @@ def test_together_they_are_the_cells_that_they_are_alone(tmp_path, caplog):
         for place, cell in enumerate(made):
             run_cell(cell, made[place + 1 :])
     assert "3 students to train, in one program" in caplog.text
-    assert "3 students to train, in turn (on a CPU one program is slower)" in caplog.text
+    assert "3 students to train, in turn (on a CPU it is no faster)" in caplog.text
     ours, theirs = students(together), students(alone)
     assert len(ours) == 3 and ours.keys() == theirs.keys()
     for name, weights in ours.items():
@@ -170,7 +170,7 @@ def test_an_online_student_has_no_siblings(tmp_path):
     "override, reason",
     [
         pytest.param(
-            *("runtime.vectorize=null", "on a CPU one program is slower"),
+            *("runtime.vectorize=null", "on a CPU it is no faster"),
             marks=pytest.mark.cpu("it is faster on a GPU"),
         ),
         ("runtime.vectorize=false", "runtime.vectorize=false"),

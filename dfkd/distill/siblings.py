@@ -1,16 +1,14 @@
-"""Students that differ only in their seeds, trained together in one program: one small network cannot fill a GPU."""
+"""Students that differ only in their seeds, trained together: one small network cannot fill a GPU."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfkd.distill.loop import Distillation
 from dfkd.errors import CannotTrainTogether
-from dfkd.machine.capture import detached
+from dfkd.machine.capture import side_by_side
 from dfkd.pool import Pool
 from dfkd.training.meter import Meter
 
@@ -19,37 +17,29 @@ class SiblingDistillation:
     """K distillations from the same finished pool, trained side by side. Each gives the result of training alone, up to
     rounding.
 
-    The K students' parameters of the same name are stacked in one tensor (K, ...), and each student's parameter is a
-    view of it. Validation, saving and the defense's `finish` therefore handle each student as usual. A step draws each
-    student's batch and views from that student's own random streams, and computes all K losses by `torch.func.vmap`:
-    convolutions become grouped convolutions and BatchNorm gets K times the channels. SGD and Adam are elementwise and
-    need no change.
+    A step draws each student's batch and views from that student's own random streams, and computes the gradients of
+    each student as its own step does. On a GPU these K computations are branches of one CUDA graph, which run beside
+    each other. The K students' parameters of the same name are stacked in one tensor (K, ...), and each student's
+    parameter is a view of it: SGD and Adam are elementwise, and take one step for all. Validation, saving and the
+    defense's `finish` handle each student as usual.
 
     Args:
         distillations: K of them, with the same teacher, pool and recipe; only their seeds differ.
 
     Raises:
-        CannotTrainTogether: during training, torch cannot run the networks as one program, or runs out of memory.
+        CannotTrainTogether: during training, torch runs out of memory, or reports another error.
         NonFiniteLoss: a loss of one student became NaN or infinite; carries that student's last finite weights.
     """
 
     def __init__(self, distillations: list[Distillation]):
         self.distillations, self.trainers = distillations, [one.trainer for one in distillations]
-        objectives = [trainer.objective for trainer in self.trainers]
-        self.template = objectives[0]  # vmap calls it with the tensors of all students (functional_call)
-        self.parameters = {
-            name: nn.Parameter(stacked([objective.get_parameter(name).detach() for objective in objectives]))
-            for name, _ in self.template.named_parameters()
-        }
-        self.buffers = {
-            name: stacked([objective.get_buffer(name) for objective in objectives])
-            for name, _ in self.template.named_buffers()
-        }
+        each = zip(*(trainer.stepper.parameters for trainer in self.trainers), strict=True)
+        self.parameters = [nn.Parameter(stacked([p.detach() for p in same])) for same in each]
         for distillation in distillations:
             distillation.students, distillation.clock = len(distillations), distillations[0].clock
         total = (distillations[0].rounds - distillations[0].warm_up) * distillations[0].steps
         first, step = self.trainers[0], self._gradients
-        self.stepper = first.student.recipe.make(self.parameters.values(), total)
+        self.stepper = first.student.recipe.make(self.parameters, total)
         self.gradients = first.runtime.captured("a step of the students", step) if first.can_capture else step
         for trainer in self.trainers[1:]:
             trainer.share_views(first)
@@ -78,7 +68,7 @@ class SiblingDistillation:
                 terms, gradients = self.gradients(*self._load_batches(pool))
                 self.stepper.apply(gradients)
             except RuntimeError as error:
-                raise CannotTrainTogether(f"torch makes no program of them ({str(error).splitlines()[0]})") from error
+                raise CannotTrainTogether(f"torch cannot train them together ({str(error).splitlines()[0]})") from error
             meter.add(terms)
         if not tied:
             self._tie()
@@ -86,12 +76,10 @@ class SiblingDistillation:
             trainer.meter.take(meter, index)
 
     def _tie(self) -> bool:
-        """Make each student's parameters and buffers views of the stacked tensors. Returns True."""
+        """Make each student's parameters views of the stacked tensors. Returns True."""
         for index, trainer in enumerate(self.trainers):
-            for name, parameter in trainer.objective.named_parameters():
-                parameter.data = self.parameters[name].data[index]
-            for name, buffer in trainer.objective.named_buffers():
-                buffer.data = self.buffers[name][index]
+            for own, all_of_them in zip(trainer.stepper.parameters, self.parameters, strict=True):
+                own.data = all_of_them.data[index]
         return True
 
     def _load_batches(self, pool: Pool) -> list[Tensor]:
@@ -100,7 +88,7 @@ class SiblingDistillation:
         index = torch.stack([trainer.next_index(pool) for trainer in self.trainers])  # (K, B)
         if self.trainers[0].student.augment == "none":
             batch = self.trainers[0].load_batch(pool, index.flatten())
-            return [tensor.contiguous().unflatten(0, index.shape) for tensor in batch]
+            return [tensor.unflatten(0, index.shape) for tensor in batch]
         views = [trainer.load_batch(pool, batch) for trainer, batch in zip(self.trainers, index, strict=True)]
         return [stacked(tensors) for tensors in zip(*views, strict=True)]
 
@@ -110,39 +98,20 @@ class SiblingDistillation:
         Args:
             batches: see `_load_batches`.
         """
-        with norms_for_vmap(self.template):
-            terms = vmap(self._terms)(self.parameters, self.buffers, *batches)
-        parameters = list(self.parameters.values())
-        with self.trainers[0].runtime.gradients():
-            gradients = torch.autograd.grad(sum(terms.values()).sum(), parameters, allow_unused=True)
-        return detached(terms), list(gradients)
-
-    def _terms(self, parameters: dict, buffers: dict, *batch: Tensor) -> dict[str, Tensor]:
-        """Compute the loss terms of one student from its parameters, buffers and batch."""
-        return functional_call(self.template, (parameters, buffers), batch)
+        own = zip(self.trainers, zip(*batches, strict=True), strict=True)
+        steps = [functools.partial(trainer.compute_gradients, *batch) for trainer, batch in own]
+        terms, gradients = zip(*side_by_side(self.trainers[0].runtime.device, steps), strict=True)
+        parameters = self.trainers[0].stepper.parameters
+        same = zip(parameters, zip(*gradients, strict=True), strict=True)
+        together = [None if each[0] is None else stacked(each, parameter) for parameter, each in same]
+        return {name: torch.stack([one[name] for one in terms]) for name in terms[0]}, together
 
 
-def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack the tensors (...) of K students, (K, ...), in torch's default memory format."""
-    return torch.stack([tensor.contiguous() for tensor in tensors])
-
-
-@contextlib.contextmanager
-def norms_for_vmap(net: nn.Module) -> Iterator[None]:
-    """Context manager: BatchNorm layers get inputs of a form in which vmap can run them on a GPU, whatever the layers
-    before them give: float32, as their statistics are, because vmap drops the layers' parameters, without which torch
-    allows no other precision; and in the default memory format, because vmap cannot ask for channels_last."""
-    layers = [module for module in net.modules() if isinstance(module, _BatchNorm)]
-    handles = [layer.register_forward_pre_hook(_for_vmap) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _for_vmap(_layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Convert an input (B, C, ...) to float32, and copy it if its channels lie next to each other, as in channels_last.
-    `contiguous` is not enough: where all other sizes are 1, it returns such a tensor as it is."""
-    h = inputs[0].float()
-    return (h.clone(memory_format=torch.contiguous_format) if h.dim() > 2 and h.stride(1) == 1 else h,)
+def stacked(tensors: Sequence[Tensor], like: Tensor | None = None) -> Tensor:
+    """Stack the tensors (...) of K students, (K, ...). Each part of the result has the memory format of `like`, or of
+    the first tensor: convolutions are faster with weights and images in channels_last."""
+    like = tensors[0] if like is None else like
+    last = like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last)
+    if not last:
+        return torch.stack([tensor.contiguous() for tensor in tensors])
+    return torch.stack([tensor.movedim(1, -1).contiguous() for tensor in tensors]).movedim(-1, 2)

@@ -64,7 +64,7 @@ class Trainer:
             self.defense_term = defense.student_term(student.loss, own)
         self.stepper = student.recipe.make(self.objective.parameters(), total_steps)
         self.loss = data_parallel_loss(model, self.terms, self.learned)
-        self.gradients = runtime.captured("a step of the student", self._gradients) if self.can_capture else None
+        self.gradients = runtime.captured("a step of the student", self.compute_gradients) if self.can_capture else None
         self.show = runtime.captured("the student's views", self._show) if self._views_are_pure else self._show
         self.generator = runtime.generator(seed, "student", "batches")
         self.view_generator = runtime.generator(seed, "student", "views")
@@ -102,7 +102,7 @@ class Trainer:
         if self._views_are_pure:
             self.show = other.show
 
-    def _gradients(self, *batch: Tensor) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+    def compute_gradients(self, *batch: Tensor) -> tuple[dict[str, Tensor], list[Tensor | None]]:
         """Compute the terms of the loss for a batch, and the gradients of the trained parameters."""
         terms = self.loss(*batch)
         with self.runtime.gradients():

@@ -189,7 +189,7 @@ def sequential_reason(components: Components) -> str | None:
     """Return why the students of `student.replicas` are trained one after the other; None if in one program."""
     runtime, student = components.runtime, components.student
     if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
-        return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU one program is slower"
+        return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU it is no faster"
     if distributed.ranks() > 1:
         return "the ranks share every one of them"
     if components.defense.makes_views:
@@ -197,7 +197,7 @@ def sequential_reason(components: Components) -> str | None:
     if components.defense.has_student_term:
         return "the defense's term of the student's loss draws for one student"
     if has_dropout(student.network):
-        return "dropout draws for all of a program at once"
+        return "dropout draws from one stream for all"
     return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None
 
 

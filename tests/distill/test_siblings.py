@@ -10,7 +10,7 @@ from fake_graphs import FakeGraphs, graphs_everywhere
 
 from dfkd.defenses import All, ATEsc, Defense
 from dfkd.distill import KL, L1, CrossEntropy, Distillation, Hint, SiblingDistillation, Student
-from dfkd.distill.siblings import norms_for_vmap
+from dfkd.distill.siblings import stacked
 from dfkd.errors import CannotTrainTogether, NonFiniteLoss
 from dfkd.machine.capture import WARM_UP
 from dfkd.machine.runtime import seeded
@@ -198,88 +198,29 @@ def test_the_others_of_one_that_fails_are_as_they_would_be(make):
     assert distance(alone[2].model, together[2].model) < 1e-5
 
 
-class Stubborn(FeatureNet):
-    """Decides something by a number that it has computed."""
+@pytest.mark.parametrize("last", [False, True])
+def test_what_is_stacked_keeps_its_memory_format_student_by_student(last, random):
+    tensors = [torch.rand(6, 5, 3, 2, generator=random) for _ in range(3)]
+    format = torch.channels_last if last else torch.contiguous_format
+    like = tensors[0].contiguous(memory_format=format)
+    for found in (stacked([like, *tensors[1:]]), stacked(tensors, like)):
+        assert torch.equal(found, torch.stack(tensors))
+        assert all(part.is_contiguous(memory_format=format) for part in found)
+
+
+class Greedy(FeatureNet):
+    """Takes more memory than there is."""
 
     def forward(self, x):
-        logits = super().forward(x)
-        return logits if logits.sum().item() > 0 else 2 * logits
+        if self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB\nand more")
+        return super().forward(x)
 
 
-class NormOfAGPU(torch.nn.BatchNorm2d):
-    """Asks for its input in the memory format of the strides, as cuDNN does; vmap knows the default format alone. Under
-    vmap, it takes its input only in the precision of its statistics."""
-
-    def forward(self, h):
-        if h.dtype != self.running_mean.dtype:
-            raise RuntimeError("Expected running_mean to have type BFloat16 but got Float")
-        last = h.stride(1) == 1 and min(h.stride()[2:]) >= h.shape[1] > 1
-        return super().forward(h.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
-
-
-class ChannelsLast(torch.nn.Module):
-    """Gives its input in channels_last, as some of a GPU's convolutions do."""
-
-    def forward(self, h):
-        return h.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
-
-
-@pytest.mark.parametrize("side", [1, 2])
-def test_a_norm_behind_a_layer_that_gives_channels_last_has_the_default_format(side, random):
-    net, maps = torch.nn.Sequential(ChannelsLast(), NormOfAGPU(3)).eval(), torch.rand(2, 4, 3, side, side)
-    with pytest.raises(RuntimeError, match="vmap"):
-        torch.vmap(net)(maps)
-    with norms_for_vmap(net):
-        found = torch.vmap(net)(maps)
-    assert torch.allclose(found, torch.stack([net(h) for h in maps]))
-    assert not net[1]._forward_pre_hooks
-
-
-class Rounded(torch.nn.Module):
-    """Gives its input in bfloat16, as a GPU's convolutions do under autocast; under vmap a CPU's do not."""
-
-    def forward(self, h):
-        return h.bfloat16()
-
-
-def test_a_norm_behind_a_layer_that_gives_bfloat16_computes_in_float32(random):
-    net, maps = torch.nn.Sequential(Rounded(), NormOfAGPU(3)).eval(), torch.rand(2, 4, 3, 2, 2)
-    with pytest.raises(RuntimeError, match="BFloat16"):
-        torch.vmap(net)(maps)
-    with norms_for_vmap(net):
-        found = torch.vmap(net)(maps)
-    assert found.dtype == torch.float32 and torch.allclose(
-        found, torch.stack([net[1](h.bfloat16().float()) for h in maps])
-    )
-
-
-@pytest.mark.parametrize("augment", ["none", "shift"])
-def test_networks_and_images_in_channels_last_are_trained_in_the_default_format(make, pool, augment):
-    def network(shape, classes, **sizes):
+def test_too_little_memory_is_told(make):
+    def greedy(shape, classes, **sizes):
         net = cnn_bn(shape, classes, **sizes)
-        for number, layer in enumerate(net.body):
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                net.body[number] = NormOfAGPU(layer.num_features).cpu()
-        return net
+        return Greedy(net.body, net.head)
 
-    pool.images = pool.images.to(memory_format=torch.channels_last)
-    together = SiblingDistillation(make(network=network, augment=augment))
-    together.run()
-    assert all(tensor.is_contiguous() for tensor in together.parameters.values())
-
-
-def test_networks_of_which_torch_makes_no_program_are_named(make, monkeypatch):
-    def stubborn(shape, classes, **sizes):
-        net = cnn_bn(shape, classes, **sizes)
-        return Stubborn(net.body, net.head)
-
-    with pytest.raises(CannotTrainTogether, match=r"torch makes no program of them \(.*item.*\)"):
-        SiblingDistillation(make(network=stubborn)).run()
-
-
-def test_a_loss_that_torch_makes_no_program_of_is_said(make):
-    def branching(student, teacher):
-        return (student - teacher).square().mean(1) if student.sum() > 0 else student.square().mean(1)
-
-    with pytest.raises(CannotTrainTogether, match="torch makes no program of them"):
-        SiblingDistillation(make(loss=lambda: branching)).run()
+    with pytest.raises(CannotTrainTogether, match=r"torch cannot train them together \(CUDA out of memory.* TiB\)"):
+        SiblingDistillation(make(network=greedy)).run()
