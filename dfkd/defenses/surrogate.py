@@ -15,11 +15,17 @@ WRONG, WRONG_IN_A_CLASS, ENOUGH = 0.15, 0.3, 50
 
 
 def fit_logistic(
-    x: Tensor, y: Tensor, group: Tensor, groups: int, around: Tensor | float = 0.0, decay: float = 1.0
+    x: Tensor,
+    y: Tensor,
+    group: Tensor,
+    groups: int,
+    around: Tensor | float = 0.0,
+    decay: float = 1.0,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
     """Fit one logistic regression on a scalar input per group, by Newton's method:
 
-        argmin_(a, b)  sum_{i in group} log(1 + exp(-s_i (a x_i + b))) + decay / 2 * |(a, b) - around|^2,
+        argmin_(a, b)  sum_{i in group} w_i log(1 + exp(-s_i (a x_i + b))) + decay / 2 * |(a, b) - around|^2,
 
     s_i = 1 where y_i = 1, else -1.
 
@@ -29,6 +35,7 @@ def fit_logistic(
         group: group of every input (N,), in 0 .. groups - 1.
         around: (groups, 2) or (2,), centre of the penalty; also the result for a group without members.
         decay: weight of the penalty, positive.
+        weight: w, of every input (N,) or of all.
 
     Returns:
         (a, b) of every group (groups, 2).
@@ -39,7 +46,9 @@ def fit_logistic(
     powers = torch.stack([torch.ones_like(x), x, x * x])
     for _ in range(NEWTON_STEPS):
         p = (a[group] * x + b[group]).sigmoid()
-        terms = torch.cat([(p - y) * powers[:2], p * (1 - p) * powers])  # each input's share of gradient and Hessian
+        terms = weight * torch.cat(
+            [(p - y) * powers[:2], p * (1 - p) * powers]
+        )  # each input's share of gradient and Hessian
         db, da, bb, ab, aa = torch.zeros(5, groups, device=x.device).index_add_(1, group, terms)
         da, db = da + decay * (a - around_a), db + decay * (b - around_b)
         aa, bb = aa + decay, bb + decay
@@ -49,20 +58,22 @@ def fit_logistic(
     return torch.stack([a, b], 1)
 
 
-def fit_lines(margins: Tensor, classes: Tensor, answers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def fit_lines(margins: Tensor, classes: Tensor, answers: Tensor, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Fit a line for every class, pulled towards the line of all classes together (`Surrogate`).
 
     Args:
         margins, classes, answers: of N images, (N,) each.
+        known: 1 for images that count, 0 for the others (N,), float.
         count: number of classes.
 
     Returns:
         (the lines (count, 2), for margins divided by a scale; this scale, the standard deviation of the margins).
     """
-    scale = margins.std(correction=0).clamp_min(1e-6)
+    mean = (known * margins).sum() / known.sum()
+    scale = ((known * (margins - mean).square()).sum() / known.sum()).sqrt().clamp_min(1e-6)
     x, y = margins / scale, answers.float()
-    common = fit_logistic(x, y, torch.zeros_like(classes), 1)
-    return fit_logistic(x, y, classes, count, around=common), scale
+    common = fit_logistic(x, y, torch.zeros_like(classes), 1, weight=known)
+    return fit_logistic(x, y, classes, count, around=common, weight=known), scale
 
 
 class Surrogate(Control):
@@ -96,9 +107,12 @@ class Surrogate(Control):
         if memory < 4:
             raise ValueError(f"memory must be at least 4, got {memory}")
         self.share, self.memory = share, memory
-        self.margins: Tensor | None = None  # margins, classes and answers of the images that the criterion was run on
+        # Margins, classes and answers of the newest images that the criterion was run on. There are always `memory` of
+        # them, as a CUDA graph has one size; those that are not known yet come first.
+        self.margins: Tensor | None = None
         self.classes: Tensor | None = None
         self.answers: Tensor | None = None
+        self.known = 0  # number of answers
         self.line: Tensor | None = None  # the regression: (a_y, b_y) of every class, for margins divided by scale
         self.scale: Tensor | None = None  # standard deviation of the margins
         self.fresh = 0  # number of answers since the last fit
@@ -110,8 +124,7 @@ class Surrogate(Control):
         self.fit = runtime.captured("the surrogate's line", fit_lines)
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
-        known = 0 if self.answers is None else len(self.answers)
-        count = len(images) if 4 * known < self.memory else max(1, round(self.share * len(images)))
+        count = len(images) if 4 * self.known < self.memory else max(1, round(self.share * len(images)))
         sample = torch.randperm(len(images), generator=generator, device=images.device)[:count]
         answer = self.of.split(teacher, images[sample], logits[sample], generator).fragile
         if self.line is not None:
@@ -137,17 +150,20 @@ class Surrogate(Control):
     def learn(self, logits: Tensor, answers: Tensor) -> None:
         """Add answers (B,), bool, to the memory, drop the oldest beyond `memory`, and refit the regression if enough
         answers are new."""
-        fresh, (margin, label) = len(answers), margins(logits)
-        if self.answers is not None:
-            margin, label = torch.cat([self.margins, margin]), torch.cat([self.classes, label])
-            answers = torch.cat([self.answers, answers])
-        self.margins, self.classes = margin[-self.memory :], label[-self.memory :]
-        self.answers = answers[-self.memory :]
-        self.fresh += fresh
+        margin, label = margins(logits)
+        if self.answers is None:
+            nothing = margin.new_zeros(self.memory)
+            self.margins, self.classes, self.answers = nothing, nothing.long(), nothing.bool()
+        self.margins = torch.cat([self.margins, margin])[-self.memory :]
+        self.classes = torch.cat([self.classes, label])[-self.memory :]
+        self.answers = torch.cat([self.answers, answers])[-self.memory :]
+        self.known = min(self.memory, self.known + len(answers))
+        self.fresh += len(answers)
         if self.line is not None and FITS * self.fresh < self.memory:
             return
         self.fresh = 0
-        self.line, self.scale = self.fit(self.margins, self.classes, self.answers, logits.shape[1])
+        known = (torch.arange(self.memory, device=margin.device) >= self.memory - self.known).float()
+        self.line, self.scale = self.fit(self.margins, self.classes, self.answers, known, logits.shape[1])
 
     def log_odds(self, logits: Tensor) -> Tensor:
         """Predict the log-odds of being fragile (B,) from the teacher's logits (B, classes)."""
