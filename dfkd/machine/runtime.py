@@ -15,6 +15,7 @@ from torch import nn
 
 from dfkd.machine import distributed
 from dfkd.machine.capture import MODES, CapturedStep, CUDAGraphs, asking
+from dfkd.machine.compiling import with_compiled_networks
 from dfkd.machine.precision import PRECISIONS, float32_arithmetic, has_tf32
 
 
@@ -35,6 +36,7 @@ class Runtime:
             `pool_device`).
         capture: whether training steps are recorded as CUDA graphs: 'auto' (where it is faster), 'none' or 'graph'
             (`dfkd.machine.capture`). On a CPU there are none.
+        compile: whether the teacher is compiled in recorded steps (`dfkd.machine.compiling`).
     """
 
     device: torch.device
@@ -44,6 +46,7 @@ class Runtime:
     vectorize: bool | int | None = None
     pool: str = "auto"
     capture: str = "auto"
+    compile: bool = False
 
     def pool_device(self, size: int) -> torch.device:
         """Return the device on which to store images of a pool.
@@ -88,6 +91,9 @@ class Runtime:
         """
         if not self.captures:
             return asking(function if plain is None else plain)
+        if self.compile:
+            plain = function if plain is None else plain
+            function = with_compiled_networks(function) or function
         return CapturedStep(name, function, self.capture, CUDAGraphs(self.device), plain)
 
     def to_device(self, module: nn.Module) -> nn.Module:
@@ -110,6 +116,7 @@ def make_runtime(
     vectorize: bool | int | None = None,
     pool: str = "auto",
     capture: str = "auto",
+    compile: bool = False,
 ) -> Runtime:
     """Check the options of the section `runtime` and prepare this process.
 
@@ -121,7 +128,7 @@ def make_runtime(
         chunk: see `Runtime`.
         threads: number of threads of torch's CPU kernels; None for torch's default.
         checkpoint_every: seconds from one checkpoint of a stage to the next; None: never. Only checked here.
-        profile, vectorize, pool, capture: see `Runtime`.
+        profile, vectorize, pool, capture, compile: see `Runtime`.
 
     Raises:
         ValueError: the device does not exist or has no TF32, or a value is out of range.
@@ -132,6 +139,8 @@ def make_runtime(
         raise ValueError(f"runtime.pool must be auto, device or host, got '{pool}'")
     if capture not in MODES:
         raise ValueError(f"runtime.capture must be auto, none or graph, got '{capture}'")
+    if not isinstance(compile, bool):
+        raise ValueError(f"runtime.compile must be true or false, got {compile!r}")
     if not (vectorize is None or isinstance(vectorize, bool) or (isinstance(vectorize, int) and vectorize > 1)):
         raise ValueError(
             f"runtime.vectorize must be true, false, null or a number of students from 2 on, got {vectorize!r}"
@@ -149,7 +158,7 @@ def make_runtime(
     if precision == "tf32" and not has_tf32(where):
         raise ValueError(f"runtime.precision=tf32, but {device_name(where)} has no TF32; set float32, or auto")
     precision = precisions_of(where)[-1] if precision == "auto" else precision
-    return Runtime(where, precision, chunk, profile, vectorize, pool, capture)
+    return Runtime(where, precision, chunk, profile, vectorize, pool, capture, compile)
 
 
 def _device(name: str) -> torch.device:

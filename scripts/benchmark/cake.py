@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from benchmark import flops, plain
 from benchmark.measure import TFLOPS, Bench, Check, Goal, Row, compare, compare_rounding, ratios, without_kinks
+from dfkd.machine.capture import WARM_UP
 from dfkd.machine.runtime import Runtime, seeded
 from dfkd.models import Teacher, cnn, resnet
 from dfkd.noise import Noise
@@ -100,6 +102,7 @@ def synthesis(
     fast = runtime.to_device(teacher(network, shape))
     slow = teacher(network, shape).to(runtime.device)
     ours = sets(runtime, shape, count, images, steps)
+    more = sets(replace(runtime, compile=True), shape, count, images, steps) if bench.cuda else None
     x = start(ours, images)
     labels = ours.synthesize(range(count), fast).columns["target"].split(images)
     together = torch.cat(x).contiguous(memory_format=torch.channels_last)
@@ -112,15 +115,36 @@ def synthesis(
         ours=lambda: ours.synthesize(range(count), fast),
         bare=lambda: plain.input_gradients(fast.net, together, steps, runtime.autocast),
         loop=reference,
+        **({"compiled": lambda: more.synthesize(range(count), fast)} if more else {}),
     )
     work = count * images * steps
     rates = {f"{who}, image-steps/s": work / sorted(taken[who])[bench.repeats // 2] for who in taken}
-    rates[TFLOPS] = flops.per_image(slow.net, shape, "inputs") * rates["ours, image-steps/s"] / 1e12
+    an_image = flops.per_image(slow.net, shape, "inputs") / 1e12
+    rates[TFLOPS] = an_image * rates["ours, image-steps/s"]
     checks, what = checked(bench, network, shape, images), f"CAKE synthesis, {name}, {count} sets of {images}"
-    return [
-        Row(what, "bare forward + input gradient", bare, ratios(taken["bare"], taken["ours"]), checks, rates),
+    against = "bare forward + input gradient"
+    rows = [
+        Row(what, against, bare, ratios(taken["bare"], taken["ours"]), checks, rates),
         Row(what, "plain float32 contiguous loop", loop, ratios(taken["loop"], taken["ours"]), checks, rates),
     ]
+    if more:
+        rates = {TFLOPS: an_image * rates["compiled, image-steps/s"]}
+        checks = [compiled_check(runtime, network, shape, images)]
+        values = ratios(taken["bare"], taken["compiled"])
+        rows.append(Row(f"{what}, runtime.compile=true", against, bare, values, checks, rates))
+    return rows
+
+
+def compiled_check(runtime: Runtime, network: Callable, shape: Shape, images: int) -> Check:
+    """The way of the pixels in a step with a compiled teacher beside the step without."""
+    ways = []
+    for compile in (False, True):
+        ours = sets(replace(runtime, compile=compile, capture="graph"), shape, 1, images, steps=1)
+        frozen, x = runtime.to_device(teacher(network, shape)), start(ours, images)
+        labels = ours._labels(ours.stream(0))[None]
+        gradients = [ours.gradients(x[0], labels, frozen)[2] for _ in range(WARM_UP + 2)]
+        ways.append([gradients[-1].float()])
+    return compare(f"pixels' gradients, compiled, {runtime.precision}", ways[1], ways[0], 0.1)
 
 
 def matrix_product(bench: Bench) -> list[Row]:

@@ -32,14 +32,17 @@ class CommandFailed(RuntimeError):
 
 def run(arguments: list[str], expected: int = 0) -> float:
     """Seconds of `python ARGUMENTS`."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    places = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": places}
     with tempfile.TemporaryFile("w+") as said:  # no pipe: one would be held open by what the command leaves running
         command, began = [sys.executable, *arguments], time.perf_counter()
         done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=said)
         seconds = time.perf_counter() - began
         if done.returncode != expected:
             said.seek(0)
-            raise CommandFailed(f"python {' '.join(arguments)} ended with {done.returncode}:\n{said.read()[-2000:]}")
+            text = said.read()[-2000:].strip()
+            last = (text.splitlines() or ["it printed nothing"])[-1]
+            raise CommandFailed(f"{last} (python {' '.join(arguments)} ended with {done.returncode})\n{text}")
     return seconds
 
 

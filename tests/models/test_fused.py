@@ -8,7 +8,7 @@ from torch import nn
 
 from dfkd.models import fused
 from dfkd.models.folded import fold_batch_norms
-from dfkd.models.fused import ConvReLU, fits, fuse_activations
+from dfkd.models.fused import ConvReLU, FromPixels, fits, fuse_activations, widen_first
 
 
 def conv_relu(x, weight, bias, stride, padding, dilation, groups):
@@ -66,6 +66,31 @@ def test_without_the_kernel_it_is_the_same_to_the_bit(random):
 )
 def test_what_cudnn_does_not_fuse_fast_stays_as_it_is(conv):
     assert not fits(conv) and fits(nn.Conv2d(8, 16, 3, 2, 1)) and fused.WIDTH == 8
+
+
+@pytest.mark.cpu("a GPU would compute in bfloat16")
+@pytest.mark.parametrize(
+    "conv", [nn.Conv2d(1, 6, 3), nn.Conv2d(3, 5, (3, 2), stride=2, padding=1, dilation=2, bias=False)]
+)
+def test_a_convolution_of_images_has_the_gradient_of_a_wider_one(conv, random, monkeypatch):
+    monkeypatch.setattr(fused, "_in_bfloat16", lambda x: True)
+    monkeypatch.setattr(torch, "bfloat16", torch.float64)
+    net = torch.fx.symbolic_trace(nn.Sequential(conv.double().requires_grad_(False)))
+    x = torch.randn(4, conv.in_channels, 9, 8, generator=random, dtype=torch.float64)
+    expected = net(x), gradient(net, x)
+    wide = widen_first(net)
+    assert isinstance(wide.get_submodule("0"), FromPixels) and wide.get_submodule("0").wide.shape[1] == fused.WIDTH
+    assert torch.allclose(wide(x), expected[0]) and torch.allclose(gradient(wide, x), expected[1])
+
+
+def test_only_convolutions_of_images_are_widened(random):
+    layers = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1, groups=4)
+    net = widen_first(torch.fx.symbolic_trace(nn.Sequential(*layers)))
+    assert not any(isinstance(module, FromPixels) for module in net.modules())
+    one = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 3)))
+    x = torch.rand(2, 3, 8, 8, generator=random)
+    expected = one(x)
+    assert torch.equal(widen_first(one)(x), expected)  # in float32 it is as before
 
 
 class Watched(nn.Module):
