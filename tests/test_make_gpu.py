@@ -397,7 +397,7 @@ def test_without_cifar_only_what_needs_it_is_left_out(make, monkeypatch, tmp_pat
     assert "most of half 2 is left out: there is no CIFAR-10" in capsys.readouterr().err
 
 
-def one_method(shared: list[str], share: float) -> list[field.Group]:
+def one_method(shared: list[str], shares: dict[str, float]) -> list[field.Group]:
     return [field.Group({"noise_images": ["experiment=noise_images/cifar10_short"]}, shared), field.Group({}, shared)]
 
 
@@ -440,7 +440,7 @@ def test_a_student_is_trained_on_full_batches_of_its_pool():
 
 
 def test_the_share_is_what_fits_into_the_time():
-    assert field.scale(440, 16) == 0.074 and field.scale(1e6, 16) == 1
+    assert field.scale(420, 14, 130) == 0.086 and field.scale(1e6, 14, 130) == 1 and field.scale(60, 2, 65) == 0.001
 
 
 # --- the page

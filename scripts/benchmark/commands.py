@@ -99,8 +99,8 @@ def side_by_side(bench: Bench) -> list[Row]:
     options = [
         "experiment=dfq/digits",
         f"seed=range(0,{count})",
-        f"synthesizer.rounds={bench.size(1, 30, 400)}",
-        f"teacher.epochs={bench.size(1, 5, 20)}",
+        f"synthesizer.rounds={bench.size(1, 30, 200)}",
+        f"teacher.epochs={bench.size(1, 5, 10)}",
         *(["data.limit=100"] if bench.toy else []),
         "evaluate.checks=2",
         "runtime.precision=float32",

@@ -12,8 +12,10 @@ from dfkd.config.cell import Cell
 from dfkd.main import CONF
 from gpu import about, clock, compose, record
 
-ALONE = 480.0  # seconds of a short preset alone on an H100, its teacher included (conf/experiment/base/short.yaml)
-GAIN = 1.3  # by running cells beside each other
+STUDENT = 200.0  # seconds of an H100 for a student of a short preset, 7.2 ms a step, on average over the methods
+LOSS = 1.2  # by cells that take turns on the card
+# Seconds of a group that its share does not lower: the teacher, and what its processes take to start and to end.
+FIXED = {"plain": 130.0, "trapped": 65.0}
 MEMORY = 8 * 2**30  # bytes of a card for a cell
 SHARE_OF_FIRST = 0.75  # of the time, for the students without a trap
 # Methods with a product of sizes, each of which is lowered by the root of the scale. The student's steps a round belong
@@ -39,9 +41,14 @@ def methods() -> list[str]:
     return sorted(file.parent.name for file in CONF.glob("experiment/*/cifar10_short.yaml"))
 
 
-def scale(seconds: float, cells: int) -> float:
-    """Return the share of the short presets that fits, in two digits; at most 1."""
-    return float(f"{min(1.0, seconds * GAIN / (cells * ALONE)):.2g}")
+def scale(seconds: float, cells: int, fixed: float) -> float:
+    """Return the share of the short presets that fits, in two digits; between 0.001 and 1.
+
+    Args:
+        seconds: the time of a group of cells.
+        fixed: how many of them no share lowers.
+    """
+    return float(f"{min(1.0, max(1e-3, (seconds - fixed) / (cells * STUDENT * LOSS))):.2g}")
 
 
 def scaled(method: str, share: float) -> Iterator[str]:
@@ -74,10 +81,14 @@ class Group:
         return [sys.executable, "-m", "dfkd", *self.rows[name], *self.shared]
 
 
-def groups(shared: list[str], share: float) -> list[Group]:
-    """Return the students without a trap, and those of a backdoored teacher."""
-    plain = {method: [f"experiment={method}/cifar10_short", *scaled(method, share)] for method in methods()}
-    trapped = ["experiment=dfq/cifar10_short", *scaled("dfq", share), *TRAP, *TRAP_TEACHER]
+def groups(shared: list[str], shares: dict[str, float]) -> list[Group]:
+    """Return the students without a trap, and those of a backdoored teacher.
+
+    Args:
+        shares: of the steps of the short presets, for both groups (the names of FIXED).
+    """
+    plain = {method: [f"experiment={method}/cifar10_short", *scaled(method, shares["plain"])] for method in methods()}
+    trapped = ["experiment=dfq/cifar10_short", *scaled("dfq", shares["trapped"]), *TRAP, *TRAP_TEACHER]
     return [
         Group(plain, shared),
         Group({f"dfq, backdoor, {name}": [*trapped, f"defense={name}"] for name in DEFENSES}, shared),
@@ -113,10 +124,14 @@ def run(
         the cells that share the teacher without a trap.
     """
     plan = about.read(out / "plan.json")  # a second call has to make the same cells
-    share = plan["share"] if plan else scale(deadline.left, len(methods()) + 2)
-    about.write(out / "plan.json", {"share": share})
+    if plan is None:
+        seconds = SHARE_OF_FIRST * deadline.left, (1 - SHARE_OF_FIRST) * deadline.left
+        cells = len(methods()), len(DEFENSES)
+        sizes = zip(FIXED.items(), seconds, cells, strict=True)
+        plan = {name: scale(time, count, fixed) for (name, fixed), time, count in sizes}
+    about.write(out / "plan.json", plan)
     shared = [*data, *(TOY if toy else [NETWORKS]), f"runtime.device={device}", f"outputs={out}"]
-    both = groups([*shared, "tracker=files"], share)
+    both = groups([*shared, "tracker=files"], plan)
     ends = clock.Deadline(deadline.left * SHARE_OF_FIRST), deadline
     try:
         for group, end in zip(both, ends, strict=True):
