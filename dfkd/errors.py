@@ -41,8 +41,8 @@ class DivergedTeacher(ArithmeticError):
 
 
 class CannotTrainTogether(RuntimeError):
-    """Several students cannot be trained in one program: torch cannot combine them, the memory is too small, or a loss
-    of one student became NaN, which does not affect the others if they are trained one after the other."""
+    """Several students cannot be trained side by side: the memory is too small, torch reports another error, or the
+    loss of one student became NaN, which does not affect the others if they are trained one after the other."""
 
 
 def refuse_old_names(kind: type, new_names: dict[str, str]) -> None:

@@ -135,7 +135,34 @@ def test_rows_are_kept_unless_another_machine_or_commit_measured_them(tmp_path):
     assert calls == ["a", "b"] and content["tolerance"] == 1 and content["rows"]["b"] == {"right": True}
     about.write(out, content | {"commit": "another"})
     rows.run("cpu", clock.Deadline(60), out, measures, only="b")
-    assert calls == ["a", "b", "b"] and list(json.loads(out.read_text())["rows"]) == ["b"]
+    found = json.loads(out.read_text())
+    assert calls == ["a", "b", "b"] and found["commit"] == content["commit"]
+    assert found["rows"] == {"a": {"commit": "another", "right": True}, "b": {"right": True}}
+    about.write(out, content | {"card": "another"})
+    rows.run("cpu", clock.Deadline(60), out, measures, only="b")
+    assert calls == ["a", "b", "b", "b"] and json.loads(out.read_text())["rows"] == {"b": {"right": True}}
+
+
+def test_a_row_that_failed_is_measured_again(tmp_path):
+    out, answers = tmp_path / "rows.json", [{"right": False, "error": "no memory"}, {"right": True}]
+    for expected in list(answers):
+        content = rows.run("cpu", clock.Deadline(60), out, [("a", lambda: answers.pop(0))])
+        assert content["rows"] == {"a": expected}
+    rows.run("cpu", clock.Deadline(60), out, [("a", lambda: pytest.fail("it was measured already"))])
+
+
+def test_rows_of_an_earlier_commit_say_so(tmp_path):
+    machine = {"card": "a card", "torch": "2", "python": "3", "commit": "new", "date": "today"}
+    told = {"right": True, "compared": "both"}
+    for name in ("ways", "whole"):
+        names = list(ways.MEASURES if name == "ways" else whole.MEASURES)
+        about.write(
+            tmp_path / f"{name}.json", machine | {"rows": {names[0]: {"commit": "older"} | told, names[1]: told}}
+        )
+    text = page.gpu_page(tmp_path)
+    first, second, *_ = whole.MEASURES
+    assert text.count("| what | right | what was compared | at commit |") == 2
+    assert f"| {first} | yes | both | older |" in text and f"| {second} | yes | both |  |" in text
 
 
 def test_a_command_that_fails_is_told_by_its_last_line(tmp_path):
@@ -213,7 +240,8 @@ def test_the_speed_is_a_table_of_the_page_and_ends_in_time(tmp_path, monkeypatch
 def test_a_row_of_the_speed_has_operations_a_second(tmp_path, goal, met, said):
     row = {"what": "cake", "against": "bare", "median": 1.6, "unit": "ratio", "goal": goal, "met": met}
     row |= {"correct": True, "rates": {"ours, TFLOP/s": 321.4}}
-    about.write(tmp_path / "bench.json", {"rows": {"cnn_synthesis": {"rows": [row]}}})
+    machine = {"card": "a card", "torch": "2", "python": "3", "commit": "new", "date": "today"}
+    about.write(tmp_path / "bench.json", machine | {"rows": {"cnn_synthesis": {"rows": [row]}}})
     assert said in page.gpu_page(tmp_path)
 
 
@@ -469,9 +497,11 @@ def test_the_pages_are_what_the_records_say():
 
 def test_what_was_not_measured_stands_beside_what_was_reported(tmp_path):
     text = page.field_table(tmp_path)
-    assert page.readme_table(tmp_path).startswith("The field's table was not measured")
-    (tmp_path / f"{record.file_name('cmi')}.json").write_text("{}")
-    assert page.readme_table(tmp_path) == text
+    names = list(field.recipes())
+    assert page.readme_table(tmp_path).startswith(f"So far, 0 of {len(names)} rows of the field's table")
+    for number, name in enumerate(names, 1):
+        (tmp_path / f"{record.file_name(name)}.json").write_text("{}")
+        assert (page.readme_table(tmp_path) == text) == (number > len(names) / 2)
     assert "| cmi | 94.84 | not measured |" in text and "| dfq, backdoor, atesc |  | not measured |  | 2.9 |" in text
 
 

@@ -334,7 +334,7 @@ def test_the_loss_of_the_docs_trains_a_student(tmp_path, monkeypatch):
     together = ("student.replicas=2", "runtime.vectorize=true")
     own = ("--config-dir", str(tmp_path / "options"), NOISE[0], "loss@student.loss=angle", *together)
     done = command_line(*own, *TINY, *NOISE[1:], "tracker=files", f"outputs={tmp_path / 'o'}")
-    assert done.code == 0 and "2 students to train, in one program" in done.err, done.err
+    assert done.code == 0 and "2 students to train, side by side" in done.err, done.err
     results = [read_json(file) for file in tmp_path.glob("o/runs/*/result.json")]
     assert [result["config"]["student"]["loss"]["weight"] for result in results] == [10, 10]
     losses = [row["loss/kd"] for row in student_rows(tmp_path)]

@@ -46,7 +46,7 @@ def test_a_number_of_siblings_that_cannot_be_is_named(tmp_path, count):
         cells(tmp_path, f"student.replicas={count}")
 
 
-@pytest.mark.cpu("a GPU trains them in one program unasked, and teachers that are not equal to the bit")
+@pytest.mark.cpu("a GPU trains them side by side unasked, and teachers that are not equal to the bit")
 def test_together_they_are_the_cells_that_they_are_alone(tmp_path, caplog):
     together, alone = tmp_path / "together", tmp_path / "alone"
     caplog.set_level("INFO", "dfkd")
@@ -54,7 +54,7 @@ def test_together_they_are_the_cells_that_they_are_alone(tmp_path, caplog):
         made = cells(outputs, *options)
         for place, cell in enumerate(made):
             run_cell(cell, made[place + 1 :])
-    assert "3 students to train, in one program" in caplog.text
+    assert "3 students to train, side by side" in caplog.text
     assert "3 students to train, in turn (on a CPU it is no faster)" in caplog.text
     ours, theirs = students(together), students(alone)
     assert len(ours) == 3 and ours.keys() == theirs.keys()
@@ -107,7 +107,7 @@ def test_a_number_of_students_in_one_program_makes_several_programs(tmp_path, ca
     results = [run_cell(cell, made[place + 1 :]) for place, cell in enumerate(made)]
     assert [result["stages"]["student"]["reused"] for result in results] == [False, True, False]
     said = [line.split("  ")[-1] for line in caplog.messages if "students to train" in line]
-    assert said == ["3 students to train, 2 in one program"]
+    assert said == ["3 students to train, 2 side by side"]
 
 
 def test_after_a_kill_nobody_calls_the_finished_students_of_the_others_unneeded(tmp_path):
@@ -136,7 +136,7 @@ def test_a_sweep_lists_every_one_and_launches_those_that_are_left(tmp_path):
     command = ("-m", *SMALL[:1], *TINY, *SMALL[1:], *TOGETHER, f"outputs={tmp_path / 'o'}")
     done = command_line(*command, "defense=none,ckd")
     assert done.code == 0 and "6 cells: 0 finished before, 6 to run" in done.err and "sweep: 6 of 6 cells" in done.err
-    assert done.err.count("in one program") == 2
+    assert done.err.count("side by side") == 2
     assert done.out.count("Some of the n students are of the same teacher and pool") == 1
     more = command_line(*command, "defense=none,ckd", "seeds.student=1", "dry_run=true")
     assert "6 cells: 4 finished, 2 to run; will train 2 students" in more.out

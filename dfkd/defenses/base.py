@@ -44,7 +44,7 @@ class Defense:
 
     @property
     def has_student_term(self) -> bool:
-        """Whether there may be a `student_term`. Students with one are not trained side by side in one program."""
+        """Whether there may be a `student_term`. Students with one are not trained side by side."""
         return type(self).student_term is not Defense.student_term
 
     @property

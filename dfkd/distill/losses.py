@@ -14,7 +14,7 @@ class Loss(ABC):
 
     The loss of an image must depend on that image alone, because a defense excludes images from the mean and several
     GPUs share a batch. It must be a pure function without random numbers, branches on tensor values, `.item()` or
-    state, because `student.replicas` trains several students in one program (`torch.func.vmap`).
+    state, because on a GPU a step is recorded once and then replayed (CUDA graphs).
     """
 
     @abstractmethod

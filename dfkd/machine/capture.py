@@ -17,6 +17,7 @@ from torch import Tensor
 log = logging.getLogger("dfkd")
 MODES = ("auto", "none", "graph")  # of runtime.capture
 WARM_UP, TRIALS = 3, 5  # calls before anything is timed or recorded; calls that are timed, before and after it
+PATIENCE = 30  # replays after which one that was never faster is dropped: other processes on the GPU delay single calls
 
 
 class Graphs(Protocol):
@@ -109,7 +110,7 @@ class Recording:
         graphs: records it.
         function, arguments: what is recorded.
         answers: of an earlier call with such arguments (`answered`).
-        plain_seconds: time of a call that is not recorded; None if that does not matter.
+        plain_seconds: time of a call that is not recorded; None if that does not matter, or no longer.
 
     Raises:
         RuntimeError: torch cannot record it.
@@ -244,16 +245,15 @@ class CapturedStep:
         return recording(*arguments)
 
     def _replay(self, recording: Recording, arguments: tuple) -> Any:
-        if recording.plain_seconds is None or len(recording.seconds) == TRIALS:
+        if recording.plain_seconds is None:
             return recording(*arguments)
         outputs = self._timed(recording, arguments, recording.seconds)
-        if len(recording.seconds) == TRIALS:
-            gain = recording.plain_seconds / min(recording.seconds)
-            if gain > 1:
-                log.info("  %s: as a CUDA graph, %.2f times as fast here", self.name, gain)
-                self.mode = "graph"  # for arguments of other forms, too
-            else:
-                self._give_up(f"with one it is {gain:.2f} times as fast here")
+        gain = recording.plain_seconds / min(recording.seconds)
+        if gain > 1 and len(recording.seconds) >= TRIALS:
+            log.info("  %s: as a CUDA graph, %.2f times as fast here", self.name, gain)
+            self.mode, recording.plain_seconds = "graph", None  # for arguments of other forms, too
+        elif len(recording.seconds) == PATIENCE:
+            self._give_up(f"with one it is {gain:.2f} times as fast here")
         return outputs
 
     def _timed(self, function: Callable[..., Any], arguments: tuple, seconds: list[float]) -> Any:

@@ -30,8 +30,8 @@ class Runtime:
         chunk: largest number of images in one forward pass where the batch size does not change the result: evaluation
             and attacks; also limits how many CAKE sets are optimised at once.
         profile: whether to profile each stage (`dfkd.machine.profiling`).
-        vectorize: whether the students of `student.replicas` are trained in one program; None: only on a GPU. A number:
-            at most so many in one program, and one program after the other.
+        vectorize: whether the students of `student.replicas` are trained side by side; None: only on a GPU. A number:
+            at most so many side by side, and one group after the other.
         pool: where the images of a finished pool are stored: 'device', 'host' (the CPU's memory), or 'auto' (see
             `pool_device`).
         capture: whether training steps are recorded as CUDA graphs: 'auto' (where it is faster), 'none' or 'graph'

@@ -38,7 +38,7 @@ class StudentStage(Stage):
     The artifact holds the student after the last round, the student that was best on validation images, and samples of
     the synthetic images.
 
-    Siblings (students of the same pool with other seeds, `student.replicas`) are trained with it in one program where
+    Siblings (students of the same pool with other seeds, `student.replicas`) are trained with it side by side where
     that is faster. Their artifacts are put into the store, where their own runs find them.
     """
 
@@ -56,9 +56,9 @@ class StudentStage(Stage):
 
     def make(self, run: Run, folder: Path | None, log: Log) -> dict:
         if run.siblings:
-            reason, siblings = sequential_reason(run.components), siblings_in_program(run)
+            reason, siblings = sequential_reason(run.components), siblings_beside(run)
             few = f"{1 + len(siblings)} " if len(siblings) < len(run.siblings) else ""
-            how = f"in turn ({reason})" if reason else f"{few}in one program"
+            how = f"in turn ({reason})" if reason else f"{few}side by side"
             run.say(f"{1 + len(run.siblings)} students to train, {how}")
             if reason is None:
                 return self._make_together(run, siblings, folder, log)
@@ -71,10 +71,10 @@ class StudentStage(Stage):
         return {} if folder is None else _save(run, distillation, folder)
 
     def _make_together(self, run: Run, siblings: Sequence[Cell], folder: Path, log: Log) -> dict:
-        """Distil the student and siblings of it in one program, and store the artifacts of the siblings.
+        """Distil the student and siblings of it side by side, and store the artifacts of the siblings.
 
         Raises:
-            CannotTrainTogether: torch cannot train them in one program, a loss is not finite, or the GPU memory is too
+            CannotTrainTogether: torch cannot train them side by side, a loss is not finite, or the GPU memory is too
                 small.
         """
         cells, components = (run.cell, *siblings), run.components
@@ -186,7 +186,7 @@ class StudentStage(Stage):
 
 
 def sequential_reason(components: Components) -> str | None:
-    """Return why the students of `student.replicas` are trained one after the other; None if in one program."""
+    """Return why the students of `student.replicas` are trained one after the other; None if side by side."""
     runtime, student = components.runtime, components.student
     if not (runtime.device.type == "cuda" if runtime.vectorize is None else runtime.vectorize):
         return "runtime.vectorize=false" if runtime.vectorize is False else "on a CPU it is no faster"
@@ -201,8 +201,8 @@ def sequential_reason(components: Components) -> str | None:
     return "gradients are clipped by the norm of a student's own" if student.recipe.clip is not None else None
 
 
-def siblings_in_program(run: Run) -> Sequence[Cell]:
-    """Return the siblings that are trained in one program with the student of a run. The first of those that are left
+def siblings_beside(run: Run) -> Sequence[Cell]:
+    """Return the siblings that are trained side by side with the student of a run. The first of those that are left
     trains the next ones with it, in its own run."""
     limit = run.components.runtime.vectorize
     return run.siblings if limit is None or isinstance(limit, bool) else run.siblings[: limit - 1]

@@ -16,7 +16,7 @@ class Meter:
     the steps in which a term was finite are counted, and the error names the term that failed first.
 
     Args:
-        shape: shape of every term: (), or (K,) for K models in one program. The meter of each model then `take`s its
+        shape: shape of every term: (), or (K,) for K models side by side. The meter of each model then `take`s its
             values.
     """
 

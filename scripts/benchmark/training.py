@@ -116,7 +116,7 @@ def distillations(
 
 
 def replicas(bench: Bench) -> list[Row]:
-    """Students of a pool in one program against one of them, without and with BatchNorm."""
+    """Students of a pool side by side against one of them, without and with BatchNorm."""
     return [_replicas(bench, kind) for kind in (cnn, cnn_bn)]
 
 
@@ -127,13 +127,13 @@ def _replicas(bench: Bench, kind: Callable) -> Row:
     (alone,) = distillations(runtime, kind, images, range(1), bench.repeats + 1, steps)
     taken = bench.seconds(ours=lambda: together.train(images, steps), alone=lambda: alone.trainer.train(images, steps))
     values = ratios(taken["ours"], taken["alone"])
-    what, goal = f"{count} students of a pool in one program, {kind.__name__}", bench.at_most(count, 1.6)
+    what, goal = f"{count} students of a pool side by side, {kind.__name__}", bench.at_most(count, 1.6)
     return Row(what, "one student", goal, values, [replicas_check(bench, kind)])
 
 
 @without_kinks()
 def replicas_check(bench: Bench, kind: Callable) -> Check:
-    """Two students after two steps, in one program and in turn, both in float32: each step's batch is drawn anew, so no
+    """Two students after two steps, side by side and in turn, both in float32: each step's batch is drawn anew, so no
     plain loop takes the same."""
     small = pool(bench.runtime, bench.size(32, 256, 256))
     fast, slow = (distillations(bench.exact, kind, small, range(2), 1, 2) for _ in range(2))

@@ -22,6 +22,7 @@ well: the first half compares what the device computes with the CPU, starts runs
 the second computes whole cells, and gives the field's table in a fraction of the published steps. This page is made by
 `python scripts/make_gpu.py page`.
 """
+EARLIER = "at commit"  # head of the column of rows that an earlier commit has measured
 START, END = "<!-- made by scripts/make_gpu.py -->", "<!-- end -->"
 
 
@@ -100,24 +101,35 @@ def _answers(what: str, names: list[str], content: dict | None, told: Callable[[
     def line(name: str) -> list[str]:
         row = rows.get(name)
         if row is None:
-            return [name, MISSING, ""]
+            return [name, MISSING, "", ""]
         if "error" in row:
-            return [name, "**fails**", row["error"]]
-        return [name, "yes" if row["right"] else "**no**", told(row)]
+            return [name, "**fails**", row["error"], _commit(row)]
+        return [name, "yes" if row["right"] else "**no**", told(row), _commit(row)]
 
-    return markdown_table(["what", "right", what], [line(name) for name in names])
+    return _without_empty(["what", "right", what, EARLIER], [line(name) for name in names])
+
+
+def _commit(row: dict) -> str:
+    """Return the commit of a row that is not of that of its file."""
+    return (row.get("commit") or "")[:10]
+
+
+def _without_empty(head: list[str], lines: list[list[str]]) -> str:
+    """Return a table without its last column if nothing stands there."""
+    shown = len(head) if any(line[-1] for line in lines) else len(head) - 1
+    return markdown_table(head[:shown], [line[:shown] for line in lines])
 
 
 def _bench(measured: Path) -> str:
     content = about.read(measured / "bench.json")
     if content is None or not content["rows"]:
         return f"The benchmark (`scripts/bench.py`): {MISSING}."
-    head = ["benchmark", "against", "median", "TFLOP/s", "goal", "met", "correct"]
+    head = ["benchmark", "against", "median", "TFLOP/s", "goal", "met", "correct", EARLIER]
     lines = []
     for case, found in content["rows"].items():
-        lines += [[case, "", "**fails**", "", "", "", found["error"]]] if "error" in found else []
-        lines += map(_speed, found.get("rows", []))
-    return markdown_table(head, lines)
+        lines += [[case, "", "**fails**", "", "", "", found["error"], _commit(found)]] if "error" in found else []
+        lines += [[*_speed(row), _commit(found)] for row in found.get("rows", [])]
+    return "\n\n".join([f"The benchmark (`scripts/bench.py`): {_provenance(content)}", _without_empty(head, lines)])
 
 
 def _speed(row: dict) -> list[str]:
@@ -155,10 +167,15 @@ def field_table(measured: Path, long: bool = False) -> str:
 
 
 def readme_table(measured: Path) -> str:
-    """Return the table for the README: that of the second half, or a sentence as long as nothing of it was measured."""
-    if any((measured / f"{record.file_name(name)}.json").exists() for name in field.recipes()):
+    """Return the table for the README: that of the second half, or a sentence while most of it was not measured."""
+    names = list(field.recipes())
+    there = sum((measured / f"{record.file_name(name)}.json").exists() for name in names)
+    if there > len(names) / 2:
         return field_table(measured)
-    return "The field's table was not measured yet; what else was, and on which card, stands there."
+    return (
+        f"So far, {there} of {len(names)} rows of the field's table are measured. They, what else is, and on which "
+        f"card, stand there."
+    )
 
 
 def _row(name: str, content: dict | None, told: dict, long: bool) -> list[str]:

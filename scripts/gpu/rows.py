@@ -24,7 +24,8 @@ def run(
     workers: int = 1,
     **more: object,
 ) -> dict:
-    """Measure all rows that are not there yet, until the deadline. What another machine or commit measured is dropped.
+    """Measure all rows that are not there yet, until the deadline. What another machine has measured is dropped. What
+    was measured at another commit, or failed, is measured anew, and stays until then.
 
     Args:
         out: JSON file of the rows.
@@ -35,12 +36,15 @@ def run(
 
     Returns:
         the content of the file: {**machine, **more, 'rows': {name: what was measured}}. A row that fails is
-        {'right': False, 'error': message}.
+        {'right': False, 'error': message}. One of another commit has this 'commit'.
     """
-    here, known = about.machine(device), about.read(out) or {}
-    same = all(known.get(key) == value for key, value in here.items() if key != "date")
-    content = here | more | {"rows": known["rows"] if same else {}}
-    todo = [(name, measure) for name, measure in rows if only in name and name not in content["rows"]]
+    here = about.machine(device)
+    content = here | more | {"rows": _known(about.read(out), here)}
+
+    def is_done(name: str) -> bool:
+        return name in content["rows"] and not {"commit", "error"} & content["rows"][name].keys()
+
+    todo = [(name, measure) for name, measure in rows if only in name and not is_done(name)]
     try:
         with deadline.enforced():
             for name, found in _in_turn(todo) if workers < 2 else _beside(todo, workers):
@@ -51,6 +55,15 @@ def run(
         print(f"{out.stem}: the time is up; the next call goes on from here", file=sys.stderr)
     about.write(out, content)
     return content
+
+
+def _known(content: dict | None, here: dict) -> dict[str, dict]:
+    """Return the rows of a file that this machine has measured, with the commit of those of another one."""
+    if content is None or any(content.get(key) != here[key] for key in ("card", "torch", "python")):
+        return {}
+    if content["commit"] == here["commit"]:
+        return content["rows"]
+    return {name: {"commit": content["commit"]} | row for name, row in content["rows"].items()}
 
 
 def _in_turn(rows: list[Row]) -> Iterator[tuple[str, dict]]:

@@ -126,6 +126,7 @@ def test_each_is_what_it_is_by_itself(make, teacher, case):
     assert distance(together[0].model, together[1].model) > 1e-2
 
 
+@pytest.mark.cpu("the graphs are fake ones, and a GPU does not repeat steps to the bit")
 @pytest.mark.parametrize(
     ("case", "refuse"), [("sgd", None), ("sgd", "no"), ("cut_mix", None), ("forget", None), ("hint, shift", None)]
 )

@@ -106,6 +106,7 @@ def test_nothing_is_folded_while_a_layer_is_watched(teacher, random):
     assert len(seen) == 2
 
 
+@pytest.mark.cpu("on a GPU there is another layer, which has it within")
 def test_a_teacher_that_moves_folds_anew(teacher, random):
     x = torch.randn(5, 1, 8, 8, generator=random)
     teacher.forward_normalized(x)
