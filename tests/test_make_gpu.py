@@ -468,7 +468,7 @@ def test_a_student_is_trained_on_full_batches_of_its_pool():
 
 
 def test_the_share_is_what_fits_into_the_time():
-    assert field.scale(420, 14, 130) == 0.086 and field.scale(1e6, 14, 130) == 1 and field.scale(60, 2, 65) == 0.001
+    assert field.scale(420, 14, 130) == 0.058 and field.scale(1e6, 14, 130) == 1 and field.scale(60, 2, 65) == 0.001
 
 
 # --- the page

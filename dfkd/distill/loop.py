@@ -11,8 +11,8 @@ from dfkd.distill.trainer import Trainer, steps_per_epoch
 from dfkd.domains import to_float
 from dfkd.errors import NonFiniteLoss
 from dfkd.evaluate import Examiner
-from dfkd.machine.clock import Clock
 from dfkd.machine.data_parallel import on_whole_batches
+from dfkd.machine.profiling import phase_clock
 from dfkd.machine.runtime import Runtime
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
@@ -84,7 +84,7 @@ class Distillation:
         self.finish_generator = runtime.generator(seeds["student"], "finish")
         self.check_every = max(1, self.rounds // checks)
         self.log_every = max(1, self.rounds // LOGGED_ROUNDS)
-        self.clock, self.meter = Clock(runtime.device, runtime.profile), Meter()
+        self.clock, self.meter = phase_clock(runtime.device, runtime.profile), Meter()
         self.evals_before = teacher.evals.copy()
         self.best: dict = {"round": -1, "iacc": -1.0, "state": None}
         self.validation: dict[str, float] = {}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from runner import make_cell
 
-from dfkd.machine import profiling
-from dfkd.machine.profiling import ProfileWindow, profiled
+from dfkd.machine import clock, profiling
+from dfkd.machine.profiling import ProfileWindow, phase_clock, profiled
 from dfkd.run.run_cell import run_cell
 
 DFQ = ("synthesizer=dfq", "synthesizer.rounds=3")
@@ -50,27 +50,41 @@ def test_of_a_long_stage_a_few_seconds_are_kept_after_as_many_of_setting_up(monk
         window.between()
         assert window.running == (second < 6)
     table, summary = window.read()
-    assert "aten::cos" in table and "aten::sin" not in table and summary.startswith("3.0 s, aten::")
+    assert "aten::cos" in table and "aten::sin" not in table and summary.startswith("operators of 3 steps: aten::")
 
 
 def test_of_many_fast_steps_a_few_are_kept(monkeypatch):
     monkeypatch.setattr(profiling.time, "monotonic", lambda: 0.0)
     window = ProfileWindow(CPU)
-    for step in range(1, 3 * profiling.STEPS):
+    few = profiling.STEPS["cpu"]
+    for step in range(1, 3 * few):
         with torch.profiler.record_function("distill"):
             torch.ones(8).cos()
         window.between()
-        assert window.running == (step < 2 * profiling.STEPS)
+        assert window.running == (step < 2 * few)
     kept = {row.key: row.count for row in window.profile.key_averages()}
-    assert kept["aten::cos"] == kept["distill"] == profiling.STEPS
+    assert kept["aten::cos"] == kept["distill"] == few
 
 
-def test_the_line_on_the_console_names_the_phases(monkeypatch):
-    window = ProfileWindow(CPU)
-    with torch.profiler.record_function("synthesis"):
-        torch.rand(200, 200).cos()
-    window.stop()
-    assert re.match(r"\d\.\d s, synthesis \d+ %, aten::", window.read()[1])
+def test_the_line_on_the_console_names_the_phases_of_the_whole_stage(tmp_path, caplog, monkeypatch):
+    """Also of those that no window has seen to their end."""
+    caplog.set_level("INFO", "dfkd")
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    monkeypatch.setitem(profiling.STEPS, "cpu", 2)
+    for seconds in (1.0, 4.0):  # a second stage begins anew
+        with profiled("student", CPU, tmp_path) as between:
+            its = phase_clock(CPU, marks=True)
+            with its("synthesis"):
+                now[0] += seconds
+            with its("distill"):
+                for _ in range(10):
+                    torch.rand(200, 200).cos()
+                    now[0] += seconds / 5
+                    between()
+    first, _, second, _ = caplog.messages
+    assert re.search(r"synthesis 1\.0 s \(33 %\), distill 2\.0 s \(67 %\), operators of 2 steps: aten::", first)
+    assert re.search(r"synthesis 4\.0 s \(33 %\), distill 8\.0 s \(67 %\), operators of 2 steps: aten::", second)
 
 
 def test_what_fails_is_not_hidden(tmp_path):
