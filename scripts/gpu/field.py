@@ -12,7 +12,7 @@ from dfkd.config.cell import Cell
 from dfkd.main import CONF
 from gpu import about, clock, compose, record
 
-# Seconds of an H100 for a student of a short preset, on average over the methods: 200 of student steps, 7.2 ms each, and
+# Seconds of an H100 for a student of a short preset, on average over the methods: 200 of steps of 7.2 ms, and
 # what a process adds; nine beside each other needed more than twice that.
 STUDENT = 300.0
 LOSS = 1.2  # by cells that take turns on the card
