@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dfkd.distill.loop import Distillation
 from dfkd.errors import CannotTrainTogether
-from dfkd.machine.capture import side_by_side
+from dfkd.machine.graphs import side_by_side
 from dfkd.pool import Pool
 from dfkd.training.meter import Meter
 

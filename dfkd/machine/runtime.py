@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from dfkd.machine import distributed
-from dfkd.machine.capture import MODES, CapturedStep, CUDAGraphs, asking
+from dfkd.machine.capture import MODES, CapturedStep, asking
 from dfkd.machine.compiling import with_compiled_networks
+from dfkd.machine.graphs import CUDAGraphs
 from dfkd.machine.precision import PRECISIONS, float32_arithmetic, has_tf32
 
 

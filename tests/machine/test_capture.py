@@ -12,7 +12,8 @@ from runner import BACKDOOR, CAKE, DFQ, NOISE, a_few, make_cell
 
 from dfkd.defenses import All, ATEsc, Defense
 from dfkd.machine import capture
-from dfkd.machine.capture import PATIENCE, TRIALS, WARM_UP, CapturedStep, CUDAGraphs
+from dfkd.machine.capture import PATIENCE, TRIALS, WARM_UP, CapturedStep
+from dfkd.machine.graphs import CUDAGraphs
 from dfkd.machine.runtime import Runtime, make_runtime
 from dfkd.models import cnn_bn, mlp
 from dfkd.priors import BatchNormEMA, Prior, TotalVariation
