@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from dfkd.machine.graphs import Graphs, copied
+from dfkd.machine.graphs import Graphs, copied, copy_all
 
 log = logging.getLogger("dfkd")
 MODES = ("auto", "none", "graph")  # of runtime.capture
@@ -115,11 +114,9 @@ class Recording:
         return copied(result)  # the next replay overwrites its own
 
 
-@torch.no_grad()
 def _fill(own: Any, given: Any) -> None:
     """Copy the tensors in `given` into those in `own`."""
-    for mine, tensor in zip(tensors_in(own), tensors_in(given), strict=True):
-        mine.copy_(tensor)
+    copy_all(tensors_in(own), tensors_in(given))
 
 
 class CapturedStep:
