@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dfkd.errors import NonFiniteLoss
-from dfkd.training.meter import Meter
+from dfkd.training.meter import WAITING, Meter
 
 
 def test_means_since_the_last_reading():
@@ -26,7 +26,26 @@ def test_terms_that_come_in_other_company_are_added_up():
 def test_the_graph_is_dropped():
     meter, x = Meter(), torch.ones(1, requires_grad=True)
     meter.add({"a": (2 * x).sum()})
-    assert not meter.sums["a",].requires_grad
+    (waiting,) = meter.waiting["a",]
+    assert not waiting.requires_grad
+
+
+def test_the_values_of_a_step_stay_when_its_tensors_get_new_ones():
+    """As those of a CUDA graph do."""
+    meter, term = Meter(), torch.tensor(1.0)
+    for value in range(WAITING + 3):
+        meter.add({"a": term.fill_(value)})
+    assert meter.read() == {"a": pytest.approx((WAITING + 2) / 2)}
+
+
+@pytest.mark.parametrize("bad", [3, WAITING - 1, WAITING, WAITING + 3])
+def test_the_first_step_that_was_not_finite_is_named_wherever_it_is(bad):
+    meter = Meter()
+    for step in range(WAITING + 5):
+        meter.add({"a": torch.tensor(1.0 if step < bad else float("nan")), "b": torch.tensor(1.0)})
+    with pytest.raises(NonFiniteLoss, match="'a'") as caught:
+        meter.read()
+    assert caught.value.step == bad + 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

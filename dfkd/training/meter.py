@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dfkd.errors import NonFiniteLoss
 
+WAITING = 64  # steps whose terms are added up together, since each operation costs a GPU's host as much as a small step
+
 
 class Meter:
     """Sums loss terms on their device. Only `read` synchronises with the GPU.
@@ -22,23 +24,38 @@ class Meter:
 
     def __init__(self, shape: tuple[int, ...] = ()):
         self.shape = shape
-        # by the names of terms that are added together: (2, terms, *shape), sums and numbers of finite steps
-        self.sums: dict[tuple[str, ...], Tensor] = {}
-        self.counts: dict[tuple[str, ...], int] = {}
+        # All by the names of terms that are added together:
+        self.waiting: dict[
+            tuple[str, ...], list[Tensor]
+        ] = {}  # of each step that is not yet in `sums`: (terms, *shape)
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # (2, terms, *shape), sums and numbers of finite steps
+        self.counts: dict[tuple[str, ...], int] = {}  # of the steps in `sums`
         self.steps = 0
 
     def add(self, terms: dict[str, Tensor]) -> None:
         """Add the terms of one step, detached from the graph; each has one element, or the shape `shape`."""
         self.steps += 1
-        if terms:
-            values = torch.stack([value.detach().float().reshape(self.shape) for value in terms.values()])
-            self._add(tuple(terms), torch.stack([values, values.isfinite().float()]), 1)
+        if not terms:
+            return
+        waiting = self.waiting.setdefault(tuple(terms), [])
+        waiting.append(torch.stack([value.detach().float().reshape(self.shape) for value in terms.values()]))
+        if len(waiting) == WAITING:
+            self._sum_up()
 
     def take(self, other: "Meter", index: int) -> None:
         """Add the values of model `index` (0 to K - 1) from a meter with terms of shape (K,)."""
         self.steps += other.steps
+        self._sum_up()
+        other._sum_up()
         for names, sums in other.sums.items():
             self._add(names, sums[..., index], other.counts[names])
+
+    def _sum_up(self) -> None:
+        """Add the terms that wait to `sums`."""
+        for names, steps in self.waiting.items():
+            values = torch.stack(steps)
+            self._add(names, torch.stack([values.sum(0), values.isfinite().float().sum(0)]), len(steps))
+        self.waiting = {}
 
     def _add(self, names: tuple[str, ...], sums: Tensor, count: int) -> None:
         self.sums[names] = self.sums[names] + sums if names in self.sums else sums
@@ -53,6 +70,7 @@ class Meter:
         Raises:
             NonFiniteLoss: a term was not finite; the error names the first one.
         """
+        self._sum_up()
         if not self.sums:
             return {}
         means = over_ranks(torch.cat([*self.sums.values()], 1).flatten()).view(2, -1).tolist()
