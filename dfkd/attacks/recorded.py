@@ -1,5 +1,7 @@
 """PGD as a CUDA graph."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,14 @@ class RecordedPGD:
     """
 
     def __init__(self, runtime: Runtime):
-        self.walk = runtime.captured("an attack", _show_all, plain=_leave_out)
+        self.runtime = runtime
+        self.walks: dict[
+            int, Callable[..., tuple]
+        ] = {}  # by the size of the batch, since pool and generator take turns
+
+    def checkpoint_state(self) -> dict:
+        """Return the state for a checkpoint: empty, because a resumed run records anew."""
+        return {}
 
     def __call__(
         self,
@@ -32,9 +41,12 @@ class RecordedPGD:
         stop_when_flipped: bool = True,
     ) -> AttackResult:
         """Return what `attack.attack` returns; the arguments are the same."""
-        images = images.detach()
-        shown = teacher.evals.total()
-        found = self.walk(attack, teacher, images, attack.draw(images, generator), logits.detach(), stop_when_flipped)
+        images, size = images.detach(), len(images)
+        if size not in self.walks:
+            what = f"an attack on {size} images"
+            self.walks[size] = self.runtime.captured(what, _show_all, plain=_leave_out)
+        start, shown = attack.draw(images, generator), teacher.evals.total()
+        found = self.walks[size](attack, teacher, images, start, logits.detach(), stop_when_flipped)
         result = AttackResult(*found)
         if isinstance(result.evals, Tensor):
             result.evals = int(result.evals)

@@ -53,3 +53,15 @@ def test_without_graphs_nothing_is_shown_that_need_not_be():
     teacher.net.register_forward_pre_hook(lambda net, arguments: seen.append(len(arguments[0])))
     result = RecordedPGD(RUNTIME)(PGD(0.05, steps=3), teacher, images, torch.Generator(), logits)
     assert sum(seen) == result.evals and seen[0] == 30 and seen[-1] < 30
+
+
+@pytest.mark.cpu("the graphs are fake ones")
+def test_batches_of_two_sizes_that_take_turns_are_a_graph_each(teacher):
+    attack, draw = PGD(0.05, steps=2), torch.Generator()
+    with graphs_everywhere(FakeGraphs()) as graphs:
+        recorded = RecordedPGD(RUNTIME)
+        for _ in range(WARM_UP + 4):
+            for size in (8, 12):
+                images = torch.rand(size, 3, 8, 8, generator=draw)
+                recorded(attack, teacher, images, draw, teacher(images))
+    assert graphs.records == 2 and graphs.replays == 2 * 4
