@@ -25,7 +25,7 @@ class RecordedPGD:
         self.runtime = runtime
         self.walks: dict[
             int, Callable[..., tuple]
-        ] = {}  # by the size of the batch, since pool and generator take turns
+        ] = {}  # by size of batch: pool and generator take turns
 
     def checkpoint_state(self) -> dict:
         """Return the state for a checkpoint: empty, because a resumed run records anew."""
