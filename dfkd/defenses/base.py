@@ -63,6 +63,14 @@ class Defense:
         """Raise ValueError if this defense does not work with the teacher's network or with the synthesizer. Called
         before any training."""
 
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        """Compute the teacher's logits (B, classes), float32, of new images, which are split next.
+
+        Args:
+            chunk: number of images at a time.
+        """
+        return teacher.predict(images, chunk).float()
+
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         """Split images into ID-like (fragile) and OOD-like (robust) ones; here all are fragile.
 

@@ -27,6 +27,11 @@ class Criterion(ABC):
     def check(self, network: nn.Module) -> None:  # noqa: B027 (most criteria can work with any network)
         """Raise ValueError if the criterion does not work with the teacher's network. Called before any training."""
 
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        """Compute the teacher's logits (B, classes), float32, of images that will be judged next, `chunk` images at a
+        time. A criterion that measures something in the same pass overrides this."""
+        return teacher.predict(images, chunk).float()
+
     @abstractmethod
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         """Split a batch.
@@ -126,6 +131,9 @@ class Control(Criterion):
 
     def check(self, network: nn.Module) -> None:
         self.of.check(network)
+
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        return self.of.answer(teacher, images, chunk)
 
     @property
     def suspicious(self) -> Tensor | None:

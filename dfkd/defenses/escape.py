@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dfkd.audit import Looks, judge
 from dfkd.defenses.atesc import ATEsc
+from dfkd.defenses.base import Defense
 from dfkd.defenses.carried import Carried
 from dfkd.defenses.criteria import Criterion
 from dfkd.defenses.overlays import Draw, Overlays
@@ -145,6 +146,13 @@ class Escape(ATEsc):
         if self.carrier_rows and self.donors == "robust" and verdict.answer == "trapped":
             self.carried = Carried(looks, verdict.suspect, self.seek_steps, self.seek_batch)
 
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        return (
+            Defense.answer(self, teacher, images, chunk)
+            if self.sees_no_trap
+            else super().answer(teacher, images, chunk)
+        )
+
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         return Split.everything(images) if self.sees_no_trap else super().split(teacher, images, logits, generator)
 
@@ -210,7 +218,7 @@ class Escape(ATEsc):
         their share, averaged over the explorations so far."""
         few = self.found < WORTHWHILE
         images = self.scouts.draw(max(1, self.scouts_at_once // 4) if few else self.scouts_at_once, generator)
-        logits = teacher.predict(images, len(images)).float()
+        logits = self.criterion.answer(teacher, images, len(images))
         trapped = self.criterion.is_robust(teacher, images, logits, generator) & (logits.softmax(1).amax(1) > SURE)
         if self.criterion.suspicious is not None and self.criterion.suspicious.any():
             trapped &= self.criterion.suspicious[logits.argmax(1)]
@@ -260,7 +268,11 @@ class Escape(ATEsc):
             images = self.carried.views(sources.images[base], generator)
             donor = torch.full_like(base, len(sources) - 1)
             parts.append(Views(images, base, donor, torch.zeros_like(images[:, :1])))
-        return sources, join(parts)
+        views = join(parts)
+        known = ~views.mask.flatten(1).any(1)  # the base itself, or a carrier on it
+        if not self.relabel:  # whether a carrier works has to be asked
+            known &= views.base == views.donor
+        return sources, views.known_first(known)
 
     def _one_of_the_trap(self, sources: Sources) -> tuple[Tensor, Tensor]:
         """Return an image and logits that stand for the donor of all carriers: only its class counts."""

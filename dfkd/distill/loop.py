@@ -145,7 +145,7 @@ class Distillation:
         self.meter.add(batch.metrics)
         images = to_float(batch.images)
         with self.clock("distill"), self.teacher.counted_as("distill"), self.runtime.autocast():
-            logits = self.teacher.predict(images, self.runtime.chunk).float()
+            logits = self.defense.answer(self.teacher, images, self.runtime.chunk)
         with self.clock("split"):
             split = self.defense.split(self.teacher, images, logits, self.generator)
         self._count(split)
