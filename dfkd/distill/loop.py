@@ -61,7 +61,8 @@ class Distillation:
         log: Callable[[int, dict[str, float]], None],
         loop: Loop = plain_loop,
     ):
-        self.synthesizer, self.defense, self.teacher, self.examiner = synthesizer, defense, teacher, examiner
+        self.synthesizer, self.defense, self.examiner = synthesizer, defense, examiner
+        self.teacher = teacher = defense.stand_in(teacher, synthesizer.rounds if pool is None else None)
         self.runtime, self.log, self.loop = runtime, log, loop
         self.online = pool is None
         if self.online:
