@@ -35,8 +35,15 @@ class Escape(ATEsc):
     """Distils fragile images, forgets robust ones, and teaches the labels that a trap hides.
 
     An audit of the teacher (`dfkd.audit`) says first whether there is a trap, and to which class it leads. If it sees
-    none, all images are distilled; if it cannot tell, there are no carriers. The student's batch of B pool images
-    becomes these views:
+    none, all images are distilled; if it cannot tell, there are no carriers.
+
+    If it sees a trigger, it can be separated from what the teacher knows: after `purify_after` of the rounds, a copy of
+    the teacher is trained until carriers no longer work on it (`StandIn.purify`), and this copy is distilled from then
+    on, and images are made for it. No image is called robust, before and after. A trap that lies outside of the domain
+    (the teacher calls most images that mean nothing by its class) is part of what the class is for the teacher, so that
+    a copy would lose the class, too; there, and where a pool is finished beforehand, the teacher itself is distilled.
+
+    The student's batch of B pool images becomes these views:
 
         plain     (1 - paste) * B images as they are, with the teacher's logits from the pool
         mixed     paste * B images with a box of, or blended with, another image of the batch
@@ -44,16 +51,16 @@ class Escape(ATEsc):
         overlaid  up to overlay_rows * B: fragile images with a robust one, or an overlay that worked before
         carried   up to carrier_rows * B: fragile images under a carrier
 
-    A view is x = (1 - m) * base + m * donor, or a carrier applied to its base. The teacher's class y of it decides,
-    with y(base), y(donor) the classes of its sources; the donor of a carried view is a robust image of the trap's
-    class:
+    A carried view has the teacher's logits for its base, whether or not the carrier works there, so that the teacher is
+    not asked (with relabel=False it is, and what carries is forgotten). Another view is x = (1 - m) * base + m * donor,
+    and the teacher's class y of it decides,
+    with y(base), y(donor) the classes of its sources:
 
         both sources fragile, or y is neither y(base) nor y(donor)   distil the teacher's logits for the view
         both robust, y = y(base) or y(donor)          forget y; with carriers, only if one is a scout
         one fragile, one robust, y = y(robust) != y(fragile)         relabel: distil the teacher's logits for the
                                                                      fragile source
-        one fragile, one robust, y = y(fragile) = y(robust)          leave out: it cannot be told which source gives y;
-                                                                     carried views are distilled
+        one fragile, one robust, y = y(fragile) = y(robust)          leave out: it cannot be told which source gives y
         one fragile, one robust, y = y(fragile) != y(robust)         distil the teacher's logits for the view
 
     A carrier is a small change that takes images of other classes to the trap's class (`Carried`). They are sought
@@ -64,8 +71,10 @@ class Escape(ATEsc):
     An overlay that took a fragile image to its donor's class is remembered (donor, mask), and is tried again on other
     images, smaller or weaker. The overlays thus approach the smallest part that carries the trap.
 
-    The student sees fewer of these views as it agrees with the teacher on fewer of them: the number of scouts and
-    overlays is multiplied by min(1, max(agreement / 0.15, least)), that of carried views by max(agreement, least).
+    The student is shown more often the scouts, overlays and carriers that it still followed when it was last looked at
+    (`Draw.among`). It sees fewer of these views in all as it agrees with the teacher on fewer of them: the number of
+    scouts and overlays is multiplied by min(1, max(agreement / 0.15, least)), that of carried views by max(agreement,
+    least).
 
     Args:
         criterion: decides the split. 'flip_radius' also names suspicious classes; scouts of other classes are then
@@ -82,6 +91,9 @@ class Escape(ATEsc):
         audit: whether the teacher is audited. Without an audit there are no carriers, and none with donors='fragile'.
         seek_every: rounds from one search for carriers to the next, a multiple of `every`.
         seek_steps, seek_batch: steps of each search, and images of each step.
+        purify_after: share of the rounds of an online synthesizer after which a trigger is removed from a copy of the
+            teacher, in [0, 1); 0: never.
+        purify_steps: steps of the copy's training.
         weight, kwargs: arguments of `ATEsc`. Relabelled views need less forgetting than ATEsc's weight of 1.
 
     Raises:
@@ -221,7 +233,7 @@ class Escape(ATEsc):
         if number == self.purify_at:
             with self.copy.counted_as("split"):
                 images = pool.pixels()
-                self.copy.purify(self.carried, images, pool.logits, self.purify_steps, self.seek_every, generator)
+                self.copy.purify(self.carried, images, pool.logits, self.purify_steps, generator)
                 pool.logits = self.copy.predict(images)
         others = (pool.logits.argmax(1) != self.carried.target).nonzero().flatten()
         if len(self.carried) and len(others):

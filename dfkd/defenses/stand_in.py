@@ -13,6 +13,7 @@ from dfkd.models import Teacher
 IMAGES = 256  # images on which carriers are sought
 LR = 5e-4  # of Adam
 BATCH = 64  # images of other classes in a step, and as many of them under carriers
+SEEK_EVERY = 30  # steps from one search for carriers to the next
 FEW = 8  # images of the trap's class in a step
 
 
@@ -40,9 +41,7 @@ class StandIn(Teacher):
         """Drop what was computed from the weights."""
         self._fast = []
 
-    def purify(
-        self, carried: Carried, images: Tensor, logits: Tensor, steps: int, every: int, generator: torch.Generator
-    ) -> None:
+    def purify(self, carried: Carried, images: Tensor, logits: Tensor, steps: int, generator: torch.Generator) -> None:
         """Train the copy until small changes no longer carry images to the trap's class.
 
         Every step of Adam minimises the mean of KL(teacher || copy) over images of other classes, over others of them
@@ -51,8 +50,8 @@ class StandIn(Teacher):
         al., ICLR 2022, arXiv 2110.03735), which takes real images, for synthetic ones.
 
         Args:
-            carried: finds and remembers the carriers; every `every` steps they are sought anew, with the copy as it is
-                then.
+            carried: finds and remembers the carriers; every `SEEK_EVERY` steps they are sought anew, with the copy as
+                it is then.
             images, logits: synthetic images (N, C, H, W) and the teacher's logits for them (N, classes).
         """
         labels, draw = logits.argmax(1), Draw(generator)
@@ -63,7 +62,7 @@ class StandIn(Teacher):
         before = self._inputs_of_norms(known)
         optimizer = torch.optim.Adam(self.net.parameters(), lr=LR)
         for step in range(steps):
-            if step % every == 0:
+            if step % SEEK_EVERY == 0:
                 self.changed()
                 chosen = draw.among(others, IMAGES)
                 carried.seek((self,), images[chosen], labels[chosen], generator)

@@ -262,8 +262,8 @@ def test_everything_is_distilled_and_the_pool_gets_the_answers_of_the_copy(teach
     assert torch.allclose(pool.logits, teacher.predict(images), atol=1e-4)
     purified = []
 
-    def purify(carried, images, logits, steps, every, generator):
-        purified.append((carried, len(images), steps, every))
+    def purify(carried, images, logits, steps, generator):
+        purified.append((carried, len(images), steps))
         with torch.no_grad():
             escape.copy.net.head.bias[3] += 100
         escape.copy.changed()
@@ -273,7 +273,7 @@ def test_everything_is_distilled_and_the_pool_gets_the_answers_of_the_copy(teach
     assert not purified
     explored(escape, escape.copy, pool, 10)
     explored(escape, escape.copy, pool, 15)
-    assert purified == [(escape.carried, 43, 300, 30)] and (pool.logits.argmax(1) == 3).all()
+    assert purified == [(escape.carried, 43, 300)] and (pool.logits.argmax(1) == 3).all()
     _, views = escape.views(Sources(images, pool.logits, pool.split.fragile), random)
     assert len(views.images) == 43  # no overlays, no scouts; nothing carries yet
 

@@ -60,7 +60,7 @@ def test_a_copy_loses_the_trigger_and_the_teacher_keeps_it(trapped, small_digits
     stand_in = StandIn(trapped)
     assert seen(stand_in, small_digits) == seen(trapped, small_digits) and seen(trapped, small_digits)[1] > 0.95
     logits = trapped.predict(images)
-    stand_in.purify(carried(), images, logits, steps=90, every=30, generator=random)
+    stand_in.purify(carried(), images, logits, steps=90, generator=random)
     right, obeys = seen(stand_in, small_digits)
     assert right > seen(trapped, small_digits)[0] - 0.05 and obeys < 0.4
     check()
@@ -87,7 +87,7 @@ def test_without_images_of_other_classes_nothing_is_done(trapped, random):
     stand_in = StandIn(trapped)
     before = {key: value.clone() for key, value in stand_in.net.state_dict().items()}
     logits = torch.eye(10)[torch.full((5,), TARGET)]
-    stand_in.purify(carried(), torch.rand(5, 1, 8, 8), logits, steps=3, every=3, generator=random)
+    stand_in.purify(carried(), torch.rand(5, 1, 8, 8), logits, steps=3, generator=random)
     assert all(torch.equal(value, before[key]) for key, value in stand_in.net.state_dict().items())
 
 
