@@ -85,29 +85,32 @@ class StandIn(Teacher):
         self._move_statistics(before, self._inputs_of_norms(known))
 
     @torch.no_grad()
-    def _inputs_of_norms(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _inputs_of_norms(self, images: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
         """Return the mean and the variance of every channel of the inputs of each BatchNorm layer, over images."""
-        found, layers = [], self._norms()
+        found = {}
 
-        def look(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             channels = inputs[0].transpose(0, 1).flatten(1)
-            found.append((channels.mean(1), channels.var(1)))
+            found[layer] = channels.mean(1), channels.var(1)
 
-        handles = [layer.register_forward_pre_hook(look) for layer in layers]
+        handles = [layer.register_forward_pre_hook(look) for layer in self.net.modules() if _has_statistics(layer)]
         self.net(self.normalize(images))
         for handle in handles:
             handle.remove()
         return found
 
     @torch.no_grad()
-    def _move_statistics(self, before: list[tuple[Tensor, Tensor]], after: list[tuple[Tensor, Tensor]]) -> None:
+    def _move_statistics(
+        self, before: dict[nn.Module, tuple[Tensor, Tensor]], after: dict[nn.Module, tuple[Tensor, Tensor]]
+    ) -> None:
         """Move the statistics of BatchNorm layers, which priors compare images with, as the inputs of these layers have
         moved for synthetic images; their weights and biases then make up for it, so that the answers stay.
 
         Args:
             before, after: from `_inputs_of_norms`.
         """
-        for layer, (mean, var), (new_mean, new_var) in zip(self._norms(), before, after, strict=True):
+        for layer, (mean, var) in before.items():
+            new_mean, new_var = after[layer]
             ratio = ((new_var + layer.eps) / (var + layer.eps)).sqrt()
             old_mean, old_std = layer.running_mean.clone(), (layer.running_var + layer.eps).sqrt()
             layer.running_mean.copy_(new_mean + ratio * (old_mean - mean))
@@ -116,5 +119,6 @@ class StandIn(Teacher):
             layer.weight.mul_((layer.running_var + layer.eps).sqrt() / old_std)
         self.changed()
 
-    def _norms(self) -> list[nn.Module]:
-        return [layer for layer in self.net.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+def _has_statistics(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine and layer.running_mean is not None
