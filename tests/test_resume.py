@@ -62,16 +62,18 @@ METHODS = {
     "real": ("data.limit=100",),
     "zskt": GENERATIVE,
 }
+ESCAPE = (
+    *("defense=escape", "defense.every=1", "defense.criterion.memory=64", "defense.criterion.most=0.05"),
+    *("defense.seek_every=2", "defense.seek_steps=3", "stages.audit.images=2", "stages.audit.steps=2"),
+    *("stages.audit.carrier_steps=2", "stages.audit.scouts=4"),
+)
 DEFENSES = {
     "abd": ("defense=abd", "defense.steps=4", "defense.batch_size=16", "student.capacity=50"),
     "dhbe": ("defense=dhbe", "defense.latent=8", "defense.width=4", "defense.every=3"),
     "atesc_fast": ("defense=atesc_fast", "defense.criterion.memory=32"),
     "atesc_random": ("defense=atesc_random", "student.augment=cut_mix"),
-    "escape": (
-        *("defense=escape", "defense.every=1", "defense.criterion.memory=64", "defense.criterion.most=0.05"),
-        *("defense.seek_every=2", "defense.seek_steps=3", "stages.audit.images=2", "stages.audit.steps=2"),
-        *("stages.audit.carrier_steps=2", "stages.audit.scouts=4"),
-    ),
+    "escape": (*ESCAPE, "defense.purify_after=0.3", "defense.purify_steps=4"),  # a copy of the teacher is distilled
+    "escape_without_a_copy": (*ESCAPE, "defense.purify_after=0"),
     "oracle": ("synthesizer=noise_images", *SETS, "defense=atesc", "criterion@defense.criterion=oracle"),
 }
 
@@ -140,7 +142,7 @@ def test_every_synthesizer_goes_on_where_it_was(tmp_path, caplog, name):
 
 
 @pytest.mark.cpu("the same bits are promised on the CPU only")
-@pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape"))
+@pytest.mark.parametrize("name", a_few(DEFENSES, "oracle", "escape", "escape_without_a_copy"))
 def test_defenses_with_a_memory_go_on_where_they_were(tmp_path, caplog, name, monkeypatch):
     monkeypatch.setattr("dfkd.defenses.escape.judge", lambda looks: dataclasses.replace(judge(looks), answer="trapped"))
     monkeypatch.setattr("dfkd.defenses.carried.SHARE", 0.0)  # every carrier is found, so that there are some to restore

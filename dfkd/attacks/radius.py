@@ -11,7 +11,18 @@ from dfkd.models.classifier import Classifier
 
 
 def first_order_radius(model: Classifier, images: Tensor, logits: Tensor) -> Tensor:
-    """Estimate the L-infinity radius (B,) at which the label flips, from one gradient:
+    """Estimate the L-infinity radius (B,) at which the label flips (`answers_and_radii`).
+
+    Args:
+        model, images: as for `answers_and_radii`.
+        logits: the model's logits for the images (B, classes); only the largest of each row is used.
+    """
+    return answers_and_radii(model, images, logits)[1]
+
+
+def answers_and_radii(model: Classifier, images: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Compute the logits (B, classes) and, in the same pass, estimate the L-infinity radius (B,) at which the label
+    flips, from one gradient:
 
         m / ||grad_x m||_1,    m = logit of the predicted label - largest other logit
 
@@ -22,14 +33,14 @@ def first_order_radius(model: Classifier, images: Tensor, logits: Tensor) -> Ten
     Args:
         model: a classifier in evaluation mode.
         images: (B, C, H, W), float.
-        logits: the model's logits for the images (B, classes); only the largest of each row is used.
+        known: logits for the images (B, classes) whose largest of each row is the label; None for those computed here.
     """
-    label = logits.argmax(1)
     with exact_float32(images.device), torch.enable_grad():
         x = images.detach().requires_grad_()
-        margin = label_margin(model(x).float(), label)
+        logits = model(x).float()
+        margin = label_margin(logits, (logits if known is None else known).argmax(1))
         (gradient,) = torch.autograd.grad(margin.sum(), x)
-    return margin.detach().clamp_min(0) / gradient.abs().flatten(1).sum(1)
+    return logits.detach(), margin.detach().clamp_min(0) / gradient.abs().flatten(1).sum(1)
 
 
 def flip_radius(

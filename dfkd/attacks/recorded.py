@@ -23,9 +23,7 @@ class RecordedPGD:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.walks: dict[
-            int, Callable[..., tuple]
-        ] = {}  # by size of batch: pool and generator take turns
+        self.walks: dict[int, Callable[..., tuple]] = {}  # by size of batch: pool and generator take turns
 
     def checkpoint_state(self) -> dict:
         """Return the state for a checkpoint: empty, because a resumed run records anew."""

@@ -112,6 +112,9 @@ class ATEsc(Defense):
     def start(self, runtime: Runtime) -> None:
         self.criterion.start(runtime)
 
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        return self.criterion.answer(teacher, images, chunk)
+
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         with teacher.counted_as("split"):
             return self.criterion.split(teacher, images, logits, generator)

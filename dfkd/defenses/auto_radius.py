@@ -25,8 +25,9 @@ class AutoRadius:
     trap as long as fewer than half of the classes are trapped. A class is suspicious if more than `most` of its images
     hold at eps; in an ordinary class that is about 1 - q of them.
 
-    The radius of an image is a first-order estimate (`dfkd.attacks.first_order_radius`, one teacher evaluation). For a
-    few images now and then the true radius is found by bisection; the median ratio of the two corrects the estimates.
+    The radius of an image is a first-order estimate (`dfkd.attacks.first_order_radius`), from one teacher evaluation,
+    which also gives the logits. For a few images now and then the true radius is found by bisection; the median ratio
+    of the two corrects the estimates.
 
     Args:
         quantile: q, in (0, 1).
@@ -59,14 +60,22 @@ class AutoRadius:
         self.suspicious: Tensor | None = None
 
     def observe(
-        self, attack: PGD, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator
+        self,
+        attack: PGD,
+        teacher: Teacher,
+        images: Tensor,
+        logits: Tensor,
+        generator: torch.Generator,
+        estimates: Tensor | None = None,
     ) -> Tensor:
         """Update the radius with images (B, C, H, W) and the teacher's logits (B, classes); return their radii (B,).
 
         Args:
             attack: finds the true radii; its own radius is not used.
+            estimates: first-order radii of the images (B,); computed if None.
         """
-        estimates, classes = first_order_radius(teacher, images, logits), logits.argmax(1)
+        estimates = first_order_radius(teacher, images, logits) if estimates is None else estimates
+        classes = logits.argmax(1)
         if self.batches % self.CHECK_EVERY == 0:
             few = slice(0, self.checks if self.ratios is None else self.checks // 4)
             true = flip_radius(attack, teacher, images[few], logits[few], generator)
@@ -82,10 +91,6 @@ class AutoRadius:
         counts = torch.tensor([len(part) for part in by_class], device=holding.device)
         self.suspicious = (holding > self.most) & (counts >= ENOUGH)
         return self.corrected(estimates)
-
-    def radii(self, teacher: Teacher, images: Tensor, logits: Tensor) -> Tensor:
-        """Return the radii (B,) of images that are not synthetic ones, without any update."""
-        return self.corrected(first_order_radius(teacher, images, logits))
 
     def corrected(self, estimates: Tensor) -> Tensor:
         """Turn first-order radii (N,) into radii (N,)."""

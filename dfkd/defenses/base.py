@@ -60,12 +60,30 @@ class Defense:
     def heed(self, looks: Looks) -> None:
         """Take note of what an audit of the teacher saw. Called once before the first split if `needs_audit`."""
 
+    def stand_in(self, teacher: Teacher, rounds: int | None) -> Teacher:
+        """Return the network whose answers the student learns, and for which images are made: the teacher itself, or a
+        copy that the defense changes. Called once before the first round, after `heed`; it is the `teacher` of all
+        methods that are called later.
+
+        Args:
+            rounds: number of rounds of an online synthesizer; None for a finished pool.
+        """
+        return teacher
+
     def check(self, network: nn.Module, synthesizer: Synthesizer) -> None:
         """Raise ValueError if this defense does not work with the teacher's network or with the synthesizer. Called
         before any training."""
 
     def start(self, runtime: Runtime) -> None:
         """Called before the first split, of every student anew."""
+
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        """Compute the teacher's logits (B, classes), float32, of new images, which are split next.
+
+        Args:
+            chunk: number of images at a time.
+        """
+        return teacher.predict(images, chunk).float()
 
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         """Split images into ID-like (fragile) and OOD-like (robust) ones; here all are fragile.

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from dfkd.audit import Looks
 from dfkd.carriers import Filters, Search, smallest_marks, smallest_masks, smallest_shifts, weakest_filters
-from dfkd.defenses.overlays import Draw
+from dfkd.defenses.overlays import RARE, Draw
 from dfkd.training.augment import boxes
 
 SHARE = 0.85  # of the images that a carrier has to carry, for all models at once
-KEPT = 9  # newest masks, marks and shifts that are remembered, and as many filters
+KEPT = 30  # newest masks, marks and shifts that are remembered, and as many filters
 BELOW = 0.75  # of what it takes to carry images to an ordinary class: the largest size that belongs to a trap
 LARGEST_SHIFT = 0.2  # of the images' range: beyond it a carrier may hide what an image shows,
 LARGEST_PART = 1 / 8  # and so may one that covers more of the pixels
@@ -40,6 +40,7 @@ class Carried:
         self.others = {name: smallest_of_others(looks.values[name], target) for name in ("shifts", "marks", "masks")}
         self.changes: tuple[Tensor, ...] | None = None  # keep (N, 1, H, W), add (N, C, H, W)
         self.filters: tuple[Tensor, ...] | None = None  # the columns of `Filters`
+        self.followed: Tensor | None = None  # share of images that each of them carries for the student (`look`)
 
     def __len__(self) -> int:
         return _rows(self.changes) + _rows(self.filters)
@@ -72,14 +73,27 @@ class Carried:
             self._remember(torch.zeros_like(change[:, :1]), change)
         filters = weakest_filters(search, self.steps, most["shifts"])
         self.filters = _newest(self.filters, tuple(vars(filters[filters.found]).values()))
+        self.followed = None
 
-    def applied(self, images: Tensor, level: Tensor, stream: torch.Generator) -> Tensor:
-        """Apply to every image (N, C, H, W) one of the carriers, drawn at random; there must be one.
+    def look(self, answer: Callable[[Tensor], Tensor], images: Tensor) -> float:
+        """See how many images (N, C, H, W) of other classes each carrier carries for a student, which is shown those
+        that do more often from then on. Return the mean share over the views that it would be shown.
+
+        Args:
+            answer: the student, (B, C, H, W) -> logits (B, classes).
+        """
+        which = torch.arange(len(self), device=images.device).repeat_interleave(len(images))
+        again = images.repeat(len(self), 1, 1, 1)
+        carried = answer(self.applied(again, torch.ones_like(again[:, :1, :1, :1]), which)).argmax(1) == self.target
+        self.followed = carried.view(len(self), -1).float().mean(1)
+        return ((RARE + self.followed) * self.followed).sum().item() / (RARE + self.followed).sum().item()
+
+    def applied(self, images: Tensor, level: Tensor, which: Tensor) -> Tensor:
+        """Apply to every image (N, C, H, W) the carrier of a number (N,).
 
         Args:
             level: its strength (N, 1, 1, 1), or at every pixel (N, 1, H, W); 1 for its own.
         """
-        which = torch.randint(len(self), (len(images),), generator=stream, device=stream.device)
         changed, changes = images.clone(), _rows(self.changes)
         rows = (which < changes).nonzero().flatten()
         if len(rows):
@@ -97,7 +111,8 @@ class Carried:
         draw, rows = Draw(stream), len(images)
         level = torch.where(draw.chance(rows, 0.5), 1.0, WEAK + (STRONG - WEAK) * draw.uniform(rows))
         inside = boxes(rows, images.shape, stream, 0.5, 1.0) | draw.chance(rows, 0.7)
-        return self.applied(images, level * inside, stream)
+        every = torch.arange(len(self), device=images.device)
+        return self.applied(images, level * inside, draw.among(every, rows, self.followed))
 
     def _remember(self, keep: Tensor, add: Tensor) -> None:
         self.changes = _newest(self.changes, (keep, add))

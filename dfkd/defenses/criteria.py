@@ -31,6 +31,11 @@ class Criterion(ABC):
     def start(self, runtime: Runtime) -> None:  # noqa: B027 (most criteria need nothing of it)
         """Called before the first split, of every student anew."""
 
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        """Compute the teacher's logits (B, classes), float32, of images that will be judged next, `chunk` images at a
+        time. A criterion that measures something in the same pass overrides this."""
+        return teacher.predict(images, chunk).float()
+
     @abstractmethod
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
         """Split a batch.
@@ -138,6 +143,9 @@ class Control(Criterion):
 
     def start(self, runtime: Runtime) -> None:
         self.of.start(runtime)
+
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        return self.of.answer(teacher, images, chunk)
 
     @property
     def suspicious(self) -> Tensor | None:

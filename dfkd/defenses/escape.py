@@ -11,9 +11,11 @@ from torch import Tensor
 
 from dfkd.audit import Looks, judge
 from dfkd.defenses.atesc import ATEsc
+from dfkd.defenses.base import Defense
 from dfkd.defenses.carried import Carried
 from dfkd.defenses.criteria import Criterion
 from dfkd.defenses.overlays import Draw, Overlays
+from dfkd.defenses.stand_in import StandIn
 from dfkd.defenses.views import Lesson, Sources, Views, inherits_robustness, join, mix
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
@@ -24,7 +26,8 @@ SURE = 0.5  # scouts of which the teacher is less sure are dropped
 FIRST = 1024  # images of a finished pool that the criterion sees before the first round
 SLOWNESS = 0.7  # weight of the earlier explorations in a running mean
 WORTHWHILE = 0.05  # share of the scouts in the trap below which fewer are sent
-IMAGES = 256  # images of the pool on which carriers are sought, and are tried on the student
+IMAGES = 256  # images of the pool on which carriers are sought
+SHOWN = 16  # images on which each carrier is tried on the student
 FULL = 0.15  # share of agreement from which on the student sees the full number of additional views
 
 
@@ -32,8 +35,15 @@ class Escape(ATEsc):
     """Distils fragile images, forgets robust ones, and teaches the labels that a trap hides.
 
     An audit of the teacher (`dfkd.audit`) says first whether there is a trap, and to which class it leads. If it sees
-    none, all images are distilled; if it cannot tell, there are no carriers. The student's batch of B pool images
-    becomes these views:
+    none, all images are distilled; if it cannot tell, there are no carriers.
+
+    If it sees a trigger, it can be separated from what the teacher knows: after `purify_after` of the rounds, a copy of
+    the teacher is trained until carriers no longer work on it (`StandIn.purify`), and this copy is distilled from then
+    on, and images are made for it. No image is called robust, before and after. A trap that lies outside of the domain
+    (the teacher calls most images that mean nothing by its class) is part of what the class is for the teacher, so that
+    a copy would lose the class, too; there, and where a pool is finished beforehand, the teacher itself is distilled.
+
+    The student's batch of B pool images becomes these views:
 
         plain     (1 - paste) * B images as they are, with the teacher's logits from the pool
         mixed     paste * B images with a box of, or blended with, another image of the batch
@@ -41,16 +51,16 @@ class Escape(ATEsc):
         overlaid  up to overlay_rows * B: fragile images with a robust one, or an overlay that worked before
         carried   up to carrier_rows * B: fragile images under a carrier
 
-    A view is x = (1 - m) * base + m * donor, or a carrier applied to its base. The teacher's class y of it decides,
-    with y(base), y(donor) the classes of its sources; the donor of a carried view is a robust image of the trap's
-    class:
+    A carried view has the teacher's logits for its base, whether or not the carrier works there, so that the teacher is
+    not asked (with relabel=False it is, and what carries is forgotten). Another view is x = (1 - m) * base + m * donor,
+    and the teacher's class y of it decides,
+    with y(base), y(donor) the classes of its sources:
 
         both sources fragile, or y is neither y(base) nor y(donor)   distil the teacher's logits for the view
         both robust, y = y(base) or y(donor)          forget y; with carriers, only if one is a scout
         one fragile, one robust, y = y(robust) != y(fragile)         relabel: distil the teacher's logits for the
                                                                      fragile source
-        one fragile, one robust, y = y(fragile) = y(robust)          leave out: it cannot be told which source gives y;
-                                                                     carried views are distilled
+        one fragile, one robust, y = y(fragile) = y(robust)          leave out: it cannot be told which source gives y
         one fragile, one robust, y = y(fragile) != y(robust)         distil the teacher's logits for the view
 
     A carrier is a small change that takes images of other classes to the trap's class (`Carried`). They are sought
@@ -61,8 +71,10 @@ class Escape(ATEsc):
     An overlay that took a fragile image to its donor's class is remembered (donor, mask), and is tried again on other
     images, smaller or weaker. The overlays thus approach the smallest part that carries the trap.
 
-    The student sees fewer of these views as it agrees with the teacher on fewer of them: the number of scouts and
-    overlays is multiplied by min(1, max(agreement / 0.15, least)), that of carried views by max(agreement, least).
+    The student is shown more often the scouts, overlays and carriers that it still followed when it was last looked at
+    (`Draw.among`). It sees fewer of these views in all as it agrees with the teacher on fewer of them: the number of
+    scouts and overlays is multiplied by min(1, max(agreement / 0.15, least)), that of carried views by max(agreement,
+    least).
 
     Args:
         criterion: decides the split. 'flip_radius' also names suspicious classes; scouts of other classes are then
@@ -79,6 +91,9 @@ class Escape(ATEsc):
         audit: whether the teacher is audited. Without an audit there are no carriers, and none with donors='fragile'.
         seek_every: rounds from one search for carriers to the next, a multiple of `every`.
         seek_steps, seek_batch: steps of each search, and images of each step.
+        purify_after: share of the rounds of an online synthesizer after which a trigger is removed from a copy of the
+            teacher, in [0, 1); 0: never.
+        purify_steps: steps of the copy's training.
         weight, kwargs: arguments of `ATEsc`. Relabelled views need less forgetting than ATEsc's weight of 1.
 
     Raises:
@@ -102,6 +117,8 @@ class Escape(ATEsc):
         least: float = 0.25,
         audit: bool = True,
         carrier_rows: float = 0.5,
+        purify_after: float = 0.2,
+        purify_steps: int = 300,
         seek_every: int = 30,
         seek_steps: int = 60,
         seek_batch: int = 16,
@@ -114,9 +131,11 @@ class Escape(ATEsc):
         if not 0 <= paste < 1 or not 0 <= blend <= 1 or not 0 <= least <= 1:
             raise ValueError(f"need 0 <= paste < 1, 0 <= blend <= 1, 0 <= least <= 1, got {paste}, {blend}, {least}")
         numbers = {"scouts_at_once": scouts_at_once, "every": every, "seek_every": seek_every}
-        numbers |= {"seek_steps": seek_steps, "seek_batch": seek_batch}
+        numbers |= {"seek_steps": seek_steps, "seek_batch": seek_batch, "purify_steps": purify_steps}
         if any(value < 1 for value in numbers.values()):
             raise ValueError(f"all of these must be at least 1, got {numbers}")
+        if not 0 <= purify_after < 1:
+            raise ValueError(f"purify_after must lie in [0, 1), got {purify_after}")
         if seek_every % every:
             raise ValueError(f"seek_every must be a multiple of every, got {seek_every} and {every}")
         rows = {"scout_rows": scout_rows, "overlay_rows": overlay_rows, "carrier_rows": carrier_rows}
@@ -129,11 +148,27 @@ class Escape(ATEsc):
         self.audit, self.seek_every, self.seek_steps, self.seek_batch = audit, seek_every, seek_steps, seek_batch
         self.carried: Carried | None = None  # if an audit names a class
         self.sees_no_trap = False  # if an audit says so
+        self.outside = False  # whether the trap lies outside of the domain, and is no trigger
+        self.copy: StandIn | None = None  # of the teacher, from which a trigger is removed
+        self.purify_after, self.purify_steps = purify_after, purify_steps
+        self.purify_at = 0  # round in which it is done
         self.trapped = Overlays(1024)  # robust scouts; their masks are not used
         self.overlays = Overlays(256)
         self.found = 1.0  # share of the scouts that were in the trap, recent ones most
         # shares of these views to which the student gives the teacher's class
         self.agreement = {"scouts": 1.0, "overlays": 1.0, "carriers": 1.0}
+
+    def stand_in(self, teacher: Teacher, rounds: int | None) -> Teacher:
+        if self.carried is None or self.outside or not self.purify_after or rounds is None:
+            return teacher
+        self.purify_at = int(self.purify_after * rounds) // self.every * self.every
+        self.copy = StandIn(teacher)
+        return self.copy
+
+    @property
+    def distils_all(self) -> bool:
+        """Whether no image is called robust: there is no trap, or it is removed from a copy of the teacher."""
+        return self.sees_no_trap or self.copy is not None
 
     @property
     def needs_audit(self) -> bool:
@@ -141,15 +176,21 @@ class Escape(ATEsc):
 
     def heed(self, looks: Looks) -> None:
         verdict = judge(looks)
+        self.outside = verdict.kind == "outside"
         self.sees_no_trap = verdict.answer == "not trapped"
         if self.carrier_rows and self.donors == "robust" and verdict.answer == "trapped":
             self.carried = Carried(looks, verdict.suspect, self.seek_steps, self.seek_batch)
 
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        if self.distils_all:
+            return Defense.answer(self, teacher, images, chunk)
+        return super().answer(teacher, images, chunk)
+
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
-        return Split.everything(images) if self.sees_no_trap else super().split(teacher, images, logits, generator)
+        return Split.everything(images) if self.distils_all else super().split(teacher, images, logits, generator)
 
     def steer(self, teacher: Teacher, generator: torch.Generator) -> Steer | None:
-        return None if self.sees_no_trap else super().steer(teacher, generator)
+        return None if self.distils_all else super().steer(teacher, generator)
 
     def warnings(self) -> list[str]:
         if self.sees_no_trap:
@@ -161,10 +202,11 @@ class Escape(ATEsc):
     ) -> dict[str, float]:
         if number % self.every or self.sees_no_trap:
             return {}
+        if self.copy is not None:
+            return self._explore_copy(number, student, pool, generator)
         with teacher.counted_as("split"):
-            if (
-                number == 0 and self.criterion.suspicious is None
-            ):  # the split of a finished pool was made in another run
+            # the split of a finished pool was made in another run
+            if number == 0 and self.criterion.suspicious is None:
                 first = slice(0, FIRST)
                 self.criterion.split(teacher, pool.pixels(first), pool.logits[first], generator)
             found = 0.0 if self.scouts is None else self._send_scouts(teacher, student, generator)
@@ -175,10 +217,35 @@ class Escape(ATEsc):
         if len(self.overlays) and len(bases):
             chosen = Draw(generator).among(bases, len(self.overlays))
             images = torch.lerp(pool.pixels(chosen), self.overlays.images, self.overlays.masks)
+            self.overlays.followed = _followed(student, images, self.overlays.logits.argmax(1))
             self.agreement["overlays"] = _share(student, images, self.overlays.logits.argmax(1))
+        if len(self.trapped):
+            self.trapped.followed = _followed(student, self.trapped.images, self.trapped.logits.argmax(1))
         if self.carried is not None and len(bases):
             self._carry(number, teacher, student, pool, bases, generator)
         return {f"escape/{name}": value for name, value in (self.agreement | {"trapped_scouts": found}).items()}
+
+    def _explore_copy(
+        self, number: int, student: Classifier, pool: Pool, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Remove the trap from the copy of the teacher when it is time, and label the pool with its answers. Later see
+        how many images the carriers carry for the student."""
+        if number == self.purify_at:
+            with self.copy.counted_as("split"):
+                images = pool.pixels()
+                self.copy.purify(self.carried, images, pool.logits, self.purify_steps, generator)
+                pool.logits = self.copy.predict(images)
+        others = (pool.logits.argmax(1) != self.carried.target).nonzero().flatten()
+        if len(self.carried) and len(others):
+            self._try_carriers(student, pool.pixels(Draw(generator).among(others, SHOWN)))
+        return {"escape/carriers": self.agreement["carriers"]}
+
+    @torch.no_grad()
+    def _try_carriers(self, student: Classifier, images: Tensor) -> None:
+        """See how many of the images (N, C, H, W) the known carriers carry for the student."""
+        mode = student.training
+        self.agreement["carriers"] = self.carried.look(student.eval(), images)
+        student.train(mode)
 
     def _carry(
         self,
@@ -201,16 +268,14 @@ class Escape(ATEsc):
             student.train(mode)
         others = bases[pool.logits[bases].argmax(1) != self.carried.target]
         if len(self.carried) and len(others):
-            images = pool.pixels(draw.among(others, IMAGES))
-            images = self.carried.applied(images, torch.ones_like(images[:, :1, :1, :1]), generator)
-            self.agreement["carriers"] = _share(student, images, self.carried.target)
+            self._try_carriers(student, pool.pixels(draw.among(others, SHOWN)))
 
     def _send_scouts(self, teacher: Teacher, student: Classifier, generator: torch.Generator) -> float:
         """Draw scouts, and keep those in the trap: robust ones of which the teacher is sure. Return
         their share, averaged over the explorations so far."""
         few = self.found < WORTHWHILE
         images = self.scouts.draw(max(1, self.scouts_at_once // 4) if few else self.scouts_at_once, generator)
-        logits = teacher.predict(images, len(images)).float()
+        logits = self.criterion.answer(teacher, images, len(images))
         trapped = self.criterion.is_robust(teacher, images, logits, generator) & (logits.softmax(1).amax(1) > SURE)
         if self.criterion.suspicious is not None and self.criterion.suspicious.any():
             trapped &= self.criterion.suspicious[logits.argmax(1)]
@@ -242,14 +307,16 @@ class Escape(ATEsc):
         rows = self._rows(self.scout_rows * count, self.agreement["scouts"])
         if len(trapped) and rows:
             mixed = masks(rows) * draw.chance(rows, 0.5)
-            parts.append(mix(sources, draw.among(trapped, rows), draw.among(trapped, rows), mixed))
+            base = draw.among(trapped, rows, self.trapped.followed)
+            parts.append(mix(sources, base, draw.among(trapped, rows), mixed))
         donors = torch.cat([robust, trapped]) if self.donors == "robust" else fragile
-        rows = self._rows(self.overlay_rows * count, self.agreement["overlays"]) if self.relabel else 0
+        overlaid = self.relabel and not self.distils_all  # nothing is robust then
+        rows = self._rows(self.overlay_rows * count, self.agreement["overlays"]) if overlaid else 0
         if len(fragile) and len(donors) and rows:
             new = rows if not len(again) else rows // 3
             parts.append(mix(sources, draw.among(fragile, new), draw.among(donors, new), masks(new)))
             if len(again):
-                chosen = draw.among(again, rows - new)
+                chosen = draw.among(again, rows - new, self.overlays.followed)
                 smaller = draw.smaller(self.overlays.masks[chosen])
                 first = count + len(trapped)
                 parts.append(mix(sources, draw.among(fragile, rows - new), first + chosen, smaller))
@@ -260,7 +327,11 @@ class Escape(ATEsc):
             images = self.carried.views(sources.images[base], generator)
             donor = torch.full_like(base, len(sources) - 1)
             parts.append(Views(images, base, donor, torch.zeros_like(images[:, :1])))
-        return sources, join(parts)
+        views = join(parts)
+        known = ~views.mask.flatten(1).any(1)  # the base itself, or a carrier on it
+        if not self.relabel:  # whether a carrier works has to be asked
+            known &= views.base == views.donor
+        return sources, views.known_first(known)
 
     def _one_of_the_trap(self, sources: Sources) -> tuple[Tensor, Tensor]:
         """Return an image and logits that stand for the donor of all carriers: only its class counts."""
@@ -289,6 +360,15 @@ class Escape(ATEsc):
 
     def _rows(self, most: float, agreement: float) -> int:
         return round(most * min(1.0, max(agreement / FULL, self.least)))
+
+
+@torch.no_grad()
+def _followed(student: Classifier, images: Tensor, classes: Tensor) -> Tensor:
+    """Return the probability (N,) that the student, in evaluation mode, gives to the class of each image."""
+    mode = student.training
+    probability = student.eval()(images).float().softmax(1).gather(1, classes[:, None])[:, 0]
+    student.train(mode)
+    return probability
 
 
 @torch.no_grad()

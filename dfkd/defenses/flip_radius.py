@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dfkd.attacks import PGD
+from dfkd.attacks import PGD, answers_and_radii, first_order_radius
 from dfkd.defenses.auto_radius import AutoRadius
 from dfkd.defenses.criteria import Criterion
 from dfkd.defenses.surrogate import margins
@@ -53,6 +53,7 @@ class FlipRadius(Criterion):
         self.attack = PGD(1.0 if eps == "auto" else eps, None, steps, box=box)  # also checks the numbers
         self.suspicious_only = suspicious_only
         self.slopes: Tensor | None = None  # (classes,): median radius / margin; NaN for a class without images so far
+        self.measured: tuple[Tensor, Tensor] | None = None  # logits of the last `answer`, and first-order radii
 
     @property
     def eps(self) -> float:
@@ -63,8 +64,15 @@ class FlipRadius(Criterion):
     def suspicious(self) -> Tensor | None:
         return self.auto.suspicious
 
+    def answer(self, teacher: Teacher, images: Tensor, chunk: int) -> Tensor:
+        """The radii come from the same pass; they are kept for the judgement of these logits that follows."""
+        parts = [answers_and_radii(teacher, part) for part in images.split(chunk)]
+        self.measured = tuple(map(torch.cat, zip(*parts, strict=True)))
+        return self.measured[0]
+
     def split(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Split:
-        radii = self.auto.observe(self.attack, teacher, images, logits, generator)
+        estimates = self._estimates(teacher, images, logits)
+        radii = self.auto.observe(self.attack, teacher, images, logits, generator, estimates)
         margin, classes = margins(logits)
         ratio = radii / margin.clamp_min(1e-6)
         slopes = torch.stack([ratio[classes == c].nanmedian() for c in range(logits.shape[1])])
@@ -83,7 +91,7 @@ class FlipRadius(Criterion):
     def is_robust(self, teacher: Teacher, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
         if self.auto.eps is None:
             return torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        return self.auto.radii(teacher, images, logits) >= self.eps
+        return self.auto.corrected(self._estimates(teacher, images, logits)) >= self.eps
 
     def warnings(self) -> list[str]:
         if self.suspicious is None or self.suspicious.any():
@@ -92,6 +100,12 @@ class FlipRadius(Criterion):
             f"no class is suspicious: about as many of its synthetic images hold at {self.eps * 255:.2g}/255 as of any "
             f"other class, so no trap is in sight, and nothing of the pool is forgotten"
         ]
+
+    def _estimates(self, teacher: Teacher, images: Tensor, logits: Tensor) -> Tensor:
+        """Return first-order radii (B,); those of the last `answer` if the logits are what it returned."""
+        measured, self.measured = self.measured, None
+        known = measured is not None and measured[0] is logits
+        return measured[1] if known else first_order_radius(teacher, images, logits)
 
     def _is_fragile(self, radii: Tensor, classes: Tensor) -> Tensor:
         fragile = radii < self.eps

@@ -6,6 +6,7 @@ from torch import Tensor
 from dfkd.training.augment import boxes
 
 BLENDS = 0.15, 0.6  # range of the weight of a blended donor
+RARE = 0.1  # weight of what the student no longer follows at all, beside 1 for what it follows firmly
 WEAKEST = 0.6  # an overlay that is tried again has at least this share of its weight
 
 
@@ -16,6 +17,7 @@ class Overlays:
         images: (N, C, H, W), the donors.
         logits: (N, classes), the teacher's logits for the views in which they worked.
         masks: (N, 1, H, W), in [0, 1], the weights with which they were mixed in.
+        followed: (N,), in [0, 1], how much the student followed each of them when it was last looked at; new ones: 1.
     """
 
     def __init__(self, capacity: int):
@@ -23,23 +25,30 @@ class Overlays:
         self.images: Tensor | None = None
         self.logits: Tensor | None = None
         self.masks: Tensor | None = None
+        self.followed: Tensor | None = None
 
     def __len__(self) -> int:
         return 0 if self.images is None else len(self.images)
 
     def add(self, images: Tensor, logits: Tensor, masks: Tensor) -> None:
         """Append overlays; the oldest beyond the capacity are dropped."""
-        fresh = (images, logits, masks)
-        old = (self.images, self.logits, self.masks) if len(self) else tuple(part[:0] for part in fresh)
-        self.images, self.logits, self.masks = (
-            torch.cat(pair)[-self.capacity :] for pair in zip(old, fresh, strict=True)
-        )
+        fresh = (images, logits, masks, torch.ones(len(images), device=images.device))
+        old = self._columns if len(self) else tuple(part[:0] for part in fresh)
+        self._columns = tuple(torch.cat(pair)[-self.capacity :] for pair in zip(old, fresh, strict=True))
 
     def keep_classes(self, classes: Tensor) -> None:
         """Drop the overlays whose class is not among `classes` (classes,), bool."""
         if len(self):
             kept = classes[self.logits.argmax(1)]
-            self.images, self.logits, self.masks = self.images[kept], self.logits[kept], self.masks[kept]
+            self._columns = tuple(column[kept] for column in self._columns)
+
+    @property
+    def _columns(self) -> tuple[Tensor, ...]:
+        return self.images, self.logits, self.masks, self.followed
+
+    @_columns.setter
+    def _columns(self, columns: tuple[Tensor, ...]) -> None:
+        self.images, self.logits, self.masks, self.followed = columns
 
 
 class Draw:
@@ -60,9 +69,12 @@ class Draw:
         """Draw (count, 1, 1, 1), bool: True with a probability."""
         return self.uniform(count) < probability
 
-    def among(self, indices: Tensor, count: int) -> Tensor:
-        """Draw `count` of the indices (N,), with replacement."""
-        return indices[(self.uniform(count).flatten() * len(indices)).long()]
+    def among(self, indices: Tensor, count: int, followed: Tensor | None = None) -> Tensor:
+        """Draw `count` of the indices (N,), with replacement; of those that the student followed (N,), in [0, 1],
+        more often, with probabilities proportional to `RARE` + followed."""
+        if followed is None:
+            return indices[(self.uniform(count).flatten() * len(indices)).long()]
+        return indices[torch.multinomial(RARE + followed, count, replacement=True, generator=self.generator)]
 
     def masks(self, count: int, shape: tuple[int, ...], blend: float) -> Tensor:
         """Draw masks (count, 1, H, W) for images of a shape (..., H, W): with the probability `blend` one number for

@@ -59,6 +59,13 @@ class Views:
     mask: Tensor | None = None
     plain: int = 0
 
+    def known_first(self, known: Tensor) -> "Views":
+        """Return the views in an order in which those whose answer is taken to be that of their base, `known` (B,),
+        bool, come first, as plain ones."""
+        order = torch.argsort(~known, stable=True)
+        mask = None if self.mask is None else self.mask[order]
+        return Views(self.images[order], self.base[order], self.donor[order], mask, plain=int(known.sum()))
+
     def slice(self, part: slice) -> "Views":
         """Return a slice of views without plain ones at the front."""
         return Views(self.images[part], self.base[part], self.donor[part])

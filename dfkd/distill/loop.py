@@ -61,7 +61,8 @@ class Distillation:
         log: Callable[[int, dict[str, float]], None],
         loop: Loop = plain_loop,
     ):
-        self.synthesizer, self.defense, self.teacher, self.examiner = synthesizer, defense, teacher, examiner
+        self.synthesizer, self.defense, self.examiner = synthesizer, defense, examiner
+        self.teacher = teacher = defense.stand_in(teacher, synthesizer.rounds if pool is None else None)
         self.runtime, self.log, self.loop = runtime, log, loop
         self.online = pool is None
         if self.online:
@@ -146,7 +147,7 @@ class Distillation:
         self.meter.add(batch.metrics)
         images = to_float(batch.images)
         with self.clock("distill"), self.teacher.counted_as("distill"), self.runtime.autocast():
-            logits = self.teacher.predict(images, self.runtime.chunk).float()
+            logits = self.defense.answer(self.teacher, images, self.runtime.chunk)
         with self.clock("split"):
             split = self.defense.split(self.teacher, images, logits, self.generator)
         self._count(split)

@@ -226,9 +226,11 @@ def is_ours(code: Callable | type) -> bool:
 
 def form_of(argument: Any) -> Any:
     """Return what has to be the same for a replay: of tensors, also in tuples, shape, type and whether they get
-    gradients; all other arguments themselves."""
+    gradients; all other arguments themselves, and the version of one that has it, as a `Teacher` does."""
     if isinstance(argument, tuple):
         return tuple(map(form_of, argument))
+    if hasattr(argument, "version"):
+        return argument, argument.version
     return (argument.shape, argument.dtype, argument.requires_grad) if isinstance(argument, Tensor) else argument
 
 

@@ -110,6 +110,7 @@ class Teacher(Classifier):
     Attributes:
         evals: number of images evaluated so far, by purpose (such as 'synthesis', 'split', 'distill', 'evaluate',
             'other').
+        version: how many times the weights have got others or another place (`changed`); a recorded step holds for one.
     """
 
     def __init__(self, net: nn.Module, shape: tuple[int, int, int], classes: int, mean: list[float], std: list[float]):
@@ -118,6 +119,7 @@ class Teacher(Classifier):
         self._purpose = "other"
         self._fast: list[nn.Module | None] = []  # in a list, so that it is not registered as a submodule
         self._compiled: list[Callable[[Tensor], Tensor] | None] = []
+        self.version = 0
         self.requires_grad_(False)
         self.eval()
         net.register_forward_pre_hook(self._count)
@@ -177,8 +179,13 @@ class Teacher(Classifier):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
         """Apply a function to all weights (such as a move to a device), and drop the copies made from them."""
-        self._fast, self._compiled = [], []
+        self.changed()
         return super()._apply(fn, recurse)
+
+    def changed(self) -> None:
+        """Drop what was made from the weights: the copies of the network, and recorded steps in which they are."""
+        self._fast, self._compiled = [], []
+        self.version += 1
 
     def checkpoint_state(self) -> dict[str, Counter]:
         """Return what a checkpoint saves: the counts, because nothing else ever changes."""

@@ -13,6 +13,7 @@ def label(run: Run) -> str:
     off = {
         "no audit, no carriers": not defense["audit"],
         "no carriers": defense["audit"] and not defense["carrier_rows"],
+        "no copy": defense["name"] == "escape" and defense["audit"] and not defense["purify_after"],
         "no relabelling": not defense["relabel"],
         "no scouts": defense["scouts"] is None,
     }

@@ -111,12 +111,15 @@ def test_the_views_of_a_batch_are_made_as_promised(random):
     some = sources([0, 1] * 8, [True] * 12 + [False] * 4)
     escape.trapped.add(torch.ones(2, *SHAPE), torch.zeros(2, 4), torch.ones(2, 1, 8, 8))
     more, views = escape.views(some, random)
-    assert views.plain == 12 and torch.equal(views.images[:12], some.images[:12])
-    assert len(views.images) == 16 + 8 + 8 and len(more) == 18
+    assert torch.equal(views.images[:12], some.images[:12]) and len(views.images) == 16 + 8 + 8 and len(more) == 18
     expected = (1 - views.mask) * more.images[views.base] + views.mask * more.images[views.donor]
     assert torch.allclose(views.images, expected, atol=1e-6)
-    scouts, overlaid = slice(16, 24), slice(24, 32)
-    assert (views.base[scouts] >= 16).all() and (views.donor[scouts] >= 16).all()
+    # scouts that are shown as they are, have been answered before
+    assert 12 <= views.plain < 20 and (views.base[12 : views.plain] >= 16).all() and not views.mask[: views.plain].any()
+    assert views.mask[views.plain :].flatten(1).any(1).all()
+    scouts = views.base >= 16
+    assert scouts.sum() == 8 and (views.donor[scouts] >= 16).all()
+    overlaid = slice(24, 32)
     assert more.fragile[views.base[overlaid]].all() and not more.fragile[views.donor[overlaid]].any()
 
 
@@ -177,6 +180,7 @@ def test_carriers_are_shown_on_fragile_images_with_the_labels_that_they_hide(ran
     more, views = escape.views(some, random)
     part = slice(16, 24)
     assert len(views.images) == 24 and len(more) == 17 and not more.fragile[16] and more.labels[16] == 0
+    assert views.plain == 24  # the teacher is not asked
     assert (views.donor[part] == 16).all() and more.fragile[views.base[part]].all()
     changed = views.images[part] - more.images[views.base[part]]
     assert (changed.flatten(1).amax(1) > 0.1).all() and changed.max() <= 0.3 * 1.4 + 1e-6
@@ -229,6 +233,49 @@ def test_carriers_are_sought_with_the_teacher_first_and_then_with_the_student(te
     shares = [explored(escape, teacher, pool, number)["escape/carriers"] for number in range(3)]
     assert [len(models) for models in sought] == [1, 2] and all(models[0] is teacher for models in sought)
     assert all(0 <= share <= 1 for share in shares)
+
+
+def with_copy(teacher: Teacher, kind_of_scouts: float = 0.0, rounds: int | None = 100, **options) -> Escape:
+    escape = Escape(Known(), **options)
+    seen = looks(0, classes=10)
+    seen.values["scouts"][0] = kind_of_scouts
+    escape.heed(seen)
+    escape.taught_by = escape.stand_in(teacher, rounds)
+    return escape
+
+
+def test_a_copy_takes_the_place_of_a_teacher_with_a_trigger(teacher):
+    escape = with_copy(teacher)
+    assert escape.taught_by is escape.copy is not teacher and escape.purify_at == 20
+    assert with_copy(teacher, rounds=44).purify_at == 5  # an exploration
+    for other in (with_copy(teacher, 0.9), with_copy(teacher, rounds=None), with_copy(teacher, purify_after=0.0)):
+        assert other.taught_by is teacher and other.copy is None  # outside of the domain, a finished pool, switched off
+    assert Escape(Known()).stand_in(teacher, 100) is teacher  # no audit
+
+
+def test_everything_is_distilled_and_the_pool_gets_the_answers_of_the_copy(teacher, small_digits, random, monkeypatch):
+    escape = with_copy(teacher, purify_after=0.1)
+    images = torch.cat([torch.ones(3, *SHAPE), small_digits.val.pixels(slice(0, 40))])  # three are robust
+    pool = Pool()
+    pool.add(images, escape.answer(escape.copy, images, 20), escape.split(escape.copy, images, None, random))
+    assert pool.split.fragile.all() and escape.steer(escape.copy, random) is None
+    assert torch.allclose(pool.logits, teacher.predict(images), atol=1e-4)
+    purified = []
+
+    def purify(carried, images, logits, steps, generator):
+        purified.append((carried, len(images), steps))
+        with torch.no_grad():
+            escape.copy.net.head.bias[3] += 100
+        escape.copy.changed()
+
+    monkeypatch.setattr(escape.copy, "purify", purify)
+    explored(escape, escape.copy, pool, 5)
+    assert not purified
+    explored(escape, escape.copy, pool, 10)
+    explored(escape, escape.copy, pool, 15)
+    assert purified == [(escape.carried, 43, 300)] and (pool.logits.argmax(1) == 3).all()
+    _, views = escape.views(Sources(images, pool.logits, pool.split.fragile), random)
+    assert len(views.images) == 43  # no overlays, no scouts; nothing carries yet
 
 
 class Trap(torch.nn.Module):
@@ -358,7 +405,7 @@ def test_a_student_gets_away_with_the_labels_under_the_trap(runtime, teacher, sm
     [
         {"donors": "both"}, {"paste": 1.0}, {"blend": 2.0}, {"least": -1.0}, {"scouts_at_once": 0}, {"every": 0},
         {"scout_rows": -1.0}, {"overlay_rows": -0.1}, {"weight": -1.0}, {"carrier_rows": -1.0}, {"seek_steps": 0},
-        {"seek_batch": 0}, {"seek_every": 0}, {"seek_every": 7},
+        {"seek_batch": 0}, {"seek_every": 0}, {"seek_every": 7}, {"purify_steps": 0}, {"purify_after": 1.0},
     ],
 )  # fmt: skip
 def test_impossible_options_are_refused(options):

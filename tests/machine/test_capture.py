@@ -15,7 +15,7 @@ from dfkd.machine import capture
 from dfkd.machine.capture import PATIENCE, TRIALS, WARM_UP, CapturedStep
 from dfkd.machine.graphs import CUDAGraphs
 from dfkd.machine.runtime import Runtime, make_runtime
-from dfkd.models import cnn_bn, mlp
+from dfkd.models import Teacher, cnn_bn, mlp
 from dfkd.priors import BatchNormEMA, Prior, TotalVariation
 from dfkd.recipe import Recipe
 from dfkd.run.run_cell import run_cell
@@ -433,3 +433,20 @@ def test_a_run_with_graphs_gives_the_same_student(tmp_path, monkeypatch, name):
     assert graphs.replays > 10
     assert fast["student_digest"] == plain["student_digest"] and fast["teacher_evals"] == plain["teacher_evals"]
     assert made >= expected
+
+
+def test_a_teacher_with_other_weights_is_another_argument(graphs):
+    """Its folded copy, which a recording has within, is made anew."""
+    torch.manual_seed(0)
+    teacher = Teacher(cnn_bn((1, 8, 8), 3, widths=(4, 6)), (1, 8, 8), 3, [0.5], [0.3])
+    step = CapturedStep("a step", lambda x, teacher: teacher(x), "graph", graphs)
+    x = torch.rand(2, 1, 8, 8)
+    for _ in range(WARM_UP + 2):
+        step(x, teacher)
+    assert (graphs.records, graphs.replays) == (1, 2)
+    with torch.no_grad():
+        next(teacher.net.parameters()).mul_(2)
+    teacher.changed()
+    for _ in range(WARM_UP + 2):
+        assert torch.allclose(step(x, teacher), teacher.net(x.sub(0.5).div(0.3)), atol=1e-5)
+    assert (graphs.records, graphs.replays) == (2, 4)

@@ -55,6 +55,7 @@ PAGES = {  # what a page says of the cells of its preset
     "escape": [
         "**open_set**",
         "| escape, no audit, no carriers",
+        "| escape, no copy",
         "| escape_random",
         "| escape, radius 5/255",
         "| dhbe",
