@@ -10,15 +10,19 @@ from dfkd.domains import points
 from dfkd.models import Classifier, load_classifier
 from dfkd.pool import Pool
 from dfkd.report.runs import Run
+from dfkd.report.tables import Number
 from dfkd.stages.run_figures import field_grid
 from dfkd.store.store import Store
 from studies.kept import derived
-from studies.pages import Page, by, summary, table
+from studies.pages import Page, by, by_seed, summary, table
+from studies.statistics import holm, p_text, paired
 
 SIDE, PIECE = 200, 5  # the grid has SIDE x SIDE points; a piece of the plane is PIECE x PIECE of them
 SHOWN = 500  # points in a panel
 RECIPE = 1e-2  # class weight of CAKE's recipe for 2-D sets
 SETS = ("two_moons", "circles", "checkerboard")
+FLOOR, AGREEMENT = "noise_images", "grid agreement"
+PLACES = {"covered": ".0f", "distance": ".2f", "near": ".0f"}  # what measure_cell finds: its form in the table
 
 
 def boundary_pieces(labels: Tensor, piece: int = PIECE) -> Tensor:
@@ -99,27 +103,44 @@ def name(run: Run) -> str:
 
 def page(cells: list[Run]) -> Page:
     """Return a table per set, and the points of every method on the teacher's field."""
-    parts = []
-    for kind, runs in by(cells, lambda run: run.config["ntl_scenario"]["id"]["name"]).items():
-        rows = []
-        for label, group in by(runs, name).items():
-            found = [derived(run, "boundary", measure_cell) for run in group]
-            mean = {key: sum(one[key] for one in found) / len(found) for key in ("covered", "distance", "near")}
-            rows.append(
-                [
-                    label,
-                    len(group),
-                    f"{mean['covered']:.0f}",
-                    f"{mean['distance']:.2f}",
-                    f"{mean['near']:.0f}",
-                    summary(group, "grid agreement"),
-                    summary(group, "student ID"),
-                    summary(group, "teacher ID"),
-                ]
-            )
-        head = ["points", "n", "boundary covered, %", "median distance", "nearer than 0.1, %"]
-        parts.append(f"**{kind}**\n\n{table([*head, 'grid agreement', 'student ID', 'teacher ID'], rows)}")
-    return Page("\n\n".join(parts), picture(cells))
+    sets = by(cells, lambda run: run.config["ntl_scenario"]["id"]["name"])
+    return Page("\n\n".join(f"**{kind}**\n\n{set_table(runs)}" for kind, runs in sets.items()), picture(cells))
+
+
+def set_table(cells: list[Run]) -> str:
+    """Return the table of one set: a row per kind of points, with its differences to as many points of noise."""
+    groups = by(cells, name)
+    where, tests = {}, {}
+    for label, runs in groups.items():
+        where[label] = {run.seed: derived(run, "boundary", measure_cell) for run in runs}
+    for label, runs in groups.items():
+        control = f"{FLOOR}, {label.rpartition(', ')[2]}"
+        if label == control or control not in groups:
+            continue
+        ours, theirs = ({seed: one["distance"] for seed, one in where[key].items()} for key in (label, control))
+        tests[label, "distance"] = paired(ours, theirs)
+        tests[label, AGREEMENT] = paired(by_seed(runs, AGREEMENT), by_seed(groups[control], AGREEMENT))
+    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+
+    def entries(label: str, measure: str, form: str) -> list[str]:
+        test = tests.get((label, measure))
+        return ["", ""] if test is None else [test.text(form), p_text(adjusted[label, measure])]
+
+    rows = []
+    for label, runs in groups.items():
+        rows.append(
+            [
+                label,
+                len(runs),
+                *(Number(tuple(one[key] for one in where[label].values()), form) for key, form in PLACES.items()),
+                *(summary(runs, head) for head in (AGREEMENT, "student ID", "teacher ID")),
+                *entries(label, "distance", ".2f"),
+                *entries(label, AGREEMENT, ".1f"),
+            ]
+        )
+    head = ["points", "n", "boundary covered, %", "median distance", "nearer than 0.1, %"]
+    head += [AGREEMENT, "student ID", "teacher ID"]
+    return table([*head, "distance - noise", "p (Holm)", f"{AGREEMENT} - noise", "p (Holm)"], rows)
 
 
 def picture(cells: list[Run]) -> Figure | None:

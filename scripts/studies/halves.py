@@ -2,7 +2,7 @@
 
 from dfkd.report.runs import Run
 from studies.pages import Page, by, by_seed, table
-from studies.scenarios import compared, scenario, trap
+from studies.scenarios import TRAPS, compared, scenario, trap
 from studies.statistics import holm, p_text, t_interval
 
 NAMES = {"none": "neither", "ckd": "calibrated alone", "forgetting": "forgetting alone", "atesc": "both"}
@@ -13,8 +13,9 @@ def half(run: Run) -> str:
 
 
 def interaction(cells: list[Run]) -> str:
-    """Return the interaction, both - calibrated alone - forgetting alone + neither, paired by seed."""
-    tests = {}
+    """Return the interaction, both - calibrated alone - forgetting alone + neither, paired by seed: in every scenario,
+    and over all of them, where a value is of one scenario and seed."""
+    found: dict[str, list[float]] = {}
     for name, runs in by(cells, scenario).items():
         for head in ("student ID", trap(name)):
             both, calibrated, forgetting, neither = (
@@ -22,12 +23,14 @@ def interaction(cells: list[Run]) -> str:
                 for group in ("both", "calibrated alone", "forgetting alone", "neither")
             )
             seeds = both.keys() & calibrated.keys() & forgetting.keys() & neither.keys()
-            tests[name, head] = t_interval([both[s] - calibrated[s] - forgetting[s] + neither[s] for s in seeds])
+            values = [both[s] - calibrated[s] - forgetting[s] + neither[s] for s in sorted(seeds)]
+            found[f"{name}, {head}"] = values
+            found.setdefault(f"all scenarios, {head if head == 'student ID' else TRAPS}", []).extend(values)
+    found = dict(sorted(found.items(), key=lambda entry: entry[0].startswith("all")))  # these last
+    tests = {name: t_interval(values) for name, values in found.items()}
     adjusted = holm([test.p for test in tests.values()])
-    rows = [
-        [f"{name}, {head}", test, p_text(p)] for ((name, head), test), p in zip(tests.items(), adjusted, strict=True)
-    ]
-    return table(["interaction of the halves", "points (95 %)", "p (Holm)"], rows)
+    rows = [[name, test.n, test, p_text(p)] for (name, test), p in zip(tests.items(), adjusted, strict=True)]
+    return table(["interaction of the halves", "n", "points (95 %)", "p (Holm)"], rows)
 
 
 def page(cells: list[Run]) -> Page:

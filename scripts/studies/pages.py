@@ -149,8 +149,19 @@ def compare(groups: dict[str, list[Run]], measures: Sequence[str], control: str,
     return table(["", "n", *measures, *heads], rows)
 
 
-def intervals(groups: dict[str, list[Run]], head: str, xlabel: str) -> Figure:
-    """Draw the mean of a measure in percent for every group, with its 95 % t-interval; the first group on top."""
+def intervals(
+    groups: dict[str, list[Run]],
+    head: str,
+    xlabel: str,
+    teacher: str | None = None,
+    limits: tuple[float, float] | None = (0, 102),
+) -> Figure:
+    """Draw the mean of a measure in percent for every group, with its 95 % t-interval; the first group on top.
+
+    Args:
+        teacher: head of the teachers' measure, whose mean is a dotted line; None draws none.
+        limits: ends of the axis in percent; None shows the intervals alone, where they are close to each other.
+    """
     figure = Figure(figsize=(7, 0.3 * len(groups) + 1))
     axes = figure.subplots()
     for row, runs in enumerate(reversed(groups.values())):
@@ -158,5 +169,12 @@ def intervals(groups: dict[str, list[Run]], head: str, xlabel: str) -> Figure:
         axes.plot([interval.low, interval.high], [row, row], color=colour(0), linewidth=1)
         axes.plot(interval.mean, row, "o", color=colour(0), markersize=4)
     axes.set_yticks(range(len(groups)), reversed(groups), fontsize=8)
-    axes.set(xlabel=f"{xlabel} (mean, 95 % interval)", xlim=(0, 102))
+    label = f"{xlabel} (mean, 95 % interval)"
+    if teacher is not None:
+        mean = summary([run for runs in groups.values() for run in runs], teacher).mean
+        axes.axvline(mean, color="black", linestyle=":", linewidth=1)
+        label += "; dotted: teacher"
+    axes.set(xlabel=label)
+    if limits is not None:
+        axes.set(xlim=limits)
     return figure

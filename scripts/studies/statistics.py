@@ -25,8 +25,16 @@ class Difference:
     n: int
 
     def __str__(self) -> str:
-        """'+1.2 (-0.3 to 2.7)', or the mean alone for one pair."""
-        return f"{self.mean:+.1f}" + (f" ({self.low:+.1f} to {self.high:+.1f})" if self.n > 1 else "")
+        return self.text()
+
+    def text(self, form: str = ".1f") -> str:
+        """Return '+1.2 (-0.3 to +2.7)', or the mean alone for one pair.
+
+        Args:
+            form: format of a number without its sign.
+        """
+        mean, low, high = (format(value, f"+{form}") for value in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})" if self.n > 1 else mean
 
 
 def t_interval(values: Sequence[float]) -> Difference:

@@ -11,4 +11,5 @@ def page(cells: list[Run]) -> Page:
     """Return every kind of embeddings against random ones, and their means."""
     groups = by(cells, method)
     text = compare(groups, ["student ID", "agreement", "teacher ID"], FLOOR, ["student ID", "agreement"])
-    return Page(text, intervals(groups, "student ID", "student accuracy on test texts, %"))
+    words = "student accuracy on test texts, %"
+    return Page(text, intervals(groups, "student ID", words, teacher="teacher ID", limits=None))

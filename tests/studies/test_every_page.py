@@ -60,7 +60,7 @@ PAGES = {  # what a page says of the cells of its preset
         "| escape, radius 5/255",
         "| dhbe",
     ],
-    "halves": ["**open_set**", "| forgetting alone", "| backdoor, ASR"],
+    "halves": ["**open_set**", "| forgetting alone", "| backdoor, ASR", "| all scenarios, ASR or OLAcc | 6"],
 }
 
 
