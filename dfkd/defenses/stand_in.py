@@ -26,9 +26,9 @@ class StandIn(Teacher):
 
     def __init__(self, teacher: Teacher):
         mean, std = (statistic.flatten().tolist() for statistic in (teacher.mean, teacher.std))
-        super().__init__(copy.deepcopy(teacher.net), teacher.shape, teacher.classes, mean, std)
-        self.net._forward_pre_hooks.clear()  # the original's count
-        self.net.register_forward_pre_hook(self._count)
+        net = copy.deepcopy(teacher.net, {id(teacher): teacher})
+        net._forward_pre_hooks.clear()  # which count for the original
+        super().__init__(net, teacher.shape, teacher.classes, mean, std)
         self.evals = teacher.evals
 
     def checkpoint_state(self) -> dict:
