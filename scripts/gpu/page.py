@@ -82,8 +82,8 @@ def _whole(measured: Path) -> str:
     about_rows = (
         "Cells of the digits beside each other on the device against the same cells in turn; students in bfloat16 "
         "beside students in float32, right if the means differ by no more than the seeds do; a teacher of CIFAR-10 "
-        "beside a plain PyTorch loop. An H100 took 75, 50 and 59 seconds for them. The last row is the teacher of the next "
-        "table."
+        "beside a plain PyTorch loop. An H100 took 75, 50 and 59 seconds for them. The last row is the teacher of the "
+        "next table."
     )
     names = [*whole.MEASURES, teachers.BESIDE_PLAIN, teachers.SHORT]
     table = _answers("what was compared", names, content, lambda row: row["compared"])
