@@ -113,13 +113,14 @@ class Teacher(Classifier):
         version: how many times the weights have got others or another place (`changed`); a recorded step holds for one.
     """
 
+    version = 0
+
     def __init__(self, net: nn.Module, shape: tuple[int, int, int], classes: int, mean: list[float], std: list[float]):
         super().__init__(net, shape, classes, mean, std)
         self.evals: Counter[str] = Counter()
         self._purpose = "other"
         self._fast: list[nn.Module | None] = []  # in a list, so that it is not registered as a submodule
         self._compiled: list[Callable[[Tensor], Tensor] | None] = []
-        self.version = 0
         self.requires_grad_(False)
         self.eval()
         net.register_forward_pre_hook(self._count)
