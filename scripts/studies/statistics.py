@@ -40,8 +40,8 @@ class Difference:
 def t_interval(values: Sequence[float]) -> Difference:
     """Return the mean of values with its 95 % t-interval and the p-value of the mean 0.
 
-    If all values are equal, there is no test (p is NaN): a spread of 0 is what rounded percentages of few seeds happen
-    to have, not evidence.
+    If all values are equal but for the rounding of their sums, there is no test (p is NaN): a spread of 0 is what
+    rounded percentages of few seeds happen to have, not evidence.
 
     Raises:
         ValueError: there is no value.
@@ -53,7 +53,7 @@ def t_interval(values: Sequence[float]) -> Difference:
     if len(x) == 1:
         return Difference(mean, np.nan, np.nan, np.nan, 1)
     error = x.std(ddof=1).item() / len(x) ** 0.5
-    if error == 0:
+    if np.ptp(x) < 1e-9:
         return Difference(mean, mean, mean, np.nan, len(x))
     half = stats.t.ppf(0.975, len(x) - 1).item() * error
     p = 2 * stats.t.sf(abs(mean) / error, len(x) - 1).item()

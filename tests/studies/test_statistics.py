@@ -28,6 +28,7 @@ def test_one_value_has_no_interval_and_equal_ones_have_no_test():
     assert math.isnan(alone.low) and math.isnan(alone.p) and str(alone) == "+5.0" and p_text(alone.p) == "-"
     equal = t_interval([2.0, 2.0])
     assert (equal.low, equal.high) == (2.0, 2.0) and math.isnan(equal.p)
+    assert math.isnan(t_interval([0.1 + 0.2, 0.3]).p), "sums of the same numbers in another order are equal, too"
 
 
 def test_only_seeds_of_both_groups_are_paired():
