@@ -38,10 +38,11 @@ class Escape(ATEsc):
     none, all images are distilled; if it cannot tell, there are no carriers.
 
     If it sees a trigger, it can be separated from what the teacher knows: after `purify_after` of the rounds, a copy of
-    the teacher is trained until carriers no longer work on it (`StandIn.purify`), and this copy is distilled from then
-    on, and images are made for it. No image is called robust, before and after. A trap that lies outside of the domain
-    (the teacher calls most images that mean nothing by its class) is part of what the class is for the teacher, so that
-    a copy would lose the class, too; there, and where a pool is finished beforehand, the teacher itself is distilled.
+    the teacher is trained so that carriers no longer work on it (`StandIn.purify`). From then on this copy is
+    distilled, and images are made for it. No image is called robust, before and after. A trap that lies outside of the
+    domain (the teacher calls most images that mean nothing by its class) is part of what the class is for the teacher,
+    so that a copy would lose the class, too; there, and where a pool is finished beforehand, the teacher itself is
+    distilled.
 
     The student's batch of B pool images becomes these views:
 

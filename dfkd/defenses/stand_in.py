@@ -38,7 +38,7 @@ class StandIn(Teacher):
         self.changed()
 
     def purify(self, carried: Carried, images: Tensor, logits: Tensor, steps: int, generator: torch.Generator) -> None:
-        """Train the copy until small changes no longer carry images to the trap's class.
+        """Train the copy so that small changes no longer carry images to the trap's class.
 
         Every step of Adam minimises the mean of KL(teacher || copy) over images of other classes, over others of them
         under carriers, with the teacher's answers to the images without them, and over a few images of the trap's
