@@ -46,6 +46,7 @@ def profiled(stage: str, device: torch.device, folder: Path) -> Iterator[Callabl
     text, timeline = folder / f"profile_{stage}.txt", folder / f"profile_{stage}.json.gz"
     text.write_text(table + "\n")
     window.profile.export_chrome_trace(str(timeline))
+    window.forget()
     log.info("  profile  %s: %s", stage, summary)
     log.info("           %s, and the timeline beside it", text)
 
@@ -93,6 +94,7 @@ class ProfileWindow:
             return
         self.stop()
         if not self.is_warm:
+            self.forget()
             self._start(is_warm=True)
 
     def stop(self) -> None:
@@ -101,6 +103,11 @@ class ProfileWindow:
                 torch.cuda.synchronize(self.device)
             self.profile.stop()
             self.running = False
+
+    def forget(self) -> None:
+        """Free what was recorded at once: torch's profiler belongs to a cycle of objects, and would keep it until some
+        later garbage collection."""
+        self.profile.profiler = None
 
     def read(self) -> tuple[str, str]:
         """Return (table of the operators; the operators that take most of the time in one line), both as text."""
