@@ -54,8 +54,7 @@ class Escape(ATEsc):
 
     A carried view has the teacher's logits for its base, whether or not the carrier works there, so that the teacher is
     not asked (with relabel=False it is, and what carries is forgotten). Another view is x = (1 - m) * base + m * donor,
-    and the teacher's class y of it decides,
-    with y(base), y(donor) the classes of its sources:
+    and the teacher's class y of it decides, with y(base), y(donor) the classes of its sources:
 
         both sources fragile, or y is neither y(base) nor y(donor)   distil the teacher's logits for the view
         both robust, y = y(base) or y(donor)          forget y; with carriers, only if one is a scout
@@ -238,15 +237,9 @@ class Escape(ATEsc):
                 pool.logits = self.copy.predict(images)
         others = (pool.logits.argmax(1) != self.carried.target).nonzero().flatten()
         if len(self.carried) and len(others):
-            self._try_carriers(student, pool.pixels(Draw(generator).among(others, SHOWN)))
+            images = pool.pixels(Draw(generator).among(others, SHOWN))
+            self.agreement["carriers"] = self.carried.look(student.predict, images)
         return {"escape/carriers": self.agreement["carriers"]}
-
-    @torch.no_grad()
-    def _try_carriers(self, student: Classifier, images: Tensor) -> None:
-        """See how many of the images (N, C, H, W) the known carriers carry for the student."""
-        mode = student.training
-        self.agreement["carriers"] = self.carried.look(student.eval(), images)
-        student.train(mode)
 
     def _carry(
         self,
@@ -269,11 +262,11 @@ class Escape(ATEsc):
             student.train(mode)
         others = bases[pool.logits[bases].argmax(1) != self.carried.target]
         if len(self.carried) and len(others):
-            self._try_carriers(student, pool.pixels(draw.among(others, SHOWN)))
+            self.agreement["carriers"] = self.carried.look(student.predict, pool.pixels(draw.among(others, SHOWN)))
 
     def _send_scouts(self, teacher: Teacher, student: Classifier, generator: torch.Generator) -> float:
-        """Draw scouts, and keep those in the trap: robust ones of which the teacher is sure. Return
-        their share, averaged over the explorations so far."""
+        """Draw scouts, and keep those in the trap: robust ones of which the teacher is sure. Return their share,
+        averaged over the explorations so far."""
         few = self.found < WORTHWHILE
         images = self.scouts.draw(max(1, self.scouts_at_once // 4) if few else self.scouts_at_once, generator)
         logits = self.criterion.answer(teacher, images, len(images))
@@ -363,19 +356,11 @@ class Escape(ATEsc):
         return round(most * min(1.0, max(agreement / FULL, self.least)))
 
 
-@torch.no_grad()
 def _followed(student: Classifier, images: Tensor, classes: Tensor) -> Tensor:
-    """Return the probability (N,) that the student, in evaluation mode, gives to the class of each image."""
-    mode = student.training
-    probability = student.eval()(images).float().softmax(1).gather(1, classes[:, None])[:, 0]
-    student.train(mode)
-    return probability
+    """Return the probability (N,) that the student gives to the class of each image."""
+    return student.predict(images, len(images)).float().softmax(1).gather(1, classes[:, None])[:, 0]
 
 
-@torch.no_grad()
-def _share(student: Classifier, images: Tensor, classes: Tensor | int) -> float:
-    """Return the share of images to which the student, in evaluation mode, gives these classes."""
-    mode = student.training
-    same = student.eval()(images).argmax(1) == classes
-    student.train(mode)
-    return same.float().mean().item()
+def _share(student: Classifier, images: Tensor, classes: Tensor) -> float:
+    """Return the share of images to which the student gives these classes."""
+    return (student.predict(images, len(images)).argmax(1) == classes).float().mean().item()
