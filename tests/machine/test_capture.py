@@ -317,7 +317,36 @@ def test_only_what_depends_on_its_arguments_alone_is_recorded():
     assert not Prior({"own": StatefulTerm()}).is_pure
 
 
-def test_on_a_gpu_a_step_as_a_graph_is_the_step(device):
+def step_of(net, runtime):
+    """The gradients of a step."""
+
+    def gradients(x, y):
+        with runtime.autocast():
+            loss = F.cross_entropy(net(x).float(), y)
+        return torch.autograd.grad(loss, list(net.parameters()))
+
+    return gradients
+
+
+def step_that_asks(net, runtime):
+    """The same with weights that it asks for: the second graph has the gradient of what the first has computed."""
+    draw = torch.Generator(runtime.device).manual_seed(1)
+
+    def ask(logits):
+        return torch.rand(len(logits), generator=draw, device=logits.device) * float(logits.isfinite().all())
+
+    def gradients(x, y):
+        with runtime.autocast():
+            logits = net(x)
+        losses = F.cross_entropy(logits.float(), y, reduction="none")
+        weights = yield ask, logits.detach()
+        return torch.autograd.grad((weights * losses).mean(), list(net.parameters()))
+
+    return gradients
+
+
+@pytest.mark.parametrize(("make", "parts"), [(step_of, 1), (step_that_asks, 2)])
+def test_on_a_gpu_a_step_as_a_graph_is_the_step(device, make, parts):
     """With BatchNorm in training, whose statistics change in every step, and bfloat16."""
     if device.type != "cuda":
         pytest.skip("needs --device cuda")
@@ -326,57 +355,15 @@ def test_on_a_gpu_a_step_as_a_graph_is_the_step(device):
         runtime = Runtime(device, "bfloat16", capture=mode)
         torch.manual_seed(0)
         net = runtime.to_device(cnn_bn((1, 8, 8), 10, widths=(4, 8, 8)))
-        parameters = list(net.parameters())
-        optimizer = fused(torch.optim.Adam, parameters, lr=1e-2)
-
-        def gradients(x, y, net=net, parameters=parameters, runtime=runtime):
-            with runtime.autocast():
-                loss = F.cross_entropy(net(x).float(), y)
-            return {"loss": loss}, torch.autograd.grad(loss, parameters)
-
-        step, data = runtime.captured("a step", gradients), torch.Generator(device).manual_seed(0)
+        optimizer = fused(torch.optim.Adam, list(net.parameters()), lr=1e-2)
+        step, data = runtime.captured("a step", make(net, runtime)), torch.Generator(device).manual_seed(0)
         for _ in range(WARM_UP + 10):
             x = torch.rand(32, 1, 8, 8, generator=data, device=device)
-            _, found = step(x, (10 * x.mean((1, 2, 3))).long())
-            for parameter, gradient in zip(parameters, found, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
-        students.append(net)
-    assert isinstance(step, CapturedStep) and step.recording is not None
-    for one, other in zip(*(net.state_dict().values() for net in students), strict=True):
-        assert torch.allclose(one, other, atol=1e-3)
-
-
-def test_on_a_gpu_a_step_with_a_question_is_the_step(device):
-    """The gradient in the second graph is one of what the first graph has computed."""
-    if device.type != "cuda":
-        pytest.skip("needs --device cuda")
-    students = []
-    for mode in ("none", "graph"):
-        runtime = Runtime(device, "bfloat16", capture=mode)
-        torch.manual_seed(0)
-        net = runtime.to_device(cnn_bn((1, 8, 8), 10, widths=(4, 8, 8)))
-        parameters, draw = list(net.parameters()), torch.Generator(device).manual_seed(1)
-        optimizer = fused(torch.optim.Adam, parameters, lr=1e-2)
-
-        def ask(logits, draw=draw):
-            return torch.rand(len(logits), generator=draw, device=logits.device) * float(logits.isfinite().all())
-
-        def gradients(x, y, ask, net=net, parameters=parameters, runtime=runtime):
-            with runtime.autocast():
-                logits = net(x)
-            losses = F.cross_entropy(logits.float(), y, reduction="none")
-            weights = yield ask, logits.detach()
-            return torch.autograd.grad((weights * losses).mean(), parameters)
-
-        step, data = runtime.captured("a step", gradients), torch.Generator(device).manual_seed(0)
-        for _ in range(WARM_UP + 10):
-            x = torch.rand(32, 1, 8, 8, generator=data, device=device)
-            for parameter, gradient in zip(parameters, step(x, (10 * x.mean((1, 2, 3))).long(), ask), strict=True):
+            for parameter, gradient in zip(net.parameters(), step(x, (10 * x.mean((1, 2, 3))).long()), strict=True):
                 parameter.grad = gradient.clone()
             optimizer.step()
         students.append(net)
-    assert isinstance(step, CapturedStep) and len(step.recording.parts) == 2
+    assert isinstance(step, CapturedStep) and len(step.recording.parts) == parts
     for one, other in zip(*(net.state_dict().values() for net in students), strict=True):
         assert torch.allclose(one, other, atol=1e-3)
 
