@@ -15,7 +15,7 @@ from dfkd.defenses.base import Defense
 from dfkd.defenses.carried import Carried
 from dfkd.defenses.criteria import Criterion
 from dfkd.defenses.overlays import Draw, Overlays
-from dfkd.defenses.stand_in import StandIn
+from dfkd.defenses.purified import SHOWN, Purified
 from dfkd.defenses.views import Lesson, Sources, Views, inherits_robustness, join, mix
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool, Split
@@ -27,7 +27,6 @@ FIRST = 1024  # images of a finished pool that the criterion sees before the fir
 SLOWNESS = 0.7  # weight of the earlier explorations in a running mean
 WORTHWHILE = 0.05  # share of the scouts in the trap below which fewer are sent
 IMAGES = 256  # images of the pool on which carriers are sought
-SHOWN = 16  # images on which each carrier is tried on the student
 FULL = 0.15  # share of agreement from which on the student sees the full number of additional views
 
 
@@ -37,12 +36,11 @@ class Escape(ATEsc):
     An audit of the teacher (`dfkd.audit`) says first whether there is a trap, and to which class it leads. If it sees
     none, all images are distilled; if it cannot tell, there are no carriers.
 
-    If it sees a trigger, it can be separated from what the teacher knows: after `purify_after` of the rounds, a copy of
-    the teacher is trained so that carriers no longer work on it (`StandIn.purify`). From then on this copy is
-    distilled, and images are made for it. No image is called robust, before and after. A trap that lies outside of the
+    If it sees a trigger, it can be separated from what the teacher knows: after `purify_after` of the rounds, it is
+    removed from a copy of the teacher, which is distilled from then on (`Purified`). A trap that lies outside of the
     domain (the teacher calls most images that mean nothing by its class) is part of what the class is for the teacher,
     so that a copy would lose the class, too; there, and where a pool is finished beforehand, the teacher itself is
-    distilled.
+    distilled, as follows.
 
     The student's batch of B pool images becomes these views:
 
@@ -94,6 +92,7 @@ class Escape(ATEsc):
         purify_after: share of the rounds of an online synthesizer after which a trigger is removed from a copy of the
             teacher, in [0, 1); 0: never.
         purify_steps: steps of the copy's training.
+        paint_steps: steps in which images of the trap's class are made for the copy, at least 0; 0: none are made.
         weight, kwargs: arguments of `ATEsc`. Relabelled views need less forgetting than ATEsc's weight of 1.
 
     Raises:
@@ -118,7 +117,8 @@ class Escape(ATEsc):
         audit: bool = True,
         carrier_rows: float = 0.5,
         purify_after: float = 0.2,
-        purify_steps: int = 300,
+        purify_steps: int = 400,
+        paint_steps: int = 150,
         seek_every: int = 30,
         seek_steps: int = 60,
         seek_batch: int = 16,
@@ -139,6 +139,7 @@ class Escape(ATEsc):
         if seek_every % every:
             raise ValueError(f"seek_every must be a multiple of every, got {seek_every} and {every}")
         rows = {"scout_rows": scout_rows, "overlay_rows": overlay_rows, "carrier_rows": carrier_rows}
+        rows |= {"paint_steps": paint_steps}
         if any(value < 0 for value in rows.values()):
             raise ValueError(f"none of these may be negative, got {rows}")
         self.scouts, self.scouts_at_once, self.every = scouts, scouts_at_once, every
@@ -149,9 +150,8 @@ class Escape(ATEsc):
         self.carried: Carried | None = None  # if an audit names a class
         self.sees_no_trap = False  # if an audit says so
         self.outside = False  # whether the trap lies outside of the domain, and is no trigger
-        self.copy: StandIn | None = None  # of the teacher, from which a trigger is removed
-        self.purify_after, self.purify_steps = purify_after, purify_steps
-        self.purify_at = 0  # round in which it is done
+        self.purified: Purified | None = None  # a copy of the teacher, from which a trigger is removed
+        self.purify_after, self.purify_steps, self.paint_steps = purify_after, purify_steps, paint_steps
         self.trapped = Overlays(1024)  # robust scouts; their masks are not used
         self.overlays = Overlays(256)
         self.found = 1.0  # share of the scouts that were in the trap, recent ones most
@@ -161,14 +161,15 @@ class Escape(ATEsc):
     def stand_in(self, teacher: Teacher, rounds: int | None) -> Teacher:
         if self.carried is None or self.outside or not self.purify_after or rounds is None:
             return teacher
-        self.purify_at = int(self.purify_after * rounds) // self.every * self.every
-        self.copy = StandIn(teacher)
-        return self.copy
+        first, shown = int(self.purify_after * rounds), (self.paste, self.blend, self.carrier_rows, self.least)
+        steps = self.purify_steps, self.paint_steps
+        self.purified = Purified(teacher, self.carried, first, rounds, *steps, *shown)
+        return self.purified.copy
 
     @property
     def distils_all(self) -> bool:
         """Whether no image is called robust: there is no trap, or it is removed from a copy of the teacher."""
-        return self.sees_no_trap or self.copy is not None
+        return self.sees_no_trap or self.purified is not None
 
     @property
     def needs_audit(self) -> bool:
@@ -202,8 +203,8 @@ class Escape(ATEsc):
     ) -> dict[str, float]:
         if number % self.every or self.sees_no_trap:
             return {}
-        if self.copy is not None:
-            return self._explore_copy(number, student, pool, generator)
+        if self.purified is not None:
+            return self.purified.explore(number, student, pool, generator)
         with teacher.counted_as("split"):
             # the split of a finished pool was made in another run
             if number == 0 and self.criterion.suspicious is None:
@@ -224,22 +225,6 @@ class Escape(ATEsc):
         if self.carried is not None and len(bases):
             self._carry(number, teacher, student, pool, bases, generator)
         return {f"escape/{name}": value for name, value in (self.agreement | {"trapped_scouts": found}).items()}
-
-    def _explore_copy(
-        self, number: int, student: Classifier, pool: Pool, generator: torch.Generator
-    ) -> dict[str, float]:
-        """Remove the trap from the copy of the teacher when it is time, and label the pool with its answers. Later see
-        how many images the carriers carry for the student."""
-        if number == self.purify_at:
-            with self.copy.counted_as("split"):
-                images = pool.pixels()
-                self.copy.purify(self.carried, images, pool.logits, self.purify_steps, generator)
-                pool.logits = self.copy.predict(images)
-        others = (pool.logits.argmax(1) != self.carried.target).nonzero().flatten()
-        if len(self.carried) and len(others):
-            images = pool.pixels(Draw(generator).among(others, SHOWN))
-            self.agreement["carriers"] = self.carried.look(student.predict, images)
-        return {"escape/carriers": self.agreement["carriers"]}
 
     def _carry(
         self,
@@ -282,6 +267,8 @@ class Escape(ATEsc):
         return self.found
 
     def views(self, sources: Sources, generator: torch.Generator) -> tuple[Sources, Views]:
+        if self.purified is not None:
+            return self.purified.views(sources, generator)
         draw, count, device = Draw(generator), len(sources), sources.images.device
         everyone = torch.arange(count, device=device)
         fragile, robust = (mask.nonzero().flatten() for mask in (sources.fragile, ~sources.fragile))
@@ -304,7 +291,7 @@ class Escape(ATEsc):
             base = draw.among(trapped, rows, self.trapped.followed)
             parts.append(mix(sources, base, draw.among(trapped, rows), mixed))
         donors = torch.cat([robust, trapped]) if self.donors == "robust" else fragile
-        overlaid = self.relabel and not self.distils_all  # nothing is robust then
+        overlaid = self.relabel and not self.sees_no_trap  # nothing is robust then
         rows = self._rows(self.overlay_rows * count, self.agreement["overlays"]) if overlaid else 0
         if len(fragile) and len(donors) and rows:
             new = rows if not len(again) else rows // 3
@@ -334,6 +321,8 @@ class Escape(ATEsc):
         return torch.zeros_like(sources.images[:1]), logits
 
     def teach(self, sources: Sources, views: Views, logits: Tensor) -> Lesson:
+        if self.purified is not None:
+            return self.purified.teach(logits)
         answers, labels = logits.argmax(1), sources.labels
         robust = inherits_robustness(sources, views, answers)
         if not self.relabel:

@@ -74,7 +74,11 @@ class Draw:
         more often, with probabilities proportional to `RARE` + followed."""
         if followed is None:
             return indices[(self.uniform(count).flatten() * len(indices)).long()]
-        return indices[torch.multinomial(RARE + followed, count, replacement=True, generator=self.generator)]
+        return self.weighted(indices, count, RARE + followed)
+
+    def weighted(self, indices: Tensor, count: int, weights: Tensor) -> Tensor:
+        """Draw `count` of the indices (N,), with replacement and probabilities proportional to weights (N,)."""
+        return indices[torch.multinomial(weights, count, replacement=True, generator=self.generator)]
 
     def masks(self, count: int, shape: tuple[int, ...], blend: float) -> Tensor:
         """Draw masks (count, 1, H, W) for images of a shape (..., H, W): with the probability `blend` one number for
