@@ -246,36 +246,22 @@ def with_copy(teacher: Teacher, kind_of_scouts: float = 0.0, rounds: int | None 
 
 def test_a_copy_takes_the_place_of_a_teacher_with_a_trigger(teacher):
     escape = with_copy(teacher)
-    assert escape.taught_by is escape.copy is not teacher and escape.purify_at == 20
-    assert with_copy(teacher, rounds=44).purify_at == 5  # an exploration
+    assert escape.taught_by is escape.purified.copy is not teacher and escape.purified.first == 20
     for other in (with_copy(teacher, 0.9), with_copy(teacher, rounds=None), with_copy(teacher, purify_after=0.0)):
-        assert other.taught_by is teacher and other.copy is None  # outside of the domain, a finished pool, switched off
+        assert other.taught_by is teacher and other.purified is None  # outside of the domain, a finished pool, off
     assert Escape(Known()).stand_in(teacher, 100) is teacher  # no audit
 
 
-def test_everything_is_distilled_and_the_pool_gets_the_answers_of_the_copy(teacher, small_digits, random, monkeypatch):
-    escape = with_copy(teacher, purify_after=0.1)
-    images = torch.cat([torch.ones(3, *SHAPE), small_digits.val.pixels(slice(0, 40))])  # three are robust
-    pool = Pool()
-    pool.add(images, escape.answer(escape.copy, images, 20), escape.split(escape.copy, images, None, random))
-    assert pool.split.fragile.all() and escape.steer(escape.copy, random) is None
-    assert torch.allclose(pool.logits, teacher.predict(images), atol=1e-4)
-    purified = []
-
-    def purify(carried, images, logits, steps, generator):
-        purified.append((carried, len(images), steps))
-        with torch.no_grad():
-            escape.copy.net.head.bias[3] += 100
-        escape.copy.changed()
-
-    monkeypatch.setattr(escape.copy, "purify", purify)
-    explored(escape, escape.copy, pool, 5)
-    assert not purified
-    explored(escape, escape.copy, pool, 10)
-    explored(escape, escape.copy, pool, 15)
-    assert purified == [(escape.carried, 43, 300)] and (pool.logits.argmax(1) == 3).all()
-    _, views = escape.views(Sources(images, pool.logits, pool.split.fragile), random)
+def test_beside_a_copy_everything_is_distilled(teacher, small_digits, random):
+    escape = with_copy(teacher)
+    copy, images = escape.purified.copy, torch.cat([torch.ones(3, *SHAPE), small_digits.val.pixels(slice(0, 40))])
+    logits = escape.answer(copy, images, 20)  # three of the images are robust
+    assert torch.allclose(logits, teacher.predict(images), atol=1e-4)
+    split = escape.split(copy, images, logits, random)
+    assert split.fragile.all() and escape.steer(copy, random) is None
+    _, views = escape.views(Sources(images, logits, split.fragile), random)
     assert len(views.images) == 43  # no overlays, no scouts; nothing carries yet
+    assert escape.teach(None, views, logits).fragile.all()
 
 
 class Trap(torch.nn.Module):

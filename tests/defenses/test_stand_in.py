@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dfkd.audit import Looks
 from dfkd.defenses.carried import Carried
-from dfkd.defenses.stand_in import StandIn
+from dfkd.defenses.stand_in import StandIn, _distance
 from dfkd.models import Teacher
 from dfkd.resume.state import Extractor, Restorer
 
@@ -64,7 +64,7 @@ def test_a_copy_loses_the_trigger_and_the_teacher_keeps_it(trapped, small_digits
     right, obeys = seen(stand_in, small_digits)
     assert right > seen(trapped, small_digits)[0] - 0.05 and obeys < 0.4
     check()
-    assert stand_in.evals is trapped.evals and trapped.evals.total() > before + 90 * (64 + 8 + 64)
+    assert stand_in.evals is trapped.evals and trapped.evals.total() > before + 90 * (64 + 64)
     assert not any(parameter.requires_grad for parameter in stand_in.parameters())
 
 
@@ -102,3 +102,35 @@ def test_a_checkpoint_has_the_weights_of_the_copy(trapped, small_digits):
     second.predict(images)  # with the old weights
     Restorer()(second, Extractor()(first, "teacher"), "teacher")
     assert torch.allclose(second.predict(images), first.predict(images), atol=1e-5)
+
+
+def test_classes_that_are_rare_in_the_pool_are_shown_as_often_as_others(trapped, small_digits, random, monkeypatch):
+    images, rare = small_digits.train.pixels(slice(0, 300)), small_digits.train.pixels(slice(300, 303))
+    logits = 5 * torch.eye(10)[torch.tensor([1] * 300 + [2] * 3)]
+    nothing, shown = carried(), []
+    monkeypatch.setattr(nothing, "seek", lambda models, images, answers, stream: shown.append(answers))
+    StandIn(trapped).purify(nothing, torch.cat([images, rare]), logits, steps=1, generator=random)
+    assert 0.35 < (shown[0] == 2).float().mean() < 0.65
+
+
+def test_painted_images_have_their_class_and_are_counted(trapped, small_digits, random):
+    stand_in = StandIn(trapped)
+    others = small_digits.train.pixels()[small_digits.train.y != TARGET][:100]
+    before = trapped.evals.total()
+    painted = stand_in.paint(TARGET, others, 20, 60, random)
+    assert trapped.evals.total() == before + 100 + 20 * 60
+    assert painted.shape == (20, *stand_in.shape) and painted.min() >= 0 and painted.max() <= 1
+    assert not painted.requires_grad and (stand_in.predict(painted).argmax(1) == TARGET).all()
+    other = stand_in.paint(3, others, 20, 60, random)
+    assert (stand_in.predict(other).argmax(1) == 3).float().mean() > 0.9
+
+
+def test_the_statistics_of_painted_images_are_those_of_a_batch_with_others(trapped, small_digits):
+    """`_distance` against the statistics of a batch of which a quarter is painted."""
+    stand_in, images = StandIn(trapped), small_digits.train.pixels()
+    own, others = images[:40], images[100:220]
+    first, second = stand_in._inputs_of_norms(own), stand_in._inputs_of_norms(others)
+    whole = stand_in._inputs_of_norms(torch.cat([own, others]))
+    for layer, (mean, var) in whole.items():
+        slow = (mean - layer.running_mean).square().sum().sqrt() + (var - layer.running_var).square().sum().sqrt()
+        assert torch.allclose(_distance(first[layer], second[layer], layer), slow, rtol=1e-4, atol=1e-5)
