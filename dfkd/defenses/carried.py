@@ -51,8 +51,8 @@ class Carried:
         images: Tensor,
         answers: Tensor,
         stream: torch.Generator,
-    ) -> None:
-        """Seek one carrier of every kind that all models follow, and remember those that are found.
+    ) -> int:
+        """Seek one carrier of every kind that all models follow, and remember those that are found. Return how many.
 
         Args:
             models: images (B, C, H, W) -> logits (B, classes).
@@ -66,14 +66,17 @@ class Carried:
         largest = {"shifts": LARGEST_SHIFT, "marks": part, "masks": part}
         most = {name: min(BELOW * self.others[name], bound) for name, bound in largest.items()}
         masks = smallest_masks(search, self.steps, most["masks"])
+        found = int(masks.found.sum())
         self._remember(masks.mask[masks.found], (masks.mask * masks.pattern)[masks.found])
         for seek, name in ((smallest_marks, "marks"), (smallest_shifts, "shifts")):
             made = seek(search, self.steps, most[name])
             change = made.change[made.found]
+            found += len(change)
             self._remember(torch.zeros_like(change[:, :1]), change)
         filters = weakest_filters(search, self.steps, most["shifts"])
         self.filters = _newest(self.filters, tuple(vars(filters[filters.found]).values()))
         self.followed = None
+        return found + int(filters.found.sum())
 
     def look(self, answer: Callable[[Tensor], Tensor], images: Tensor) -> float:
         """See how many images (N, C, H, W) of other classes each carrier carries for a student, which is shown those

@@ -91,7 +91,7 @@ class Escape(ATEsc):
         seek_steps, seek_batch: steps of each search, and images of each step.
         purify_after: share of the rounds of an online synthesizer after which a trigger is removed from a copy of the
             teacher, in [0, 1); 0: never.
-        purify_steps: steps of the copy's training.
+        purify_steps: the most steps of the copy's training; it ends when carriers are no longer found.
         paint_steps: steps in which images of the trap's class are made for the copy, at least 0; 0: none are made.
         weight, kwargs: arguments of `ATEsc`. Relabelled views need less forgetting than ATEsc's weight of 1.
 
@@ -117,7 +117,7 @@ class Escape(ATEsc):
         audit: bool = True,
         carrier_rows: float = 0.5,
         purify_after: float = 0.2,
-        purify_steps: int = 400,
+        purify_steps: int = 600,
         paint_steps: int = 150,
         seek_every: int = 30,
         seek_steps: int = 60,

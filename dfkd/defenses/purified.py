@@ -11,7 +11,7 @@ from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool
 
 SHOWN = 16  # images on which each carrier is tried on the student
-LEAST = 0.1  # of its fair share of the pool that every other class has to have before the trigger is removed
+LEAST = 0.05  # of its fair share of the pool that every other class has to have before the trigger is removed
 LATEST = 0.5  # share of the rounds after which the trigger is removed in any case
 PAINTED = 64  # images of the trap's class that are made when it is removed
 OWN_ROWS = 1 / 8  # views of them, per image of the batch
@@ -37,7 +37,7 @@ class Purified:
         carried: carriers to the trap's class.
         first: round from which on the trigger may be removed.
         rounds: number of rounds.
-        steps: steps of the copy's training.
+        steps: the most steps of the copy's training.
         paint_steps: steps in which images of the trap's class are made; 0: none are made.
         paste, blend: probabilities that an image gets another one, and that this is blended in.
         carrier_rows, least: number of carried views per image, and the smallest share of them that is always shown.

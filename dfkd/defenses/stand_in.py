@@ -16,6 +16,7 @@ IMAGES = 256  # images on which carriers are sought
 LR = 5e-4  # of Adam
 BATCH = 64  # images in a step, and as many of them under carriers
 SEEK_EVERY = 30  # steps from one search for carriers to the next
+CLEAN = 4  # searches without a find after which nothing carries any more
 PAINT_LR = 0.05  # of Adam, on the images' scale
 STATISTICS, VARIATION = 0.1, 0.3  # weights of the priors on painted images
 SHARE = 0.25  # of painted images in the batch whose statistics are compared
@@ -54,6 +55,7 @@ class StandIn(Teacher):
             carried: finds and remembers the carriers; every `SEEK_EVERY` steps they are sought anew, with the copy as
                 it is then.
             images, logits: synthetic images (N, C, H, W) and the teacher's logits for them (N, classes).
+            steps: the most steps; fewer, if `CLEAN` searches in a row have found no carrier.
         """
         labels, draw = logits.argmax(1), Draw(generator)
         others = (labels != carried.target).nonzero().flatten()
@@ -62,12 +64,15 @@ class StandIn(Teacher):
         rare = 1 / labels.bincount(minlength=logits.shape[1]).clamp_min(1)[labels[others]]
         known = images[draw.among(torch.arange(len(images), device=images.device), IMAGES)]
         before = self._inputs_of_norms(known)
-        optimizer = torch.optim.Adam(self.net.parameters(), lr=LR)
+        optimizer, clean = torch.optim.Adam(self.net.parameters(), lr=LR), 0
         for step in range(steps):
             if step % SEEK_EVERY == 0:
                 self.changed()
                 chosen = draw.weighted(others, IMAGES, rare)
-                carried.seek((self,), images[chosen], labels[chosen], generator)
+                found = carried.seek((self,), images[chosen], labels[chosen], generator)
+                clean = 0 if found else clean + 1
+                if clean == CLEAN:
+                    break
             plain = draw.weighted(others, BATCH, rare)
             shown, targets = images[plain], logits[plain]
             if len(carried):

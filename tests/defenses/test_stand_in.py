@@ -108,7 +108,7 @@ def test_classes_that_are_rare_in_the_pool_are_shown_as_often_as_others(trapped,
     images, rare = small_digits.train.pixels(slice(0, 300)), small_digits.train.pixels(slice(300, 303))
     logits = 5 * torch.eye(10)[torch.tensor([1] * 300 + [2] * 3)]
     nothing, shown = carried(), []
-    monkeypatch.setattr(nothing, "seek", lambda models, images, answers, stream: shown.append(answers))
+    monkeypatch.setattr(nothing, "seek", lambda models, images, answers, stream: shown.append(answers) or 1)
     StandIn(trapped).purify(nothing, torch.cat([images, rare]), logits, steps=1, generator=random)
     assert 0.35 < (shown[0] == 2).float().mean() < 0.65
 
@@ -134,3 +134,13 @@ def test_the_statistics_of_painted_images_are_those_of_a_batch_with_others(trapp
     for layer, (mean, var) in whole.items():
         slow = (mean - layer.running_mean).square().sum().sqrt() + (var - layer.running_var).square().sum().sqrt()
         assert torch.allclose(_distance(first[layer], second[layer], layer), slow, rtol=1e-4, atol=1e-5)
+
+
+def test_the_training_ends_when_carriers_are_no_longer_found(trapped, small_digits, random, monkeypatch):
+    images, finds, searches = small_digits.train.pixels(slice(0, 100)), [1, 0, 0, 1, 0, 0, 0, 0, 1], []
+    logits, nothing = trapped.predict(images), carried()
+    monkeypatch.setattr(nothing, "seek", lambda *given: searches.append(0) or finds[len(searches) - 1])
+    before = trapped.evals.total()
+    StandIn(trapped).purify(nothing, images, logits, steps=1000, generator=random)
+    assert len(searches) == 8
+    assert trapped.evals.total() == before + 7 * 30 * 64 + 2 * 256  # its training, and the statistics of norms
