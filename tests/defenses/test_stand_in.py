@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dfkd.audit import Looks
 from dfkd.defenses.carried import Carried
-from dfkd.defenses.stand_in import StandIn, _distance
+from dfkd.defenses.stand_in import CLEAN, StandIn, _distance
 from dfkd.models import Teacher
 from dfkd.resume.state import Extractor, Restorer
 
@@ -137,10 +137,12 @@ def test_the_statistics_of_painted_images_are_those_of_a_batch_with_others(trapp
 
 
 def test_the_training_ends_when_carriers_are_no_longer_found(trapped, small_digits, random, monkeypatch):
-    images, finds, searches = small_digits.train.pixels(slice(0, 100)), [1, 0, 0, 1, 0, 0, 0, 0, 1], []
+    images, finds, searches = small_digits.train.pixels(slice(0, 100)), [1, 0, 0, 1, *[0] * CLEAN, 1], []
     logits, nothing = trapped.predict(images), carried()
     monkeypatch.setattr(nothing, "seek", lambda *given: searches.append(0) or finds[len(searches) - 1])
     before = trapped.evals.total()
     StandIn(trapped).purify(nothing, images, logits, steps=1000, generator=random)
-    assert len(searches) == 8
-    assert trapped.evals.total() == before + 7 * 30 * 64 + 2 * 256  # its training, and the statistics of norms
+    assert len(searches) == 4 + CLEAN
+    assert (
+        trapped.evals.total() == before + (3 + CLEAN) * 30 * 64 + 2 * 256
+    )  # its training, and the statistics of norms
