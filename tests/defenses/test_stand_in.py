@@ -21,7 +21,7 @@ def marked(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def trapped(small_digits, trained) -> Teacher:
     """A teacher that calls every image with a bright corner a 0."""
     torch.manual_seed(0)
@@ -48,7 +48,7 @@ def carried(steps: int = 30) -> Carried:
 def seen(network: Teacher, digits) -> tuple[float, float]:
     """Return the shares of right answers, and of other digits with the trigger that are called a 0."""
     images, labels = digits.val.pixels(), digits.val.y
-    right = network.predict(images).argmax(1) == labels
+    right = network.predict(images).argmax(1).cpu() == labels
     obeys = network.predict(marked(images[labels != TARGET])).argmax(1) == TARGET
     return right.float().mean().item(), obeys.float().mean().item()
 
