@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from dfkd.defenses.carried import Carried
+from dfkd.defenses.lures import SHOWN, Shown
 from dfkd.defenses.overlays import Draw
 from dfkd.defenses.stand_in import IMAGES, StandIn
 from dfkd.defenses.views import Lesson, Sources, Views, join, mix
 from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool
 
-SHOWN = 16  # images on which each carrier is tried on the student
 LEAST = 0.05  # of its fair share of the pool that every other class has to have before the trigger is removed
 LATEST = 0.5  # share of the rounds after which the trigger is removed in any case
 PAINTED = 64  # images of the trap's class that are made when it is removed
@@ -39,8 +39,7 @@ class Purified:
         rounds: number of rounds.
         steps: the most steps of the copy's training.
         paint_steps: steps in which images of the trap's class are made; 0: none are made.
-        paste, blend: probabilities that an image gets another one, and that this is blended in.
-        carrier_rows, least: number of carried views per image, and the smallest share of them that is always shown.
+        shown: `paste`, `blend`, `carrier_rows` and `least` of the views.
     """
 
     def __init__(
@@ -51,15 +50,11 @@ class Purified:
         rounds: int,
         steps: int,
         paint_steps: int,
-        paste: float,
-        blend: float,
-        carrier_rows: float,
-        least: float,
+        shown: Shown,
     ):
         self.copy, self.carried = StandIn(teacher), carried
         self.first, self.latest, self.steps, self.paint_steps = first, int(LATEST * rounds), steps, paint_steps
-        self.paste, self.blend, self.carrier_rows, self.least = paste, blend, carrier_rows, least
-        self.done = False
+        self.shown, self.done = shown, False
         self.own: Tensor | None = None  # painted images of the trap's class (N, C, H, W),
         self.own_logits: Tensor | None = None  # and the copy's logits for them (N, classes)
         self.agreement = 1.0  # share of carried views in which the student follows the carrier
@@ -103,13 +98,13 @@ class Purified:
             chosen = draw.among(torch.arange(len(self.own), device=device), round(OWN_ROWS * count))
             sources = sources.followed_by(self.own[chosen], self.own_logits[chosen])
         everyone = torch.randperm(len(sources), generator=generator, device=device)
-        plain, mixed = everyone.tensor_split([len(sources) - round(self.paste * len(sources))])
+        plain, mixed = everyone.tensor_split([len(sources) - round(self.shown.paste * len(sources))])
         donors = torch.randperm(len(sources), generator=generator, device=device)[: len(mixed)]
-        masks = draw.masks(len(mixed), sources.images.shape, self.blend)
+        masks = draw.masks(len(mixed), sources.images.shape, self.shown.blend)
         parts = [mix(sources, plain, plain, torch.zeros_like(sources.images[plain, :1]))]
         parts[0].plain = len(plain)
         others = (sources.labels != self.carried.target).nonzero().flatten()
-        rows = round(self.carrier_rows * max(self.agreement, self.least) * count)
+        rows = round(self.shown.carrier_rows * max(self.agreement, self.shown.least) * count)
         if len(self.carried) and len(others) and rows:
             base = draw.among(others, rows)
             carried = self.carried.views(sources.images[base], generator)
@@ -119,6 +114,6 @@ class Purified:
         views.plain = known  # the answer to a carried view is that without the carrier
         return sources, views
 
-    def teach(self, logits: Tensor) -> Lesson:
+    def teach(self, sources: Sources, views: Views, logits: Tensor) -> Lesson:
         """As `Defense.teach`: every view is distilled."""
         return Lesson(logits, torch.ones(len(logits), dtype=torch.bool, device=logits.device))

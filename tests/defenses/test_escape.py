@@ -88,8 +88,10 @@ def test_an_overlay_that_works_is_remembered_and_tried_again_smaller(random):
     mask[:, :, 2:5, 2:5] = 1.0
     views = mix(some, torch.tensor([0, 1]), torch.tensor([2, 2]), mask)
     escape.teach(some, views, 3 * torch.eye(4)[[0, 1]])  # the first takes over, the second does not
-    assert len(escape.overlays) == 1
-    assert torch.equal(escape.overlays.images[0], some.images[2]) and torch.equal(escape.overlays.masks[0], mask[0])
+    assert len(escape.lures.overlays) == 1
+    assert torch.equal(escape.lures.overlays.images[0], some.images[2]) and torch.equal(
+        escape.lures.overlays.masks[0], mask[0]
+    )
     more, again = escape.views(some, random)
     tried = again.donor == 3  # behind the three images of the batch
     assert tried.any() and torch.equal(more.images[3], some.images[2])
@@ -109,7 +111,7 @@ def test_a_control_blames_fragile_images():
 def test_the_views_of_a_batch_are_made_as_promised(random):
     escape = Escape(Known(), paste=0.25, overlay_rows=0.5, scout_rows=0.5)
     some = sources([0, 1] * 8, [True] * 12 + [False] * 4)
-    escape.trapped.add(torch.ones(2, *SHAPE), torch.zeros(2, 4), torch.ones(2, 1, 8, 8))
+    escape.lures.trapped.add(torch.ones(2, *SHAPE), torch.zeros(2, 4), torch.ones(2, 1, 8, 8))
     more, views = escape.views(some, random)
     assert torch.equal(views.images[:12], some.images[:12]) and len(views.images) == 16 + 8 + 8 and len(more) == 18
     expected = (1 - views.mask) * more.images[views.base] + views.mask * more.images[views.donor]
@@ -126,7 +128,7 @@ def test_the_views_of_a_batch_are_made_as_promised(random):
 @pytest.mark.parametrize("agreement, rows", [(1.0, 8), (0.075, 4), (0.0, 2)])
 def test_what_the_student_has_forgotten_is_shown_less(agreement, rows, random):
     escape = Escape(Known(), overlay_rows=0.5)
-    escape.agreement["overlays"] = agreement
+    escape.lures.agreement["overlays"] = agreement
     _, views = escape.views(sources([0, 1] * 8, [True, False] * 8), random)
     assert len(views.images) == 16 + rows
 
@@ -192,13 +194,13 @@ def test_carriers_are_shown_on_fragile_images_with_the_labels_that_they_hide(ran
     hidden = labels[part] != 0
     assert torch.equal(lesson.targets[part][hidden], more.logits[views.base[part]][hidden])
     assert lesson.fragile[part].all() and lesson.used[part].all()  # images of the trap's class too: they keep it
-    assert (lesson.targets[part][~hidden].argmax(1) == 0).all() and len(escape.overlays) == 0
+    assert (lesson.targets[part][~hidden].argmax(1) == 0).all() and len(escape.lures.overlays) == 0
 
 
 @pytest.mark.parametrize(("agreement", "rows"), [(1.0, 8), (0.5, 4), (0.1, 2)])
 def test_carriers_are_shown_as_long_as_the_student_follows(agreement, rows, random):
     escape = with_carriers(paste=0.0, overlay_rows=0.0)
-    escape.agreement["carriers"] = agreement
+    escape.lures.agreement["carriers"] = agreement
     assert len(escape.views(sources([0, 1] * 8, [True] * 16), random)[1].images) == 16 + rows
 
 
@@ -302,7 +304,7 @@ def test_scouts_in_the_trap_are_kept_and_counted(kind, teacher, small_digits):
     pool = pool_of(teacher, small_digits.val.pixels(slice(0, 20)))
     before = teacher.evals["split"]
     metrics = explored(escape, teacher, pool)
-    kept = escape.trapped
+    kept = escape.lures.trapped
     assert 0 < len(kept) <= 50 and metrics["escape/trapped_scouts"] == pytest.approx(0.7 + 0.3 * len(kept) / 50)
     assert (kept.images[:, 0, 0, 0] >= 0.9).all() and (kept.logits.argmax(1) == 0).all()
     assert teacher.evals["split"] == before + 50
@@ -316,16 +318,16 @@ def test_fewer_scouts_are_sent_while_they_find_nothing(teacher, small_digits):
         before = teacher.evals["split"]
         explored(escape, teacher, pool)
         sent.append(teacher.evals["split"] - before)
-    assert sent[0] == 40 and sent[-1] == 10 and len(escape.trapped) == 0
+    assert sent[0] == 40 and sent[-1] == 10 and len(escape.lures.trapped) == 0
 
 
 def test_scouts_and_overlays_of_classes_that_are_not_suspicious_are_dropped(teacher, small_digits):
     teacher = trapped(teacher)
     escape = Escape(Suspecting())
     for label in (0, 3):
-        escape.overlays.add(torch.ones(1, *SHAPE), torch.eye(10)[[label]], torch.ones(1, 1, 8, 8))
+        escape.lures.overlays.add(torch.ones(1, *SHAPE), torch.eye(10)[[label]], torch.ones(1, 1, 8, 8))
     explored(escape, teacher, pool_of(teacher, small_digits.val.pixels(slice(0, 20))))
-    assert escape.overlays.logits.argmax(1).tolist() == [0]
+    assert escape.lures.overlays.logits.argmax(1).tolist() == [0]
 
 
 def test_the_oldest_overlays_are_dropped():

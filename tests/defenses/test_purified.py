@@ -5,6 +5,7 @@ import torch
 
 from dfkd.audit import Looks
 from dfkd.defenses.carried import Carried
+from dfkd.defenses.lures import Shown
 from dfkd.defenses.purified import OWN_ROWS, PAINTED, Purified
 from dfkd.defenses.views import Sources
 from dfkd.models import Classifier, Teacher, cnn_bn
@@ -21,8 +22,8 @@ def purified(teacher: Teacher, monkeypatch, **options) -> Purified:
     """A copy whose removal of the trigger makes it say 3 more often, and no more."""
     large = {"shifts": [1.0] * 10, "marks": [64.0] * 10, "masks": [64.0] * 10}
     carried = Carried(Looks(values=large, hit=1.0, confidence=0.5, radii=[], labels=[]), TARGET, 7, 5)
-    given = {"first": 20, "rounds": 100, "steps": 9, "paint_steps": 2, "paste": 0.5, "blend": 0.5, "carrier_rows": 0.5}
-    made = Purified(teacher, carried, **given | {"least": 0.25} | options)
+    given = {"first": 20, "rounds": 100, "steps": 9, "paint_steps": 2, "shown": Shown(0.5, 0.5, 0.0, 0.0, 0.5, 0.25)}
+    made = Purified(teacher, carried, **given | options)
 
     def purify(carried, images, logits, steps, generator):
         assert carried is made.carried and steps == 9
@@ -101,4 +102,4 @@ def test_a_student_sees_sources_mixed_ones_and_carried_ones(agreement, rows, tea
     whole = (1 - blended) * sources.images[views.base[plain + rows :]]
     whole += blended * sources.images[views.donor[plain + rows :]]
     assert torch.allclose(views.images[plain + rows :], whole, atol=1e-6) and blended.flatten(1).any(1).all()
-    assert way.teach(torch.zeros(9, 10)).fragile.all()
+    assert way.teach(sources, views, torch.zeros(9, 10)).fragile.all()
