@@ -10,7 +10,7 @@ from dfkd.carriers import Filters, Search, smallest_marks, smallest_masks, small
 from dfkd.defenses.overlays import RARE, Draw
 from dfkd.training.augment import boxes
 
-SHARE = 0.85  # of the images that a carrier has to carry, for all models at once
+SHARE = 0.85  # of the images that a carrier has to carry
 KEPT = 30  # newest masks, marks and shifts that are remembered, and as many filters
 BELOW = 0.75  # of what it takes to carry images to an ordinary class: the largest size that belongs to a trap
 LARGEST_SHIFT = 0.2  # of the images' range: beyond it a carrier may hide what an image shows,
@@ -51,6 +51,7 @@ class Carried:
         images: Tensor,
         answers: Tensor,
         stream: torch.Generator,
+        share: float = SHARE,
     ) -> int:
         """Seek one carrier of every kind that all models follow, and remember those that are found. Return how many.
 
@@ -59,9 +60,10 @@ class Carried:
             images: (N, C, H, W), float, in [0, 1].
             answers: the teacher's classes of the images (N,).
             stream: the only source of randomness.
+            share: of the images that a carrier has to carry, for all models at once.
         """
         wanted = torch.tensor([self.target], device=images.device)
-        search = Search(models, images, answers, wanted, self.batch, stream, SHARE)
+        search = Search(models, images, answers, wanted, self.batch, stream, share)
         part = LARGEST_PART * images[0, 0].numel()
         largest = {"shifts": LARGEST_SHIFT, "marks": part, "masks": part}
         most = {name: min(BELOW * self.others[name], bound) for name, bound in largest.items()}

@@ -16,6 +16,7 @@ IMAGES = 256  # images on which carriers are sought
 LR = 5e-4  # of Adam
 BATCH = 64  # images in a step, and as many of them under carriers
 SEEK_EVERY = 30  # steps from one search for carriers to the next
+CARRIES = 0.7  # share of the images that a carrier has to carry: a trigger that is half removed should be found
 CLEAN = 8  # searches without a find after which nothing carries any more
 PAINT_LR = 0.05  # of Adam, on the images' scale
 STATISTICS, VARIATION = 0.1, 0.3  # weights of the priors on painted images
@@ -69,7 +70,7 @@ class StandIn(Teacher):
             if step % SEEK_EVERY == 0:
                 self.changed()
                 chosen = draw.weighted(others, IMAGES, rare)
-                found = carried.seek((self,), images[chosen], labels[chosen], generator)
+                found = carried.seek((self,), images[chosen], labels[chosen], generator, CARRIES)
                 clean = 0 if found else clean + 1
                 if clean == CLEAN:
                     break

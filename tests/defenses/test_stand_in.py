@@ -108,7 +108,7 @@ def test_classes_that_are_rare_in_the_pool_are_shown_as_often_as_others(trapped,
     images, rare = small_digits.train.pixels(slice(0, 300)), small_digits.train.pixels(slice(300, 303))
     logits = 5 * torch.eye(10)[torch.tensor([1] * 300 + [2] * 3)]
     nothing, shown = carried(), []
-    monkeypatch.setattr(nothing, "seek", lambda models, images, answers, stream: shown.append(answers) or 1)
+    monkeypatch.setattr(nothing, "seek", lambda models, images, answers, *given: shown.append(answers) or 1)
     StandIn(trapped).purify(nothing, torch.cat([images, rare]), logits, steps=1, generator=random)
     assert 0.35 < (shown[0] == 2).float().mean() < 0.65
 
