@@ -60,11 +60,11 @@ def test_a_copy_loses_the_trigger_and_the_teacher_keeps_it(trapped, small_digits
     stand_in = StandIn(trapped)
     assert seen(stand_in, small_digits) == seen(trapped, small_digits) and seen(trapped, small_digits)[1] > 0.95
     logits = trapped.predict(images)
-    stand_in.purify(carried(), images, logits, steps=90, generator=random)
+    stand_in.purify(carried(), images, logits, steps=150, generator=random)
     right, obeys = seen(stand_in, small_digits)
     assert right > seen(trapped, small_digits)[0] - 0.05 and obeys < 0.4
     check()
-    assert stand_in.evals is trapped.evals and trapped.evals.total() > before + 90 * (64 + 64)
+    assert stand_in.evals is trapped.evals and trapped.evals.total() > before + 150 * (64 + 64)
     assert not any(parameter.requires_grad for parameter in stand_in.parameters())
 
 
