@@ -75,7 +75,7 @@ class Escape(ATEsc):
         audit: bool = True,
         carrier_rows: float = 0.5,
         purify_after: float = 0.2,
-        purify_steps: int = 450,
+        purify_steps: int = 390,
         paint_steps: int = 150,
         seek_every: int = 30,
         seek_steps: int = 60,
