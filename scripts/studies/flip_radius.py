@@ -61,7 +61,7 @@ def page(cells: list[Run]) -> Page:
     rows, points = [], {}
     for kind, runs in by(cells, teacher).items():
         groups = by(runs, synthesizer)
-        one_a_seed = next(iter(groups.values()))
+        one_a_seed = [group[0] for group in by(runs, lambda run: run.seed).values()]  # its teacher is that of all
         rows.append(row(kind, "real test images", [derived(run, "flip_real", of_real) for run in one_a_seed]))
         for name, group in groups.items():
             every = [derived(run, "flip_synthetic", of_synthetic) for run in group]
@@ -92,6 +92,6 @@ def picture(points: dict[tuple[str, str], list[dict]]) -> Figure:
         axes.plot([], [], "o", color=colour(i), label=kind)
     axes.axhline(0.5, color="black", linestyle=":")
     axes.set_xticks(range(len(names)), names, fontsize=8)
-    axes.set(ylabel="AUROC of a small radius for ID", ylim=(0, 1))
+    axes.set(ylabel="AUROC of a small radius for ID", xlim=(-0.5, len(names) - 0.5), ylim=(0, 1.03))
     axes.legend(fontsize=8)
     return figure

@@ -96,16 +96,15 @@ def picture(groups: dict[str, dict]) -> Figure:
     """Draw the share that is judged OOD over the rounds of the methods that make images while the student learns; an
     empty panel if there is none."""
     shown = {name: kinds for name, kinds in groups.items() if rounds_of(next(iter(kinds.values()))[0])}
-    figure = Figure(figsize=(3.6 * max(1, len(shown)), 3.2))
-    panels = figure.subplots(1, max(1, len(shown)), squeeze=False, sharey=True)[0]
+    figure = Figure(figsize=(3.6 * max(1, len(shown)) + 1.2, 3.2))
+    panels, lines = figure.subplots(1, max(1, len(shown)), squeeze=False, sharey=True)[0], {}
     for axes, (name, kinds) in zip(panels, shown.items(), strict=False):
         for i, (kind, runs) in enumerate(kinds.items()):
             for run in runs:
-                label = kind if run is runs[0] else None
-                axes.plot(*zip(*rounds_of(run), strict=True), color=colour(i), label=label, linewidth=0.8)
+                (lines[kind],) = axes.plot(*zip(*rounds_of(run), strict=True), color=colour(i), linewidth=0.8)
         axes.set(title=name, xlabel="round", ylim=(-3, 103))
-        axes.legend(fontsize=7)
     panels[0].set_ylabel("judged OOD, %")
+    figure.legend(lines.values(), lines, loc="outside right center", fontsize=8)  # beside the panels: it hid lines
     return figure
 
 
