@@ -22,6 +22,8 @@ from dfkd.pool import Pool, Split
 from dfkd.scouts import Scouts
 from dfkd.synthesizers.base import Steer
 
+PURIFY_BY = 0.5  # share of the rounds after which a trigger is removed even if the pool lacks classes
+
 
 class Escape(ATEsc):
     """Distils fragile images, forgets robust ones, and teaches the labels that a trap hides.
@@ -112,8 +114,10 @@ class Escape(ATEsc):
     def stand_in(self, teacher: Teacher, rounds: int | None) -> Teacher:
         if self.carried is None or self.outside or not self.purify_after or rounds is None:
             return teacher
-        first, steps = int(self.purify_after * rounds), (self.purify_steps, self.paint_steps)
-        self.purified = Purified(teacher, self.carried, first, rounds, *steps, self.shown)
+        last = (rounds - 1) // self.every * self.every  # the last exploration
+        first, latest = (min(int(share * rounds), last) for share in (self.purify_after, PURIFY_BY))
+        steps = self.purify_steps, self.paint_steps
+        self.purified = Purified(teacher, self.carried, first, max(first, latest), *steps, self.shown)
         return self.purified.copy
 
     @property

@@ -12,7 +12,6 @@ from dfkd.models import Classifier, Teacher
 from dfkd.pool import Pool
 
 LEAST = 0.05  # of its fair share of the pool that every other class has to have before the trigger is removed
-LATEST = 0.5  # share of the rounds after which the trigger is removed in any case
 PAINTED = 64  # images of the trap's class that are made when it is removed
 OWN_ROWS = 1 / 8  # views of them, per image of the batch
 
@@ -36,7 +35,7 @@ class Purified:
         teacher: stays as it is.
         carried: carriers to the trap's class.
         first: round from which on the trigger may be removed.
-        rounds: number of rounds.
+        latest: round from which on it is removed in any case.
         steps: the most steps of the copy's training.
         paint_steps: steps in which images of the trap's class are made; 0: none are made.
         shown: `paste`, `blend`, `carrier_rows` and `least` of the views.
@@ -47,13 +46,13 @@ class Purified:
         teacher: Teacher,
         carried: Carried,
         first: int,
-        rounds: int,
+        latest: int,
         steps: int,
         paint_steps: int,
         shown: Shown,
     ):
         self.copy, self.carried = StandIn(teacher), carried
-        self.first, self.latest, self.steps, self.paint_steps = first, int(LATEST * rounds), steps, paint_steps
+        self.first, self.latest, self.steps, self.paint_steps = first, latest, steps, paint_steps
         self.shown, self.done = shown, False
         self.own: Tensor | None = None  # painted images of the trap's class (N, C, H, W),
         self.own_logits: Tensor | None = None  # and the copy's logits for them (N, classes)

@@ -248,10 +248,17 @@ def with_copy(teacher: Teacher, kind_of_scouts: float = 0.0, rounds: int | None 
 
 def test_a_copy_takes_the_place_of_a_teacher_with_a_trigger(teacher):
     escape = with_copy(teacher)
-    assert escape.taught_by is escape.purified.copy is not teacher and escape.purified.first == 20
+    assert escape.taught_by is escape.purified.copy is not teacher
+    assert (escape.purified.first, escape.purified.latest) == (20, 50)
     for other in (with_copy(teacher, 0.9), with_copy(teacher, rounds=None), with_copy(teacher, purify_after=0.0)):
         assert other.taught_by is teacher and other.purified is None  # outside of the domain, a finished pool, off
     assert Escape(Known()).stand_in(teacher, 100) is teacher  # no audit
+
+
+@pytest.mark.parametrize(("rounds", "after", "first", "latest"), [(4, 0.2, 0, 0), (12, 0.9, 10, 10), (20, 0.6, 12, 12)])
+def test_the_trigger_is_removed_at_the_last_exploration_at_the_latest(rounds, after, first, latest, teacher):
+    purified = with_copy(teacher, rounds=rounds, purify_after=after, every=5).purified
+    assert (purified.first, purified.latest) == (first, latest)
 
 
 def test_beside_a_copy_everything_is_distilled(teacher, small_digits, random):

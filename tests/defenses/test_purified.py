@@ -22,7 +22,7 @@ def purified(teacher: Teacher, monkeypatch, **options) -> Purified:
     """A copy whose removal of the trigger makes it say 3 more often, and no more."""
     large = {"shifts": [1.0] * 10, "marks": [64.0] * 10, "masks": [64.0] * 10}
     carried = Carried(Looks(values=large, hit=1.0, confidence=0.5, radii=[], labels=[]), TARGET, 7, 5)
-    given = {"first": 20, "rounds": 100, "steps": 9, "paint_steps": 2, "shown": Shown(0.5, 0.5, 0.0, 0.0, 0.5, 0.25)}
+    given = {"first": 20, "latest": 50, "steps": 9, "paint_steps": 2, "shown": Shown(0.5, 0.5, 0.0, 0.0, 0.5, 0.25)}
     made = Purified(teacher, carried, **given | options)
 
     def purify(carried, images, logits, steps, generator):
