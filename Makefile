@@ -102,7 +102,7 @@ gpu: .venv/installed  ## is this machine with a GPU set up well? docs/gpu.md on 
 	$(BIN)/python scripts/make_gpu.py --data $(DATA) $(GPU)
 
 STUDIES := boundary queries parts transformers robustness weights trap_images halves criteria leakage generators continual text escape
-studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about twenty hours on a CPU core)
+studies: $(STUDIES:%=study-%) study-flip_radius  ## every study of docs/studies, which make study-NAME does one by one (about 23 hours on a CPU core)
 # A cell that fails is told on the page, which is written nevertheless.
 study-flip_radius: CELLS := trap_images
 CHAINS := scripts/continual.py --rounds 1/3 --seeds 0,1,2,3,4 --out outputs/studies/continual runtime.threads=1 runtime.precision=float32
