@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dfkd.defenses.carried import Carried
 from dfkd.defenses.overlays import Draw
-from dfkd.models import Teacher
+from dfkd.models import Teacher, batch_norms
 
 IMAGES = 256  # images on which carriers are sought
 LR = 5e-4  # of Adam
@@ -133,7 +133,7 @@ class StandIn(Teacher):
             channels = inputs[0].transpose(0, 1).flatten(1)
             found[layer] = channels.mean(1), channels.var(1, correction=0)
 
-        handles = [layer.register_forward_pre_hook(look) for layer in self.net.modules() if _has_statistics(layer)]
+        handles = [layer.register_forward_pre_hook(look) for layer in batch_norms(self.net) if layer.affine]
         try:
             yield found
         finally:
@@ -166,10 +166,6 @@ class StandIn(Teacher):
             layer.bias.add_(layer.weight * (layer.running_mean - old_mean) / old_std)
             layer.weight.mul_((layer.running_var + layer.eps).sqrt() / old_std)
         self.changed()
-
-
-def _has_statistics(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine and layer.running_mean is not None
 
 
 def _distance(own: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], layer: nn.Module) -> Tensor:
